@@ -1,0 +1,35 @@
+"""Every error a user can meet. Each message is one sentence that says what is wrong and what to do."""
+
+from __future__ import annotations
+
+
+class UnlearnBenchError(Exception):
+    """Base of all errors that end a command with status 1 and one sentence on standard error."""
+
+
+class DataError(UnlearnBenchError):
+    """A file, row or field is malformed; the message names all three."""
+
+
+class SplitError(UnlearnBenchError):
+    """A split is unknown, incomplete, or its files do not match its hashes."""
+
+
+class PolicyError(UnlearnBenchError):
+    """A policy folder cannot be read, or its architecture is not the split's."""
+
+
+class MethodError(UnlearnBenchError):
+    """A method's own code raised, or returned the wrong type, shape or a non-finite number."""
+
+
+class MethodNotFound(MethodError):
+    """No method could be resolved from what the user gave; the message lists what was tried."""
+
+
+class RunError(UnlearnBenchError):
+    """A run cannot start, go on or resume: another configuration, a failed seed, a full disk."""
+
+
+class VerifierError(UnlearnBenchError):
+    """The verifier itself failed (not the text it judged), again after a retry."""

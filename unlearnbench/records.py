@@ -1,0 +1,382 @@
+"""The records that everything else speaks in, and their file forms.
+
+Records that cross a file boundary are frozen pydantic models that refuse unknown fields and carry a schema
+version. Records that live only in memory (rollouts) are frozen dataclasses around numpy arrays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+SCHEMA_VERSION = 1
+
+GroupName = Literal["easy", "learnable", "unlearnable", "no_reward", "unstable", "boundary"]
+TwinKind = Literal["changed_numbers", "other_wording", "same_skill"]
+Track = Literal["verifier", "answer", "solution", "teacher", "labels", "base", "undeclared"]
+Reason = Literal[
+    "match", "mismatch", "no_answer", "ambiguous", "timeout", "too_large", "unparsable", "verifier_error"
+]
+Finish = Literal["stop", "length"]
+Fate = Literal["never", "flickered", "converted", "held"]
+Rule = Literal["strict", "lenient", "paper"]
+
+GROUPS: tuple[GroupName, ...] = get_args(GroupName)
+TWIN_KINDS: tuple[TwinKind, ...] = get_args(TwinKind)
+TRACKS: tuple[Track, ...] = get_args(Track)  # from least to most privileged
+FATES: tuple[Fate, ...] = get_args(Fate)
+
+
+class Record(BaseModel):
+    """A validated, immutable record. Unknown fields are an error, so that a typo cannot pass silently."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+# --- problems -------------------------------------------------------------------------------------------------
+
+
+class Item(Record):
+    """One problem of a split. `group` is None before labelling; `certified` is None where no certification ran."""
+
+    item_id: str = Field(min_length=1)
+    prompt: str = Field(min_length=1)
+    answer: str = Field(min_length=1)
+    solution: str = ""
+    family: str = Field(min_length=1)
+    group: GroupName | None = None
+    certified: bool | None = None
+    thin: bool = False
+    cause: str | None = None
+
+
+class Twin(Record):
+    """A held-out relative of an item that no training may touch (PROTOCOL 3.7)."""
+
+    twin_id: str = Field(min_length=1)
+    item_id: str = Field(min_length=1)
+    kind: TwinKind
+    prompt: str = Field(min_length=1)
+    answer: str = Field(min_length=1)
+
+
+class Canary(Record):
+    """A problem whose stored gold `answer` is wrong on purpose: whoever converts it has read the gold."""
+
+    item_id: str = Field(min_length=1)
+    prompt: str = Field(min_length=1)
+    answer: str = Field(min_length=1)
+    true_answer: str = Field(min_length=1)
+    family: str = Field(min_length=1)
+
+
+# --- split.yaml -----------------------------------------------------------------------------------------------
+
+
+class Sampling(Record):
+    """How text is drawn for an evaluation. Training always samples with temperature only."""
+
+    temperature: float = Field(default=0.7, gt=0)
+    top_p: float = Field(default=0.95, gt=0, le=1)
+    max_tokens: int = Field(default=5120, ge=1)
+
+
+class Samples(Record):
+    """Rollouts per item in each phase of the labelling protocol."""
+
+    base: int = Field(default=32, ge=1)
+    after: int = Field(default=32, ge=1)
+    certify: int = Field(default=128, ge=0)
+    base_fresh: int = Field(default=128, ge=1)
+
+
+class Protocol(Record):
+    """How the groups of a split are measured (PROTOCOL 2)."""
+
+    tau: float = Field(default=0.1, gt=0, lt=1)
+    runs: int = Field(default=3, ge=1)
+    samples: Samples = Samples()
+    sampling: Sampling = Sampling()
+    min_successes: int = Field(default=2, ge=0)
+    valid_trace: Literal["solution", "unknown"] = "unknown"
+    """`solution`: a rewarded rollout's trace is valid iff its text equals the reference solution."""
+    verifier_rule: Rule = "strict"
+
+
+class Recipe(Record):
+    """Hyper-parameters of the reference loop. Defaults are the paper's (arXiv 2605.16787; PROTOCOL 1)."""
+
+    steps: int = Field(default=120, ge=1)
+    prompts_per_step: int = Field(default=256, ge=1)
+    group_size: int = Field(default=8, ge=1)
+    updates_per_batch: int = Field(default=4, ge=1)
+    max_rounds: int = Field(default=4, ge=1)
+    max_tokens: int = Field(default=5120, ge=1)
+    temperature: float = Field(default=1.0, gt=0)
+    learning_rate: float = Field(default=5e-7, gt=0)
+    warmup_steps: int = Field(default=0, ge=0)
+    weight_decay: float = Field(default=0.01, ge=0)
+    adam_betas: tuple[float, float] = (0.9, 0.999)
+    gradient_clip: float = Field(default=1.0, gt=0)
+    clip_low: float = Field(default=0.2, ge=0)
+    clip_high: float = Field(default=0.2, ge=0)
+    kl: float = Field(default=1e-4, ge=0)
+    entropy: float = Field(default=1e-3, ge=0)
+    standardise: bool = True
+    """Divide a group's advantages by the standard deviation of its rewards (GRPO) or not (Dr. GRPO)."""
+    aggregation: Literal["token_mean", "sequence_mean"] = "token_mean"
+    drop_zero_signal: bool = True
+    micro_batch_tokens: int = Field(default=16384, ge=1)
+    checkpoint_every: int = Field(default=25, ge=1)
+
+
+class PolicyRef(Record):
+    """Where a policy comes from: a folder relative to split.yaml, or a Hub id, and its exact revision."""
+
+    path: str = Field(min_length=1)
+    revision: str | None = None
+    parameters: int | None = Field(default=None, ge=1)
+
+
+class Pool(Record):
+    """Where the problems of a split that is to be curated come from (files relative to split.yaml)."""
+
+    items: str = "items.parquet"
+    twins: str | None = None
+    canaries: str | None = None
+
+
+class BudgetRef(Record):
+    """The cost of the reference runs (PROTOCOL 3.9): mean FLOPs over the labelling runs."""
+
+    flops_1x: int = Field(ge=0)
+
+
+class SplitConfig(Record):
+    """split.yaml: what `curate --config` reads and what a finished split states. One schema for both."""
+
+    schema_version: Literal[1] = 1
+    label_version: str = "1"
+    name: str = Field(min_length=1, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    description: str = ""
+    seed: int = 0
+    """Root of every random stream of this split's labels; another seed gives another, sealed variant."""
+    base_policy: PolicyRef
+    pool: Pool = Pool()
+    prompt_format: Literal["raw", "chat"] = "raw"
+    protocol: Protocol = Protocol()
+    recipe: Recipe = Recipe()
+    budget: BudgetRef | None = None
+    provenance: str = ""
+    licence: str = ""
+    files: Mapping[str, str] = {}
+    """sha256 of each file that the labels rest on, by its path relative to split.yaml."""
+
+
+# --- rollouts -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether a completion states the gold answer. `correct` is None only after a `verifier_error`."""
+
+    correct: bool | None
+    answer: str | None
+    reason: Reason
+    rule: Rule = "strict"
+    seconds: float = 0.0
+
+
+Floats = NDArray[np.float32]
+Tokens = NDArray[np.int32]
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """One completion with everything that training needs to know about it.
+
+    `prompt_ids` is the context that the tokens were sampled in, `context_ids` (default: the same) the one that the
+    loss is computed in. `logprobs` holds the behaviour log-probabilities, NaN where unknown; `mask` the weight of
+    each token in the loss (default: ones). All arrays have one entry a token of the completion, the end token
+    included.
+    """
+
+    item_id: str
+    index: int
+    prompt_ids: Tokens
+    token_ids: Tokens
+    logprobs: Floats
+    completion: str
+    finish: Finish
+    verdict: Verdict
+    reward: float
+    iteration: int = 0
+    round: int = 0
+    policy_version: int = 0
+    source: str = "policy"
+    context_ids: Tokens | None = None
+    mask: Floats | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutGroup:
+    """All rollouts of one prompt in one step. `len(group)`, `group.rewards`, and iteration over rollouts work."""
+
+    item_id: str
+    prompt: str
+    iteration: int
+    rollouts: tuple[Rollout, ...]
+
+    def __len__(self) -> int:
+        return len(self.rollouts)
+
+    def __iter__(self) -> Iterator[Rollout]:
+        return iter(self.rollouts)
+
+    @property
+    def rewards(self) -> NDArray[np.float64]:
+        """Rewards, shape (n,)."""
+        return np.array([rollout.reward for rollout in self.rollouts], dtype=np.float64)
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Tokens of each completion, shape (n,)."""
+        return np.array([len(rollout.token_ids) for rollout in self.rollouts], dtype=np.int64)
+
+
+# --- result.json ----------------------------------------------------------------------------------------------
+
+
+def _ordered(interval: tuple[float, float]) -> tuple[float, float]:
+    if interval[0] > interval[1]:
+        raise ValueError("an interval's lower end is above its upper end")
+    return interval
+
+
+Interval = Annotated[tuple[float, float], AfterValidator(_ordered)]
+
+
+class MethodRecord(Record):
+    name: str
+    source_hash: str
+    track: Track
+    reads: Sequence[str] = ()
+    settings: Mapping[str, Any] = {}
+
+
+class SpentBudget(Record):
+    multiple: float | None = None
+    limit: int | None = None
+    used: Sequence[int] = ()
+    """FLOPs of each seed, in the order of `seeds`."""
+
+
+class GroupScore(Record):
+    items: int
+    rate_before: float | None
+    rate_start: float | None
+    rate_after: float | None
+    rate_after_interval: Interval | None
+    converted_at_start: int | None
+    converted: int | None
+    conversion: float | None
+    conversion_interval: Interval | None
+    pass_at_k: Mapping[str, float | None]
+
+
+class NaiveConversion(Record):
+    """What naive rules would have claimed: fraction of unlearnable items above tau in one, or two, seeds."""
+
+    any_seed: float | None
+    two_seeds: float | None
+
+
+class FamilyConversion(Record):
+    items: int
+    converted: int | None
+
+
+class Conversion(Record):
+    gain: float | None
+    interval: Interval | None
+    interval_families: Interval | None
+    method_rate: float | None
+    null_rate: float | None
+    null_hash: str | None
+    null_seeds: int
+    strong_null_rate: float | None
+    rule: str
+    scope: str | None
+    naive: NaiveConversion
+    families: Mapping[str, FamilyConversion]
+
+
+class TwinScore(Record):
+    items: int
+    eligible: int
+    rate: float | None
+    null_rate: float | None
+    gain: float | None
+    interval: Interval | None
+    verdict: Literal["generalised", "memorised", "undecided"]
+
+
+class CountOf(Record):
+    items: int
+    converted: int | None
+
+
+class Fates(Record):
+    never: int
+    flickered: int
+    converted: int
+    held: int
+
+
+class Retention(Record):
+    easy_items: int
+    easy_lost: int | None
+    easy_rate_change: float | None
+    interval: Interval | None
+
+
+class Cost(Record):
+    generated_tokens: int = 0
+    trained_tokens: int = 0
+    forward_tokens: int = 0
+    flops: int = 0
+    verifier_calls: int = 0
+    ungradable: int = 0
+    seconds: float = 0.0
+    device: str = ""
+
+
+class Result(Record):
+    """result.json: one method on one split, all seeds, scored. Rates and gains are fractions; undefined is None."""
+
+    schema_version: Literal[1] = 1
+    code_version: str
+    scorer_version: str
+    kind: Literal["eval", "checkpoint", "score"]
+    comparable: bool
+    why_not_comparable: str | None
+    split: str
+    split_hash: str
+    method: MethodRecord
+    seeds: Sequence[int]
+    samples: int
+    sampling: Sampling
+    budget: SpentBudget
+    groups: Mapping[GroupName, GroupScore]
+    conversion: Conversion
+    twins: Mapping[TwinKind, TwinScore]
+    thin: CountOf
+    canaries: CountOf
+    fates: Fates | None
+    retention: Retention
+    cost: Cost
