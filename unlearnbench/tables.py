@@ -1,0 +1,363 @@
+"""Files in and out: parquet, json, jsonl, csv and yaml, each read with its errors named and written atomically."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import types
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO, Literal, TypeVar, Union, get_args, get_origin
+from uuid import uuid4
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.parquet as pq
+import yaml
+from pydantic import ValidationError
+
+from unlearnbench.errors import DataError, RunError
+from unlearnbench.records import Record
+
+R = TypeVar("R", bound=Record)
+
+_ARROW: Mapping[type, pa.DataType] = {
+    str: pa.string(),
+    bool: pa.bool_(),
+    int: pa.int64(),
+    float: pa.float64(),
+}
+
+
+def _counts_schema(key: str) -> pa.Schema:
+    return pa.schema(
+        [
+            (key, pa.string()),
+            ("phase", pa.string()),
+            ("run", pa.string()),
+            ("n", pa.int64()),
+            ("correct", pa.int64()),
+        ]
+    )
+
+
+COUNTS = _counts_schema("item_id")
+"""The raw counts behind labels: `correct` of `n` rollouts of an item in one run of one phase."""
+TWIN_COUNTS = _counts_schema("twin_id")
+
+
+# --- writing --------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[BinaryIO]:
+    """A binary file that takes the place of `path` when the block ends well, and leaves no trace otherwise.
+
+    Raises RunError if the disk is full or the folder cannot be written; an older file at `path` is then untouched.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{uuid4().hex[:8]}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        folder = os.open(path.parent, os.O_RDONLY)  # the rename itself must survive a power cut
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise RunError(
+                f"no space left to write {path}; free some and run the same command again: it resumes"
+            ) from error
+        raise RunError(
+            f"cannot write {path}: {error.strerror or error}; mend that and run the same command again"
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write `data` to `path`, atomically. Raises RunError as `atomic` does."""
+    with atomic(path) as file:
+        file.write(data)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` as UTF-8 to `path`, atomically. Raises RunError as `atomic` does."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_json(path: Path, obj: object) -> None:
+    """Write a record or any JSON value, indented, keys in the order given. Raises RunError as `atomic` does.
+
+    NaN and infinities are no JSON: they raise ValueError before anything is written.
+    """
+    if isinstance(obj, Record):
+        obj = obj.model_dump(mode="json")
+    write_text(path, json.dumps(obj, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_parquet(path: Path, table: pa.Table) -> None:
+    """Write `table` with zstd; equal tables give equal bytes. Raises RunError as `atomic` does."""
+    table = table.combine_chunks()  # chunk borders are invisible to readers, so they must not show in the bytes
+    with atomic(path) as file:
+        pq.write_table(table, file, compression="zstd")
+
+
+def write_records(path: Path, records: Sequence[R], model: type[R]) -> None:
+    """Write records as parquet or, by suffix, jsonl: one row each. Raises RunError as `atomic` does."""
+    rows = [record.model_dump(mode="json") for record in records]
+    if Path(path).suffix == ".jsonl":
+        write_text(path, "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows))
+    else:
+        write_parquet(path, pa.Table.from_pylist(rows, schema=record_schema(model)))
+
+
+# --- reading --------------------------------------------------------------------------------------------------
+
+
+def sha256(path: Path) -> str:
+    """The file's SHA-256 in hexadecimal. Raises DataError if it cannot be read."""
+    try:
+        with Path(path).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+def read_parquet(path: Path, columns: Mapping[str, pa.DataType] | None = None) -> pa.Table:
+    """The whole table, or exactly `columns`, in that order and cast to those types.
+
+    Raises DataError naming file and column if the file is no parquet, lacks a column, or holds one whose values do
+    not fit the type.
+    """
+    try:
+        with pq.ParquetFile(path) as file:
+            if columns is None:
+                return file.read()
+            _require(path, file.schema_arrow.names, columns)
+            table = file.read(columns=list(columns))
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    except pa.ArrowException as error:
+        raise DataError(f"{path} is not a readable parquet file: {_first_line(error)}") from error
+    return pa.table({name: _cast(path, name, table[name], type_) for name, type_ in columns.items()})
+
+
+def read_records(path: Path, model: type[R]) -> tuple[R, ...]:
+    """The records of a parquet or, by suffix, jsonl file; columns whose field has a default may be absent.
+
+    Raises DataError naming file, row (from 1) and field.
+    """
+    if Path(path).suffix == ".jsonl":
+        rows: Iterator[dict[str, Any]] = read_jsonl(path)
+    else:
+        names = _column_names(path)
+        schema = record_schema(model)
+        if unknown := [name for name in names if name not in schema.names]:
+            raise DataError(
+                f"{path}: unknown column {unknown[0]!r}; {model.__name__} rows have {', '.join(schema.names)}"
+            )
+        required = [name for name, field in model.model_fields.items() if field.is_required()]
+        _require(path, names, required)
+        rows = iter(read_parquet(path, {name: schema.field(name).type for name in names}).to_pylist())
+    return tuple(_record(f"{path}, row {number}", model, row) for number, row in enumerate(rows, start=1))
+
+
+def read_json_record(path: Path, model: type[R]) -> R:
+    """The record in a json file. Raises DataError naming file and field."""
+    try:
+        return model.model_validate_json(_bytes(path))
+    except ValidationError as error:
+        raise DataError(f"{path}{_problem(error)}") from error
+
+
+def read_yaml_record(path: Path, model: type[R]) -> R:
+    """The record in a yaml file, read with the safe loader only. Raises DataError naming file and line or field."""
+    try:
+        content = yaml.safe_load(_bytes(path))
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark else ""
+        raise DataError(
+            f"{path}{where}: not valid YAML ({getattr(error, 'problem', None) or _first_line(error)})"
+        ) from error
+    return _record(str(path), model, content)
+
+
+def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
+    """One dict a line, streamed; blank lines are skipped. Raises DataError naming file and row (line, from 1)."""
+    try:
+        with Path(path).open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                if not line.strip():
+                    continue
+                try:
+                    row = json.loads(line.decode("utf-8"))
+                except (ValueError, RecursionError) as error:
+                    raise DataError(f"{path}, row {number}: not valid JSON ({_first_line(error)})") from error
+                if not isinstance(row, dict):
+                    raise DataError(f"{path}, row {number}: a JSON object was expected, not {type(row).__name__}")
+                yield row
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+def read_counts(path: Path, key: Literal["item_id", "twin_id"] = "item_id") -> pa.Table:
+    """Counts from csv or parquet (by suffix): the columns of COUNTS, and `best` (float64) if the file has it.
+
+    Raises DataError naming file, row and column, or item, phase and run: a missing column or value, a value of
+    another type, n < 0, correct < 0, correct > n, a repeated (item, phase, run).
+    """
+    schema = _counts_schema(key)
+    wanted = {field.name: field.type for field in schema}
+    if Path(path).suffix == ".csv":
+        raw = _read_csv(path, [*wanted, "best"])
+        _require(path, raw.column_names, wanted)
+        columns = {name: _cast(path, name, raw[name], type_) for name, type_ in wanted.items()}
+        best = raw["best"] if "best" in raw.column_names else None
+        if best is not None:
+            best = pc.if_else(pc.equal(best, ""), pa.scalar(None, pa.string()), best)
+    else:
+        has_best = "best" in _column_names(path)
+        raw = read_parquet(path, wanted | ({"best": pa.float64()} if has_best else {}))
+        columns = {name: raw[name] for name in wanted}
+        best = raw["best"] if has_best else None
+    if best is not None:
+        best = _cast(path, "best", best, pa.float64())
+        columns["best"] = pc.if_else(pc.is_nan(best), pa.scalar(None, pa.float64()), best)
+    table = pa.table(columns)
+    _check_counts(path, table, key)
+    return table
+
+
+def record_schema(model: type[Record]) -> pa.Schema:
+    """The parquet schema of a flat record: str, int, float, bool, Literal, and each of them or None."""
+    return pa.schema([(name, _arrow_type(field.annotation)) for name, field in model.model_fields.items()])
+
+
+# --- the errors' words ----------------------------------------------------------------------------------------
+
+
+def _check_counts(path: Path, table: pa.Table, key: str) -> None:
+    for name in (key, "phase", "run", "n", "correct"):
+        if table[name].null_count:
+            raise DataError(f"{path}, row {pc.index(pc.is_null(table[name]), True).as_py() + 1}: no {name}")
+    for bad, words in (
+        (pc.less(table["n"], 0), "n is {n}, below 0"),
+        (pc.less(table["correct"], 0), "correct is {correct}, below 0"),
+        (pc.greater(table["correct"], table["n"]), "correct is {correct}, above n, which is {n}"),
+    ):
+        row = pc.index(bad, True).as_py()
+        if row >= 0:
+            values = table.slice(row, 1).to_pylist()[0]
+            raise DataError(f"{path}, row {row + 1}: {_cell(values, key)}: {words.format(**values)}")
+    # One thread keeps the groups in the order of their first rows, so that the error is the same every time.
+    groups = table.group_by([key, "phase", "run"], use_threads=False).aggregate([([], "count_all")])
+    row = pc.index(pc.greater(groups["count_all"], 1), True).as_py()
+    if row >= 0:
+        raise DataError(
+            f"{path}: {_cell(groups.slice(row, 1).to_pylist()[0], key)}: this row is there more than once"
+        )
+
+
+def _cell(values: Mapping[str, Any], key: str) -> str:
+    return f"{key.removesuffix('_id')} {values[key]!r}, phase {values['phase']!r}, run {values['run']!r}"
+
+
+def _read_csv(path: Path, text_columns: Sequence[str]) -> pa.Table:
+    # As text first: Arrow's own conversion errors do not name the row.
+    options = pyarrow.csv.ConvertOptions(column_types=dict.fromkeys(text_columns, pa.string()))
+    try:
+        return pyarrow.csv.read_csv(path, convert_options=options)
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    except pa.ArrowException as error:
+        raise DataError(f"{path} is not a readable csv file: {_first_line(error)}") from error
+
+
+def _column_names(path: Path) -> list[str]:
+    try:
+        return list(pq.read_schema(path).names)
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    except pa.ArrowException as error:
+        raise DataError(f"{path} is not a readable parquet file: {_first_line(error)}") from error
+
+
+def _require(path: Path, present: Sequence[str], wanted: Iterator[str] | Mapping[str, Any] | Sequence[str]) -> None:
+    for name in wanted:
+        if name not in present:
+            raise DataError(
+                f"{path}: column {name!r} is missing; the file has {', '.join(present) or 'no columns'}"
+            )
+        if list(present).count(name) > 1:
+            raise DataError(f"{path}: column {name!r} is there more than once")
+
+
+def _cast(path: Path, name: str, column: pa.ChunkedArray, type_: pa.DataType) -> pa.ChunkedArray:
+    try:
+        return column.cast(type_)
+    except (pa.ArrowException, NotImplementedError) as error:
+        row = _first_misfit(column, type_)
+        where = f", row {row + 1}" if row is not None else ""
+        found = repr(column[row].as_py()) if row is not None else str(column.type)
+        raise DataError(f"{path}{where}: column {name!r} must be {type_}, not {found[:80]}") from error
+
+
+def _first_misfit(column: pa.ChunkedArray, type_: pa.DataType) -> int | None:
+    for row, value in enumerate(column):
+        try:
+            value.cast(type_)
+        except pa.ArrowInvalid:
+            return row
+        except (pa.ArrowException, NotImplementedError):
+            return None  # the type as a whole does not fit: no single row is to blame
+    return None
+
+
+def _arrow_type(annotation: Any) -> pa.DataType:
+    if get_origin(annotation) in (Union, types.UnionType):
+        (annotation,) = (part for part in get_args(annotation) if part is not types.NoneType)
+    if get_origin(annotation) is Literal:
+        annotation = type(get_args(annotation)[0])
+    return _ARROW[annotation]
+
+
+def _record(where: str, model: type[R], content: Any) -> R:
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        raise DataError(f"{where}{_problem(error)}") from error
+
+
+def _problem(error: ValidationError) -> str:
+    first = error.errors(include_url=False)[0]
+    field = ".".join(str(part) for part in first["loc"])
+    return f", field {field!r}: {first['msg']}" if field else f": {first['msg']}"
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: OSError) -> DataError:
+    if isinstance(error, FileNotFoundError):
+        return DataError(f"there is no file {path}")
+    return DataError(f"{path} cannot be read: {error.strerror or _first_line(error)}")
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0] or type(error).__name__
