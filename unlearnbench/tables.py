@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import types
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, TypeVar, Union, get_args, get_origin
@@ -109,14 +109,17 @@ def write_json(path: Path, obj: object) -> None:
 def write_parquet(path: Path, table: pa.Table) -> None:
     """Write `table` with zstd; equal tables give equal bytes. Raises RunError as `atomic` does."""
     table = table.combine_chunks()  # chunk borders are invisible to readers, so they must not show in the bytes
-    with atomic(path) as file:
-        pq.write_table(table, file, compression="zstd")
+    with atomic(path) as file, pq.ParquetWriter(file, table.schema, compression="zstd") as writer:
+        if table.num_rows:  # a row group of no rows is what `datasets` cannot read
+            writer.write_table(table)
 
 
 def write_records(path: Path, records: Sequence[R], model: type[R]) -> None:
-    """Write records as parquet or, by suffix, jsonl: one row each. Raises RunError as `atomic` does."""
+    """Write records as parquet or, by suffix, jsonl (one a line) or json (a list). Raises RunError as `atomic` does."""
     rows = [record.model_dump(mode="json") for record in records]
-    if Path(path).suffix == ".jsonl":
+    if Path(path).suffix == ".json":
+        write_json(path, rows)
+    elif Path(path).suffix == ".jsonl":
         write_text(path, "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows))
     else:
         write_parquet(path, pa.Table.from_pylist(rows, schema=record_schema(model)))
@@ -154,22 +157,16 @@ def read_parquet(path: Path, columns: Mapping[str, pa.DataType] | None = None) -
 
 
 def read_records(path: Path, model: type[R]) -> tuple[R, ...]:
-    """The records of a parquet or, by suffix, jsonl file; columns whose field has a default may be absent.
+    """The records of a parquet or, by suffix, jsonl or json file; columns whose field has a default may be absent.
 
     Raises DataError naming file, row (from 1) and field.
     """
     if Path(path).suffix == ".jsonl":
-        rows: Iterator[dict[str, Any]] = read_jsonl(path)
+        rows: Iterable[Any] = read_jsonl(path)
+    elif Path(path).suffix == ".json":
+        rows = _read_json_list(path)
     else:
-        names = _column_names(path)
-        schema = record_schema(model)
-        if unknown := [name for name in names if name not in schema.names]:
-            raise DataError(
-                f"{path}: unknown column {unknown[0]!r}; {model.__name__} rows have {', '.join(schema.names)}"
-            )
-        required = [name for name, field in model.model_fields.items() if field.is_required()]
-        _require(path, names, required)
-        rows = iter(read_parquet(path, {name: schema.field(name).type for name in names}).to_pylist())
+        rows = _read_rows(path, model)
     return tuple(_record(f"{path}, row {number}", model, row) for number, row in enumerate(rows, start=1))
 
 
@@ -245,7 +242,28 @@ def record_schema(model: type[Record]) -> pa.Schema:
     return pa.schema([(name, _arrow_type(field.annotation)) for name, field in model.model_fields.items()])
 
 
-# --- the errors' words ----------------------------------------------------------------------------------------
+# --- parts of the readers, and the errors' words ----------------------------------------------------------------------------------------
+
+
+def _read_rows(path: Path, model: type[Record]) -> list[dict[str, Any]]:
+    names = _column_names(path)
+    schema = record_schema(model)
+    if unknown := [name for name in names if name not in schema.names]:
+        known = ", ".join(schema.names)
+        raise DataError(f"{path}: unknown column {unknown[0]!r}; {model.__name__} rows have {known}")
+    _require(path, names, [name for name, field in model.model_fields.items() if field.is_required()])
+    rows: list[dict[str, Any]] = read_parquet(path, {name: schema.field(name).type for name in names}).to_pylist()
+    return rows
+
+
+def _read_json_list(path: Path) -> list[Any]:
+    try:
+        content = json.loads(_bytes(path))
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: not valid JSON ({_first_line(error)})") from error
+    if not isinstance(content, list):
+        raise DataError(f"{path}: a JSON list was expected, not {type(content).__name__}")
+    return content
 
 
 def _check_counts(path: Path, table: pa.Table, key: str) -> None:
@@ -294,7 +312,7 @@ def _column_names(path: Path) -> list[str]:
         raise DataError(f"{path} is not a readable parquet file: {_first_line(error)}") from error
 
 
-def _require(path: Path, present: Sequence[str], wanted: Iterator[str] | Mapping[str, Any] | Sequence[str]) -> None:
+def _require(path: Path, present: Sequence[str], wanted: Iterable[str]) -> None:
     for name in wanted:
         if name not in present:
             raise DataError(
