@@ -115,7 +115,7 @@ def write_parquet(path: Path, table: pa.Table) -> None:
 
 
 def write_records(path: Path, records: Sequence[R], model: type[R]) -> None:
-    """Write records as parquet or, by suffix, jsonl (one a line) or json (a list). Raises RunError as `atomic` does."""
+    """Write records as parquet or, by suffix, jsonl or json (a list). Raises RunError as `atomic` does."""
     rows = [record.model_dump(mode="json") for record in records]
     if Path(path).suffix == ".json":
         write_json(path, rows)
@@ -242,7 +242,7 @@ def record_schema(model: type[Record]) -> pa.Schema:
     return pa.schema([(name, _arrow_type(field.annotation)) for name, field in model.model_fields.items()])
 
 
-# --- parts of the readers, and the errors' words ----------------------------------------------------------------------------------------
+# --- parts of the readers, and the errors' words ---------------------------------------------------------------
 
 
 def _read_rows(path: Path, model: type[Record]) -> list[dict[str, Any]]:

@@ -1,0 +1,141 @@
+"""The answer that a completion states, found in one pass over the text.
+
+    >>> stated_answer("so it is \\\\boxed{\\\\text{17}.}")
+    Stated(answer='17', reason=None)
+
+Nothing here knows the gold answer or any mathematics; every scan is linear in the length of the text.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Literal, NamedTuple
+
+from unlearnbench.records import Rule
+
+COMPLETION_LIMIT = 1_000_000
+"""Characters of a completion above which it is not read at all."""
+ANSWER_LIMIT = 4_000
+"""Characters of an answer above which it is not graded."""
+WHOLE_TEXT_LIMIT = 40_000
+"""The same where the rule `paper` takes the whole text as the answer."""
+
+
+class Stated(NamedTuple):
+    """What a completion states: an answer without its formatting, or the reason why there is none."""
+
+    answer: str | None
+    reason: Literal["no_answer", "too_large"] | None = None
+
+
+_NOTHING = Stated(None, "no_answer")
+_TOO_LARGE = Stated(None, "too_large")
+
+_BRACES = re.compile(r"\\f?box(?:ed)?\s{0,9}\{|\\\\(?!f?box)|\\[{}]|[{}]")
+_STATEMENT = re.compile(r"####|\banswer[ \t]{0,3}(?:is\b[ \t]{0,3}:?|:|=)", re.IGNORECASE)
+_SENTENCE_END = re.compile(r"[.!?](?:\s|$)")
+_FORMATTING = re.compile(r"\\(?:left|right)(?![A-Za-z])\.?|\\(?:display|text)style(?![A-Za-z])|\\?\$")
+_THIN_SPACE_IN_NUMBER = re.compile(r"(?<=[0-9,])(?:\\[!,;:]|~)(?=[0-9])")
+_SPACE = re.compile(r"(?<!\\)\\[!,;: ]|~|\\q?quad(?![A-Za-z])")
+_WRAPPER = re.compile(r"(?:\\(?:text|math)(?:rm|bf|it|sf|tt|normal)?\s?|\\(?:mbox|emph|f?box(?:ed)?)\s?)?\{")
+_BLANK = re.compile(r"(?:[?_.…\s]|\\(?:[lc]?dots|_|square)(?![A-Za-z]))*")
+_ALTERNATIVES = re.compile(r"\bor\b|\\(?:lor|vee)(?![A-Za-z])")
+_SEVERAL = re.compile(r"[,;<>]|\\(?:pm|mp|cup|in|leq?|geq?|neq?|lor|vee)(?![A-Za-z])|\b(?:and|or)\b")
+
+
+def stated_answer(completion: str, rule: Rule = "strict") -> Stated:
+    """The content of the last complete box, formatting removed; `no_answer` where it is missing, empty or blank.
+
+    `lenient` falls back on the last "the answer is ..." or "#### ...", `paper` on the whole text.
+    """
+    if len(completion) > COMPLETION_LIMIT:
+        return _TOO_LARGE
+    content = _last_box(completion)
+    limit = ANSWER_LIMIT
+    if content is None and rule == "lenient":
+        content = _last_statement(completion)
+    elif content is None and rule == "paper":
+        content, limit = completion, WHOLE_TEXT_LIMIT
+    if content is None:
+        return _NOTHING
+    if len(content) > limit:
+        return _TOO_LARGE
+    answer = without_formatting(content)
+    return _NOTHING if _BLANK.fullmatch(answer) else Stated(answer)
+
+
+def without_formatting(text: str) -> str:
+    """`text` without outer \\text{...} and its like, \\left, \\right, thin spaces, dollars and trailing full stop."""
+    if "\\" in text or "$" in text or "{" in text or "~" in text:
+        text = _FORMATTING.sub("", text)
+        text = _SPACE.sub(" ", _THIN_SPACE_IN_NUMBER.sub("", text))
+        text = _unwrapped(text.strip())
+    text = text.strip()
+    if text.endswith(".") and not text.endswith(".."):
+        text = _unwrapped(text[:-1].rstrip())
+    return text
+
+
+def offers_alternatives(gold: str, answer: str) -> bool:
+    """Whether the answer names several values ("3 or 4") where the gold is one."""
+    return _ALTERNATIVES.search(answer) is not None and _SEVERAL.search(gold) is None
+
+
+def _last_box(text: str) -> str | None:
+    start = text.rfind("\\boxed{") + 7
+    if start >= 7:
+        end = text.find("}", start)
+        if end >= 0:  # nearly every box is this simple, and no other box follows it
+            content = text[start:end]
+            if "{" not in content and "\\" not in content and text.find("box", end) < 0:
+                return content
+    elif "box" not in text:
+        return None
+    return _last_box_by_braces(text)
+
+
+def _last_box_by_braces(text: str) -> str | None:
+    open_braces: list[int] = []  # for a box, where its content starts; for any other brace, -1
+    last = (-1, -1)
+    for token in _BRACES.finditer(text):
+        brace = token.group()
+        if brace == "{":
+            open_braces.append(-1)
+        elif brace == "}":
+            start = open_braces.pop() if open_braces else -1
+            if start > last[0]:
+                last = (start, token.start())
+        elif len(brace) > 2:  # not \{, \} or a line break
+            open_braces.append(token.end())
+    return None if last[0] < 0 else text[last[0] : last[1]]
+
+
+def _last_statement(text: str) -> str | None:
+    start = -1
+    for match in _STATEMENT.finditer(text):
+        start = match.end()
+    if start < 0:
+        return None
+    line = text[start:].lstrip(" \t*`").partition("\n")[0][: ANSWER_LIMIT + 1]
+    return _SENTENCE_END.split(line, maxsplit=1)[0].strip(" \t\r*`,")
+
+
+def _unwrapped(text: str) -> str:
+    for _ in range(8):
+        wrapper = _WRAPPER.match(text)
+        if wrapper is None or not text.endswith("}") or _closing(text, wrapper.end()) != len(text) - 1:
+            return text
+        text = text[wrapper.end() : -1].strip()
+    return text
+
+
+def _closing(text: str, start: int) -> int:
+    """Where the brace opened before `start` closes, or -1."""
+    depth = 1
+    for token in _BRACES.finditer(text, start):
+        brace = token.group()
+        if brace in ("{", "}") or len(brace) > 2:
+            depth += -1 if brace == "}" else 1
+            if depth == 0:
+                return token.start()
+    return -1

@@ -1,0 +1,120 @@
+"""Rollouts as tensors: right-padded whole sequences, sorted by length, with one denominator for an update."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from unlearnbench.records import Rollout
+
+
+@dataclass(frozen=True)
+class TokenBatch:
+    """One row a rollout; column t of the (rows, tokens) tensors belongs to the prediction of token t + 1.
+
+    Masks come from lengths, never from token values (LOOP 6); right padding needs no attention mask, because no
+    real token attends to what follows it (LOOP 4).
+    """
+
+    input_ids: Tensor  # (rows, tokens + 1)
+    lengths: Tensor  # (rows,): context and completion
+    first: int  # the earliest column that any row predicts a completion token from
+    mask: Tensor  # (rows, tokens): weight of the prediction in the loss, 0 in the context and the padding
+    behaviour: Tensor  # (rows, tokens): NaN where unknown
+    advantages: Tensor  # (rows, tokens)
+    weights: Tensor  # (rows, tokens): mask over the update's denominator; sums to one over an update
+
+    def __len__(self) -> int:
+        return len(self.input_ids)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens in forward-backward, padding not counted."""
+        return int(self.lengths.sum())
+
+    def micro_batches(self, max_tokens: int) -> Iterator[TokenBatch]:
+        """Slices of at most `max_tokens` tokens, padding included, cut to their own length."""
+        start = 0
+        while start < len(self):
+            stop = start + 1
+            while stop < len(self) and int(self.lengths[stop]) * (stop + 1 - start) <= max_tokens:
+                stop += 1
+            yield self._slice(start, stop)
+            start = stop
+
+    def _slice(self, start: int, stop: int) -> TokenBatch:
+        width = int(self.lengths[start:stop].max())
+        used = self.mask[start:stop, : width - 1] > 0
+        first = int(used.any(0).float().argmax()) if bool(used.any()) else 0
+        return TokenBatch(
+            self.input_ids[start:stop, :width],
+            self.lengths[start:stop],
+            first,
+            *(
+                part[start:stop, : width - 1]
+                for part in (self.mask, self.behaviour, self.advantages, self.weights)
+            ),
+        )
+
+
+def make_batch(
+    rollouts: Sequence[Rollout],
+    advantages: Sequence[NDArray[np.float64]],
+    aggregation: Literal["token_mean", "sequence_mean"],
+    device: torch.device,
+) -> TokenBatch:
+    """Tensors of one optimiser update. `advantages[i]` has one value a token of rollout i.
+
+    The denominator is fixed here, before any backward pass, so the gradient does not depend on how the update is cut
+    into micro-batches (LOOP 7): all loss tokens of the update (`token_mean`), or each rollout's tokens and then the
+    number of rollouts (`sequence_mean`).
+    """
+    contexts = [r.prompt_ids if r.context_ids is None else r.context_ids for r in rollouts]
+    total = [len(c) + len(r.token_ids) for c, r in zip(contexts, rollouts, strict=True)]
+    order = sorted(range(len(rollouts)), key=lambda i: (total[i], i))
+    shape = (len(rollouts), max(total) - 1)
+    ids = np.zeros((shape[0], shape[1] + 1), dtype=np.int64)
+    mask = np.zeros(shape, dtype=np.float32)
+    behaviour = np.zeros(shape, dtype=np.float32)
+    spread = np.zeros(shape, dtype=np.float32)
+    for row, i in enumerate(order):
+        rollout, start = rollouts[i], len(contexts[i])
+        ids[row, : total[i]] = np.concatenate([contexts[i], rollout.token_ids])
+        span = slice(start - 1, total[i] - 1)
+        mask[row, span] = 1.0 if rollout.mask is None else rollout.mask
+        behaviour[row, span] = rollout.logprobs
+        spread[row, span] = advantages[i]
+    if aggregation == "token_mean":
+        weights = mask / max(mask.sum(), 1e-9)
+    else:
+        weights = mask / np.maximum(mask.sum(1, keepdims=True), 1e-9) / len(rollouts)
+    tensors = [torch.from_numpy(array).to(device) for array in (mask, behaviour, spread, weights)]
+    lengths = torch.tensor([total[i] for i in order])
+    whole = TokenBatch(torch.from_numpy(ids).to(device), lengths, 0, *tensors)
+    return whole._slice(0, len(whole))
+
+
+def token_logprobs(
+    model: Any, batch: TokenBatch, temperature: float, *, with_entropy: bool = False
+) -> tuple[Tensor, Tensor | None]:
+    """Log-probabilities (rows, tokens) of each next token at a temperature, in float32, zero in shared context.
+
+    Logits are computed only from the first column that any row's loss needs.
+    """
+    width = batch.input_ids.shape[1]
+    kept = width - batch.first
+    out = model(input_ids=batch.input_ids, use_cache=False, logits_to_keep=kept)
+    logits = out.logits[:, :-1].float() / temperature
+    scores = torch.log_softmax(logits, dim=-1)
+    targets = batch.input_ids[:, batch.first + 1 :, None]
+    logprobs = torch.nn.functional.pad(scores.gather(-1, targets)[..., 0], (batch.first, 0))
+    if not with_entropy:
+        return logprobs, None
+    entropy = -(scores.exp() * scores).sum(-1)
+    return logprobs, torch.nn.functional.pad(entropy, (batch.first, 0))

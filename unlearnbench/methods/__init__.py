@@ -1,0 +1,130 @@
+"""The built-in methods, one file each, and how `--method` finds a method.
+
+`locate` names the file of a method without running it, so that a command can name and hash what it is given;
+`load` runs the file, inside a training process.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.metadata
+import importlib.util
+import inspect
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from unlearnbench.errors import MethodError, MethodNotFound
+
+BUILT_IN = ("grpo", "no_training")
+GROUP = "unlearnbench.methods"
+
+
+@dataclass(frozen=True)
+class MethodSource:
+    """Where a method's code lies: a module or a file, and optionally the class in it."""
+
+    name: str
+    file: str
+    module: str | None
+    class_name: str | None
+
+    @property
+    def hash(self) -> str:
+        """sha256 of the source file."""
+        return hashlib.sha256(Path(self.file).read_bytes()).hexdigest()
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def locate(spec: str) -> MethodSource:
+    """Resolve a built-in name, an entry point, FILE.py[:Class], MODULE:Class, or `my_algo` for ./my_algo.py.
+
+    Raises MethodNotFound, listing what was tried.
+    """
+    tried: list[str] = []
+    target, _, class_name = spec.partition(":")
+    wanted = class_name or None
+    if target.endswith(".py"):
+        path = Path(target)
+        if path.is_file():
+            return MethodSource(path.stem, str(path.resolve()), None, wanted)
+        raise MethodNotFound(f"There is no method file {target}; `unlearnbench new-method {path.stem}` makes one.")
+    if not class_name:
+        if target in BUILT_IN:
+            module = f"{__name__}.{target}"
+            return MethodSource(target, _file_of(module) or "", module, None)
+        tried.append(f"built-in methods ({', '.join(BUILT_IN)})")
+        for entry in importlib.metadata.entry_points(group=GROUP):
+            if entry.name == target:
+                module, _, attribute = entry.value.partition(":")
+                file = _file_of(module)
+                if file is None:
+                    raise MethodNotFound(f"The entry point {target} names {module}, which is not installed; reinstall it.")
+                return MethodSource(target, file, module, attribute or None)
+        tried.append(f"entry points of group {GROUP}")
+        path = Path(f"{target}.py")
+        if path.is_file():
+            return MethodSource(path.stem, str(path.resolve()), None, None)
+        tried.append(f"the file ./{path}")
+    else:
+        file = _file_of(target)
+        if file:
+            return MethodSource(class_name, file, target, class_name)
+        tried.append(f"the module {target}")
+    raise MethodNotFound(
+        f"There is no method {spec!r}; tried {'; '.join(tried)}. `unlearnbench methods` lists what there is, and "
+        f"`unlearnbench new-method {target}` makes a new one."
+    )
+
+
+def load(source: MethodSource) -> type[Any]:
+    """Run a method's file and return its class.
+
+    Raises MethodError where the file does not run, holds no Method, or holds several and none was named.
+    """
+    from unlearnbench.method import Method
+
+    where = source.module or source.file
+    try:
+        if source.module:
+            module = importlib.import_module(source.module)
+        else:
+            spec = importlib.util.spec_from_file_location(f"_method_{Path(source.file).stem}", source.file)
+            if spec is None or spec.loader is None:
+                raise ImportError(f"{source.file} is no Python file")
+            module = importlib.util.module_from_spec(spec)
+            sys.modules[spec.name] = module
+            spec.loader.exec_module(module)
+    except Exception as problem:
+        raise MethodError(f"{where} does not run ({type(problem).__name__}: {problem}); mend it and try again.") from problem
+    if source.class_name:
+        found = getattr(module, source.class_name, None)
+        if not (inspect.isclass(found) and issubclass(found, Method)):
+            raise MethodError(f"{where} has no subclass of unlearnbench.Method named {source.class_name}; name one that is.")
+        return found
+    own = [
+        value
+        for value in vars(module).values()
+        if inspect.isclass(value) and issubclass(value, Method) and value.__module__ == module.__name__
+    ]
+    if not own:
+        raise MethodError(f"{where} defines no subclass of unlearnbench.Method; write one (`unlearnbench new-method`).")
+    if len(own) > 1:
+        names = ", ".join(cls.__name__ for cls in own)
+        raise MethodError(f"{where} defines several methods ({names}); say which one, as in {where}:{own[0].__name__}.")
+    return own[0]
+
+
+def _file_of(module: str) -> str | None:
+    """The source file of a module, without running it (its parent packages do run)."""
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    try:
+        spec = importlib.util.find_spec(module)
+    except (ImportError, ValueError):
+        return None
+    return spec.origin if spec and spec.origin and Path(spec.origin).is_file() else None

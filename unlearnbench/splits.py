@@ -1,0 +1,376 @@
+"""A split: a base policy, items with their labels, the protocol they were measured by, and its controls.
+
+A split is a folder with a split.yaml. Its hash names the labels; every file is checked against its own hash when it
+is read. `seal` makes the copy that a method's process gets, which shows nothing of the labels.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import yaml
+
+from unlearnbench import tables
+from unlearnbench.errors import DataError, SplitError
+from unlearnbench.records import GROUPS, Canary, Item, Pool, Record, Result, SplitConfig, Twin
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+SEALED = "UNLEARNBENCH_SEALED"
+"""Environment variable of a method's process: the folder of the only split that it may see."""
+
+PARTS: tuple[str, ...] = ("train", *GROUPS)
+"""The parts a split is published in: all items, and those of each group."""
+
+_PACKAGE = Path(__file__).resolve().parent
+_SHELVES = (_PACKAGE / "_splits", _PACKAGE.parent / "splits")  # inside a wheel; in a checkout
+_SEALED_COLUMNS = ("item_id", "prompt", "answer", "solution", "family")
+
+ControlKind = Literal["null_control", "strong_null", "positive_control"]
+R = TypeVar("R", bound=Record)
+
+
+def shipped_splits() -> list[str]:
+    """Names of the splits that come with UnlearnBench, sorted."""
+    return sorted({file.parent.name for shelf in _SHELVES for file in shelf.glob("*/split.yaml")})
+
+
+def find_split(name_or_folder: str | Path = "micro") -> Path:
+    """The folder of a split, given a shipped name or a folder that holds split.yaml.
+
+    A bare name means the shipped split even where a folder of that name lies about. In a method's process it is the
+    sealed copy, whatever was asked for. Raises SplitError listing what is shipped.
+    """
+    if sealed := os.environ.get(SEALED):
+        return Path(sealed)
+    if isinstance(name_or_folder, str) and name_or_folder in shipped_splits():
+        return next(
+            shelf / name_or_folder for shelf in _SHELVES if (shelf / name_or_folder / "split.yaml").is_file()
+        )
+    folder = Path(name_or_folder)
+    if (folder / "split.yaml").is_file():
+        return folder.resolve()
+    shipped = ", ".join(shipped_splits()) or "none"
+    what = (
+        f"folder {folder} holds no split.yaml" if folder.is_dir() else f"there is no split {str(name_or_folder)!r}"
+    )
+    raise SplitError(f"{what}; shipped splits: {shipped}; a path to a folder with a split.yaml works too")
+
+
+def load_split(name_or_folder: str | Path = "micro") -> Split:
+    """The split of that name or folder. Raises SplitError if there is none, DataError if split.yaml is wrong."""
+    return Split(find_split(name_or_folder))
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """Runs that a method is compared with, as counts of every seed. `result` is None until they were scored."""
+
+    result: Result | None
+    counts: pa.Table
+    seeds: tuple[int, ...]
+    hash: str
+    """SHA-256 of counts.parquet."""
+
+
+class Split:
+    """One split. Tables are read when first asked for, and checked against the hashes in split.yaml.
+
+    Any access may raise SplitError (a file is missing or was altered) or DataError (a file is malformed).
+    `split["unlearnable"]` is a `datasets.Dataset`; so are `split["train"]`, all items, and every other group.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path).resolve()
+        self.config = tables.read_yaml_record(self.path / "split.yaml", SplitConfig)
+
+    def __repr__(self) -> str:
+        return f"Split({self.name!r}, {str(self.path)!r})"
+
+    @property
+    def name(self) -> str:
+        return self.config.name
+
+    @cached_property
+    def hash(self) -> str:
+        """Names the labels and what they rest on. Controls are not part of it, so they can be added later."""
+        stated = self.config.model_dump(
+            mode="json",
+            include={
+                "name",
+                "base_policy",
+                "prompt_format",
+                "protocol",
+                "recipe",
+                "label_version",
+                "budget",
+                "files",
+            },
+        )
+        return hashlib.sha256(json.dumps(stated, sort_keys=True).encode()).hexdigest()
+
+    @cached_property
+    def items(self) -> tuple[Item, ...]:
+        """All items; of a sealed or unlabelled split with group None."""
+        return tables.read_records(self._checked(self.config.pool.items), Item)
+
+    @cached_property
+    def twins(self) -> tuple[Twin, ...]:
+        """All twins; none if the split has no such file."""
+        return self._optional(self.config.pool.twins or "twins.parquet", Twin)
+
+    @cached_property
+    def canaries(self) -> tuple[Canary, ...]:
+        """All canaries; none if the split has no such file."""
+        return self._optional(self.config.pool.canaries or "canaries.json", Canary)
+
+    def counts(self) -> pa.Table:
+        """The raw counts behind the labels (columns of `tables.COUNTS`)."""
+        return tables.read_counts(self._checked("counts.parquet"))
+
+    def twin_counts(self) -> pa.Table | None:
+        """The twins' counts, with `twin_id` in place of `item_id`; None if the split has none."""
+        if not self._has("twin_counts.parquet"):
+            return None
+        return tables.read_counts(self._checked("twin_counts.parquet"), key="twin_id")
+
+    @cached_property
+    def policy_path(self) -> Path | str:
+        """The base policy's folder if it is one (relative to split.yaml), else its Hub id."""
+        name = _policy_name(self.config)
+        listed = [file for file in self.config.files if file.startswith(f"{name}/")]
+        for file in listed:
+            self._checked(file)
+        folder = self.path / name
+        return folder if listed or folder.is_dir() else self.config.base_policy.path
+
+    def ids(self, group: str) -> tuple[str, ...]:
+        """Ids of a group's items, in the order of the items. Raises SplitError for an unknown group."""
+        if group not in GROUPS:
+            raise SplitError(f"there is no group {group!r}; groups are {', '.join(GROUPS)}")
+        return tuple(item.item_id for item in self.items if item.group == group)
+
+    def families(self) -> dict[str, str]:
+        """The family of each item, by its id."""
+        return {item.item_id: item.family for item in self.items}
+
+    def control(self, kind: ControlKind, multiple: str = "1x") -> Control | None:
+        """A shipped control (the null control at a budget multiple), or None if the split has none of that kind."""
+        folder = self.path / kind / multiple if kind == "null_control" else self.path / kind
+        counts_file, result_file = folder / "counts.parquet", folder / "result.json"
+        if not counts_file.is_file():
+            return None
+        counts = tables.read_counts(counts_file)
+        try:
+            seeds = sorted({int(run) for run in pc.unique(counts["run"]).to_pylist()})
+        except ValueError as error:
+            raise DataError(f"{counts_file}: run must be a seed, a whole number ({error})") from error
+        return Control(
+            result=tables.read_json_record(result_file, Result) if result_file.is_file() else None,
+            counts=counts,
+            seeds=tuple(seeds),
+            hash=tables.sha256(counts_file),
+        )
+
+    def keys(self) -> tuple[str, ...]:
+        """Names that `split[...]` takes: train, and each group once the split is labelled."""
+        return tuple(part for part in PARTS if part == "train" or self._has(f"data/{part}.parquet"))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.keys())
+
+    def __getitem__(self, part: str) -> Dataset:
+        from datasets import Dataset
+
+        if part not in self.keys():
+            raise SplitError(f"split {self.name} has no part {part!r}; it has {', '.join(self.keys())}")
+        if self._has(f"data/{part}.parquet"):
+            return Dataset(tables.read_parquet(self._checked(f"data/{part}.parquet")))
+        return Dataset(_item_table(self.items))
+
+    def _has(self, name: str) -> bool:
+        return name in self.config.files or (self.path / name).is_file()
+
+    def _optional(self, name: str, model: type[R]) -> tuple[R, ...]:
+        return tables.read_records(self._checked(name), model) if self._has(name) else ()
+
+    def _checked(self, name: str) -> Path:
+        file = self.path / name
+        remedy = (
+            "restore it (git checkout, or download the split again) or run "
+            f"`unlearnbench splits validate {self.path}`"
+        )
+        if not file.is_file():
+            raise SplitError(f"split {self.name} lacks {file}; {remedy}")
+        if name in self.config.files and tables.sha256(file) != self.config.files[name]:
+            raise SplitError(
+                f"{file} is not the file that split {self.name} was made with (its hash differs); {remedy}"
+            )
+        return file
+
+
+# --- writing a split ------------------------------------------------------------------------------------------
+
+
+def write_split(
+    folder: Path,
+    config: SplitConfig,
+    items: Sequence[Item],
+    *,
+    twins: Sequence[Twin] | None = None,
+    canaries: Sequence[Canary] | None = None,
+    counts: pa.Table | None = None,
+    twin_counts: pa.Table | None = None,
+) -> Split:
+    """Write a labelled split and return it; split.yaml, with the hashes, comes last.
+
+    What is None is left as it is in the folder; the base policy's files, if `base_policy.path` is a folder there,
+    must be in place. The same arguments give the same bytes. Raises RunError if the disk is full.
+    """
+    folder = Path(folder)
+    tables.write_parquet(folder / "items.parquet", _item_table(items))
+    for part in PARTS:
+        rows = [item for item in items if part in ("train", item.group)]
+        tables.write_parquet(folder / "data" / f"{part}.parquet", _item_table(rows))
+    if twins is not None:
+        tables.write_records(folder / "twins.parquet", twins, Twin)
+    if canaries is not None:
+        tables.write_records(folder / "canaries.json", canaries, Canary)
+    if counts is not None:
+        tables.write_parquet(folder / "counts.parquet", counts)
+    if twin_counts is not None:
+        tables.write_parquet(folder / "twin_counts.parquet", twin_counts)
+    pool = Pool(
+        twins="twins.parquet" if (folder / "twins.parquet").is_file() else None,
+        canaries="canaries.json" if (folder / "canaries.json").is_file() else None,
+    )
+    hashes = {name: tables.sha256(folder / name) for name in label_files(folder, config)}
+    _write_config(folder, config.model_copy(update={"pool": pool, "files": hashes}))
+    return Split(folder)
+
+
+def label_files(folder: Path, config: SplitConfig) -> list[str]:
+    """The files there that the labels rest on, by path relative to split.yaml, sorted."""
+    names = ["items.parquet", "twins.parquet", "canaries.json", "counts.parquet", "twin_counts.parquet"]
+    names += [f"data/{part}.parquet" for part in PARTS]
+    policy = folder / _policy_name(config)
+    if _travels(policy, folder):
+        names += [file.relative_to(folder).as_posix() for file in _visible_files(policy)]
+    return sorted(name for name in names if (folder / name).is_file())
+
+
+def seal(split: Split, destination: Path) -> Path:
+    """Write the copy of a split that a method's process gets, and return its folder.
+
+    It holds the problems, with the canaries among them, the recipe, the protocol and the base policy; no group,
+    twin, count, control or hash. Raises SplitError if the folder holds anything else, RunError if the disk is full.
+    """
+    destination = Path(destination)
+    own = {"split.yaml", "items.parquet", "policy"}
+    foreign = (
+        sorted(path.name for path in destination.iterdir() if path.name not in own) if destination.exists() else []
+    )
+    if foreign:
+        raise SplitError(
+            f"{destination} is not empty (it holds {foreign[0]}); name a new folder for the sealed copy"
+        )
+    rows = [item.model_dump(include=set(_SEALED_COLUMNS)) for item in split.items]
+    rows += [canary.model_dump(exclude={"true_answer"}) | {"solution": ""} for canary in split.canaries]
+    rows.sort(key=lambda row: str(row["item_id"]))  # so that the order does not tell canaries from items
+    schema = tables.record_schema(Item)
+    sealed_schema = pa.schema([schema.field(name) for name in _SEALED_COLUMNS])
+    tables.write_parquet(destination / "items.parquet", pa.Table.from_pylist(rows, schema=sealed_schema))
+    changes: dict[str, Any] = {"files": {}, "pool": Pool()}
+    policy = split.policy_path
+    if isinstance(policy, Path):
+        if _travels(policy, split.path):
+            for file in _visible_files(policy):
+                name = destination / "policy" / file.relative_to(policy)
+                with tables.atomic(name) as target, file.open("rb") as source:
+                    shutil.copyfileobj(source, target)
+            policy = Path("policy")
+        changes["base_policy"] = split.config.base_policy.model_copy(update={"path": str(policy)})
+    _write_config(destination, split.config.model_copy(update=changes))
+    return destination
+
+
+def _write_config(folder: Path, config: SplitConfig) -> None:
+    text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=110)
+    tables.write_text(folder / "split.yaml", text)
+
+
+def _item_table(items: Sequence[Item]) -> pa.Table:
+    return pa.Table.from_pylist([item.model_dump() for item in items], schema=tables.record_schema(Item))
+
+
+def _policy_name(config: SplitConfig) -> str:
+    return PurePosixPath(config.base_policy.path).as_posix()  # without "./" or a last "/": the form used in `files`
+
+
+def _travels(policy: Path, folder: Path) -> bool:
+    """Whether the policy is part of the split's folder, and not a model that lies elsewhere on this machine."""
+    return policy.is_dir() and policy.resolve().is_relative_to(folder.resolve())
+
+
+def _visible_files(folder: Path) -> list[Path]:
+    files = (file for file in sorted(folder.rglob("*")) if file.is_file())
+    return [file for file in files if not any(part.startswith(".") for part in file.relative_to(folder).parts)]
+
+
+# --- the dataset cards ----------------------------------------------------------------------------------------
+
+
+def front_matter(shelf: Path, prefix: str) -> str:
+    """The YAML head of a dataset card for the splits under `shelf`, whose files lie at `prefix` seen from the card.
+
+    Parts without items are left out: `datasets` cannot load an empty part, nor then any other of that split.
+    """
+    configs = []
+    for file in sorted(shelf.glob("*/split.yaml")):
+        split = Split(file.parent)
+        filled = {"train", *(item.group for item in split.items)}
+        data_files = [
+            {"split": part, "path": f"{prefix}{split.path.name}/data/{part}.parquet"}
+            for part in split
+            if part in filled
+        ]
+        default: Mapping[str, bool] = {"default": True} if split.path.name == "micro" else {}
+        configs.append({"config_name": split.path.name, **default, "data_files": data_files})
+    head = {
+        "pretty_name": "UnlearnBench",
+        "license": "apache-2.0",
+        "language": ["en"],
+        "tags": ["reinforcement-learning", "rlvr", "grpo", "math", "benchmark"],
+        "configs": configs,
+    }
+    return "---\n" + yaml.safe_dump(head, sort_keys=False, allow_unicode=True, width=110) + "---\n"
+
+
+def cards(root: Path) -> dict[Path, str]:
+    """The two dataset cards of a checkout as they should read: the text stays, the YAML head follows the splits.
+
+    `unlearnbench/README.md` makes `load_dataset("unlearnbench")` work at the root; `splits/README.md` is the Hub's.
+    """
+    fresh = {}
+    for card, prefix in ((root / "unlearnbench" / "README.md", "../splits/"), (root / "splits" / "README.md", "")):
+        text = card.read_text(encoding="utf-8")
+        body = text.split("---\n", 2)[2] if text.startswith("---\n") else text
+        fresh[card] = front_matter(root / "splits", prefix) + body
+    return fresh
+
+
+def write_cards(root: Path = _PACKAGE.parent) -> None:
+    """Bring the heads of both dataset cards up to date, after splits were made or changed."""
+    for card, text in cards(root).items():
+        tables.write_text(card, text)

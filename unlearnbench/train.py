@@ -1,0 +1,394 @@
+"""The one training loop. Read `Training.run` first: it is the algorithm.
+
+    for each step, until the budget is spent:
+        rounds of: plan → generate → verify → record → reward        (`_collect`)
+        inject, drop groups without signal, keep, augment            (`_choose`)
+        a few optimiser updates on the kept groups                   (`_update`)
+        log, and now and then a checkpoint
+
+What a method may change is in `method.py`; what other trainers learned the hard way is in docs/training.md.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from unlearnbench import checkpoint
+from unlearnbench.batch import TokenBatch, make_batch, token_logprobs
+from unlearnbench.budget import Meter
+from unlearnbench.draws import stream
+from unlearnbench.errors import MethodError, RunError, VerifierError
+from unlearnbench.hooks import Hooks
+from unlearnbench.ledger import Ledger
+from unlearnbench.method import ZERO_SIGNAL, LossBatch, Method, Plan, Visit
+from unlearnbench.policy import Policy
+from unlearnbench.records import Item, Recipe, Rollout, RolloutGroup, Verdict
+from unlearnbench.samplers import Request, Sampler
+from unlearnbench.services import MeteredServices
+from unlearnbench.verifier import Verifier
+
+MAX_VERIFIER_FAILURES = 0.01  # above this share of a step's rollouts the run stops (LOOP 9)
+_UNJUDGED = Verdict(None, None, "verifier_error")
+Metrics = dict[str, float | int | None]
+Progress = Callable[[int, Metrics, Meter], None]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """When a run ends: after the step that reaches `flops`, or after `steps`, whichever comes first."""
+
+    flops: int | None
+    steps: int | None
+
+
+class Training:
+    """One run of one seed: the state that the loop carries, and the loop."""
+
+    def __init__(
+        self,
+        method: Method,
+        items: Sequence[Item],
+        policy: Policy,
+        reference: Policy,
+        sampler: Sampler,
+        verifier: Verifier,
+        *,
+        root: str,
+        seed: int,
+        limits: Limits,
+        folder: Path,
+        fingerprint: str,
+        knows_traces: bool,
+        progress: Progress | None = None,
+    ) -> None:
+        self.method, self.hooks = method, Hooks(method)
+        self.recipe: Recipe = method.settings
+        self.policy, self.reference = policy, reference
+        self.sampler, self.verifier = sampler, verifier
+        self.items = {item.item_id: item for item in items}
+        self.root, self.limits, self.folder, self.fingerprint = root, limits, folder, fingerprint
+        self.meter = Meter(policy.parameters, limits.flops)
+        self.services = MeteredServices(
+            items,
+            root=root,
+            seed=seed,
+            recipe=self.recipe,
+            policy=policy,
+            reference=reference,
+            sampler=sampler,
+            meter=self.meter,
+        )
+        method.run = self.services
+        solutions = {item.item_id: item.solution for item in items} if knows_traces else None
+        self.ledger = Ledger(folder, solutions)
+        self.optimiser = torch.optim.AdamW(
+            policy.model.parameters(),
+            lr=self.recipe.learning_rate,
+            betas=self.recipe.adam_betas,
+            weight_decay=self.recipe.weight_decay,
+        )
+        self.progress = progress
+        self.step = 0
+        self.version = 0
+        self.seconds = 0.0
+
+    # --- the loop ---------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Train from the last checkpoint until a limit is reached."""
+        while not self.meter.spent and (self.limits.steps is None or self.step < self.limits.steps):
+            began, before = time.monotonic(), self.meter.flops
+            self.services.step = self.step
+            groups = self._collect()
+            kept = self._choose(groups)
+            metrics = self._metrics(groups, kept) | self._update(kept)
+            if self.meter.flops == before:
+                raise MethodError(
+                    f"{type(self.method).__name__} spent nothing in step {self.step}, so its budget would never "
+                    "end; return items from select_items and plans from plan_rollouts, or override train."
+                )
+            self.hooks.call("on_step_end", self.step, {k: v for k, v in metrics.items() if v is not None})
+            metrics["flops"] = self.meter.flops
+            self.ledger.log(metrics)
+            self.step += 1
+            self.seconds += time.monotonic() - began
+            if self.step % self.recipe.checkpoint_every == 0:
+                self.save()
+            if self.progress:
+                self.progress(self.step, metrics, self.meter)
+
+    def _collect(self) -> list[RolloutGroup]:
+        """All rollouts of a step: rounds of generating, verifying and rewarding."""
+        selected = self.hooks.selected(self.step, self.items)
+        groups: list[RolloutGroup] = []
+        failures = total = 0
+        for round_ in range(self.recipe.max_rounds):
+            plans = self.hooks.plans(self.step, round_, selected, groups, self.items)
+            if not plans:
+                break
+            drawn = self._generate(plans, round_)
+            failures += sum(rollout.verdict.correct is None for group in drawn for rollout in group)
+            total += sum(len(group) for group in drawn)
+            if failures > MAX_VERIFIER_FAILURES * max(total, 100):
+                raise VerifierError(
+                    f"the verifier failed on {failures} of {total} rollouts in step {self.step}; see "
+                    "`unlearnbench doctor`, then run the same command again: it resumes"
+                )
+            groups = _merged(groups, drawn)
+        for group in groups:
+            judged = [rollout.verdict.correct for rollout in group]
+            visit = Visit(self.step, len(judged), sum(bool(correct) for correct in judged))
+            self.services.visits.setdefault(group.item_id, []).append(visit)
+        return groups
+
+    def _generate(self, plans: Sequence[Plan], round_: int) -> list[RolloutGroup]:
+        """One call of the sampler for all groups of a round, and one of the verifier."""
+        recipe = self.recipe
+        contexts = [self.items[plan.item_id].prompt if plan.context is None else plan.context for plan in plans]
+        prompts = [self.policy.encode(context) for context in contexts]
+        requests = [
+            Request(ids, plan.n, stream(self.root, "train", self.step, round_, plan.item_id, repeat))
+            for ids, plan, repeat in zip(prompts, plans, _repeats(plans), strict=True)
+        ]
+        answers = self.sampler.generate(
+            requests, temperature=recipe.temperature, top_p=1.0, max_tokens=recipe.max_tokens
+        )
+        self.meter.prefilled += sum(len(prompt) for prompt in prompts)
+        self.meter.generated += int(sum(completions.lengths.sum() for completions in answers))
+        drafts: list[Rollout] = []
+        texts: list[tuple[str, str]] = []
+        for plan, ids, completions in zip(plans, prompts, answers, strict=True):
+            own = self.policy.encode(self.items[plan.item_id].prompt) if plan.context is not None else None
+            for index in range(len(completions)):
+                tokens = completions.tokens[index, : completions.lengths[index]]
+                text = self.policy.decode(tokens)
+                texts.append((self.items[plan.item_id].answer, text))
+                drafts.append(
+                    Rollout(
+                        item_id=plan.item_id,
+                        index=index,
+                        prompt_ids=ids,
+                        context_ids=own,
+                        token_ids=tokens,
+                        logprobs=completions.logprobs[index, : len(tokens)],
+                        completion=text,
+                        finish="stop" if completions.stopped[index] else "length",
+                        verdict=_UNJUDGED,
+                        reward=0.0,
+                        iteration=self.step,
+                        round=round_,
+                        policy_version=self.version,
+                    )
+                )
+        verdicts = self.verifier.verify_many(texts)
+        self.meter.verifier_calls += len(verdicts)
+        self.meter.ungradable += sum(v.reason in ("timeout", "too_large", "unparsable") for v in verdicts)
+        judged = [replace(draft, verdict=verdict) for draft, verdict in zip(drafts, verdicts, strict=True)]
+        rewarded = [replace(rollout, reward=self.hooks.reward(rollout)) for rollout in judged]
+        groups, start = [], 0
+        for plan in plans:
+            part = tuple(rewarded[start : start + plan.n])
+            groups.append(RolloutGroup(plan.item_id, self.items[plan.item_id].prompt, self.step, part))
+            start += plan.n
+        return groups
+
+    def _choose(self, groups: Sequence[RolloutGroup]) -> list[RolloutGroup]:
+        """The groups to train on; everything that was drawn goes to the ledger first."""
+        drawn = [rollout for group in groups for rollout in group]
+        usable = [_without_failures(group) for group in groups]
+        injected = self.hooks.groups("inject", usable)
+        kept = [group for group in injected if self._has_signal(group) and self.hooks.keep(group)]
+        names = {group.item_id for group in kept}
+        self.ledger.record(drawn, [rollout.item_id in names for rollout in drawn])
+        return self.hooks.groups("augment", kept)
+
+    def _has_signal(self, group: RolloutGroup) -> bool:
+        if len(group) == 0:
+            return False
+        rewards = group.rewards
+        return not self.recipe.drop_zero_signal or float(rewards.max() - rewards.min()) > ZERO_SIGNAL
+
+    # --- updates ----------------------------------------------------------------------------------------------
+
+    def _update(self, groups: Sequence[RolloutGroup]) -> Metrics:
+        """`updates_per_batch` optimiser steps over the kept groups; none where nothing was kept."""
+        recipe = self.recipe
+        parts = np.array_split(np.arange(len(groups)), recipe.updates_per_batch)
+        batches = [self._batch([groups[i] for i in part]) for part in parts if len(part)]
+        references = [self._reference_logprobs(batch) for batch in batches]
+        rate = recipe.learning_rate * min(1.0, (self.step + 1) / max(1, recipe.warmup_steps))
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        self.policy.model.train()
+        seen: list[Metrics] = []
+        for batch, reference in zip(batches, references, strict=True):
+            self.optimiser.zero_grad(set_to_none=True)
+            seen.append(self._backward(batch, reference))
+            norm = torch.nn.utils.clip_grad_norm_(self.policy.model.parameters(), recipe.gradient_clip)
+            if not bool(torch.isfinite(norm)):
+                raise MethodError(
+                    f"{type(self.method).__name__} has a gradient that is not finite in step {self.step}; look at "
+                    "its policy_loss, auxiliary_loss and advantages."
+                )
+            self.optimiser.step()
+            seen[-1]["gradient_norm"] = float(norm)
+        self.policy.model.eval()
+        if batches:
+            self.version += 1
+            self.sampler.weights_changed()
+        return _averaged(seen, len(batches))
+
+    def _batch(self, groups: Sequence[RolloutGroup]) -> TokenBatch:
+        rollouts: list[Rollout] = []
+        advantages: list[NDArray[np.float64]] = []
+        for group in groups:
+            rollouts += group.rollouts
+            advantages += self.hooks.advantages(group)
+        return make_batch(rollouts, advantages, self.recipe.aggregation, self.policy.device)
+
+    def _reference_logprobs(self, batch: TokenBatch) -> list[torch.Tensor | None]:
+        """Of each micro-batch, before any update; forward-only passes are paid for."""
+        slices = list(batch.micro_batches(self.recipe.micro_batch_tokens))
+        if self.recipe.kl == 0:
+            return [None] * len(slices)
+        self.meter.forward += batch.tokens
+        with torch.no_grad():
+            return [token_logprobs(self.reference.model, part, self.recipe.temperature)[0] for part in slices]
+
+    def _backward(self, batch: TokenBatch, references: Sequence[torch.Tensor | None]) -> Metrics:
+        """Accumulate the gradient of one update; the weights already hold its one denominator."""
+        sums = {"loss": 0.0, "kl": 0.0, "entropy": 0.0, "clipped": 0.0}
+        mismatch = 0.0
+        slices = batch.micro_batches(self.recipe.micro_batch_tokens)
+        for part, reference in zip(slices, references, strict=True):
+            logprobs, entropy = token_logprobs(
+                self.policy.model, part, self.recipe.temperature, with_entropy=self.recipe.entropy > 0
+            )
+            known = torch.isfinite(part.behaviour)
+            behaviour = torch.where(known, part.behaviour, logprobs.detach())
+            loss_batch = LossBatch(logprobs, behaviour, reference, entropy, part.advantages, part.mask)
+            losses = self.hooks.loss("policy_loss", loss_batch)
+            extra = self.hooks.loss("auxiliary_loss", loss_batch)
+            assert losses is not None
+            loss = (part.weights * (losses if extra is None else losses + extra)).sum()
+            loss.backward()  # type: ignore[no-untyped-call]
+            self.meter.trained += part.tokens
+            with torch.no_grad():
+                used = part.mask > 0
+                sums["loss"] += loss.item()
+                mismatch = max(mismatch, float(((logprobs - behaviour).abs() * used).max()))
+                ratio = loss_batch.ratio
+                outside = (ratio < 1 - self.recipe.clip_low) | (ratio > 1 + self.recipe.clip_high)
+                sums["clipped"] += float((part.weights * outside).sum())
+                if reference is not None:
+                    d = (reference - logprobs) * used
+                    sums["kl"] += float((part.weights * (d.exp() - d - 1)).sum())
+                if entropy is not None:
+                    sums["entropy"] += float((part.weights * entropy).sum())
+        return {**sums, "sampler_mismatch": mismatch}
+
+    # --- what is written --------------------------------------------------------------------------------------
+
+    def _metrics(self, groups: Sequence[RolloutGroup], kept: Sequence[RolloutGroup]) -> Metrics:
+        rollouts = [rollout for group in groups for rollout in group]
+        count = max(1, len(rollouts))
+        return {
+            "step": self.step,
+            "rollouts": len(rollouts),
+            "groups": len(groups),
+            "kept_groups": len(kept),
+            "reward": sum(rollout.reward for rollout in rollouts) / count,
+            "correct": sum(bool(rollout.verdict.correct) for rollout in rollouts) / count,
+            "truncated": sum(rollout.finish == "length" for rollout in rollouts) / count,
+            "length": sum(len(rollout.token_ids) for rollout in rollouts) / count,
+        }
+
+    def save(self, *, finished: bool = False) -> None:
+        """Checkpoint at a step's end. A finished run keeps its weights and no optimiser."""
+        state = {
+            "schema_version": 1,
+            "fingerprint": self.fingerprint,
+            "finished": finished,
+            "step": self.step,
+            "version": self.version,
+            "seconds": self.seconds,
+            "meter": self.meter.state(),
+            "services": self.services.state(),
+            "ledger": self.ledger.flush(self.step),
+            "track": self.services.track(self.method.track),
+        }
+        optimiser = None if finished else self.optimiser
+        method_state = self.hooks.call("state_dict")
+        checkpoint.save(self.folder / "checkpoint", self.policy, optimiser, state, method_state)
+
+    def resume(self) -> bool:
+        """Go back to the last checkpoint, if there is one; returns whether the run was already finished.
+
+        Raises RunError where the checkpoint is of another configuration.
+        """
+        place = checkpoint.find(self.folder / "checkpoint")
+        if place is None:
+            self.ledger.truncate({"steps": 0, "metrics_bytes": 0})
+            return False
+        state = checkpoint.read_state(place)
+        if state["fingerprint"] != self.fingerprint:
+            raise RunError(
+                f"{self.folder} holds a run of another configuration; name another folder with --out, or remove it"
+            )
+        self.ledger.truncate(state["ledger"])
+        self.step, self.version, self.seconds = state["step"], state["version"], state["seconds"]
+        self.meter.restore(state["meter"])
+        self.services.restore(state["services"])
+        if state["finished"]:
+            return True
+        checkpoint.restore_optimiser(place, self.policy, self.optimiser)
+        self.hooks.call("load_state_dict", state["method"])
+        return False
+
+
+def _repeats(plans: Sequence[Plan]) -> list[int]:
+    """How often each plan's item was planned before it in the same round, so that every plan has its own draws."""
+    seen: Counter[str] = Counter()
+    repeats = []
+    for plan in plans:
+        repeats.append(seen[plan.item_id])
+        seen[plan.item_id] += 1
+    return repeats
+
+
+def _merged(groups: Sequence[RolloutGroup], drawn: Sequence[RolloutGroup]) -> list[RolloutGroup]:
+    """One group an item: what later rounds draw of an item joins what it has."""
+    merged: dict[str, RolloutGroup] = {}
+    for group in (*groups, *drawn):
+        if group.item_id in merged:
+            earlier = merged[group.item_id].rollouts
+            late = tuple(replace(r, index=len(earlier) + k) for k, r in enumerate(group.rollouts))
+            merged[group.item_id] = replace(group, rollouts=earlier + late)
+        else:
+            merged[group.item_id] = group
+    return list(merged.values())
+
+
+def _without_failures(group: RolloutGroup) -> RolloutGroup:
+    """The group without rollouts that the verifier failed on: they count in no baseline (LOOP 9)."""
+    judged = tuple(rollout for rollout in group if rollout.verdict.correct is not None)
+    return group if len(judged) == len(group) else replace(group, rollouts=judged)
+
+
+def _averaged(seen: Sequence[Mapping[str, float | int | None]], updates: int) -> Metrics:
+    """Means over a step's updates; the mismatch is the first update's, before any weight has moved."""
+    names = ("loss", "kl", "entropy", "clipped", "gradient_norm")
+    means: Metrics = {
+        name: float(np.mean([float(entry[name] or 0.0) for entry in seen])) if seen else None for name in names
+    }
+    mismatch = seen[0]["sampler_mismatch"] if seen else None
+    return {**means, "sampler_mismatch": mismatch, "updates": updates}

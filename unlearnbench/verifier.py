@@ -1,0 +1,327 @@
+"""Verdicts: what a completion states, compared with the gold, by worker processes that no text can hang.
+
+Nearly every verdict is decided here, in microseconds. The rest goes to workers: fresh Python processes with a
+memory limit, asked over a socket in JSON, killed at the time limit and started again. Nothing uses signals or
+multiprocessing's own processes, so it works from any thread and from daemonic processes. Text that cannot be
+graded is wrong; only when the verifier itself fails twice is a verdict None (PROTOCOL 3.10).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import weakref
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from multiprocessing.connection import Pipe
+from queue import LifoQueue
+from types import TracebackType
+from typing import NamedTuple, Self, get_args
+
+from unlearnbench.answers import (
+    ANSWER_LIMIT,
+    Stated,
+    offers_alternatives,
+    stated_answer,
+    without_formatting,
+)
+from unlearnbench.equality import EXHAUSTED, Outcome, quick_equal, too_large
+from unlearnbench.records import Reason, Rule, Verdict
+
+UNGRADABLE: frozenset[Reason] = frozenset({"timeout", "too_large", "unparsable"})
+
+_MEMORY = 1 << 30
+_START_LIMIT = 120.0
+"""Seconds in which a worker must have imported its libraries, even on a busy machine."""
+_CACHED_CHARACTERS = 1 << 26
+
+# The worker finds its modules where this process does; -P keeps modules of the working folder out of its start.
+_BOOT = (
+    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
+    "from unlearnbench.equality import serve; serve(int(sys.argv[2]))"
+)
+# A text that brings down a fresh worker in one of these ways has exhausted memory or the stack.
+_TEXT_ENDS = frozenset({EXHAUSTED, -signal.SIGSEGV, -signal.SIGABRT, -signal.SIGBUS})
+
+
+def verify(gold: str, completion: str, rule: Rule = "strict") -> Verdict:
+    """The verdict on one completion, from workers that all callers of this process share."""
+    verifier = _shared.get(rule)
+    if verifier is None:
+        with _shared_lock:
+            verifier = _shared.setdefault(rule, Verifier(rule, workers=min(4, os.cpu_count() or 1)))
+    return verifier.verify(gold, completion)
+
+
+class Verifier:
+    """Verdicts under one rule, with a cache by gold and stated answer. Safe to share between threads.
+
+    At most `workers` processes are started, each when first needed. Leaving the `with` block, `close`, garbage
+    collection or the end of this process, however sudden, ends them. `calls` counts verdicts given, `ungradable`
+    those on text that could not be graded.
+    """
+
+    def __init__(self, rule: Rule = "strict", *, workers: int = 1, time_limit: float = 2.0) -> None:
+        if rule not in get_args(Rule) or workers < 1 or not time_limit > 0:
+            raise ValueError(
+                f"a verifier needs a rule of {get_args(Rule)}, at least one worker and a time limit above 0"
+            )
+        self.rule: Rule = rule
+        self.workers = workers
+        self.time_limit = time_limit
+        self.calls = 0
+        self.ungradable = 0
+        self._nothing = {reason: Verdict(False, None, reason, rule) for reason in ("no_answer", "too_large")}
+        self._cache: dict[tuple[str, str], Verdict] = {}
+        self._cached_characters = 0
+        self._live: set[_Worker] = set()
+        self._new_slots()
+        _verifiers.add(self)
+        weakref.finalize(self, _kill_all, self._live)
+
+    def verify(self, gold: str, completion: str) -> Verdict:
+        """The verdict on one completion."""
+        stated = stated_answer(completion, self.rule)
+        verdict = self._known(gold, stated)
+        if verdict is None:
+            verdict = self._judge(gold, stated.answer or "")
+        self._count((verdict,))
+        return verdict
+
+    def verify_many(self, pairs: Sequence[tuple[str, str]]) -> list[Verdict]:
+        """The verdicts on pairs of gold and completion, in their order; what is there twice is judged once."""
+        stated = [(gold, stated_answer(completion, self.rule)) for gold, completion in pairs]
+        known = [self._known(gold, answer) for gold, answer in stated]
+        hard = list(dict.fromkeys(pair for pair, verdict in zip(stated, known, strict=True) if verdict is None))
+        judged = dict(zip(hard, self._judge_all(hard), strict=True))
+        verdicts = [verdict or judged[pair] for pair, verdict in zip(stated, known, strict=True)]
+        self._count(verdicts)
+        return verdicts
+
+    def close(self) -> None:
+        """End the workers. A later call starts new ones."""
+        _kill_all(self._live)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # --- what needs no worker ---
+
+    def _known(self, gold: str, stated: Stated) -> Verdict | None:
+        answer = stated.answer
+        if answer is None:
+            return self._nothing[stated.reason or "no_answer"]
+        verdict = self._cache.get((gold, answer))
+        if verdict is None:
+            if len(gold) > ANSWER_LIMIT:
+                return Verdict(False, answer, "too_large", self.rule)
+            clean = _clean_gold(gold)
+            equal = quick_equal(clean, answer)
+            if equal is not None:
+                verdict = Verdict(equal, answer, "match" if equal else "mismatch", self.rule)
+            elif self.rule != "paper" and offers_alternatives(clean, answer):
+                verdict = Verdict(False, answer, "ambiguous", self.rule)
+            elif too_large(answer) or too_large(clean):
+                verdict = Verdict(False, answer, "too_large", self.rule)
+            else:
+                return None
+            self._remember(gold, answer, verdict)
+        return verdict
+
+    def _remember(self, gold: str, answer: str, verdict: Verdict) -> None:
+        with self._lock:
+            self._cached_characters += len(gold) + len(answer) + 200
+            if self._cached_characters > _CACHED_CHARACTERS:
+                self._cache.clear()
+                self._cached_characters = 0
+            self._cache[gold, answer] = verdict
+
+    def _count(self, verdicts: Sequence[Verdict]) -> None:
+        with self._lock:
+            self.calls += len(verdicts)
+            self.ungradable += sum(verdict.reason in UNGRADABLE for verdict in verdicts)
+
+    # --- what does ---
+
+    def _judge_all(self, hard: Sequence[tuple[str, Stated]]) -> list[Verdict]:
+        threads = min(self.workers, len(hard))
+        if threads < 2:
+            return [self._judge(gold, stated.answer or "") for gold, stated in hard]
+        with ThreadPoolExecutor(threads) as pool:
+            return list(pool.map(lambda pair: self._judge(pair[0], pair[1].answer or ""), hard))
+
+    def _judge(self, gold: str, answer: str) -> Verdict:
+        """The verdict of a worker; a time limit met and a worker's death are each retried once in a fresh one."""
+        question = _Question(_clean_gold(gold), answer, self.rule == "paper", self.time_limit)
+        timeouts = 0
+        deaths: list[_Died] = []
+        while True:
+            try:
+                outcome, seconds = self._ask(question, fresh=bool(timeouts or deaths))
+            except _TimedOut:
+                timeouts += 1
+                if timeouts < 2:
+                    continue
+                verdict = Verdict(False, answer, "timeout", self.rule, timeouts * self.time_limit)
+            except _Died as death:
+                deaths.append(death)
+                if len(deaths) < 2:
+                    continue
+                if not all(death.by_text for death in deaths):
+                    return Verdict(None, answer, "verifier_error", self.rule)  # never cached
+                verdict = Verdict(False, answer, "too_large", self.rule)
+            else:
+                verdict = Verdict(outcome == "match", answer, outcome, self.rule, seconds)
+            self._remember(gold, answer, verdict)
+            return verdict
+
+    def _ask(self, question: _Question, fresh: bool) -> tuple[Outcome, float]:
+        slots = self._slots
+        worker = slots.get()
+        answered = False
+        try:
+            if worker is not None and (fresh or not worker.alive):
+                self._drop(worker)
+                worker = None
+            if worker is None:
+                worker = _Worker()
+                self._live.add(worker)
+                worker.wait_until_ready()
+            reply = worker.ask(question)
+            answered = True
+            return reply
+        finally:  # whatever went wrong, Ctrl-C included, a worker in the middle of a question is not used again
+            if not answered and worker is not None:
+                self._drop(worker)
+                worker = None
+            slots.put(worker)
+
+    def _drop(self, worker: _Worker) -> None:
+        worker.kill()
+        self._live.discard(worker)
+
+    def _new_slots(self) -> None:
+        self._lock = threading.Lock()
+        self._slots: LifoQueue[_Worker | None] = LifoQueue()  # the last one used is the first one used again
+        for _ in range(self.workers):
+            self._slots.put(None)
+
+    def _forget_workers(self) -> None:
+        """In a forked child: the workers are the parent's, and its locks may have been held."""
+        for worker in self._live:
+            worker.disown()
+        self._live.clear()
+        self._new_slots()
+
+
+class _Question(NamedTuple):
+    gold: str
+    answer: str
+    loose: bool
+    limit: float
+
+
+class _TimedOut(Exception):
+    pass
+
+
+class _Died(Exception):
+    def __init__(self, by_text: bool) -> None:
+        self.by_text = by_text
+
+
+class _Worker:
+    """One process that runs `equality.serve`. Its methods raise _Died or _TimedOut and are for one thread at a time."""
+
+    def __init__(self) -> None:
+        path = [entry or str(os.getcwd()) for entry in sys.path]
+        self._channel, theirs = Pipe()
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-c", _BOOT, json.dumps(path), str(_MEMORY)],
+                stdin=theirs.fileno(),
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                env=os.environ | {"PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1"},  # sympy's order of steps repeats
+            )
+        except OSError as error:
+            self._channel.close()
+            raise _Died(by_text=False) from error
+        finally:
+            theirs.close()
+
+    @property
+    def alive(self) -> bool:
+        return self._process.poll() is None
+
+    def wait_until_ready(self) -> None:
+        try:
+            self._receive(_START_LIMIT)
+        except _TimedOut as error:
+            raise _Died(by_text=False) from error
+        except _Died as death:
+            death.by_text = False  # it has seen no text yet
+            raise
+
+    def ask(self, question: _Question) -> tuple[Outcome, float]:
+        """What the worker finds, and the seconds it took."""
+        try:
+            self._channel.send_bytes(json.dumps(question._asdict()).encode())
+        except OSError as error:
+            raise _Died(by_text=False) from error
+        reply = json.loads(self._receive(question.limit))
+        return reply["outcome"], reply["seconds"]
+
+    def kill(self) -> None:
+        self._channel.close()
+        self._process.kill()
+        self._process.wait()
+
+    def disown(self) -> None:
+        self._channel.close()
+        self._process.returncode = 0  # not this process's child: never wait for it, signal it or warn about it
+
+    def _receive(self, limit: float) -> bytes:
+        try:
+            if not self._channel.poll(limit):
+                raise _TimedOut
+            return self._channel.recv_bytes(4096)
+        except (EOFError, OSError) as error:
+            self._channel.close()
+            raise _Died(by_text=self._process.wait() in _TEXT_ENDS) from error
+
+
+@lru_cache(maxsize=1 << 14)
+def _clean_gold(gold: str) -> str:
+    return stated_answer(gold).answer or without_formatting(gold)
+
+
+def _kill_all(workers: set[_Worker]) -> None:
+    while workers:
+        workers.pop().kill()
+
+
+_verifiers: weakref.WeakSet[Verifier] = weakref.WeakSet()
+_shared: dict[Rule, Verifier] = {}
+_shared_lock = threading.Lock()
+
+
+def _after_fork() -> None:
+    global _shared_lock
+    _shared_lock = threading.Lock()
+    for verifier in _verifiers:
+        verifier._forget_workers()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
