@@ -216,7 +216,7 @@ def test_what_is_no_parquet(tmp_path: Path) -> None:
         ({"item_id": ["a", ""]}, r"row 2, field 'item_id'"),
         ({"item_id": ["a", None]}, r"row 2, field 'item_id'"),
         ({"group": ["easy", "hard"]}, r"row 2, field 'group'"),
-        ({"thin": ["yes", "perhaps"]}, r"row 2: column 'thin' must be bool, not 'perhaps'"),
+        ({"thin": ["true", "perhaps"]}, r"row 2: column 'thin' must be bool, not 'perhaps'"),
         ({"colour": ["red", "blue"]}, "unknown column 'colour'; Item rows have item_id, prompt"),
     ],
 )
@@ -327,7 +327,7 @@ def test_best_is_kept_and_other_columns_are_not(tmp_path: Path, suffix: str) -> 
         ("a,base,1,2,1\na,base,1,2,1\n", "item 'a', phase 'base', run '1': this row is there more than once"),
         (
             "a,base,1,2,1\nb,after,2,2,3\n",
-            "row 2: item 'b', phase 'after', run '2': correct is 3, above n, which is 2",
+            "row 2: item 'b', phase 'after', run '2': correct is 3, above n, .* 2",
         ),
         ("a,base,1,-2,-3\n", "item 'a', phase 'base', run '1': n is -2, below 0"),
         ("a,base,1,2,-3\n", "item 'a', phase 'base', run '1': correct is -3, below 0"),

@@ -8,7 +8,7 @@ import json
 import os
 import types
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, TypeVar, Union, get_args, get_origin
 from uuid import uuid4
@@ -82,7 +82,8 @@ def atomic(path: Path) -> Iterator[BinaryIO]:
             f"cannot write {path}: {error.strerror or error}; mend that and run the same command again"
         ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # the error that led here, if any, is the one to tell
+            temporary.unlink()
 
 
 def write_bytes(path: Path, data: bytes) -> None:

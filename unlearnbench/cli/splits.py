@@ -29,15 +29,11 @@ def splits(context: click.Context, as_json: bool) -> None:
     elif not rows:
         click.echo("No splits are shipped; `unlearnbench new-split NAME` begins one, and `make micro` makes micro.")
     else:
+        shown = ("unlearnable", "learnable", "easy")
         _print_table(
-            ["split", "items", "unlearnable", "learnable", "easy", "base policy"],
+            ["split", "items", *shown, "base policy"],
             [
-                [
-                    row["name"],
-                    row["items"],
-                    *_items(row, "unlearnable", "learnable", "easy"),
-                    row["base_policy"]["path"],
-                ]
+                [row["name"], row["items"], *(row["groups"][g]["items"] for g in shown), row["base_policy"]["path"]]
                 for row in rows
             ],
         )
@@ -55,9 +51,8 @@ def show(split: str, as_json: bool) -> None:
         _print_json(content)
         return
     click.echo(f"{content['name']}: {content['description']}".strip().rstrip(":"))
-    click.echo(
-        f"{content['items']} items, {content['twins']} twins, {content['canaries']} canaries in {content['path']}"
-    )
+    sizes = ", ".join(f"{content[name]} {name}" for name in ("items", "twins", "canaries"))
+    click.echo(f"{sizes} in {content['path']}")
     _print_table(
         ["group", "items", "certified", "thin"],
         [[group, of["items"], of["certified"], of["thin"]] for group, of in content["groups"].items()],
@@ -144,10 +139,6 @@ def _controls(split: Split) -> dict[str, Any]:
     if control := split.control("positive_control"):
         found["positive_control"] = {"seeds": list(control.seeds), "hash": control.hash}
     return found
-
-
-def _items(row: dict[str, Any], *groups: str) -> list[int]:
-    return [row["groups"][group]["items"] for group in groups]
 
 
 def _print_json(value: object) -> None:
