@@ -65,7 +65,7 @@ def stated_answer(completion: str, rule: Rule = "strict") -> Stated:
 
 
 def without_formatting(text: str) -> str:
-    """`text` without outer \\text{...} and its like, \\left, \\right, thin spaces, dollars and trailing full stop."""
+    """`text` without outer \\text{...} and its like, \\left, \\right, thin spaces, dollars and final full stop."""
     if "\\" in text or "$" in text or "{" in text or "~" in text:
         text = _FORMATTING.sub("", text)
         text = _SPACE.sub(" ", _THIN_SPACE_IN_NUMBER.sub("", text))

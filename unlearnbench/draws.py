@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 T = TypeVar("T")
 
 _GAMMA = np.uint64(0x9E3779B97F4A7C15)
-_STEP = np.uint64(0xD1B54A32D192ED03)
+_STEP = 0xD1B54A32D192ED03
+_WORD = (1 << 64) - 1
 
 
 def stream(*names: object) -> int:
@@ -41,7 +42,8 @@ def lanes(key: int, rollouts: NDArray[np.int64]) -> NDArray[np.uint64]:
 
 def uniforms(lane: NDArray[np.uint64], position: int) -> NDArray[np.float64]:
     """Uniforms in [0, 1) of the lanes at a token position, shape (n,), 53 bits each."""
-    mixed = _mix(_mix(lane + _STEP * np.uint64(position + 1)))
+    offset = np.uint64((_STEP * (position + 1)) & _WORD)
+    mixed = _mix(_mix(lane + offset))
     return (mixed >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 

@@ -48,7 +48,7 @@ _SAME = {
 }
 
 
-class Unparsable(ValueError):
+class UnparsableError(ValueError):
     """One of the two texts is no mathematics that the parser knows."""
 
 
@@ -67,6 +67,8 @@ def quick_equal(gold: str, answer: str) -> bool | None:
     """True or False where equal text, two plain numbers or two plain words decide it, else None. Symmetric."""
     if gold == answer:
         return True
+    if _is_integer(gold) and _is_integer(answer):
+        return int(gold) == int(answer)
     a, b = _read(gold), _read(answer)
     if a.text == b.text:
         return True
@@ -98,7 +100,7 @@ def symbolic_equal(gold: str, answer: str, *, loose: bool = False) -> bool:
     """Whether math-verify finds the two equal, whichever is called the gold. Call it only in a guarded process.
 
     With `loose` (the rule `paper`) an answer may be any text that math-verify finds some mathematics in. Raises
-    Unparsable if either text is no mathematics, MemoryError or RecursionError if it is beyond the machine.
+    UnparsableError if either text is no mathematics, MemoryError or RecursionError if it is beyond the machine.
     """
     from math_verify import verify
 
@@ -153,7 +155,7 @@ def serve(memory: int) -> None:
 def _outcome(gold: str, answer: str, loose: bool) -> Outcome:
     try:
         return "match" if symbolic_equal(gold, answer, loose=loose) else "mismatch"
-    except Unparsable:
+    except UnparsableError:
         return "unparsable"
     except RecursionError:
         return "too_large"
@@ -174,6 +176,11 @@ def _limit_memory(memory: int) -> None:
 
 
 # --- plain text and numbers -----------------------------------------------------------------------------------
+
+
+def _is_integer(text: str) -> bool:
+    digits = text[1:] if text.startswith("-") else text
+    return len(digits) <= 18 and digits.isascii() and digits.isdecimal()
 
 
 def _read(text: str) -> _Reading:
@@ -251,9 +258,9 @@ def _parse(text: str, *, loose: bool) -> Any:
     except (MemoryError, RecursionError):
         raise
     except Exception as error:  # the parser raises all kinds on text that it does not know
-        raise Unparsable(text) from error
+        raise UnparsableError(text) from error
     if not parsed or parsed[0] in (nan, zoo):
-        raise Unparsable(text)
+        raise UnparsableError(text)
     return parsed[0]
 
 

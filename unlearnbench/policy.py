@@ -70,7 +70,9 @@ def load_policy(
     Raises PolicyError where the folder is incomplete or holds no causal language model.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils.logging import disable_progress_bar
 
+    disable_progress_bar()
     local = Path(source).is_dir()
     if not local and (str(source).startswith((".", "/")) or Path(source).exists()):
         raise PolicyError(f"There is no policy folder {source}; give a folder with config.json and safetensors.")

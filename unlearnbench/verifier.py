@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from multiprocessing.connection import Pipe
+from pathlib import Path
 from queue import LifoQueue
 from types import TracebackType
 from typing import NamedTuple, Self, get_args
@@ -164,16 +165,16 @@ class Verifier:
         """The verdict of a worker; a time limit met and a worker's death are each retried once in a fresh one."""
         question = _Question(_clean_gold(gold), answer, self.rule == "paper", self.time_limit)
         timeouts = 0
-        deaths: list[_Died] = []
+        deaths: list[_DeathError] = []
         while True:
             try:
                 outcome, seconds = self._ask(question, fresh=bool(timeouts or deaths))
-            except _TimedOut:
+            except _TimeLimitError:
                 timeouts += 1
                 if timeouts < 2:
                     continue
                 verdict = Verdict(False, answer, "timeout", self.rule, timeouts * self.time_limit)
-            except _Died as death:
+            except _DeathError as death:
                 deaths.append(death)
                 if len(deaths) < 2:
                     continue
@@ -231,20 +232,20 @@ class _Question(NamedTuple):
     limit: float
 
 
-class _TimedOut(Exception):
+class _TimeLimitError(Exception):
     pass
 
 
-class _Died(Exception):
+class _DeathError(Exception):
     def __init__(self, by_text: bool) -> None:
         self.by_text = by_text
 
 
 class _Worker:
-    """One process that runs `equality.serve`. Its methods raise _Died or _TimedOut and are for one thread at a time."""
+    """One process that runs `equality.serve`, for one thread at a time. Raises _DeathError or _TimeLimitError."""
 
     def __init__(self) -> None:
-        path = [entry or str(os.getcwd()) for entry in sys.path]
+        path = [entry or str(Path.cwd()) for entry in sys.path]
         self._channel, theirs = Pipe()
         try:
             self._process = subprocess.Popen(
@@ -256,7 +257,7 @@ class _Worker:
             )
         except OSError as error:
             self._channel.close()
-            raise _Died(by_text=False) from error
+            raise _DeathError(by_text=False) from error
         finally:
             theirs.close()
 
@@ -267,9 +268,9 @@ class _Worker:
     def wait_until_ready(self) -> None:
         try:
             self._receive(_START_LIMIT)
-        except _TimedOut as error:
-            raise _Died(by_text=False) from error
-        except _Died as death:
+        except _TimeLimitError as error:
+            raise _DeathError(by_text=False) from error
+        except _DeathError as death:
             death.by_text = False  # it has seen no text yet
             raise
 
@@ -278,7 +279,7 @@ class _Worker:
         try:
             self._channel.send_bytes(json.dumps(question._asdict()).encode())
         except OSError as error:
-            raise _Died(by_text=False) from error
+            raise _DeathError(by_text=False) from error
         reply = json.loads(self._receive(question.limit))
         return reply["outcome"], reply["seconds"]
 
@@ -294,11 +295,11 @@ class _Worker:
     def _receive(self, limit: float) -> bytes:
         try:
             if not self._channel.poll(limit):
-                raise _TimedOut
+                raise _TimeLimitError
             return self._channel.recv_bytes(4096)
         except (EOFError, OSError) as error:
             self._channel.close()
-            raise _Died(by_text=self._process.wait() in _TEXT_ENDS) from error
+            raise _DeathError(by_text=self._process.wait() in _TEXT_ENDS) from error
 
 
 @lru_cache(maxsize=1 << 14)

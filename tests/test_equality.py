@@ -1,0 +1,141 @@
+"""Equality: what is decided at once, what math-verify decides, and that order never matters."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from unlearnbench.equality import UnparsableError, quick_equal, symbolic_equal, too_large
+
+QUICK = [
+    ("17", "17", True),
+    ("17", "18", False),
+    ("17", "+17", True),
+    ("17", "017", True),
+    ("-17", "17", False),
+    ("-17", "\u221217", True),
+    ("0.5", "1/2", True),
+    ("0.5", r"\frac{1}{2}", True),
+    (r"\dfrac{1}{2}", r"\frac12", True),
+    (r"-\frac{1}{2}", r"\frac{-1}{2}", True),
+    (r"\frac{2}{4}", "1/2", True),
+    ("1/2", "1/3", False),
+    ("1,234,567", "1234567", True),
+    ("1{,}234", "1234", True),
+    ("1,234", "1.234", False),
+    ("2.50", "2.5", True),
+    (".5", "0.5", True),
+    ("5.", "5", True),
+    ("1e3", "1000", True),
+    ("1e-7", "2e-7", False),
+    (r"3 \times 10^{5}", "300000", True),
+    ("0.33", "1/3", False),
+    ("0.333333", "1/3", True),
+    ("0.333334", "1/3", False),
+    ("0.6666667", r"\frac{2}{3}", True),
+    ("123456", "123456.4", False),
+    ("12345678901234567890", "12345678901234567891", False),
+    ("(1, 2)", "(1,2)", True),
+    (r"\text{east}", "East", True),
+    ("east", "west", False),
+    ("none", "0", False),
+    ("(B)", "B", True),
+    ("3 4", "34", None),
+    ("2 1/2", "21/2", None),
+    ("1, 234", "1,234", None),
+    ("1/0", "5", None),
+    ("x", "y", None),
+    ("ab", "ba", None),
+    ("1" * 1000, "2", None),
+    ("1e999999999", "2", None),
+]
+
+SYMBOLIC = [
+    (r"\frac{x}{2}", "0.5x", True),
+    ("ab", "ba", True),
+    ("(x+1)^2", "x^2+2x+1", True),
+    (r"\sqrt{8}", r"2\sqrt{2}", True),
+    (r"\sqrt{8}", r"3\sqrt{2}", False),
+    (r"\sqrt{2}", "1.414", False),
+    (r"\sqrt{2}", "1.41421", True),
+    (r"\sqrt{2}", "1.41422", False),
+    (r"\sqrt{4}", "2.0", True),
+    (r"\pi", "3.14", False),
+    (r"2\frac{1}{2}", "5/2", True),
+    ("x=5", "5", True),
+    ("x=5", "6", False),
+    ("(1,2)", "(2,1)", False),
+    (r"\{1,2\}", r"\{2,1\}", True),
+    ("[1,2)", "[1,2]", False),
+    (r"\frac{\pi}{4}", r"\frac{\pi}{3}", False),
+    (r"5\text{ cm}", "5", True),
+    ("x<5", "5>x", True),
+    (r"\begin{pmatrix}1\\2\end{pmatrix}", r"\begin{pmatrix}1\\3\end{pmatrix}", False),
+]
+
+
+@pytest.mark.parametrize(("gold", "answer", "equal"), QUICK)
+def test_decided_at_once(gold: str, answer: str, equal: bool | None) -> None:
+    assert quick_equal(gold, answer) is equal
+    assert quick_equal(answer, gold) is equal
+
+
+@pytest.mark.parametrize(("gold", "answer", "equal"), SYMBOLIC)
+def test_decided_by_algebra(gold: str, answer: str, equal: bool) -> None:
+    assert quick_equal(gold, answer) is None
+    assert symbolic_equal(gold, answer) is equal
+    assert symbolic_equal(answer, gold) is equal
+
+
+@pytest.mark.parametrize("text", [r"\frac{", "&&&", r"\frac{1}{0}"])
+def test_unparsable(text: str) -> None:
+    with pytest.raises(UnparsableError):
+        symbolic_equal("5", text)
+    with pytest.raises(UnparsableError):
+        symbolic_equal(text, "5")
+
+
+@pytest.mark.parametrize(
+    "text", ["1" * 401, "2^{99999999}", "2^99999999", "1e99999", "(" * 101, "{" * 101, "[" * 2000]
+)
+def test_too_large(text: str) -> None:
+    assert too_large(text)
+
+
+@pytest.mark.parametrize("text", ["17", "2^{2005}", "x^{2}" * 100, r"\{" * 90, "1" * 400])
+def test_not_too_large(text: str) -> None:
+    assert not too_large(text)
+
+
+ANSWERS = st.one_of(
+    st.integers().map(str),
+    st.decimals(allow_nan=False, allow_infinity=False, places=3).map(str),
+    st.fractions(max_denominator=50).map(lambda value: f"\\frac{{{value.numerator}}}{{{value.denominator}}}"),
+    st.fractions(max_denominator=50).map(str),
+    st.sampled_from([*(pair[0] for pair in QUICK), *(pair[1] for pair in QUICK)]),
+    st.text(alphabet="0123456789.,/-+ eE\\{}frac()\u0661\ud800", max_size=12),
+)
+
+
+@given(ANSWERS, ANSWERS)
+def test_quick_equality_is_symmetric_and_reflexive(a: str, b: str) -> None:
+    assert quick_equal(a, b) is quick_equal(b, a)
+    assert quick_equal(a, a) is True
+
+
+@given(st.fractions(max_denominator=999), st.fractions(max_denominator=999))
+def test_fractions_compare_exactly(a: Fraction, b: Fraction) -> None:
+    written = f"\\frac{{{3 * b.numerator}}}{{{3 * b.denominator}}}"
+    assert quick_equal(str(a), written) is (a == b)
+
+
+def test_importing_is_light() -> None:
+    heavy = "{'torch', 'sympy', 'math_verify', 'transformers'}"
+    code = f"import sys, unlearnbench.verifier, unlearnbench.cli.verify; print({heavy} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"

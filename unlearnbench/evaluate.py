@@ -1,0 +1,397 @@
+"""The benchmark on one page: train a method for every seed, measure what it left, score it against the null control.
+
+    locate the method → seal the split → for every seed, in processes of their own: train, then measure
+    → counts → fates → score → result.json and report.html
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from unlearnbench import __version__, tables
+from unlearnbench.conversion import score
+from unlearnbench.errors import PolicyError, RunError
+from unlearnbench.fates import count_fates, fates
+from unlearnbench.jobs import Event, Job, run_chains
+from unlearnbench.ledger import read_ledger
+from unlearnbench.methods import MethodSource, locate
+from unlearnbench.records import TRACKS, Cost, MethodRecord, Result, Sampling, SpentBudget
+from unlearnbench.splits import SEALED, Control, Split, load_split, seal
+
+QUICK = {"steps": 24, "samples": 8, "seeds": 1}
+Progress = Callable[[Event], None]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that decides a run's numbers; its fingerprint is what a folder may be resumed under."""
+
+    split: Split
+    method: MethodSource
+    seeds: tuple[int, ...]
+    samples: int
+    multiple: float
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    purpose: str = "eval"
+    start: Path | None = None
+    quick: bool = False
+
+    def configuration(self) -> dict[str, Any]:
+        return {
+            "schema_version": 1,
+            "split": self.split.name,
+            "split_hash": self.split.hash,
+            "method": self.method.name,
+            "source_hash": self.method.hash,
+            "settings": dict(self.changes),
+            "samples": self.samples,
+            "budget": self.multiple,
+            "purpose": self.purpose,
+            "start": None if self.start is None else _weights_of(self.start),
+            "quick": self.quick,
+        }
+
+    @property
+    def fingerprint(self) -> str:
+        return hashlib.sha256(json.dumps(self.configuration(), sort_keys=True).encode()).hexdigest()
+
+    @property
+    def limit(self) -> int | None:
+        """FLOPs that a seed may spend; None for a split whose reference runs were not costed yet."""
+        budget = self.split.config.budget
+        return None if budget is None else round(budget.flops_1x * self.multiple)
+
+
+def evaluate(
+    method: str,
+    split: str | Path | Split = "micro",
+    seeds: int | Sequence[int] = 3,
+    *,
+    samples: int = 32,
+    out: str | Path | None = None,
+    budget: float = 1.0,
+    settings: Mapping[str, Any] | None = None,
+    quick: bool = False,
+    workers: int | None = None,
+    start: str | Path | None = None,
+    purpose: str | None = None,
+    progress: Progress | None = None,
+) -> Result:
+    """Train `method` on `split` for every seed, evaluate, score, and write the run's folder.
+
+    A folder that holds part of the same run is resumed; one of another configuration is refused with RunError.
+    `start` names another policy to start from than the split's base (the positive control does). Raises MethodError,
+    SplitError, RunError, VerifierError.
+    """
+    chosen = split if isinstance(split, Split) else load_split(split)
+    source = locate(method)
+    folder = None if out is None else Path(out)
+    plan = Plan(
+        split=chosen,
+        method=source,
+        seeds=(1,) if quick else _seeds(seeds),
+        samples=QUICK["samples"] if quick else samples,
+        multiple=budget,
+        changes=dict(settings or {}),
+        purpose=purpose or _purpose(chosen, source, folder),
+        start=None if start is None else Path(start).resolve(),
+        quick=quick,
+    )
+    folder = folder or default_folder(plan)
+    _claim(plan, folder)
+    sealed = seal(chosen, folder / ".sealed")
+    chains = [_chain(plan, folder, sealed, seed) for seed in plan.seeds]
+    run_chains(
+        chains,
+        workers or min(len(chains), os.cpu_count() or 1),
+        None if progress is None else lambda _, event: progress(event),
+    )
+    return score_run(plan, folder)
+
+
+def evaluate_checkpoints(
+    checkpoints: Sequence[str | Path],
+    split: str | Path | Split = "micro",
+    *,
+    samples: int = 32,
+    out: str | Path | None = None,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> Result:
+    """Evaluate finished policies, one a seed, numbered from 1. Their track is `undeclared`: nothing was metered."""
+    from unlearnbench.policy import require_same_architecture, weights_hash
+
+    chosen = split if isinstance(split, Split) else load_split(split)
+    policies = [Path(path).resolve() for path in checkpoints]
+    for path in policies:
+        if not (path / "config.json").is_file():
+            raise PolicyError(f"The checkpoint {path} has no config.json; give the folder of a saved policy.")
+        require_same_architecture(path, chosen.policy_path)
+    hashes = [weights_hash(path) for path in policies]
+    name = hashlib.sha256("".join(hashes).encode()).hexdigest()
+    folder = Path(out) if out else Path("runs") / chosen.name / f"checkpoint-{name[:8]}"
+    configuration = {
+        "schema_version": 1,
+        "split": chosen.name,
+        "split_hash": chosen.hash,
+        "checkpoints": hashes,
+        "samples": samples,
+    }
+    seeds = tuple(range(1, len(policies) + 1))
+    for seed in seeds:
+        _claim_seed(folder, seed, configuration)
+    chains = [
+        [_measure_job(chosen, folder, seed, path, samples, "checkpoint")]
+        for seed, path in zip(seeds, policies, strict=True)
+    ]
+    run_chains(
+        chains,
+        workers or min(len(chains), os.cpu_count() or 1),
+        None if progress is None else lambda _, event: progress(event),
+    )
+    counts = collect_counts(folder, seeds)
+    tables.write_parquet(folder / "counts.parquet", counts)
+    result = score(
+        chosen,
+        counts,
+        method=MethodRecord(name="checkpoint", source_hash=name, track="undeclared"),
+        seeds=seeds,
+        samples=samples,
+        sampling=chosen.config.protocol.sampling,
+        budget=SpentBudget(),
+        cost=Cost(),
+        kind="checkpoint",
+        fates=None,
+        null=chosen.control("null_control", "1x"),
+        code_version=__version__,
+    )
+    return _publish(folder, chosen, result)
+
+
+def score_run(plan: Plan, folder: Path) -> Result:
+    """Score a run from its files alone, and write counts, fates, result and report. Needs no torch."""
+    split, seeds = plan.split, plan.seeds
+    counts = collect_counts(folder, seeds)
+    tables.write_parquet(folder / "counts.parquet", counts)
+    visits = pa.concat_tables([_visits(folder / str(seed), seed) for seed in seeds])
+    table = fates(visits, [item.item_id for item in split.items], list(seeds))
+    tables.write_parquet(folder / "fates.parquet", table)
+    records = [json.loads((folder / str(seed) / "method.json").read_text()) for seed in seeds]
+    costs = [json.loads((folder / str(seed) / "cost.json").read_text()) for seed in seeds]
+    track = max((record["track"] for record in records), key=_privilege)
+    null, why = _null(plan, folder)
+    result = score(
+        split,
+        counts,
+        method=MethodRecord(
+            name=plan.method.name,
+            source_hash=plan.method.hash,
+            track=track if plan.start is None else "base",
+            reads=sorted({read for record in records for read in record["reads"]}),
+            settings=records[0]["settings"],
+        ),
+        seeds=seeds,
+        samples=plan.samples,
+        sampling=split.config.protocol.sampling,
+        budget=SpentBudget(multiple=plan.multiple, limit=plan.limit, used=[cost["flops"] for cost in costs]),
+        cost=_total(costs),
+        fates=count_fates(table, split.ids("unlearnable")),
+        null=null,
+        why_not_comparable=why,
+        code_version=__version__,
+    )
+    return _publish(folder, split, result)
+
+
+def collect_counts(folder: Path, seeds: Sequence[int]) -> pa.Table:
+    """Counts of a run from its evaluation rows: phases start, eval, canary, twin; run = seed."""
+    from unlearnbench.measure import counts_of
+
+    parts = []
+    for seed in seeds:
+        for path in sorted((folder / str(seed) / "evaluation").glob("*.parquet")):
+            rows = tables.read_parquet(path)
+            key = "twin_id" if path.stem == "twins" else "item_id"
+            phase = {"items": "eval", "twins": "twin", "canaries": "canary", "start": "start"}[path.stem]
+            part = counts_of(rows, phase, str(seed), key)
+            parts.append(part.rename_columns(["item_id", *part.column_names[1:]]))
+    return pa.concat_tables(parts).cast(tables.COUNTS)
+
+
+# --- the parts of it ------------------------------------------------------------------------------------------
+
+
+def _chain(plan: Plan, folder: Path, sealed: Path, seed: int) -> list[Job]:
+    """Train one seed, then measure what it saved, each in a process of its own."""
+    place = folder / str(seed)
+    start = None if plan.start is None else str(plan.start)
+    train = Job(
+        kind="train",
+        label=f"seed {seed} of {plan.method.name}",
+        log=place / "log.txt",
+        payload={
+            "sealed": str(sealed.resolve()),
+            "hide": str(plan.split.path),
+            "out": str(place.resolve()),
+            "method": plan.method.as_dict(),
+            "source_hash": plan.method.hash,
+            "changes": dict(plan.changes),
+            "seed": seed,
+            "root": f"{plan.split.name}/{plan.split.config.seed}/{plan.purpose}/{seed}",
+            "flops": None if plan.quick else plan.limit,
+            "steps": QUICK["steps"] if plan.quick else (plan.split.config.recipe.steps if plan.limit is None else None),
+            "start": start,
+            "fingerprint": plan.fingerprint,
+        },
+        environment={SEALED: str(sealed.resolve())},
+    )
+    measured = _measure_job(plan.split, folder, seed, place / "checkpoint", plan.samples, plan.purpose)
+    return [train, measured] if plan.start is None else [train, measured, _start_job(plan, folder, seed)]
+
+
+def _measure_job(
+    split: Split, folder: Path, seed: int, policy: Path, samples: int, purpose: str
+) -> Job:
+    place = folder / str(seed) / "evaluation"
+    unlearnable = set(split.ids("unlearnable"))
+    items = [(item.item_id, item.prompt, item.answer) for item in split.items]
+    twins = [(t.twin_id, t.prompt, t.answer) for t in split.twins if t.item_id in unlearnable]
+    canaries = [(canary.item_id, canary.prompt, canary.answer) for canary in split.canaries]
+    parts = {"items": (items, "item_id"), "twins": (twins, "twin_id"), "canaries": (canaries, "item_id")}
+    root = f"{split.name}/{split.config.seed}/{purpose}/{seed}/measure"
+    tasks = [_task(place / f"{name}.parquet", f"{root}/{name}", problems, key, samples) for name, (problems, key) in parts.items() if problems]
+    return Job(
+        kind="measure",
+        label=f"the evaluation of seed {seed}",
+        log=folder / str(seed) / "log.txt",
+        payload={
+            "policy": str(policy.resolve()),
+            "prompt_format": split.config.prompt_format,
+            "rule": split.config.protocol.verifier_rule,
+            "sampling": split.config.protocol.sampling.model_dump(),
+            "seed": seed,
+            "stage": "measure",
+            "tasks": tasks,
+        },
+    )
+
+
+def _task(out: Path, root: str, problems: Sequence[tuple[str, str, str]], key: str, n: int) -> dict[str, Any]:
+    return {"out": str(out.resolve()), "root": root, "problems": problems, "key": key, "n": n, "distinct": False}
+
+
+def _start_job(plan: Plan, folder: Path, seed: int) -> Job:
+    """Measure the policy that a run starts from, where that is not the split's base."""
+    split, place = plan.split, folder / str(seed)
+    items = [(item.item_id, item.prompt, item.answer) for item in split.items]
+    root = f"{split.name}/{split.config.seed}/{plan.purpose}/{seed}/measure/start"
+    measured = _measure_job(split, folder, seed, Path(str(plan.start)), plan.samples, plan.purpose)
+    task = _task(place / "evaluation" / "start.parquet", root, items, "item_id", plan.samples)
+    return replace(measured, label=f"the start of seed {seed}", payload={**measured.payload, "tasks": [task]})
+
+
+def _seeds(seeds: int | Sequence[int]) -> tuple[int, ...]:
+    chosen = tuple(range(1, seeds + 1)) if isinstance(seeds, int) else tuple(seeds)
+    if not chosen or len(set(chosen)) != len(chosen) or min(chosen) < 0:
+        raise RunError(f"seeds {chosen} are no set of different numbers from 0; give --seeds 3, or a list of them")
+    return chosen
+
+
+def _purpose(split: Split, method: MethodSource, folder: Path | None) -> str:
+    """`eval`, or `null` where GRPO fills the split's own null control (streams are disjoint by purpose)."""
+    control = folder is not None and folder.resolve().is_relative_to(split.path / "null_control")
+    return "null" if control and method.name == "grpo" else "eval"
+
+
+def default_folder(plan: Plan) -> Path:
+    """runs/<split>/<method>-<hash>-<budget>, where the hash covers source and settings."""
+    key = hashlib.sha256(f"{plan.method.hash}/{json.dumps(dict(plan.changes), sort_keys=True)}".encode()).hexdigest()
+    name = f"{plan.method.name}-{key[:8]}-" + ("quick" if plan.quick else f"{plan.multiple:g}x")
+    return Path("runs") / plan.split.name / name
+
+
+def _claim(plan: Plan, folder: Path) -> None:
+    for seed in plan.seeds:
+        _claim_seed(folder, seed, plan.configuration())
+
+
+def _claim_seed(folder: Path, seed: int, configuration: Mapping[str, Any]) -> None:
+    """Write the seed's config.json, or check that the one there is the same. Raises RunError naming what differs."""
+    path = folder / str(seed) / "config.json"
+    wanted = {**configuration, "seed": seed}
+    if path.is_file():
+        try:
+            found = json.loads(path.read_text())
+        except ValueError:
+            found = {}
+        different = [key for key in wanted if found.get(key) != wanted[key]]
+        if different:
+            key = different[0]
+            raise RunError(
+                f"{folder} holds a run with another {key} ({found.get(key)!r} there, {wanted[key]!r} here); name "
+                "another folder with --out, or remove it"
+            )
+        return
+    tables.write_json(path, wanted)
+
+
+def _visits(place: Path, seed: int) -> pa.Table:
+    """The training ledger of one seed, as `fates` reads it."""
+    table = read_ledger(place, ("step", "round", "item_id", "rollout", "correct", "valid_trace"))
+    return table.append_column("seed", pa.array([seed] * table.num_rows, pa.int64()))
+
+
+def _null(plan: Plan, folder: Path) -> tuple[Control | None, str | None]:
+    """The null control to score against, and why the result is not comparable (None if it is)."""
+    split = plan.split
+    if plan.quick:
+        return None, "--quick: fewer steps, one seed and 8 samples; run without --quick for a result that counts"
+    if plan.purpose == "null":
+        return None, None
+    multiple = f"{plan.multiple:g}x"
+    control = split.control("null_control", multiple)
+    if control is None:
+        return None, (
+            f"split {split.name} has no null control at {multiple}; fill it with `unlearnbench eval --method grpo "
+            f"--split {split.path.name} --budget {multiple} --out {split.path.name}/null_control/{multiple}`"
+        )
+    if len(control.seeds) < len(plan.seeds):
+        return control, (
+            f"the null control at {multiple} has {len(control.seeds)} seeds, fewer than the {len(plan.seeds)} of "
+            "this run; use fewer seeds, or add null seeds"
+        )
+    return control, None
+
+
+def _total(costs: Sequence[Mapping[str, Any]]) -> Cost:
+    """Costs summed over seeds."""
+    names = ("generated_tokens", "trained_tokens", "forward_tokens", "flops", "verifier_calls", "ungradable")
+    sums = {name: sum(int(cost[name]) for cost in costs) for name in names}
+    return Cost(**sums, seconds=round(sum(cost["seconds"] for cost in costs), 3), device=costs[0]["device"])
+
+
+def _privilege(track: str) -> int:
+    return TRACKS.index(track)  # type: ignore[arg-type]
+
+
+def _publish(folder: Path, split: Split, result: Result) -> Result:
+    from unlearnbench.report import write_report
+
+    tables.write_json(folder / "result.json", result)
+    write_report(folder, split, result)
+    return result
+
+
+def _weights_of(policy: Path) -> str:
+    digest = hashlib.sha256()
+    for path in sorted(policy.glob("*.safetensors")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()

@@ -1,0 +1,135 @@
+"""Work in fresh processes: one JSON job each, run side by side, stopped together, never orphaned."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from unlearnbench import errors
+
+Event = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One piece of work for a worker process. What it prints goes to `log`."""
+
+    kind: str
+    label: str
+    log: Path
+    payload: Mapping[str, Any]
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+def run_chains(
+    chains: Sequence[Sequence[Job]], workers: int, on_event: Callable[[Job, Event], None] | None = None
+) -> None:
+    """Run chains of jobs, `workers` at once; the jobs of a chain one after the other.
+
+    The first failure, or Ctrl-C, ends all other workers (they go on from their checkpoints when run again) and is
+    raised: the error a worker reported, or RunError if it died without a word.
+    """
+    alive: set[subprocess.Popen[str]] = set()
+    stopping = threading.Event()
+    lock = threading.Lock()
+
+    def run_chain(chain: Sequence[Job]) -> None:
+        for job in chain:
+            if stopping.is_set():
+                return
+            _run(job, alive, lock, stopping, on_event)
+
+    pool = ThreadPoolExecutor(max_workers=max(1, workers))
+    futures = [pool.submit(run_chain, chain) for chain in chains]
+    try:
+        done, _ = wait(futures, return_when=FIRST_EXCEPTION)
+        failed = [future for future in done if future.exception() is not None]
+        if failed:
+            raise failed[0].exception()  # type: ignore[misc]
+    finally:
+        stopping.set()
+        with lock:
+            for process in alive:
+                process.kill()
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def run_job(job: Job) -> Event:
+    """Run one job and return what it reports last."""
+    last: dict[str, Any] = {}
+    run_chains([[job]], 1, lambda _, event: last.update(event))
+    return last
+
+
+def _run(
+    job: Job,
+    alive: set[subprocess.Popen[str]],
+    lock: threading.Lock,
+    stopping: threading.Event,
+    on_event: Callable[[Job, Event], None] | None,
+) -> None:
+    job.log.parent.mkdir(parents=True, exist_ok=True)
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",  # busy processes with several threads each stall one another
+        "MKL_NUM_THREADS": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "TRANSFORMERS_VERBOSITY": "error",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        **job.environment,
+    }
+    with job.log.open("a", encoding="utf-8") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "unlearnbench.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            env=environment,
+        )
+    with lock:
+        alive.add(process)
+        if stopping.is_set():
+            process.kill()
+    failure: Exception | None = None
+    try:
+        assert process.stdin is not None and process.stdout is not None
+        try:
+            # stdin stays open: a worker whose parent has died reads its end and leaves.
+            process.stdin.write(json.dumps({"kind": job.kind, **job.payload}) + "\n")
+            process.stdin.flush()
+        except BrokenPipeError:
+            pass
+        for line in process.stdout:
+            event = json.loads(line)
+            if "error" in event:
+                kind = getattr(errors, event["error"]["type"], errors.RunError)
+                failure = kind(event["error"]["message"])
+            elif on_event:
+                on_event(job, event)
+        status = process.wait()
+    finally:
+        with lock:
+            alive.discard(process)
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                try:
+                    pipe.close()
+                except BrokenPipeError:
+                    pass
+    if failure is not None:
+        raise failure
+    if status != 0 and not stopping.is_set():
+        hint = " (killed: out of memory?)" if status == -9 else ""
+        raise errors.RunError(
+            f"{job.label} ended with status {status}{hint}; its last words are in {job.log}, and the same command "
+            "goes on where it stopped"
+        )

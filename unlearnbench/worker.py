@@ -1,0 +1,292 @@
+"""The worker process: reads one JSON job, does it, reports JSON lines. See `jobs.py` for the other end."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+Report = Callable[[Mapping[str, Any]], None]
+
+
+def main() -> int:
+    """Do the job on standard input's first line. Returns the exit status."""
+    channel = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
+    os.dup2(2, 1)  # whatever a method prints goes to the log, not into the reports
+    job = json.loads(sys.stdin.readline())
+
+    def report(event: Mapping[str, Any]) -> None:
+        channel.write(json.dumps(event) + "\n")
+
+    kinds = {"train": train, "measure": measure, "check": check}
+    from unlearnbench.errors import UnlearnBenchError
+
+    try:
+        if job["kind"] == "train" or job["kind"] == "check":
+            from unlearnbench.sealing import hide
+
+            hide(Path(job["hide"]), Path(job["out"]))  # before any thread starts
+        _leave_with_parent()
+        kinds[job["kind"]](job, report)
+    except UnlearnBenchError as problem:
+        traceback.print_exc()
+        report({"error": {"type": type(problem).__name__, "message": str(problem)}})
+        return 1
+    except MemoryError:
+        report({"error": {"type": "RunError", "message": "out of memory; use fewer --workers, then run it again"}})
+        return 1
+    return 0
+
+
+def _leave_with_parent() -> None:
+    """A worker whose parent was killed reads the end of its input, and ends at once: no orphans."""
+
+    def watch() -> None:
+        sys.stdin.buffer.read()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def train(job: Mapping[str, Any], report: Report) -> None:
+    """One seed of one method: train within the budget, leave a finished checkpoint."""
+    training, settings = _training(job, report)
+    if not training.resume():
+        training.hooks.call("setup")
+        training.hooks.call("train", training)
+        training.save(finished=True)
+    folder = Path(job["out"])
+    from unlearnbench.method import overridden
+    from unlearnbench.tables import write_json
+
+    write_json(
+        folder / "method.json",
+        {
+            "name": job["method"]["name"],
+            "class": type(training.method).__name__,
+            "source_hash": job["source_hash"],
+            "track": training.services.track(training.method.track),
+            "reads": sorted(training.services.reads),
+            "settings": settings,
+            "hooks": overridden(type(training.method)),
+        },
+    )
+    write_json(
+        folder / "cost.json",
+        {
+            "generated_tokens": training.meter.generated,
+            "trained_tokens": training.meter.trained,
+            "forward_tokens": training.meter.prefilled + training.meter.forward,
+            "flops": training.meter.flops,
+            "verifier_calls": training.meter.verifier_calls,
+            "ungradable": training.meter.ungradable,
+            "seconds": round(training.seconds, 3),
+            "device": _device(),
+        },
+    )
+    write_json(folder / "environment.json", environment())
+
+
+def check(job: Mapping[str, Any], report: Report) -> None:
+    """Two tiny steps of a method: what it overrides, reads and costs."""
+    from unlearnbench.method import overridden, strays
+
+    training, settings = _training(job, report)
+    training.hooks.call("setup")
+    training.hooks.call("train", training)
+    training.save(finished=True)
+    method = type(training.method)
+    report(
+        {
+            "checked": {
+                "name": job["method"]["name"],
+                "class": method.__name__,
+                "declared_track": method.track,
+                "track": training.services.track(method.track),
+                "reads": sorted(training.services.reads),
+                "hooks": overridden(method),
+                "not_hooks": strays(method),
+                "settings": settings,
+                "steps": training.step,
+                "cost": {**training.meter.state(), "flops": training.meter.flops},
+            }
+        }
+    )
+
+
+def _training(job: Mapping[str, Any], report: Report) -> Any:
+    """Build the run that a job describes; returns it with the method's settings as plain values."""
+    from pydantic import ValidationError
+
+    from unlearnbench.errors import MethodError
+    from unlearnbench.hooks import Hooks
+    from unlearnbench.method import settings_of
+    from unlearnbench.methods import MethodSource, load
+    from unlearnbench.policy import load_policy
+    from unlearnbench.records import Recipe
+    from unlearnbench.samplers.transformers import TransformersSampler
+    from unlearnbench.splits import load_split
+    from unlearnbench.train import Limits, Training
+    from unlearnbench.verifier import Verifier
+
+    _set_threads()
+    split = load_split(job["sealed"])
+    source = MethodSource(**job["method"])
+    cls = load(source)
+    recipe = Recipe.model_validate({**split.config.recipe.model_dump(), **job.get("recipe", {})})
+    try:
+        settings = settings_of(cls, recipe, job["changes"])
+    except ValidationError as problem:
+        first = problem.errors()[0]
+        names = ", ".join(sorted(set(cls.Settings.model_fields) - set(Recipe.model_fields))) or "none of its own"
+        raise MethodError(
+            f"--set {'.'.join(str(part) for part in first['loc'])}: {first['msg']}; {cls.__name__} takes {names}, and "
+            "the recipe's fields (`unlearnbench splits show`)"
+        ) from problem
+    method = _made(cls, settings, Hooks)
+    config = split.config
+    start = Path(job["start"]) if job.get("start") else split.policy_path
+    resumed = _resumable(Path(job["out"]))
+    policy = load_policy(resumed or start, prompt_format=config.prompt_format)
+    reference = load_policy(start, prompt_format=config.prompt_format)
+    began = time.monotonic()
+
+    def progress(step: int, metrics: Mapping[str, Any], meter: Any) -> None:
+        done = meter.flops / meter.limit if meter.limit else step / max(1, job["steps"] or 1)
+        report(
+            {
+                "progress": {
+                    "seed": job["seed"],
+                    "stage": "train",
+                    "done": min(1.0, done),
+                    "step": step,
+                    "reward": metrics["reward"],
+                    "rate": step / max(1e-9, time.monotonic() - began),
+                }
+            }
+        )
+
+    training = Training(
+        method,
+        split.items,
+        policy,
+        reference,
+        TransformersSampler(policy),
+        Verifier(rule=config.protocol.verifier_rule),
+        root=job["root"],
+        seed=job["seed"],
+        limits=Limits(job["flops"], job["steps"]),
+        folder=Path(job["out"]),
+        fingerprint=job["fingerprint"],
+        knows_traces=config.protocol.valid_trace == "solution",
+        progress=progress,
+    )
+    return training, settings.model_dump(mode="json")
+
+
+def _made(cls: type[Any], settings: Any, hooks: Any) -> Any:
+    from unlearnbench.errors import MethodError
+
+    try:
+        return cls(settings)
+    except Exception as problem:
+        raise MethodError(
+            f"{cls.__name__}(settings) raised {type(problem).__name__}: {problem}; mend its __init__ and try again."
+        ) from problem
+
+
+def _resumable(folder: Path) -> Path | None:
+    from unlearnbench import checkpoint
+
+    return checkpoint.find(folder / "checkpoint")
+
+
+def measure(job: Mapping[str, Any], report: Report) -> None:
+    """Measure a saved policy, task by task; a task whose file is there is done."""
+    from unlearnbench.measure import Problem
+    from unlearnbench.measure import measure as draw
+    from unlearnbench.policy import load_policy
+    from unlearnbench.records import Sampling
+    from unlearnbench.samplers.transformers import TransformersSampler
+    from unlearnbench.tables import write_parquet
+    from unlearnbench.verifier import Verifier
+
+    _set_threads()
+    tasks = [task for task in job["tasks"] if not Path(task["out"]).is_file()]
+    if not tasks:
+        return
+    policy = load_policy(job["policy"], prompt_format=job["prompt_format"])
+    sampler = TransformersSampler(policy)
+    total = sum(len(task["problems"]) * task["n"] for task in tasks)
+    done = 0
+    began = time.monotonic()
+
+    def progress(rollouts: int) -> None:
+        nonlocal done
+        done += rollouts
+        rate = done / max(1e-9, time.monotonic() - began)
+        report({"progress": {"seed": job["seed"], "stage": job["stage"], "done": done / total, "rate": rate}})
+
+    with Verifier(rule=job["rule"]) as verifier:
+        for task in tasks:
+            rows = draw(
+                [Problem(*problem) for problem in task["problems"]],
+                task["n"],
+                policy=policy,
+                sampler=sampler,
+                verifier=verifier,
+                sampling=Sampling(**job["sampling"]),
+                root=task["root"],
+                key=task["key"],
+                distinct=task["distinct"],
+                progress=progress,
+            )
+            write_parquet(Path(task["out"]), rows)
+
+
+def environment() -> dict[str, Any]:
+    """Versions and machine of a run, for environment.json."""
+    from importlib.metadata import version
+
+    import torch
+
+    import unlearnbench
+
+    packages = ("torch", "transformers", "numpy", "math-verify", "sympy", "datasets", "pyarrow")
+    return {
+        "unlearnbench": unlearnbench.__version__,
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "device": _device(),
+        "threads": torch.get_num_threads(),
+        "packages": {name: version(name) for name in packages},
+    }
+
+
+def _device() -> str:
+    import torch
+
+    if torch.cuda.is_available():
+        return str(torch.cuda.get_device_name(0))
+    return f"CPU ({platform.machine()}, {torch.get_num_threads()} thread a process)"
+
+
+def _set_threads() -> None:
+    """One thread a process on CPU, so that sums, and with them labels and scores, never depend on the machine's size."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
+if __name__ == "__main__":
+    status = main()
+    sys.stdout.flush()
+    # Not sys.exit: the watcher thread would be waited for by nobody, but a method's own threads could hang the exit.
+    os._exit(status)
