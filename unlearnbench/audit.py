@@ -62,6 +62,7 @@ def validate(path: str | Path) -> list[str]:
     problems += _hashes(contents)
     if problems and not contents.items:
         return problems  # whatever refers to items would only repeat that they cannot be read
+    # Not yet checked: that groups follow from the counts (`labels.label_items`); it joins this list.
     for check in (_ids, _labels, _parts, _references, _prompts, _controls, _answers):
         problems += check(contents)
     return problems
