@@ -48,8 +48,15 @@ def test_last_complete_box_without_formatting(completion: str, answer: str) -> N
 
 @pytest.mark.parametrize(
     "completion",
-    ["", "17", "the answer is 17", r"\boxed{", r"\boxed{}", r"\boxed{ }", r"\boxed{?}", r"\boxed{\text{?}}"]
-    + [
+    [
+        "",
+        "17",
+        "the answer is 17",
+        r"\boxed{",
+        r"\boxed{}",
+        r"\boxed{ }",
+        r"\boxed{?}",
+        r"\boxed{\text{?}}",
         r"\boxed{\ldots}",
         r"\boxed{...}",
         r"\boxed{\_\_}",
@@ -118,9 +125,10 @@ def test_linear_time_on_repeated_text(text: str) -> None:
     assert time.perf_counter() - start < 4
 
 
-@given(
-    st.text(alphabet=st.sampled_from(list("\\{}$.,!? 1a\n") + ["\\boxed{", "\\text{", "\\fbox{", "\ud800", "\0"]))
-)
+PIECES = [*"\\{}$.,!? 1a\n\ud800\0", "\\boxed{", "\\text{", "\\fbox{", "answer is "]
+
+
+@given(st.lists(st.sampled_from(PIECES)).map("".join))
 def test_any_text_gives_an_answer_or_a_reason(text: str) -> None:
     for rule in ("strict", "lenient", "paper"):
         stated = stated_answer(text, rule)

@@ -66,6 +66,8 @@ SYMBOLIC = [
     (r"\sqrt{2}", "1.41422", False),
     (r"\sqrt{4}", "2.0", True),
     (r"\pi", "3.14", False),
+    (r"0.15\text{ m}", "0.15", True),
+    (r"\frac{0.6}{\sqrt{16}}", "0.15", True),
     (r"2\frac{1}{2}", "5/2", True),
     ("x=5", "5", True),
     ("x=5", "6", False),

@@ -87,8 +87,21 @@ def test_rules() -> None:
 
 @pytest.mark.parametrize(
     "gold",
-    ["17", "-3", r"\frac{3}{4}", "1,234", r"\left(3,\frac{\pi}{2}\right)", r"\text{Evelyn}", r"\$18.90", "x^2+1"]
-    + [r"90^\circ", r"50\%", r"(-\infty, 2]\cup[3,\infty)", r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}", "11,\\! 111"],
+    [
+        "17",
+        "-3",
+        r"\frac{3}{4}",
+        "1,234",
+        r"\left(3,\frac{\pi}{2}\right)",
+        r"\text{Evelyn}",
+        r"\$18.90",
+        "x^2+1",
+        r"90^\circ",
+        r"50\%",
+        r"(-\infty, 2]\cup[3,\infty)",
+        r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}",
+        "11,\\! 111",
+    ],
 )
 def test_gold_verifies_against_itself_without_a_worker(gold: str) -> None:
     before = children()
@@ -153,7 +166,7 @@ def test_a_worker_killed_at_work_costs_one_retry_and_two_the_verdict(kills: int)
 
 
 def test_no_worker_outlives_a_killed_parent() -> None:
-    code = f"from unlearnbench.verifier import Verifier; Verifier(time_limit=1.5).verify('5', {HANGS!r})"
+    code = f"from unlearnbench.verifier import Verifier; Verifier(time_limit=1.0).verify('5', {HANGS!r})"
     with subprocess.Popen([sys.executable, "-c", code]) as parent:
         wait_for(lambda: children(parent.pid))
         workers = children(parent.pid)
@@ -200,18 +213,20 @@ def test_a_garbage_collected_verifier_leaves_nothing() -> None:
     wait_for(lambda: children() <= before)
 
 
-@pytest.mark.parametrize(
-    "text", ["\0", "\ud800", "__import__('os').system('exit')", r"\input{x}", "lambda: 0", "9!!!!!!!!"]
-)
-def test_hostile_text_is_wrong(text: str) -> None:
-    with Verifier(time_limit=0.5) as hasty:
-        assert hasty.verify("5x", f"\\boxed{{{text}}}").correct is False
+@pytest.mark.parametrize("text", ["\0", "\ud800", "__import__('os').system('exit')", r"\input{x}", "lambda: 0"])
+def test_hostile_text_is_wrong(verifier: Verifier, text: str) -> None:
+    assert verifier.verify("5x", f"\\boxed{{{text}}}").correct is False
 
 
-def test_memory_is_limited() -> None:
-    with Verifier(time_limit=20.0) as patient:
-        verdict = patient.verify("5", r"\boxed{7^{99999^2}-7^{99999^2}}")
-        assert verdict.correct is False
+@pytest.mark.skipif(sys.platform != "linux", reason="prlimit is Linux's")
+def test_a_worker_has_a_memory_limit() -> None:
+    import resource
+
+    before = children()
+    with Verifier(time_limit=10.0) as limited:
+        limited.verify("2x", r"\boxed{x+x}")
+        (worker,) = children() - before
+        assert resource.prlimit(worker, resource.RLIMIT_AS)[0] == 1 << 30
 
 
 # --- the command line -----------------------------------------------------------------------------------------
@@ -229,11 +244,13 @@ def test_one_verdict_on_the_command_line() -> None:
         "rule": "strict",
         "seconds": 0.0,
     }
+    assert CliRunner().invoke(command, ["-3", r"\boxed{-3}"]).output == "right (match, answer -3)\n"
     assert CliRunner().invoke(command, ["17", "the answer is 17", "--rule", "lenient"]).output.startswith("right")
 
 
 @pytest.mark.parametrize(
-    "arguments", [[], ["17"], ["17", "17", "--file", "f.jsonl"], ["--file", "f.csv", "--out", "o.jsonl"]]
+    "arguments",
+    [[], ["17"], ["--jsn", "17"], ["17", "17", "--file", "f.jsonl"], ["--file", "f.csv", "--out", "o.jsonl"]],
 )
 def test_a_wrong_command_line_exits_with_2(arguments: list[str]) -> None:
     assert CliRunner().invoke(command, arguments).exit_code == 2
@@ -305,7 +322,7 @@ def test_verdicts_made_before_are_replaced_in_place(tmp_path: Path) -> None:
     source, out = tmp_path / "rows.jsonl", tmp_path / "out.jsonl"
     _write(source, [{"correct": False, "gold": "1", "completion": r"\boxed{1}"}])
     CliRunner().invoke(command, ["--file", str(source), "--out", str(out)], catch_exceptions=False)
-    assert list(_read(out)[0].items())[0] == ("correct", True)
+    assert next(iter(_read(out)[0].items())) == ("correct", True)
 
 
 # --- speed ----------------------------------------------------------------------------------------------------

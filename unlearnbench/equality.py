@@ -266,11 +266,12 @@ def _parse(text: str, *, loose: bool) -> Any:
 
 def _value(expression: Any) -> Fraction | None:
     """The real number that an expression is, to 50 digits, or None if it is none, or a percentage."""
-    from sympy import Expr, Rational, UnevaluatedExpr
+    from sympy import Expr, Float, Rational, UnevaluatedExpr
 
     if not isinstance(expression, Expr) or not expression.is_number or expression.has(UnevaluatedExpr):
         return None
-    number = expression.doit().evalf(50)
+    as_written = {decimal: Rational(str(decimal)) for decimal in expression.atoms(Float)}  # 0.15 is 3/20 exactly
+    number = expression.xreplace(as_written).doit().evalf(50)
     if not number.is_Float and not number.is_Rational:
         return None
     exact = Rational(number)

@@ -19,7 +19,7 @@ _COLUMNS = ("correct", "answer", "reason", "rule", "seconds")
 _FORMATS = (".jsonl", ".parquet")
 
 
-@click.command()
+@click.command(context_settings={"ignore_unknown_options": True})  # -3 is an answer, not an option
 @click.argument("gold", required=False)
 @click.argument("completion", required=False)
 @click.option(
@@ -52,6 +52,9 @@ def verify(
     as_json: bool,
 ) -> None:
     """Say whether COMPLETION states the answer GOLD, or judge every row of a file."""
+    for text in (gold, completion):
+        if text is not None and text.startswith("--"):
+            raise click.NoSuchOption(text)
     if source is None and out is None and gold is not None and completion is not None:
         _one(gold, completion, rule, as_json)
     elif source is not None and out is not None and gold is None:
