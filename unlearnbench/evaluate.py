@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,11 @@ from unlearnbench import __version__, tables
 from unlearnbench.conversion import score
 from unlearnbench.errors import PolicyError, RunError
 from unlearnbench.fates import count_fates, fates
-from unlearnbench.jobs import Event, Job, run_chains
+from unlearnbench.jobs import Event, Job, measure_job, measure_task, run_chains, stream_root, train_job
 from unlearnbench.ledger import read_ledger
 from unlearnbench.methods import MethodSource, locate
 from unlearnbench.records import TRACKS, Cost, MethodRecord, Result, Sampling, SpentBudget
-from unlearnbench.splits import SEALED, Control, Split, load_split, seal
+from unlearnbench.splits import Control, Split, load_split, seal
 
 QUICK = {"steps": 24, "samples": 8, "seeds": 1}
 Progress = Callable[[Event], None]
@@ -149,7 +149,7 @@ def evaluate_checkpoints(
     for seed in seeds:
         _claim_seed(folder, seed, configuration)
     chains = [
-        [_measure_job(chosen, folder, seed, path, samples, "checkpoint")]
+        [_measured(chosen, folder, seed, path, samples, "checkpoint")]
         for seed, path in zip(seeds, policies, strict=True)
     ]
     run_chains(
@@ -231,71 +231,50 @@ def collect_counts(folder: Path, seeds: Sequence[int]) -> pa.Table:
 
 def _chain(plan: Plan, folder: Path, sealed: Path, seed: int) -> list[Job]:
     """Train one seed, then measure what it saved, each in a process of its own."""
-    place = folder / str(seed)
-    start = None if plan.start is None else str(plan.start)
-    train = Job(
-        kind="train",
-        label=f"seed {seed} of {plan.method.name}",
-        log=place / "log.txt",
-        payload={
-            "sealed": str(sealed.resolve()),
-            "hide": str(plan.split.path),
-            "out": str(place.resolve()),
-            "method": plan.method.as_dict(),
-            "source_hash": plan.method.hash,
-            "changes": dict(plan.changes),
-            "seed": seed,
-            "root": f"{plan.split.name}/{plan.split.config.seed}/{plan.purpose}/{seed}",
-            "flops": None if plan.quick else plan.limit,
-            "steps": QUICK["steps"] if plan.quick else (plan.split.config.recipe.steps if plan.limit is None else None),
-            "start": start,
-            "fingerprint": plan.fingerprint,
-        },
-        environment={SEALED: str(sealed.resolve())},
+    place, recipe = folder / str(seed), plan.split.config.recipe
+    steps = QUICK["steps"] if plan.quick else (recipe.steps if plan.limit is None else None)
+    train = train_job(
+        plan.split,
+        sealed,
+        plan.method,
+        seed,
+        plan.purpose,
+        place,
+        fingerprint=plan.fingerprint,
+        flops=None if plan.quick else plan.limit,
+        steps=steps,
+        changes=plan.changes,
+        start=plan.start,
     )
-    measured = _measure_job(plan.split, folder, seed, place / "checkpoint", plan.samples, plan.purpose)
-    return [train, measured] if plan.start is None else [train, measured, _start_job(plan, folder, seed)]
+    measured = _measured(plan.split, folder, seed, place / "checkpoint", plan.samples, plan.purpose)
+    if plan.start is None:
+        return [train, measured]
+    # A run that starts elsewhere than at the split's base is measured at its start, too.
+    root = stream_root(plan.split, plan.purpose, seed) + "/measure/start"
+    task = measure_task(place / "evaluation/start.parquet", root, _items(plan.split), "item_id", plan.samples)
+    return [train, measured, measure_job(plan.split, plan.start, [task], place / "log.txt", seed=seed, stage="start")]
 
 
-def _measure_job(
-    split: Split, folder: Path, seed: int, policy: Path, samples: int, purpose: str
-) -> Job:
-    place = folder / str(seed) / "evaluation"
+def _measured(split: Split, folder: Path, seed: int, policy: Path, samples: int, purpose: str) -> Job:
+    place = folder / str(seed)
     unlearnable = set(split.ids("unlearnable"))
-    items = [(item.item_id, item.prompt, item.answer) for item in split.items]
     twins = [(t.twin_id, t.prompt, t.answer) for t in split.twins if t.item_id in unlearnable]
     canaries = [(canary.item_id, canary.prompt, canary.answer) for canary in split.canaries]
-    parts = {"items": (items, "item_id"), "twins": (twins, "twin_id"), "canaries": (canaries, "item_id")}
-    root = f"{split.name}/{split.config.seed}/{purpose}/{seed}/measure"
-    tasks = [_task(place / f"{name}.parquet", f"{root}/{name}", problems, key, samples) for name, (problems, key) in parts.items() if problems]
-    return Job(
-        kind="measure",
-        label=f"the evaluation of seed {seed}",
-        log=folder / str(seed) / "log.txt",
-        payload={
-            "policy": str(policy.resolve()),
-            "prompt_format": split.config.prompt_format,
-            "rule": split.config.protocol.verifier_rule,
-            "sampling": split.config.protocol.sampling.model_dump(),
-            "seed": seed,
-            "stage": "measure",
-            "tasks": tasks,
-        },
-    )
+    root = stream_root(split, purpose, seed) + "/measure"
+    tasks = [
+        measure_task(place / f"evaluation/{name}.parquet", f"{root}/{name}", problems, key, samples)
+        for name, problems, key in (
+            ("items", _items(split), "item_id"),
+            ("twins", twins, "twin_id"),
+            ("canaries", canaries, "item_id"),
+        )
+        if problems
+    ]
+    return measure_job(split, policy, tasks, place / "log.txt", seed=seed, stage="measure")
 
 
-def _task(out: Path, root: str, problems: Sequence[tuple[str, str, str]], key: str, n: int) -> dict[str, Any]:
-    return {"out": str(out.resolve()), "root": root, "problems": problems, "key": key, "n": n, "distinct": False}
-
-
-def _start_job(plan: Plan, folder: Path, seed: int) -> Job:
-    """Measure the policy that a run starts from, where that is not the split's base."""
-    split, place = plan.split, folder / str(seed)
-    items = [(item.item_id, item.prompt, item.answer) for item in split.items]
-    root = f"{split.name}/{split.config.seed}/{plan.purpose}/{seed}/measure/start"
-    measured = _measure_job(split, folder, seed, Path(str(plan.start)), plan.samples, plan.purpose)
-    task = _task(place / "evaluation" / "start.parquet", root, items, "item_id", plan.samples)
-    return replace(measured, label=f"the start of seed {seed}", payload={**measured.payload, "tasks": [task]})
+def _items(split: Split) -> list[tuple[str, str, str]]:
+    return [(item.item_id, item.prompt, item.answer) for item in split.items]
 
 
 def _seeds(seeds: int | Sequence[int]) -> tuple[int, ...]:

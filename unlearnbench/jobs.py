@@ -14,8 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from unlearnbench import errors
+from unlearnbench.methods import MethodSource
+from unlearnbench.splits import SEALED, Split
 
 Event = Mapping[str, Any]
+Problems = Sequence[tuple[str, str, str]]  # (id, prompt, answer)
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,83 @@ class Job:
     log: Path
     payload: Mapping[str, Any]
     environment: Mapping[str, str] = field(default_factory=dict)
+
+
+def stream_root(split: Split, purpose: str, seed: int) -> str:
+    """Name of the random streams of one seed; streams of different purposes never meet (PROTOCOL 3.1)."""
+    return f"{split.name}/{split.config.seed}/{purpose}/{seed}"
+
+
+def train_job(
+    split: Split,
+    sealed: Path,
+    method: MethodSource,
+    seed: int,
+    purpose: str,
+    out: Path,
+    *,
+    fingerprint: str,
+    flops: int | None,
+    steps: int | None,
+    changes: Mapping[str, Any] | None = None,
+    start: Path | None = None,
+    kind: str = "train",
+    recipe: Mapping[str, Any] | None = None,
+) -> Job:
+    """Train one seed of a method on the sealed copy, until `flops` are spent or `steps` are done."""
+    return Job(
+        kind=kind,
+        label=f"seed {seed} of {method.name}",
+        log=out / "log.txt",
+        payload={
+            "sealed": str(sealed.resolve()),
+            "hide": str(split.path),
+            "out": str(out.resolve()),
+            "method": method.as_dict(),
+            "source_hash": method.hash,
+            "changes": dict(changes or {}),
+            "recipe": dict(recipe or {}),
+            "seed": seed,
+            "root": stream_root(split, purpose, seed),
+            "flops": flops,
+            "steps": steps,
+            "start": None if start is None else str(start.resolve()),
+            "fingerprint": fingerprint,
+        },
+        environment={SEALED: str(sealed.resolve())},
+    )
+
+
+def measure_job(
+    split: Split, policy: Path | str, tasks: Sequence[Mapping[str, Any]], log: Path, *, seed: int, stage: str
+) -> Job:
+    """Measure one saved policy on the problems of each task."""
+    return Job(
+        kind="measure",
+        label=f"the measuring ({stage}) of seed {seed}",
+        log=log,
+        payload={
+            "policy": str(policy.resolve() if isinstance(policy, Path) else policy),
+            "prompt_format": split.config.prompt_format,
+            "rule": split.config.protocol.verifier_rule,
+            "sampling": split.config.protocol.sampling.model_dump(),
+            "seed": seed,
+            "stage": stage,
+            "tasks": list(tasks),
+        },
+    )
+
+
+def measure_task(out: Path, root: str, problems: Problems, key: str, n: int, *, distinct: bool = False) -> dict[str, Any]:
+    """n rollouts of each problem, drawn from the streams under `root`, written to `out`."""
+    return {
+        "out": str(out.resolve()),
+        "root": root,
+        "problems": [list(problem) for problem in problems],
+        "key": key,
+        "n": n,
+        "distinct": distinct,
+    }
 
 
 def run_chains(

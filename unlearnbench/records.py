@@ -93,6 +93,7 @@ class Samples(Record):
     after: int = Field(default=32, ge=1)
     certify: int = Field(default=128, ge=0)
     base_fresh: int = Field(default=128, ge=1)
+    twins: int = Field(default=128, ge=1)
 
 
 class Protocol(Record):

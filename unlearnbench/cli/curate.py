@@ -1,0 +1,56 @@
+"""`unlearnbench curate`: label a pool by the protocol, or from counts alone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Literal
+
+import click
+
+
+@click.command("curate")
+@click.option("--config", type=click.Path(path_type=Path), help="split.yaml of the pool, beside its files.")
+@click.option("--from-counts", "counts", type=click.Path(path_type=Path), help="Counts (csv or parquet) instead.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the labelled split.")
+@click.option("--rule", default="protocol", show_default=True, type=click.Choice(["protocol", "paper"]))
+@click.option("--workers", type=click.IntRange(1), help="Runs at once [default: one a core].")
+@click.option("--json", "as_json", is_flag=True, help="Print labels.json instead of a table.")
+def curate(
+    config: Path | None,
+    counts: Path | None,
+    out: Path,
+    rule: Literal["protocol", "paper"],
+    workers: int | None,
+    as_json: bool,
+) -> None:
+    """Measure which items of a pool a policy can learn, and write the groups.
+
+    A curation that was stopped goes on where it was when the same command is given again.
+    """
+    if (config is None) == (counts is None):
+        raise click.UsageError("Give either --config or --from-counts.")
+    if counts is not None:
+        from unlearnbench.curate import curate_counts
+
+        told = curate_counts(counts, out, rule=rule)
+    else:
+        from unlearnbench.cli.progress import Bars
+        from unlearnbench.curate import curate as run
+
+        assert config is not None
+        with Bars() as bars:
+            run(config, out, rule=rule, workers=workers, progress=bars.show)
+        told = json.loads((out / "labels.json").read_text())
+    if as_json:
+        click.echo(json.dumps(told, indent=2))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"labels by the rule `{rule}`")
+    table.add_column("group")
+    table.add_column("items", justify="right")
+    for group, items in told["counts"].items():
+        table.add_row(group, str(items))
+    Console(highlight=False).print(table)

@@ -1,0 +1,153 @@
+"""`unlearnbench eval`: arguments in, a table out; `unlearnbench.evaluate` does the work."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from unlearnbench.records import Result
+
+
+class Multiple(click.ParamType):
+    """A budget such as 1x, 0.5x or 4."""
+
+    name = "MULTIPLE"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        try:
+            number = float(str(value).removesuffix("x"))
+        except ValueError:
+            self.fail(f"{value!r} is no budget; give a multiple such as 1x", param, ctx)
+        if not 0 < number <= 1000:
+            self.fail(f"{value!r} is no budget; give a multiple above 0 and up to 1000x", param, ctx)
+        return number
+
+
+def parse_changes(pairs: tuple[str, ...]) -> dict[str, Any]:
+    """`--set key=value` pairs; a value is read as JSON where it is JSON, else as text."""
+    import json
+
+    changes: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key:
+            raise click.BadParameter(f"{pair!r} is not key=value", param_hint="--set")
+        try:
+            changes[key] = json.loads(value)
+        except ValueError:
+            changes[key] = value
+    return changes
+
+
+@click.command("eval")
+@click.option("--method", "-m", help="Built-in name, entry point, FILE.py[:Class], MODULE:Class, or my_algo for ./my_algo.py.")
+@click.option("--checkpoint", multiple=True, type=click.Path(path_type=Path), help="A finished policy; once a seed.")
+@click.option("--split", default="micro", show_default=True, help="A shipped split, or a folder with split.yaml.")
+@click.option("--seeds", default=3, show_default=True, type=click.IntRange(1), help="Number of seeds.")
+@click.option("--samples", default=32, show_default=True, type=click.IntRange(1), help="Rollouts an item and seed.")
+@click.option("--out", type=click.Path(path_type=Path), help="Run folder [default: runs/<split>/<method>-<hash>-<budget>].")
+@click.option("--budget", default="1x", show_default=True, type=Multiple(), help="Multiple of the reference runs' cost.")
+@click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change a setting of the method.")
+@click.option("--quick", is_flag=True, help="One seed, few steps and samples: a smoke test, not comparable.")
+@click.option("--sampler", default="transformers", show_default=True, type=click.Choice(["transformers"]))
+@click.option("--workers", type=click.IntRange(1), help="Seeds at once [default: one a core].")
+@click.option("--json", "as_json", is_flag=True, help="Print result.json instead of a table.")
+def evaluate(
+    method: str | None,
+    checkpoint: tuple[Path, ...],
+    split: str,
+    seeds: int,
+    samples: int,
+    out: Path | None,
+    budget: float,
+    changes: tuple[str, ...],
+    quick: bool,
+    sampler: str,
+    workers: int | None,
+    as_json: bool,
+) -> None:
+    """Train a method on a split for every seed, evaluate what it left, and score it against the null control.
+
+    A run that was stopped goes on where it was when the same command is given again.
+    """
+    if (method is None) == (not checkpoint):
+        raise click.UsageError("Give either --method or one --checkpoint a seed.")
+    from unlearnbench.cli.progress import Bars
+
+    settings = parse_changes(changes)
+    with Bars() as bars:
+        if checkpoint:
+            from unlearnbench.evaluate import evaluate_checkpoints
+
+            result = evaluate_checkpoints(
+                checkpoint, split, samples=samples, out=out, workers=workers, progress=bars.show
+            )
+        else:
+            from unlearnbench.evaluate import evaluate as run
+
+            assert method is not None
+            result = run(
+                method,
+                split,
+                seeds,
+                samples=samples,
+                out=out,
+                budget=budget,
+                settings=settings,
+                quick=quick,
+                workers=workers,
+                progress=bars.show,
+            )
+    if as_json:
+        click.echo(result.model_dump_json(indent=2))
+    else:
+        show(result)
+
+
+def show(result: Result) -> None:
+    """The result as tables, on standard output."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from unlearnbench.report import headline
+
+    console = Console(highlight=False, width=None if click.get_text_stream("stdout").isatty() else 110)
+    console.print(f"\n{headline(result)}\n", markup=False)
+    table = Table(title=f"{result.method.name} on {result.split}, {len(result.seeds)} seeds x {result.samples} samples")
+    for name in ("group", "items", "rate before", "rate after", "95 % interval", "converted"):
+        table.add_column(name, justify="left" if name == "group" else "right")
+    for name, group in result.groups.items():
+        table.add_row(
+            name,
+            str(group.items),
+            _rate(group.rate_before),
+            _rate(group.rate_after),
+            _interval(group.rate_after_interval),
+            "-" if group.converted is None else f"{group.converted} ({_rate(group.conversion)})",
+        )
+    console.print(table)
+    twins = Table(title="twins of converted items")
+    for name in ("kind", "eligible", "rate", "null", "gain", "95 % interval", "verdict"):
+        twins.add_column(name, justify="left" if name in ("kind", "verdict") else "right")
+    for kind, twin in result.twins.items():
+        cells = (_rate(twin.rate), _rate(twin.null_rate), _rate(twin.gain), _interval(twin.interval))
+        twins.add_row(kind, str(twin.eligible), *cells, twin.verdict)
+    console.print(twins)
+    lost = result.retention
+    console.print(
+        f"easy items lost: {'-' if lost.easy_lost is None else lost.easy_lost} of {lost.easy_items}; canaries "
+        f"converted: {result.canaries.converted if result.canaries.converted is not None else '-'} of "
+        f"{result.canaries.items}; cost {result.cost.flops:.3g} FLOPs in {result.cost.seconds:.0f} s of training",
+        markup=False,
+    )
+
+
+def _rate(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f} %"
+
+
+def _interval(interval: tuple[float, float] | None) -> str:
+    return "-" if interval is None else f"{100 * interval[0]:.1f} to {100 * interval[1]:.1f}"

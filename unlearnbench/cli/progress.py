@@ -1,0 +1,50 @@
+"""Progress bars on standard error, one a seed and stage; nothing where standard error is no terminal."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+
+class Bars:
+    """A context in which `show` takes the events of worker processes."""
+
+    def __init__(self) -> None:
+        self._progress = Progress(
+            TextColumn("{task.description:<22}"),
+            BarColumn(bar_width=None),
+            TextColumn("{task.percentage:>3.0f} %"),
+            TextColumn("{task.fields[note]:<30}"),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+            disable=not sys.stderr.isatty(),
+        )
+        self._tasks: dict[tuple[int, str], TaskID] = {}
+
+    def __enter__(self) -> Bars:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def show(self, event: Mapping[str, Any]) -> None:
+        """Move the bar of the event's seed and stage."""
+        if "progress" not in event:
+            return
+        told = event["progress"]
+        key = (told["seed"], told["stage"])
+        if key not in self._tasks:
+            self._tasks[key] = self._progress.add_task(f"seed {key[0]}: {key[1]}", total=1.0, note="")
+        if told["stage"] == "train":
+            note = f"step {told['step']}, reward {told['reward']:.3f}, {told['rate']:.1f}/s"
+        else:
+            note = f"{told['rate']:.0f} rollouts/s"
+        self._progress.update(self._tasks[key], completed=told["done"], note=note)
