@@ -1,0 +1,83 @@
+# Two commands on a fresh machine with Python >= 3.11 and make, each enough by itself:
+#
+#     make eval     a virtual environment, the package, then the example method on the split `micro`
+#     make test     the same environment with the development tools, then all tests
+#
+# Choose an interpreter with PYTHON=python3.12, and a build of torch with TORCH_INDEX=URL (an extra package index
+# that carries it). Both count when .venv is made: to change them later, `make clean` first.
+
+# The first of these that is new enough and can make environments (Debian ships python3 without python3-venv).
+PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11 python; do \
+	"$$python" -c "import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))" >/dev/null 2>&1 \
+	&& { echo "$$python"; break; }; done)
+TORCH_INDEX ?=
+SEED ?=
+METHOD ?= examples/my_algo.py
+ARGS ?=
+
+BIN := .venv/bin
+INDEX := $(if $(strip $(TORCH_INDEX)),--extra-index-url "$(strip $(TORCH_INDEX))")
+PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
+
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-dev eval test lint format bench micro clean
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+
+help: ## what each target does
+	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' Makefile | while IFS="$$(printf '\t')" read -r name does; do \
+	printf '  %-10s %s\n' "$$name" "$$does"; done
+
+setup: .venv/.runtime ## .venv with the package and all it needs to run
+	@echo "ready: $(BIN)/unlearnbench --help"
+
+setup-dev: .venv/.dev ## the same with linter, type checker and test runner
+
+eval: .venv/.runtime ## train and score examples/my_algo.py on micro (METHOD=..., ARGS="--seeds 5")
+	$(BIN)/unlearnbench eval --method $(METHOD) $(ARGS)
+
+test: .venv/.dev ## all tests (ARGS="-k verifier")
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: .venv/.dev ## ruff, formatting, types
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+format: .venv/.dev ## let ruff mend what it can
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+bench: .venv/.runtime ## the figures of benchmarks/, measured side by side
+	$(BIN)/python -m benchmarks.run
+
+micro: .venv/.runtime ## make splits/micro anew; SEED=7 makes the sealed variant build/micro-7
+	$(BIN)/python -m recipes.micro.make $(if $(strip $(SEED)),--seed $(SEED))
+
+clean: ## remove .venv and caches; runs/ and build/ hold measurements and stay
+	rm -rf .venv dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# --- the environment, in stages; each leaves a stamp, so that a second call does nothing ---
+
+.venv/.python:
+	@test -n "$(PYTHON)" || { echo "make: no Python >= 3.11 with venv and ensurepip was found; install one (Debian and \
+	Ubuntu: python3 and python3-venv), or name it with PYTHON=..." >&2; exit 1; }
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || { echo "making .venv with $(PYTHON)"; "$(PYTHON)" -m venv --clear .venv; }
+	@touch $@
+
+# torch comes first and by itself, so that the build is chosen here and not by what another package asks for.
+.venv/.torch: constraints.txt | .venv/.python
+	@$(BIN)/python .ci/which_torch.py -c constraints.txt $(INDEX) torch
+	@$(PIP) install -c constraints.txt $(INDEX) torch
+	@touch $@
+
+.venv/.runtime: .venv/.torch pyproject.toml constraints.txt
+	@echo "installing the package and its dependencies"
+	@$(PIP) install --quiet -c constraints.txt -e .
+	@touch $@
+
+.venv/.dev: .venv/.torch pyproject.toml constraints.txt
+	@echo "installing the package, its dependencies and the development tools"
+	@$(PIP) install --quiet -c constraints.txt -e ".[dev]"
+	@touch .venv/.runtime $@
