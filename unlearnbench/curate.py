@@ -34,7 +34,7 @@ from unlearnbench.jobs import (
     stream_root,
     train_job,
 )
-from unlearnbench.labels import candidates, label_items, labels_table, summary
+from unlearnbench.labels import Labels, candidates, label_items, labels_table, summary
 from unlearnbench.ledger import read_ledger
 from unlearnbench.measure import counts_of
 from unlearnbench.methods import locate
@@ -63,18 +63,17 @@ def curate(
     counts = curation.counts()
     names = [item.item_id for item in curation.split.items]
     labels = label_items(counts, curation.protocol, item_ids=names, rule=rule)
-    unlearnable = {label.item_id for label in labels if label.group == "unlearnable"}
+    unlearnable = {name for name, group in zip(labels.item_ids, labels.group, strict=True) if group == "unlearnable"}
     twin_counts = curation.twin_counts(unlearnable)
-    return curation.publish(Path(out), labels, counts, twin_counts, rule)
+    return curation.publish(Path(out), labels, counts, twin_counts)
 
 
 def curate_counts(file: str | Path, out: str | Path, *, rule: CuratedRule = "protocol") -> dict[str, object]:
     """Labels from counts alone: writes labels.parquet and labels.json to `out`, returns what labels.json says."""
     counts = tables.read_counts(Path(file))
-    protocol = Protocol()
-    labels = label_items(counts, protocol, rule=rule)
-    tables.write_parquet(Path(out) / "labels.parquet", labels_table(labels, rule))
-    told = summary(labels, counts, protocol, rule)
+    labels = label_items(counts, Protocol(), rule=rule, source=str(file))
+    tables.write_parquet(Path(out) / "labels.parquet", labels_table(labels))
+    told = summary(labels)
     tables.write_json(Path(out) / "labels.json", told)
     return told
 
@@ -128,13 +127,12 @@ class Curation:
     def publish(
         self,
         out: Path,
-        labels: Sequence[object],
+        labels: Labels,
         counts: pa.Table,
         twin_counts: pa.Table | None,
-        rule: CuratedRule,
     ) -> Split:
         """Write the finished split: items with their groups, counts, budget, policy and hashes."""
-        table = labels_table(labels, rule)
+        table = labels_table(labels)
         rows = {row["item_id"]: row for row in table.to_pylist()}
         items = [
             item.model_copy(update={key: rows[item.item_id][key] for key in ("group", "certified", "thin")})
@@ -148,7 +146,7 @@ class Curation:
         if isinstance(policy, Path):
             config = config.model_copy(update={"base_policy": _policy_record(config, out / "policy")})
         tables.write_parquet(out / "labels.parquet", table)
-        tables.write_json(out / "labels.json", summary(labels, counts, self.protocol, rule))
+        tables.write_json(out / "labels.json", summary(labels))
         return write_split(
             out,
             config,

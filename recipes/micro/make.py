@@ -34,7 +34,7 @@ from unlearnbench.records import (
 from unlearnbench.splits import Split, load_split, write_cards, write_split
 
 ROOT = Path(__file__).resolve().parents[2]
-BASE_STEPS = 1200
+BASE_STEPS = 1600
 TAUGHT_STEPS = 1200
 NULL_SEEDS = 10
 POSITIVE_SEEDS = 3

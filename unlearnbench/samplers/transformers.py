@@ -1,14 +1,15 @@
 """Sampling with transformers: our own decode loop around the model's forward pass.
 
-Quick on small policies because a decode step costs about the same for one row and for hundreds: all groups of a
-round are decoded together, a group's prompt is computed once, keys and values live in preallocated buffers, and
-finished rows leave the batch. Works for any causal language model of transformers with full attention layers.
+Rollouts of one prompt that have drawn the same tokens so far share one row of the model's batch: the prompt is
+computed once a group, and a prefix once however many rollouts begin with it. They part where their draws part, and
+a row whose rollouts have all ended leaves the batch. This changes no distribution: the next token's depends on the
+prefix alone, and every rollout draws from it with its own random numbers. Keys and values live in preallocated
+buffers. Works for any causal language model of transformers with full attention layers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from unlearnbench.policy import Policy
 from unlearnbench.samplers import Completions, Request
 
 CACHE_CHUNK = 256  # tokens that the cache grows by, so that a high limit does not claim memory nobody uses
-KEEP_ROWS = 0.75  # rows are dropped once fewer than this share is still being written
+CACHE_BYTES = 1 << 29  # what the keys and values of one batch may take, if no two of its rollouts share anything
 
 
 class _PreallocatedLayer(DynamicLayer):  # type: ignore[misc]
@@ -64,21 +65,13 @@ class _PreallocatedLayer(DynamicLayer):  # type: ignore[misc]
         self.keys, self.values = (buffer[:, :, : self.used] for buffer in self.buffers)
 
 
-@dataclass
-class _Rows:
-    """The rows that are still being written: where their tokens go, and their lanes of randomness."""
-
-    place: NDArray[np.int64]
-    lane: NDArray[np.uint64]
-
-
 class TransformersSampler:
-    """Draws completions from a policy in this process. `max_rows` bounds the rows decoded at once."""
+    """Draws completions from a policy in this process. `max_rows` bounds the rollouts decoded at once."""
 
-    def __init__(self, policy: Policy, max_rows: int = 1024) -> None:
+    def __init__(self, policy: Policy, max_rows: int | None = None) -> None:
         self.policy = policy
         self.max_rows = max_rows
-        self._stops = torch.tensor(policy.stop_ids, device=policy.device)
+        self._stops = np.array(policy.stop_ids)
 
     def weights_changed(self) -> None:
         """Nothing to drop: no cache outlives a call."""
@@ -92,7 +85,8 @@ class TransformersSampler:
         self.policy.model.eval()
         try:
             parts: dict[int, list[Completions]] = {}
-            for batch in self._batches(requests):
+            rows = self.max_rows or self._affordable(requests, max_tokens)
+            for batch in _batches(requests, rows):
                 pieces = self._decode([request for _, request in batch], temperature, top_p, max_tokens)
                 for (number, _), piece in zip(batch, pieces, strict=True):
                     parts.setdefault(number, []).append(piece)
@@ -100,70 +94,53 @@ class TransformersSampler:
             self.policy.model.train(was_training)
         return [_joined(parts[number]) for number in range(len(requests))]
 
-    def _batches(self, requests: Sequence[Request]) -> Iterator[list[tuple[int, Request]]]:
-        """Requests by prompt length (so that padding is rare), at most `max_rows` rows a batch."""
-        order = sorted(range(len(requests)), key=lambda number: (len(requests[number].prompt_ids), number))
-        batch: list[tuple[int, Request]] = []
-        rows = 0
-        for number in order:
-            request = requests[number]
-            first, left = request.first, request.n
-            while left:
-                if rows == self.max_rows:
-                    yield batch
-                    batch, rows = [], 0
-                take = min(left, self.max_rows - rows)
-                batch.append((number, Request(request.prompt_ids, take, request.key, first)))
-                first, left, rows = first + take, left - take, rows + take
-        if batch:
-            yield batch
+    def _affordable(self, requests: Sequence[Request], max_tokens: int) -> int:
+        """Rollouts whose keys and values fit in CACHE_BYTES."""
+        config = self.policy.model.config
+        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+        width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        longest = max((len(request.prompt_ids) for request in requests), default=0) + max_tokens
+        size = torch.finfo(self.policy.model.dtype).bits // 8
+        return int(max(8, min(8192, CACHE_BYTES // (2 * config.num_hidden_layers * heads * width * size * longest))))
 
     def _decode(
         self, requests: Sequence[Request], temperature: float, top_p: float, max_tokens: int
     ) -> list[Completions]:
-        device = self.policy.device
         counts = [request.n for request in requests]
         total = sum(counts)
-        owner = torch.repeat_interleave(torch.arange(len(requests)), torch.tensor(counts)).to(device)
-        rows = _Rows(
-            np.arange(total),
-            np.concatenate([lanes(r.key, r.first + np.arange(r.n, dtype=np.int64)) for r in requests]),
-        )
         tokens = np.full((total, max_tokens), -1, dtype=np.int32)
         logprobs = np.full((total, max_tokens), np.nan, dtype=np.float32)
         stopped = np.zeros(total, dtype=bool)
 
+        # Rollouts that are still being written, their random numbers, and the row of the batch that holds the
+        # prefix each has drawn so far: at first, its prompt.
+        writing = np.arange(total)
+        lane = np.concatenate([lanes(r.key, r.first + np.arange(r.n, dtype=np.int64)) for r in requests])
+        row = np.repeat(np.arange(len(requests)), counts)
         logits, cache, padding = self._prefill([request.prompt_ids for request in requests])
-        logits = logits.index_select(0, owner)
-        for layer in cache.layers:
-            layer.select(owner, max_tokens)
-        padding = padding.index_select(0, owner) if padding is not None else None
         length = cache.get_seq_length()
 
         for position in range(max_tokens):
-            drawn, chosen = _draw(logits, uniforms(rows.lane, position), temperature, top_p)
-            done = torch.isin(drawn, self._stops)
-            tokens[rows.place, position] = drawn.cpu().numpy()
-            logprobs[rows.place, position] = chosen.cpu().numpy()
-            finished = done.cpu().numpy()
-            stopped[rows.place[finished]] = True
-            writing = int((~finished).sum())
-            if writing == 0 or position == max_tokens - 1:
+            drawn, chosen = _draw(logits, row, uniforms(lane, position), temperature, top_p)
+            tokens[writing, position] = drawn
+            logprobs[writing, position] = chosen
+            ended = np.isin(drawn, self._stops)
+            stopped[writing[ended]] = True
+            if ended.all() or position == max_tokens - 1:
                 break
-            # A finished row stays until enough have finished to pay for the copy; what it goes on to write is cut
-            # off afterwards by its length.
-            alive = ~stopped[rows.place]
-            if alive.sum() == 0:
-                break
-            if alive.sum() < KEEP_ROWS * len(alive):
-                keep = torch.from_numpy(np.flatnonzero(alive)).to(device)
+            writing, lane, row, drawn = writing[~ended], lane[~ended], row[~ended], drawn[~ended]
+            # One row a different prefix: rollouts of a row that drew the same token stay together.
+            vocabulary = logits.shape[1]
+            prefixes, row = np.unique(row * vocabulary + drawn, return_inverse=True)
+            parents = torch.from_numpy(prefixes // vocabulary).to(logits.device)
+            if len(parents) != len(logits) or bool((parents != torch.arange(len(parents), device=parents.device)).any()):
                 for layer in cache.layers:
-                    layer.select(keep, max_tokens - position)
-                drawn = drawn.index_select(0, keep)
-                padding = padding.index_select(0, keep) if padding is not None else None
-                rows = _Rows(rows.place[alive], rows.lane[alive])
-            logits = self._step(drawn, cache, padding, length + position)
-        return _split(tokens, logprobs, stopped, self.policy.stop_ids, counts)
+                    layer.select(parents, max_tokens - position)
+                padding = padding.index_select(0, parents) if padding is not None else None
+            step = torch.from_numpy(prefixes % vocabulary).to(logits.device)
+            where = torch.tensor([length + position], device=step.device)
+            logits = self._forward(step[:, None], cache, padding, where)
+        return _split(tokens, logprobs, stopped, counts)
 
     def _prefill(self, prompts: Sequence[NDArray[np.int32]]) -> tuple[Tensor, Any, Tensor | None]:
         """Last logits (G, V), cache, and the left padding of each row (None where all prompts are equally long)."""
@@ -180,9 +157,6 @@ class TransformersSampler:
         cache.layers = [_PreallocatedLayer() for _ in cache.layers]
         logits = self._forward(ids.to(device), cache, padding, torch.arange(width, device=device))
         return logits, cache, padding
-
-    def _step(self, drawn: Tensor, cache: Any, padding: Tensor | None, position: int) -> Tensor:
-        return self._forward(drawn[:, None], cache, padding, torch.tensor([position], device=drawn.device))
 
     def _forward(self, ids: Tensor, cache: Any, padding: Tensor | None, positions: Tensor) -> Tensor:
         """Logits (rows, V) after the last of `ids`, whose columns stand at `positions` of the padded sequence."""
@@ -204,11 +178,32 @@ class TransformersSampler:
         return logits
 
 
-def _draw(logits: Tensor, uniform: NDArray[np.float64], temperature: float, top_p: float) -> tuple[Tensor, Tensor]:
-    """Tokens (rows,) by inversion of the distribution function, and their log-softmax(logits / temperature).
+def _batches(requests: Sequence[Request], max_rows: int) -> Iterator[list[tuple[int, Request]]]:
+    """Requests by prompt length (so that padding is rare), at most `max_rows` rollouts a batch."""
+    order = sorted(range(len(requests)), key=lambda number: (len(requests[number].prompt_ids), number))
+    batch: list[tuple[int, Request]] = []
+    rows = 0
+    for number in order:
+        request = requests[number]
+        first, left = request.first, request.n
+        while left:
+            if rows == max_rows:
+                yield batch
+                batch, rows = [], 0
+            take = min(left, max_rows - rows)
+            batch.append((number, Request(request.prompt_ids, take, request.key, first)))
+            first, left, rows = first + take, left - take, rows + take
+    if batch:
+        yield batch
 
-    With top_p < 1 the draw is from the smallest set of most likely tokens whose probability reaches top_p
-    (Holtzman et al. 2020, "The curious case of neural text degeneration").
+
+def _draw(
+    logits: Tensor, row: NDArray[np.int64], uniform: NDArray[np.float64], temperature: float, top_p: float
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """A token of each rollout from its row's distribution, and its log-softmax(logits / temperature).
+
+    Drawn by inversion of the distribution function. With top_p < 1 the draw is from the smallest set of most likely
+    tokens whose probability reaches top_p (Holtzman et al. 2020, "The curious case of neural text degeneration").
     """
     scaled = torch.log_softmax(logits / temperature, dim=-1)
     probabilities = scaled.double().exp()
@@ -218,26 +213,19 @@ def _draw(logits: Tensor, uniform: NDArray[np.float64], temperature: float, top_
         before = probabilities.cumsum(-1) - probabilities
         probabilities = probabilities.masked_fill(before >= top_p, 0.0)
     cumulative = probabilities.cumsum(-1)
-    target = torch.from_numpy(uniform).to(logits.device)[:, None] * cumulative[:, -1:]
-    index = torch.searchsorted(cumulative, target, right=True).clamp(max=logits.shape[-1] - 1)
-    drawn = index if order is None else order.gather(-1, index)
-    return drawn[:, 0], scaled.gather(-1, drawn)[:, 0]
+    rows = torch.from_numpy(row).to(logits.device)
+    own = cumulative if len(rows) == len(cumulative) and bool((rows[:-1] < rows[1:]).all()) else cumulative[rows]
+    target = torch.from_numpy(uniform).to(logits.device)[:, None] * own[:, -1:]
+    index = torch.searchsorted(own, target, right=True).clamp(max=logits.shape[-1] - 1)[:, 0]
+    drawn = index if order is None else order[rows, index]
+    return drawn.cpu().numpy(), scaled[rows, drawn].cpu().numpy()
 
 
 def _split(
-    tokens: NDArray[np.int32],
-    logprobs: NDArray[np.float32],
-    stopped: NDArray[np.bool_],
-    stop_ids: Sequence[int],
-    counts: Sequence[int],
+    tokens: NDArray[np.int32], logprobs: NDArray[np.float32], stopped: NDArray[np.bool_], counts: Sequence[int]
 ) -> list[Completions]:
-    """Cut each row after its end token and hand the rows back to their requests."""
-    ends = np.isin(tokens, stop_ids)
-    written = (tokens >= 0).sum(1)
-    lengths = np.where(stopped, ends.argmax(1) + 1, written).astype(np.int64)
-    beyond = np.arange(tokens.shape[1])[None] >= lengths[:, None]
-    tokens[beyond] = -1
-    logprobs[beyond] = np.nan
+    """Hand the rollouts back to their requests, cut to the longest."""
+    lengths = (tokens >= 0).sum(1).astype(np.int64)
     width = int(lengths.max(initial=1))
     bounds = np.concatenate([[0], np.cumsum(counts)])
     return [

@@ -1,0 +1,56 @@
+"""Fixtures: a small labelled split around the shipped micro policy, so that tests train a real policy in seconds."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from unlearnbench.records import Item, Protocol, Sampling
+from unlearnbench.splits import Split, find_split, load_split, write_split
+
+
+@pytest.fixture(scope="session")
+def micro() -> Split:
+    """The shipped split."""
+    return load_split("micro")
+
+
+@pytest.fixture(scope="session")
+def small_split(tmp_path_factory: pytest.TempPathFactory, micro: Split) -> Split:
+    """Some items of every group of micro, with its policy, twins, canaries and counts, and a tiny recipe."""
+    folder = tmp_path_factory.mktemp("splits") / "small"
+    shutil.copytree(find_split("micro") / "policy", folder / "policy")
+    items: list[Item] = []
+    for group in ("easy", "learnable", "unlearnable", "unstable"):
+        items += [item for item in micro.items if item.group == group][:10]
+    ids = {item.item_id for item in items}
+    config = micro.config.model_copy(
+        update={
+            "name": "small",
+            "files": {},
+            "recipe": micro.config.recipe.model_copy(
+                update={"steps": 6, "prompts_per_step": 12, "checkpoint_every": 3, "micro_batch_tokens": 1024}
+            ),
+            "protocol": Protocol(
+                sampling=Sampling(max_tokens=micro.config.protocol.sampling.max_tokens), valid_trace="solution"
+            ),
+            "budget": None,
+        }
+    )
+
+    def of_items(table):  # type: ignore[no-untyped-def]
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        return table.filter(pc.is_in(table["item_id"], pa.array(sorted(ids))))
+
+    return write_split(
+        folder,
+        config,
+        items,
+        twins=[twin for twin in micro.twins if twin.item_id in ids],
+        canaries=list(micro.canaries[:2]),
+        counts=of_items(micro.counts()),
+    )

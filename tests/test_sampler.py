@@ -1,0 +1,114 @@
+"""The transformers sampler against the model's own forward pass, on the shipped policy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from transformers import AutoTokenizer
+
+from unlearnbench.draws import stream
+from unlearnbench.policy import Policy, load_policy
+from unlearnbench.samplers import Request
+from unlearnbench.samplers.transformers import TransformersSampler, _draw
+from unlearnbench.splits import Split
+
+
+@pytest.fixture(scope="module")
+def policy(micro: Split) -> Policy:
+    return load_policy(micro.policy_path)
+
+
+def _requests(policy: Policy, prompts: list[str], n: int) -> list[Request]:
+    return [Request(policy.encode(prompt), n, stream("test", prompt)) for prompt in prompts]
+
+
+def test_auto_tokenizer_gives_back_the_text_of_every_prompt_and_solution(micro: Split) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(micro.policy_path)
+    texts = [item.prompt for item in micro.items] + [item.solution for item in micro.items]
+    texts += [twin.prompt for twin in micro.twins] + [canary.prompt for canary in micro.canaries]
+    for text in texts:
+        assert tokenizer.decode(tokenizer.encode(text, add_special_tokens=False)) == text
+
+
+def test_logprobs_are_those_of_a_forward_pass_over_the_whole_sequence(policy: Policy, micro: Split) -> None:
+    prompts = [item.prompt for item in micro.items[:6]] + ["1", "7 5 add="]  # the last two force left padding
+    requests = _requests(policy, prompts, 8)
+    drawn = TransformersSampler(policy).generate(requests, temperature=1.3, top_p=1.0, max_tokens=20)
+    for request, completions in zip(requests, drawn, strict=True):
+        for row in range(len(completions)):
+            length = completions.lengths[row]
+            ids = np.concatenate([request.prompt_ids, completions.tokens[row, :length]]).astype(np.int64)
+            with torch.no_grad():
+                logits = policy.model(torch.from_numpy(ids)[None]).logits[0, len(request.prompt_ids) - 1 : -1]
+            expected = torch.log_softmax(logits.float() / 1.3, -1).gather(
+                -1, torch.from_numpy(ids[len(request.prompt_ids) :])[:, None]
+            )[:, 0]
+            assert np.abs(completions.logprobs[row, :length] - expected.numpy()).max() < 1e-4
+            ended = completions.tokens[row, length - 1] in policy.stop_ids
+            assert ended == bool(completions.stopped[row])
+            assert not np.isin(completions.tokens[row, : length - 1], policy.stop_ids).any()
+            assert (completions.tokens[row, length:] == -1).all()
+
+
+def test_draws_do_not_depend_on_batching_or_company(policy: Policy, micro: Split) -> None:
+    prompts = [item.prompt for item in micro.items[:7]]
+    together = TransformersSampler(policy).generate(
+        _requests(policy, prompts, 5), temperature=1.0, top_p=1.0, max_tokens=20
+    )
+    apart = TransformersSampler(policy, max_rows=3).generate(
+        _requests(policy, prompts[::-1], 5), temperature=1.0, top_p=1.0, max_tokens=20
+    )[::-1]
+    for one, other in zip(together, apart, strict=True):
+        assert one.lengths.tolist() == other.lengths.tolist()
+        width = min(one.tokens.shape[1], other.tokens.shape[1])
+        assert (one.tokens[:, :width] == other.tokens[:, :width]).all()
+
+
+def test_the_limit_on_tokens_cuts_and_says_so(policy: Policy, micro: Split) -> None:
+    request = _requests(policy, [micro.items[0].prompt], 6)
+    short = TransformersSampler(policy).generate(request, temperature=1.0, top_p=1.0, max_tokens=3)[0]
+    assert (short.lengths == 3).all()
+    assert not short.stopped.any()
+
+
+@pytest.mark.parametrize("top_p", [1.0, 0.6])
+def test_draws_follow_the_distribution(top_p: float) -> None:
+    logits = torch.tensor([[2.0, 1.0, 0.0, -1.0, 0.5]])
+    n = 20000
+    uniform = (np.arange(n) + 0.5) / n
+    drawn, logprobs = _draw(logits, np.zeros(n, dtype=np.int64), uniform, 0.8, top_p)
+    full = torch.softmax(logits[0] / 0.8, -1).double().numpy()
+    expected = full.copy()
+    if top_p < 1:  # brute force: drop from the least likely while the rest still reaches top_p
+        for token in np.argsort(full):
+            if expected.sum() - expected[token] >= top_p:
+                expected[token] = 0
+        expected /= expected.sum()
+    observed = np.bincount(drawn, minlength=5)
+    used = expected > 0
+    assert observed[~used].sum() == 0
+    assert stats.chisquare(observed[used], expected[used] * n).pvalue > 0.01
+    assert np.allclose(logprobs, np.log(full)[drawn], atol=1e-5)
+
+
+def test_sampling_restores_the_mode_of_the_model(policy: Policy, micro: Split) -> None:
+    policy.model.train()
+    TransformersSampler(policy).generate(
+        _requests(policy, [micro.items[0].prompt], 1), temperature=1.0, top_p=1.0, max_tokens=2
+    )
+    assert policy.model.training
+    policy.model.eval()
+
+
+def test_a_folder_without_a_model_is_refused_in_one_sentence(tmp_path: Path) -> None:
+    from unlearnbench.errors import PolicyError
+
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(PolicyError, match="cannot be loaded"):
+        load_policy(tmp_path)
+    with pytest.raises(PolicyError, match="no policy folder"):
+        load_policy(tmp_path / "nothing")

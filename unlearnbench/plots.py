@@ -1,0 +1,237 @@
+"""The report's figures: plain arrays in, inline SVG out.
+
+Colours are CSS variables of the page, so that one figure serves light, dark and print; text stays text. The same
+arrays give the same bytes.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from html import escape
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.collections import PathCollection
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+SERIES = 7
+"""Colours for categories; what comes after them is shown as `other`."""
+MAX_POINTS = 400  # of a curve: more cannot be told apart on a page
+
+_MARKERS = "osD^vPX"  # categories differ in shape too, for those who cannot tell the colours apart
+# matplotlib knows no CSS variables: it draws in these colours, which the SVG then has replaced.
+_INK, _MUTED, _GRID, _PAPER = "#010203", "#040506", "#070809", "#0a0b0c"
+_SERIES = tuple(f"#0d0e{number:02x}" for number in range(1, SERIES + 1))
+_VARIABLES = {_INK: "ink", _MUTED: "muted", _GRID: "rule", _PAPER: "paper"} | {
+    colour: f"series-{number}" for number, colour in enumerate(_SERIES, start=1)
+}
+_STYLE = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "unlearnbench",
+    "text.parse_math": False,  # names of families are no mathematics, whatever dollars are in them
+    "font.family": "DejaVu Sans",
+    "font.size": 9.0,
+    "axes.titlesize": 9.5,
+    "axes.titlelocation": "left",
+    "axes.labelsize": 9.0,
+    "axes.labelcolor": _MUTED,
+    "axes.edgecolor": _MUTED,
+    "axes.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "grid.color": _GRID,
+    "grid.linewidth": 0.6,
+    "text.color": _INK,
+    "xtick.color": _MUTED,
+    "ytick.color": _MUTED,
+    "xtick.labelsize": 8.5,
+    "ytick.labelsize": 8.5,
+    "legend.frameon": False,
+    "legend.fontsize": 8.5,
+    "figure.constrained_layout.use": True,
+}
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Success rates of items, as fractions, with the ends of their intervals; all of shape (items,)."""
+
+    rate: Array
+    low: Array
+    high: Array
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One quantity over the steps of training, by seed. `share`: a fraction, drawn in percent."""
+
+    title: str
+    unit: str
+    seeds: Mapping[str, Array]
+    share: bool = False
+
+
+def conversion_plot(
+    after: Rates,
+    categories: Sequence[str],
+    *,
+    before: Array | None = None,
+    before_label: str = "",
+    null: Array | None = None,
+    null_label: str = "",
+    tau: float,
+    threshold: float,
+) -> str:
+    """Rate of each item after training with its interval, sorted, beside its rate before.
+
+    `categories` names what each item is coloured by. `null` are the rates of the same items under the null control,
+    drawn as a line in an order of their own: the curve that a method has to rise above.
+    """
+    order = np.argsort(-after.rate, kind="stable")
+    place = np.arange(1, len(order) + 1)
+    names = _commonest(categories)
+    shown = np.array([name if name in names else "other" for name in categories])[order]
+    with _figure("conversion", "Rate of each unlearnable item after training", (9.6, 3.9)) as (figure, svg):
+        axes = figure.subplots()
+        width = float(np.clip(260 / max(len(order), 1), 0.5, 2.0))
+        size = float(np.clip(1100 / max(len(order), 1), 5, 26))
+        if before is not None:
+            axes.scatter(place, before[order], s=size * 0.5, c=_MUTED, linewidths=0, label=before_label, zorder=2)
+        if null is not None:
+            axes.step(place, np.sort(null)[::-1], where="mid", color=_INK, lw=1.1, label=null_label, zorder=2.5)
+        for number, name in enumerate([*names, "other"] if "other" in shown else names):
+            mine = shown == name
+            colour = _MUTED if name == "other" else _SERIES[number % SERIES]
+            x, rate = place[mine], after.rate[order][mine]
+            axes.vlines(x, after.low[order][mine], after.high[order][mine], color=colour, lw=width, alpha=0.45)
+            marker = _MARKERS[number % len(_MARKERS)]
+            label = f"{name if len(name) <= 24 else name[:23] + '…'} ({int(mine.sum())})"
+            axes.scatter(x, rate, s=size, c=colour, marker=marker, linewidths=0, label=label, zorder=3)
+        for level, text in ((threshold, f"pooled rate {100 * threshold:g} %"), (tau, f"tau {100 * tau:g} %")):
+            axes.axhline(level, color=_INK, lw=0.8, ls=(0, (4, 3)))
+            axes.annotate(
+                text, (1, level), (0, 3), xycoords=("axes fraction", "data"), textcoords="offset points", ha="right"
+            )
+        axes.set(xlim=(0, len(order) + 1), ylim=(-0.02, 1.02), ylabel="rate of correct rollouts (%)")
+        axes.set_xlabel("unlearnable items, sorted by their rate after training (rank)")
+        axes.yaxis.set_major_formatter(_PERCENT)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+        legend = figure.legend(loc="outside upper left", ncols=4, handletextpad=0.4, columnspacing=1.4)
+        for handle in legend.legend_handles:
+            if isinstance(handle, PathCollection):
+                handle.set_sizes([22])  # as drawn among hundreds of items they are too small to tell apart
+    return svg[0]
+
+
+def gain_plot(rows: Sequence[tuple[str, float, tuple[float, float]]]) -> str:
+    """Values with intervals (as fractions, in points), one row each, against zero."""
+    with _figure("gain", "Conversion gain with its intervals", (9.6, 0.62 + 0.34 * len(rows))) as (figure, svg):
+        axes = figure.subplots()
+        for number, (_, value, (low, high)) in enumerate(rows):
+            axes.hlines(-number, low, high, color=_SERIES[0], lw=3.0, alpha=0.55)
+            axes.scatter([value], [-number], s=42, c=_SERIES[0], linewidths=0, zorder=3)
+        axes.axvline(0, color=_INK, lw=1.0)
+        axes.set_yticks([-number for number in range(len(rows))], [name for name, _, _ in rows])
+        axes.set(ylim=(0.6 - len(rows), 0.6), xlabel="gain over the null control (percentage points)")
+        axes.spines["left"].set_visible(False)
+        axes.tick_params(axis="y", length=0)
+        axes.grid(visible=False)
+        axes.grid(visible=True, axis="x")
+        axes.margins(x=0.08)
+        axes.xaxis.set_major_formatter(_PERCENT)
+    return svg[0]
+
+
+def learning_curves(panels: Sequence[Panel]) -> str:
+    """One small plot a quantity: seeds thin, their mean over the steps that all of them reached thick."""
+    columns = min(3, len(panels))
+    rows = -(-len(panels) // columns)
+    with _figure("curves", "Learning curves of each seed", (9.6, 0.3 + 2.05 * rows)) as (figure, svg):
+        grid = figure.subplots(rows, columns, squeeze=False)
+        for axes, panel in zip(grid.flat, panels, strict=False):
+            _curve(axes, panel)
+        for axes in grid.flat[len(panels) :]:
+            axes.set_visible(False)
+        seeds = list(panels[0].seeds)
+        handles = [Line2D([], [], color=_seed_colour(n), lw=0.9, label=f"seed {s}") for n, s in enumerate(seeds)]
+        if len(seeds) > 1:
+            handles.append(Line2D([], [], color=_INK, lw=1.8, label="mean of the seeds"))
+        figure.legend(handles=handles, loc="outside upper left", ncols=min(len(handles), 8))
+    return svg[0]
+
+
+def _curve(axes: Axes, panel: Panel) -> None:
+    curves = list(panel.seeds.values())
+    for number, values in enumerate(curves):
+        x, y = _thinned(values)
+        axes.plot(x, y, color=_seed_colour(number), lw=0.8, alpha=0.65)
+    common = min(len(values) for values in curves)
+    if len(curves) > 1:
+        x, y = _thinned(np.mean([values[:common] for values in curves], axis=0))
+        axes.plot(x, y, color=_INK, lw=1.5)
+    axes.set_title(panel.title)
+    axes.set(xlabel="step", ylabel=panel.unit)
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=[1, 2, 5, 10]))
+    axes.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]))
+    if panel.share:
+        axes.set_ylim(0, max(axes.get_ylim()[1], 0.01))
+        axes.yaxis.set_major_formatter(_PERCENT)
+
+
+def _thinned(values: Array) -> tuple[Array, Array]:
+    """Steps and values, as means of blocks where there are too many. A step without a value (NaN) stays a gap."""
+    block = -(-len(values) // MAX_POINTS)
+    full = len(values) // max(block, 1) * block
+    steps = np.arange(full, dtype=np.float64).reshape(-1, max(block, 1)).mean(axis=1)
+    return steps, values[:full].reshape(-1, max(block, 1)).mean(axis=1)
+
+
+def _seed_colour(number: int) -> str:
+    return _SERIES[number % SERIES]
+
+
+def _commonest(categories: Sequence[str]) -> list[str]:
+    """The categories that get a colour of their own, by name."""
+    names, counts = np.unique(np.array(categories, dtype=str), return_counts=True)
+    return sorted(str(name) for name in names[np.argsort(-counts, kind="stable")][:SERIES])
+
+
+_PERCENT = FuncFormatter(lambda value, _: f"{100 * value:.3g}".replace("-", "\N{MINUS SIGN}"))
+
+
+@contextmanager
+def _figure(name: str, label: str, inches: tuple[float, float]) -> Iterator[tuple[Figure, list[str]]]:
+    """A figure, and a list that holds its SVG once the block has ended."""
+    done: list[str] = []
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=inches)
+        yield figure, done
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+        done.append(_inline(buffer.getvalue(), name, label))
+
+
+def _inline(svg: str, name: str, label: str) -> str:
+    """The drawing alone, for a page: no prologue, metadata or namespace; ids that are unique on the page."""
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
+    head, body = svg.split(">", 1)
+    box = re.search(r'viewBox="[\d. ]+"', head)
+    assert box is not None
+    body = body.replace("xlink:href", "href")
+    body = re.sub(r'(?<= id=")(?=\w)|(?<=href="#)|(?<=url\(#)', f"{name}-", body)
+    for colour, variable in _VARIABLES.items():
+        body = body.replace(colour, f"var(--{variable})")
+    return f'<svg {box[0]} role="img" aria-label="{escape(label)}">{body.strip()}'
