@@ -381,6 +381,13 @@ def test_gain_below_zero_and_gain_without_an_interval(split: Split) -> None:
     assert verdict(make_result(split, 20, gain=0.3)).tone == "open"
 
 
+def test_a_gain_that_is_not_comparable_is_told_but_not_claimed(split: Split) -> None:
+    why = "the protocol asks for at least 3 seeds, and this run has 2"
+    said = verdict(make_result(split, 20, gain=0.3, interval=(0.1, 0.5), comparable=False, why_not_comparable=why))
+    assert said.tone == "open" and said.sentence.startswith(f"Not comparable: {why}; my_algo converted 33.3")
+    assert "+30.0 points beside the null control" in said.sentence and "excludes" not in said.sentence
+
+
 # --- what the page is -----------------------------------------------------------------------------------------
 
 
