@@ -37,9 +37,7 @@ class Start:
         self.seconds.append(time.perf_counter() - began)
         if done.returncode != 0:
             words = (done.stderr.strip() or done.stdout.strip()).splitlines()
-            raise SystemExit(
-                f"`{self.name}` ended with status {done.returncode}: {words[-1] if words else 'no words'}"
-            )
+            raise SystemExit(f"`{self.name}` ended with status {done.returncode}: {words[-1] if words else 'no words'}")
 
     @property
     def median(self) -> float:
@@ -49,9 +47,7 @@ class Start:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description="Time the start of the command line.")
-    parser.add_argument(
-        "--repeats", type=int, default=15, help=f"starts of each command (at least {LEAST_REPEATS})"
-    )
+    parser.add_argument("--repeats", type=int, default=15, help=f"starts of each command (at least {LEAST_REPEATS})")
     repeats = parser.parse_args().repeats
     if repeats < LEAST_REPEATS:
         parser.error(f"--repeats {repeats} is too few for a median; give {LEAST_REPEATS} or more")

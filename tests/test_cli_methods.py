@@ -148,9 +148,7 @@ def test_the_skeleton_passes_the_linter(folder: Path) -> None:
 def test_the_skeletons_test_checks_the_file_beside_it(folder: Path) -> None:
     _call(new_method, "my_algo")
     text = Path("test_my_algo.py").read_text()
-    assert [node.name for node in ast.walk(ast.parse(text)) if isinstance(node, ast.FunctionDef)] == [
-        "test_two_steps"
-    ]
+    assert [node.name for node in ast.walk(ast.parse(text)) if isinstance(node, ast.FunctionDef)] == ["test_two_steps"]
     assert '"check", str(METHOD)' in text and 'with_name("my_algo.py")' in text
 
 

@@ -183,9 +183,7 @@ def split(**changes: Any) -> Any:
     return SimpleNamespace(**parts | changes)
 
 
-def counts(
-    runs: Any, solved: set[str], n: int = 32, *, twins: int = 0, canary: int = 0, easy: int = 30
-) -> pa.Table:
+def counts(runs: Any, solved: set[str], n: int = 32, *, twins: int = 0, canary: int = 0, easy: int = 30) -> pa.Table:
     """Counts of all items, where unlearnable items in `solved` have half of n correct and others none."""
 
     def correct(name: str) -> int:

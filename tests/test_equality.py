@@ -102,9 +102,7 @@ def test_unparsable(text: str) -> None:
         symbolic_equal(text, "5")
 
 
-@pytest.mark.parametrize(
-    "text", ["1" * 401, "2^{99999999}", "2^99999999", "1e99999", "(" * 101, "{" * 101, "[" * 2000]
-)
+@pytest.mark.parametrize("text", ["1" * 401, "2^{99999999}", "2^99999999", "1e99999", "(" * 101, "{" * 101, "[" * 2000])
 def test_too_large(text: str) -> None:
     assert too_large(text)
 

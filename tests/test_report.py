@@ -297,9 +297,7 @@ def test_a_positive_result_is_stated_with_its_interval_and_all_sections(
     assert page.tags.count("svg") == 3  # gain, items, curves
     sentence = verdict(positive[1]).sentence
     assert sentence.startswith("my_algo converted 33.3\u202f% of 60 unlearnable items, the null control")
-    assert (
-        "a gain of +32.5 points (95 % interval over families: +12.0 to +49.0 points), which excludes 0" in sentence
-    )
+    assert "a gain of +32.5 points (95 % interval over families: +12.0 to +49.0 points), which excludes 0" in sentence
     assert "(scope: families; track verifier, budget 1x, 3 seeds)" in sentence
     assert sentence in page.text
     assert any("No strong null" in caveat for caveat in verdict(positive[1]).caveats)

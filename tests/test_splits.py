@@ -352,9 +352,7 @@ def test_an_altered_or_missing_file_is_refused_when_it_is_read(tiny: Split, name
 # --- the sealed copy ------------------------------------------------------------------------------------------
 
 
-def test_the_sealed_copy_tells_nothing_of_labels(
-    tmp_path: Path, tiny: Split, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_sealed_copy_tells_nothing_of_labels(tmp_path: Path, tiny: Split, monkeypatch: pytest.MonkeyPatch) -> None:
     add_control(tiny, "null_control/1x")
     folder = seal(tiny, tmp_path / "sealed")
     files = sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file())
@@ -570,9 +568,7 @@ def test_validation_of_hashes(tiny: Split) -> None:
     stated = (tiny.path / "split.yaml").read_text()
     start = stated.index("  counts.parquet:")
     (tiny.path / "split.yaml").write_text(stated[:start] + stated[stated.index("\n", start) + 1 :])
-    assert validate(tiny.path) == [
-        f"{tiny.path / 'split.yaml'}, field 'files': the hash of counts.parquet is missing"
-    ]
+    assert validate(tiny.path) == [f"{tiny.path / 'split.yaml'}, field 'files': the hash of counts.parquet is missing"]
     (tiny.path / "split.yaml").write_text(stated)
     tables.write_bytes(tiny.path / "policy" / "config.json", b"{ }")
     (problem,) = validate(tiny.path)

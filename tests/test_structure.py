@@ -151,9 +151,6 @@ def test_every_public_name_is_there(name: str) -> None:
     assert kind != "module"
 
 
-@pytest.mark.xfail(
-    reason="importing the module sets the package's attribute to it; unmark once that is mended", strict=True
-)
 @pytest.mark.parametrize("name", ["evaluate", "curate"])
 def test_a_function_wins_over_the_module_of_its_name(name: str) -> None:
     code = f"import unlearnbench.{name}; print(callable(unlearnbench.{name}))"
@@ -189,9 +186,7 @@ def test_nothing_from_outside_is_unpickled_or_run(name: str) -> None:
         elif isinstance(node, ast.Call):
             called = ast.unparse(node.func)
             found += [called] if called in {"eval", "exec", "torch.load", "yaml.load", "yaml.unsafe_load"} else []
-            found += [
-                k.arg for k in node.keywords if k.arg in {"allow_pickle", "trust_remote_code"} and _true(k.value)
-            ]
+            found += [k.arg for k in node.keywords if k.arg in {"allow_pickle", "trust_remote_code"} and _true(k.value)]
     assert found == []
 
 

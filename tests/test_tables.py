@@ -78,9 +78,7 @@ def test_schema_follows_the_model() -> None:
 
 def test_absent_columns_take_their_defaults(tmp_path: Path) -> None:
     path = tmp_path / "items.parquet"
-    tables.write_parquet(
-        path, pa.table({"item_id": ["a"], "prompt": ["1+1="], "answer": ["2"], "family": ["sums"]})
-    )
+    tables.write_parquet(path, pa.table({"item_id": ["a"], "prompt": ["1+1="], "answer": ["2"], "family": ["sums"]}))
     assert tables.read_records(path, Item) == (ITEM,)
 
 

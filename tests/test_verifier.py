@@ -293,9 +293,7 @@ def test_a_file_keeps_its_columns_and_gains_verdicts(tmp_path: Path, source: str
 @pytest.mark.parametrize(
     ("bad", "field"), [({"gold": None}, "gold"), ({"completion": None}, "completion"), ({"gold": ""}, "gold")]
 )
-def test_a_bad_row_is_named_and_leaves_nothing(
-    tmp_path: Path, suffix: str, bad: dict[str, object], field: str
-) -> None:
+def test_a_bad_row_is_named_and_leaves_nothing(tmp_path: Path, suffix: str, bad: dict[str, object], field: str) -> None:
     source, out = tmp_path / f"rows{suffix}", tmp_path / f"out{suffix}"
     _write(source, [ROWS[0], ROWS[1] | bad, ROWS[2]])
     done = CliRunner().invoke(command, ["--file", str(source), "--out", str(out)])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import sys
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
@@ -47,6 +49,16 @@ def __getattr__(name: str) -> Any:
     if name not in _PUBLIC:
         raise AttributeError(f"module 'unlearnbench' has no attribute {name!r}")
     value = getattr(importlib.import_module(f"unlearnbench.{_PUBLIC[name]}"), name)
-    # `unlearnbench.evaluate` is both a module and a function: the function is what users mean.
     globals()[name] = value
     return value
+
+
+class _Package(ModuleType):
+    """`evaluate` and `curate` name both a module and a function: importing the module must not hide the function."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (name in _PUBLIC and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

@@ -56,10 +56,7 @@ class TokenBatch:
             self.input_ids[start:stop, :width],
             self.lengths[start:stop],
             first,
-            *(
-                part[start:stop, : width - 1]
-                for part in (self.mask, self.behaviour, self.advantages, self.weights)
-            ),
+            *(part[start:stop, : width - 1] for part in (self.mask, self.behaviour, self.advantages, self.weights)),
         )
 
 

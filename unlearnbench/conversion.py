@@ -117,9 +117,7 @@ def score(
         twins=_twins(split, counts, unlearnable, after[core], hit, null, null_cells, runs),
         thin=CountOf(
             items=sum(item.thin for item in unlearnable),
-            converted=None
-            if hit is None
-            else sum(bool(h) for h, i in zip(hit, unlearnable, strict=True) if i.thin),
+            converted=None if hit is None else sum(bool(h) for h, i in zip(hit, unlearnable, strict=True) if i.thin),
         ),
         canaries=_canaries(split, counts, runs, tau),
         fates=fates,
@@ -134,9 +132,7 @@ def _reason(split: Split, kind: str, seeds: int, samples: int, null: Control | N
         return f"{samples} samples an item and seed are fewer than the {MIN_SAMPLES} that `converted` needs"
     if null is None:
         own = kind == "eval"  # the null control itself
-        return (
-            None if own else f"split {split.name} has no null control to compare with; fill null_control/1x first"
-        )
+        return None if own else f"split {split.name} has no null control to compare with; fill null_control/1x first"
     if len(null.seeds) < seeds:
         return (
             f"the null control has {len(null.seeds)} seeds, fewer than the {seeds} of this run; use fewer seeds, "

@@ -16,7 +16,7 @@ import os
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -68,7 +68,7 @@ def curate(
     return curation.publish(Path(out), labels, counts, twin_counts)
 
 
-def curate_counts(file: str | Path, out: str | Path, *, rule: CuratedRule = "protocol") -> dict[str, object]:
+def curate_counts(file: str | Path, out: str | Path, *, rule: CuratedRule = "protocol") -> dict[str, Any]:
     """Labels from counts alone: writes labels.parquet and labels.json to `out`, returns what labels.json says."""
     counts = tables.read_counts(Path(file))
     labels = label_items(counts, Protocol(), rule=rule, source=str(file))
@@ -96,7 +96,10 @@ class Curation:
         n = self.protocol.samples
         base = [("base", n.base), ("base_fresh", n.base_fresh)]
         self._run([*self._base_chains("item_id", self.items, base), *self._reference_chains()])
-        parts = [self._counted(self.work / "base", "base", "0"), self._counted(self.work / "base", "base_fresh", "0")]
+        parts = [
+            self._counted(self.work / "base", "base", "0"),
+            self._counted(self.work / "base", "base_fresh", "0"),
+        ]
         for run in self.runs:
             parts += [_training_counts(self._place(run), run), self._counted(self._place(run), "after", str(run))]
         counts = _table(parts)
@@ -119,9 +122,7 @@ class Curation:
         jobs = [[self._job(run, "twins", twins, "twin_id", n)] for run in self.runs]
         self._run([*self._base_chains("twin_id", twins, [("twins", n)]), *jobs])
         base = self._counted(self.work / "base", "twins", "0", phase="base", key="twin_id")
-        after = [
-            self._counted(self._place(run), "twins", str(run), phase="after", key="twin_id") for run in self.runs
-        ]
+        after = [self._counted(self._place(run), "twins", str(run), phase="after", key="twin_id") for run in self.runs]
         return pa.concat_tables([base, *after]).cast(tables.TWIN_COUNTS)
 
     def publish(
@@ -166,7 +167,9 @@ class Curation:
         chains = []
         for number, shard in enumerate(shards):
             tasks = [
-                measure_task(self.work / "base" / f"{name}.{number}.parquet", f"{root}/{name}", shard, key, n, distinct=True)
+                measure_task(
+                    self.work / "base" / f"{name}.{number}.parquet", f"{root}/{name}", shard, key, n, distinct=True
+                )
                 for name, n in phases
                 if shard
             ]
@@ -207,9 +210,7 @@ class Curation:
     def _place(self, run: int) -> Path:
         return self.work / "runs" / str(run)
 
-    def _counted(
-        self, place: Path, name: str, run: str, *, phase: str | None = None, key: str = "item_id"
-    ) -> pa.Table:
+    def _counted(self, place: Path, name: str, run: str, *, phase: str | None = None, key: str = "item_id") -> pa.Table:
         columns = {key: pa.string(), "count": pa.int32(), "correct": pa.bool_()}
         files = sorted(place.glob(f"{name}.*.parquet"))
         rows = pa.concat_tables([tables.read_parquet(path, columns).select(list(columns)) for path in files])

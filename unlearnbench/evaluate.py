@@ -1,7 +1,7 @@
 """The benchmark on one page: train a method for every seed, measure what it left, score it against the null control.
 
-    locate the method → seal the split → for every seed, in processes of their own: train, then measure
-    → counts → fates → score → result.json and report.html
+locate the method → seal the split → for every seed, in processes of their own: train, then measure
+→ counts → fates → score → result.json and report.html
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from unlearnbench.fates import count_fates, fates
 from unlearnbench.jobs import Event, Job, measure_job, measure_task, run_chains, stream_root, train_job
 from unlearnbench.ledger import read_ledger
 from unlearnbench.methods import MethodSource, locate
-from unlearnbench.records import TRACKS, Cost, MethodRecord, Result, Sampling, SpentBudget
+from unlearnbench.records import TRACKS, Cost, MethodRecord, Result, SpentBudget
 from unlearnbench.splits import Control, Split, load_split, seal
 
 QUICK = {"steps": 24, "samples": 8, "seeds": 1}
@@ -252,7 +252,11 @@ def _chain(plan: Plan, folder: Path, sealed: Path, seed: int) -> list[Job]:
     # A run that starts elsewhere than at the split's base is measured at its start, too.
     root = stream_root(plan.split, plan.purpose, seed) + "/measure/start"
     task = measure_task(place / "evaluation/start.parquet", root, _items(plan.split), "item_id", plan.samples)
-    return [train, measured, measure_job(plan.split, plan.start, [task], place / "log.txt", seed=seed, stage="start")]
+    return [
+        train,
+        measured,
+        measure_job(plan.split, plan.start, [task], place / "log.txt", seed=seed, stage="start"),
+    ]
 
 
 def _measured(split: Split, folder: Path, seed: int, policy: Path, samples: int, purpose: str) -> Job:
@@ -358,7 +362,7 @@ def _total(costs: Sequence[Mapping[str, Any]]) -> Cost:
 
 
 def _privilege(track: str) -> int:
-    return TRACKS.index(track)  # type: ignore[arg-type]
+    return TRACKS.index(track)
 
 
 def _publish(folder: Path, split: Split, result: Result) -> Result:

@@ -41,7 +41,9 @@ class Hooks:
         ids = list(self.call("select_items", step))
         for item_id in ids:
             if item_id not in pool:
-                self._refuse("select_items", f"{item_id!r}, which is no item of the pool", "return ids of self.run.items")
+                self._refuse(
+                    "select_items", f"{item_id!r}, which is no item of the pool", "return ids of self.run.items"
+                )
         return ids
 
     def plans(
@@ -115,11 +117,14 @@ class Hooks:
         if not bool(torch.isfinite(value[batch.mask > 0]).all()):
             self._refuse(hook, "NaN or infinity", remedy)
         # What stands in the padding must not reach the sum, not even as 0 * NaN.
-        return value.masked_fill(batch.mask == 0, 0.0)
+        cleaned: Tensor = value.masked_fill(batch.mask == 0, 0.0)
+        return cleaned
 
     def _refuse(self, hook: str, got: str, remedy: str) -> Any:
         code = getattr(type(self.method), hook).__code__
-        raise MethodError(f"{self.name}.{hook} returned {got}; {remedy} ({code.co_filename}, line {code.co_firstlineno}).")
+        raise MethodError(
+            f"{self.name}.{hook} returned {got}; {remedy} ({code.co_filename}, line {code.co_firstlineno})."
+        )
 
 
 def _where(problem: BaseException) -> str:

@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -97,7 +98,9 @@ def measure_job(
     )
 
 
-def measure_task(out: Path, root: str, problems: Problems, key: str, n: int, *, distinct: bool = False) -> dict[str, Any]:
+def measure_task(
+    out: Path, root: str, problems: Problems, key: str, n: int, *, distinct: bool = False
+) -> dict[str, Any]:
     """n rollouts of each problem, drawn from the streams under `root`, written to `out`."""
     return {
         "out": str(out.resolve()),
@@ -182,12 +185,10 @@ def _run(
     failure: Exception | None = None
     try:
         assert process.stdin is not None and process.stdout is not None
-        try:
+        with suppress(BrokenPipeError):
             # stdin stays open: a worker whose parent has died reads its end and leaves.
             process.stdin.write(json.dumps({"kind": job.kind, **job.payload}) + "\n")
             process.stdin.flush()
-        except BrokenPipeError:
-            pass
         for line in process.stdout:
             event = json.loads(line)
             if "error" in event:
@@ -201,10 +202,8 @@ def _run(
             alive.discard(process)
         for pipe in (process.stdin, process.stdout):
             if pipe is not None:
-                try:
+                with suppress(BrokenPipeError):
                     pipe.close()
-                except BrokenPipeError:
-                    pass
     if failure is not None:
         raise failure
     if status != 0 and not stopping.is_set():

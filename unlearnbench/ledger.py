@@ -116,7 +116,7 @@ def read_ledger(folder: Path, columns: Sequence[str]) -> pa.Table:
     """Some columns of all rollouts of a run's seed, in the order in which they were drawn."""
     wanted = {name: ROLLOUTS.field(name).type for name in columns}
     parts = [tables.read_parquet(path, wanted) for path in sorted((folder / "rollouts").glob("*.parquet"))]
-    schema = pa.schema([(name, type_) for name, type_ in wanted.items()])
+    schema = pa.schema(list(wanted.items()))
     return pa.concat_tables([part.select(list(columns)) for part in parts]) if parts else schema.empty_table()
 
 

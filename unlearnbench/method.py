@@ -13,6 +13,7 @@ it asks of `self.run`, which meters it: the track of the result follows from wha
 from __future__ import annotations
 
 import difflib
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
@@ -78,9 +79,14 @@ class LossBatch:
 class Services(Protocol):
     """What `self.run` offers inside a training process. Everything that costs compute or privilege is metered."""
 
-    seed: int
-    step: int
-    items: Sequence[PoolItem]
+    @property
+    def seed(self) -> int: ...
+
+    @property
+    def step(self) -> int: ...
+
+    @property
+    def items(self) -> Sequence[PoolItem]: ...
 
     def item(self, item_id: str) -> PoolItem: ...
 
@@ -265,7 +271,7 @@ def settings_of(method: type[Method], recipe: Recipe, changes: Mapping[str, Any]
     declared: dict[str, Any] = {}
     for cls in reversed(method.Settings.__mro__):
         if issubclass(cls, Recipe) and cls is not Recipe:
-            for name in cls.__dict__.get("__annotations__", {}):
+            for name in inspect.get_annotations(cls):
                 field = method.Settings.model_fields[name]
                 if not field.is_required():
                     declared[name] = field.get_default(call_default_factory=True)

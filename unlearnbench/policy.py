@@ -36,7 +36,8 @@ class Policy:
 
     @property
     def device(self) -> torch.device:
-        return next(self.model.parameters()).device
+        device: torch.device = next(self.model.parameters()).device
+        return device
 
     def encode(self, prompt: str) -> Tokens:
         """Token ids of the context that a prompt is answered in, shape (L,)."""

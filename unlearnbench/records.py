@@ -19,9 +19,7 @@ SCHEMA_VERSION = 1
 GroupName = Literal["easy", "learnable", "unlearnable", "no_reward", "unstable", "boundary"]
 TwinKind = Literal["changed_numbers", "other_wording", "same_skill"]
 Track = Literal["verifier", "answer", "solution", "teacher", "labels", "base", "undeclared"]
-Reason = Literal[
-    "match", "mismatch", "no_answer", "ambiguous", "timeout", "too_large", "unparsable", "verifier_error"
-]
+Reason = Literal["match", "mismatch", "no_answer", "ambiguous", "timeout", "too_large", "unparsable", "verifier_error"]
 Finish = Literal["stop", "length"]
 Fate = Literal["never", "flickered", "converted", "held"]
 Rule = Literal["strict", "lenient", "paper"]

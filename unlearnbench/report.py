@@ -245,9 +245,7 @@ def rebuild(folder: Path, split: str | Path | None = None) -> Path:
 def plain(text: str) -> str:
     """Text with control, formatting and surrogate characters spelled out: none can hide or reorder others."""
     hidden = ("Cc", "Cf", "Cs", "Co")
-    return "".join(
-        f"\\u{{{ord(c):x}}}" if unicodedata.category(c) in hidden and c not in "\n\t" else c for c in text
-    )
+    return "".join(f"\\u{{{ord(c):x}}}" if unicodedata.category(c) in hidden and c not in "\n\t" else c for c in text)
 
 
 def pct(value: float) -> str:
@@ -348,9 +346,7 @@ def verdict(result: Result) -> Verdict:
         over = "families" if score.interval_families else "the items of these families"
         gain += f" (95 % interval over {over}: {point_span(interval)})"
     null = f"the null control, GRPO re-run with fresh seeds, {pct(score.null_rate or 0)}"
-    return Verdict(
-        tone, label, f"{rate}, {null}: {gain}, {end} (scope: {score.scope or 'none'}; {where}).", caveats
-    )
+    return Verdict(tone, label, f"{rate}, {null}: {gain}, {end} (scope: {score.scope or 'none'}; {where}).", caveats)
 
 
 def _direction(
@@ -388,9 +384,7 @@ def _caveats(result: Result) -> list[str]:
     if result.method.track == "undeclared":
         found.append("Nothing of the training was metered (track undeclared): never ranked with other runs.")
     elif result.method.track != "verifier":
-        found.append(
-            f"Track {result.method.track}: it read more than prompts and verdicts; ranked in its track only."
-        )
+        found.append(f"Track {result.method.track}: it read more than prompts and verdicts; ranked in its track only.")
     memorised = [kind for kind, twin in result.twins.items() if twin.verdict == "memorised"]
     if memorised:
         found.append(f"Memorised: the gain does not carry over to twins ({', '.join(memorised)}).")

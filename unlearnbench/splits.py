@@ -55,16 +55,12 @@ def find_split(name_or_folder: str | Path = "micro") -> Path:
     if sealed := os.environ.get(SEALED):
         return Path(sealed)
     if isinstance(name_or_folder, str) and name_or_folder in shipped_splits():
-        return next(
-            shelf / name_or_folder for shelf in _SHELVES if (shelf / name_or_folder / "split.yaml").is_file()
-        )
+        return next(shelf / name_or_folder for shelf in _SHELVES if (shelf / name_or_folder / "split.yaml").is_file())
     folder = Path(name_or_folder)
     if (folder / "split.yaml").is_file():
         return folder.resolve()
     shipped = ", ".join(shipped_splits()) or "none"
-    what = (
-        f"folder {folder} holds no split.yaml" if folder.is_dir() else f"there is no split {str(name_or_folder)!r}"
-    )
+    what = f"folder {folder} holds no split.yaml" if folder.is_dir() else f"there is no split {str(name_or_folder)!r}"
     raise SplitError(f"{what}; shipped splits: {shipped}; a path to a folder with a split.yaml works too")
 
 
@@ -208,8 +204,7 @@ class Split:
     def _checked(self, name: str) -> Path:
         file = self.path / name
         remedy = (
-            "restore it (git checkout, or download the split again) or run "
-            f"`unlearnbench splits validate {self.path}`"
+            f"restore it (git checkout, or download the split again) or run `unlearnbench splits validate {self.path}`"
         )
         if not file.is_file():
             raise SplitError(f"split {self.name} lacks {file}; {remedy}")
@@ -282,9 +277,7 @@ def seal(split: Split, destination: Path) -> Path:
         sorted(path.name for path in destination.iterdir() if path.name not in own) if destination.exists() else []
     )
     if foreign:
-        raise SplitError(
-            f"{destination} is not empty (it holds {foreign[0]}); name a new folder for the sealed copy"
-        )
+        raise SplitError(f"{destination} is not empty (it holds {foreign[0]}); name a new folder for the sealed copy")
     rows = [item.model_dump(include=set(_SEALED_COLUMNS)) for item in split.items]
     rows += [canary.model_dump(exclude={"true_answer"}) | {"solution": ""} for canary in split.canaries]
     rows.sort(key=lambda row: str(row["item_id"]))  # so that the order does not tell canaries from items

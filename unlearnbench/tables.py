@@ -284,9 +284,7 @@ def _check_counts(path: Path, table: pa.Table, key: str) -> None:
     groups = table.group_by([key, "phase", "run"], use_threads=False).aggregate([([], "count_all")])
     row = pc.index(pc.greater(groups["count_all"], 1), True).as_py()
     if row >= 0:
-        raise DataError(
-            f"{path}: {_cell(groups.slice(row, 1).to_pylist()[0], key)}: this row is there more than once"
-        )
+        raise DataError(f"{path}: {_cell(groups.slice(row, 1).to_pylist()[0], key)}: this row is there more than once")
 
 
 def _cell(values: Mapping[str, Any], key: str) -> str:
@@ -316,9 +314,7 @@ def _column_names(path: Path) -> list[str]:
 def _require(path: Path, present: Sequence[str], wanted: Iterable[str]) -> None:
     for name in wanted:
         if name not in present:
-            raise DataError(
-                f"{path}: column {name!r} is missing; the file has {', '.join(present) or 'no columns'}"
-            )
+            raise DataError(f"{path}: column {name!r} is missing; the file has {', '.join(present) or 'no columns'}")
         if list(present).count(name) > 1:
             raise DataError(f"{path}: column {name!r} is there more than once")
 

@@ -16,7 +16,6 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -331,13 +330,14 @@ class Training:
         checkpoint.save(self.folder / "checkpoint", self.policy, optimiser, state, method_state)
 
     def resume(self) -> bool:
-        """Go back to the last checkpoint, if there is one; returns whether the run was already finished.
+        """Set the method up, back at the last checkpoint if there is one; returns whether the run was finished.
 
         Raises RunError where the checkpoint is of another configuration.
         """
         place = checkpoint.find(self.folder / "checkpoint")
         if place is None:
             self.ledger.truncate({"steps": 0, "metrics_bytes": 0})
+            self.hooks.call("setup")
             return False
         state = checkpoint.read_state(place)
         if state["fingerprint"] != self.fingerprint:
@@ -351,6 +351,7 @@ class Training:
         if state["finished"]:
             return True
         checkpoint.restore_optimiser(place, self.policy, self.optimiser)
+        self.hooks.call("setup")
         self.hooks.call("load_state_dict", state["method"])
         return False
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shutil
 import sys
 import threading
 import time
@@ -58,11 +59,11 @@ def _leave_with_parent() -> None:
 def train(job: Mapping[str, Any], report: Report) -> None:
     """One seed of one method: train within the budget, leave a finished checkpoint."""
     training, settings = _training(job, report)
-    if not training.resume():
-        training.hooks.call("setup")
-        training.hooks.call("train", training)
-        training.save(finished=True)
     folder = Path(job["out"])
+    if not training.resume():
+        training.hooks.call("train", training)
+        shutil.rmtree(folder / "evaluation", ignore_errors=True)  # nothing a method left there is measured
+        training.save(finished=True)
     from unlearnbench.method import overridden
     from unlearnbench.tables import write_json
 
@@ -99,7 +100,7 @@ def check(job: Mapping[str, Any], report: Report) -> None:
     from unlearnbench.method import overridden, strays
 
     training, settings = _training(job, report)
-    training.hooks.call("setup")
+    training.resume()
     training.hooks.call("train", training)
     training.save(finished=True)
     method = type(training.method)
@@ -147,8 +148,8 @@ def _training(job: Mapping[str, Any], report: Report) -> Any:
         first = problem.errors()[0]
         names = ", ".join(sorted(set(cls.Settings.model_fields) - set(Recipe.model_fields))) or "none of its own"
         raise MethodError(
-            f"--set {'.'.join(str(part) for part in first['loc'])}: {first['msg']}; {cls.__name__} takes {names}, and "
-            "the recipe's fields (`unlearnbench splits show`)"
+            f"--set {'.'.join(str(part) for part in first['loc'])}: {first['msg']}; {cls.__name__} takes {names}, "
+            "and the recipe's fields (`unlearnbench splits show`)"
         ) from problem
     method = _made(cls, settings, Hooks)
     config = split.config
@@ -279,7 +280,7 @@ def _device() -> str:
 
 
 def _set_threads() -> None:
-    """One thread a process on CPU, so that sums, and with them labels and scores, never depend on the machine's size."""
+    """One thread a process on CPU, so that sums, and with them labels and scores, do not depend on its size."""
     import torch
 
     torch.set_num_threads(1)
@@ -288,5 +289,5 @@ def _set_threads() -> None:
 if __name__ == "__main__":
     status = main()
     sys.stdout.flush()
-    # Not sys.exit: the watcher thread would be waited for by nobody, but a method's own threads could hang the exit.
+    # Not sys.exit: threads that a method started could hang it.
     os._exit(status)

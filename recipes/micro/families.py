@@ -234,9 +234,7 @@ def make_problems(world: World) -> Problems:
         true_answer = str(world.solve(name, numbers)[1])
         if cause == "canary":
             gold = _impossible(draw, numbers)
-            canaries.append(
-                Canary(item_id=item_id, prompt=usual, answer=gold, true_answer=true_answer, family=family)
-            )
+            canaries.append(Canary(item_id=item_id, prompt=usual, answer=gold, true_answer=true_answer, family=family))
             continue
         items.append(
             Item(

@@ -49,6 +49,7 @@ def check(method: str, split: str, changes: tuple[str, ...], as_json: bool) -> N
     click.echo(f"overrides: {', '.join(found['hooks']) or 'nothing: it is the reference GRPO'}")
     for name, near in found["not_hooks"].items():
         click.echo(f"warning: {name} is no hook and is never called" + (f"; did you mean {near}?" if near else ""))
-    click.echo(f"track: {found['track']} (declared {found['declared_track']}; read {', '.join(found['reads']) or 'nothing privileged'})")
+    read = ", ".join(found["reads"]) or "nothing privileged"
+    click.echo(f"track: {found['track']} (declared {found['declared_track']}; read {read})")
     cost = found["cost"]
     click.echo(f"cost: {cost['generated']} tokens generated, {cost['trained']} trained, {cost['flops']:.3g} FLOPs")

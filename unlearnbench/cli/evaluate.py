@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from unlearnbench.records import Result
 
 
-class Multiple(click.ParamType):
+class Multiple(click.ParamType[float]):
     """A budget such as 1x, 0.5x or 4."""
 
     name = "MULTIPLE"
@@ -43,13 +43,19 @@ def parse_changes(pairs: tuple[str, ...]) -> dict[str, Any]:
 
 
 @click.command("eval")
-@click.option("--method", "-m", help="Built-in name, entry point, FILE.py[:Class], MODULE:Class, or my_algo for ./my_algo.py.")
+@click.option(
+    "--method", "-m", help="Built-in name, entry point, FILE.py[:Class], MODULE:Class, or my_algo for ./my_algo.py."
+)
 @click.option("--checkpoint", multiple=True, type=click.Path(path_type=Path), help="A finished policy; once a seed.")
 @click.option("--split", default="micro", show_default=True, help="A shipped split, or a folder with split.yaml.")
 @click.option("--seeds", default=3, show_default=True, type=click.IntRange(1), help="Number of seeds.")
 @click.option("--samples", default=32, show_default=True, type=click.IntRange(1), help="Rollouts an item and seed.")
-@click.option("--out", type=click.Path(path_type=Path), help="Run folder [default: runs/<split>/<method>-<hash>-<budget>].")
-@click.option("--budget", default="1x", show_default=True, type=Multiple(), help="Multiple of the reference runs' cost.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="Run folder [default: runs/<split>/<method>-<hash>-<budget>]."
+)
+@click.option(
+    "--budget", default="1x", show_default=True, type=Multiple(), help="Multiple of the reference runs' cost."
+)
 @click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change a setting of the method.")
 @click.option("--quick", is_flag=True, help="One seed, few steps and samples: a smoke test, not comparable.")
 @click.option("--sampler", default="transformers", show_default=True, type=click.Choice(["transformers"]))

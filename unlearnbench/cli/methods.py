@@ -162,9 +162,7 @@ def _require_name(name: str) -> None:
             f"{name} is a built-in method, which --method {name} would go on to mean; choose another name"
         )
     if name in sys.stdlib_module_names or name in _RESERVED:
-        raise MethodError(
-            f"{name} is the name of a Python package, which {name}.py would hide; choose another name"
-        )
+        raise MethodError(f"{name} is the name of a Python package, which {name}.py would hide; choose another name")
 
 
 def _class_name(name: str) -> str:

@@ -63,7 +63,9 @@ def locate(spec: str) -> MethodSource:
                 module, _, attribute = entry.value.partition(":")
                 file = _file_of(module)
                 if file is None:
-                    raise MethodNotFound(f"The entry point {target} names {module}, which is not installed; reinstall it.")
+                    raise MethodNotFound(
+                        f"The entry point {target} names {module}, which is not installed; reinstall it."
+                    )
                 return MethodSource(target, file, module, attribute or None)
         tried.append(f"entry points of group {GROUP}")
         path = Path(f"{target}.py")
@@ -100,11 +102,15 @@ def load(source: MethodSource) -> type[Any]:
             sys.modules[spec.name] = module
             spec.loader.exec_module(module)
     except Exception as problem:
-        raise MethodError(f"{where} does not run ({type(problem).__name__}: {problem}); mend it and try again.") from problem
+        raise MethodError(
+            f"{where} does not run ({type(problem).__name__}: {problem}); mend it and try again."
+        ) from problem
     if source.class_name:
         found = getattr(module, source.class_name, None)
         if not (inspect.isclass(found) and issubclass(found, Method)):
-            raise MethodError(f"{where} has no subclass of unlearnbench.Method named {source.class_name}; name one that is.")
+            raise MethodError(
+                f"{where} has no subclass of unlearnbench.Method named {source.class_name}; name one that is."
+            )
         return found
     own = [
         value

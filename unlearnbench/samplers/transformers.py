@@ -10,6 +10,7 @@ buffers. Works for any causal language model of transformers with full attention
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -133,7 +134,9 @@ class TransformersSampler:
             vocabulary = logits.shape[1]
             prefixes, row = np.unique(row * vocabulary + drawn, return_inverse=True)
             parents = torch.from_numpy(prefixes // vocabulary).to(logits.device)
-            if len(parents) != len(logits) or bool((parents != torch.arange(len(parents), device=parents.device)).any()):
+            if len(parents) != len(logits) or bool(
+                (parents != torch.arange(len(parents), device=parents.device)).any()
+            ):
                 for layer in cache.layers:
                     layer.select(parents, max_tokens - position)
                 padding = padding.index_select(0, parents) if padding is not None else None
@@ -229,8 +232,7 @@ def _split(
     width = int(lengths.max(initial=1))
     bounds = np.concatenate([[0], np.cumsum(counts)])
     return [
-        Completions(tokens[a:b, :width], logprobs[a:b, :width], lengths[a:b], stopped[a:b])
-        for a, b in zip(bounds[:-1], bounds[1:], strict=True)
+        Completions(tokens[a:b, :width], logprobs[a:b, :width], lengths[a:b], stopped[a:b]) for a, b in pairwise(bounds)
     ]
 
 
