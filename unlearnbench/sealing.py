@@ -21,13 +21,14 @@ _MS_REC = 16384
 _MS_PRIVATE = 1 << 18
 
 
-def hide(folder: Path, spare: Path) -> str:
-    """Make the files of `folder` unreadable for this process, except what holds `spare` (the run's own folder).
+def hide(folder: Path, *spared: Path) -> str:
+    """Make the files of `folder` unreadable for this process, except what holds a path of `spared` (the run's own).
 
     Must be called before threads start. Returns how: `namespace` or `audit`.
     """
-    folder, spare = folder.resolve(), spare.resolve()
-    covered = [path for path in sorted(folder.iterdir()) if not spare.is_relative_to(path)]
+    kept = [path.resolve() for path in spared]
+    entries = sorted(folder.resolve().iterdir())
+    covered = [entry for entry in entries if not any(path.is_relative_to(entry) for path in kept)]
     _refuse_open(covered)
     return "namespace" if sys.platform == "linux" and _cover(covered) else "audit"
 

@@ -33,7 +33,8 @@ def main() -> int:
         if job["kind"] == "train" or job["kind"] == "check":
             from unlearnbench.sealing import hide
 
-            hide(Path(job["hide"]), Path(job["out"]))  # before any thread starts
+            needed = [Path(job[name]) for name in ("out", "start") if job[name]]
+            hide(Path(job["hide"]), *needed)  # before any thread starts
         _leave_with_parent()
         kinds[job["kind"]](job, report)
     except UnlearnBenchError as problem:

@@ -118,10 +118,10 @@ def show(result: Result) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from unlearnbench.report import headline
+    from unlearnbench.report import verdict
 
     console = Console(highlight=False, width=None if click.get_text_stream("stdout").isatty() else 110)
-    console.print(f"\n{headline(result)}\n", markup=False)
+    console.print(f"\n{verdict(result).sentence}\n", markup=False)
     table = Table(title=f"{result.method.name} on {result.split}, {len(result.seeds)} seeds x {result.samples} samples")
     for name in ("group", "items", "rate before", "rate after", "95 % interval", "converted"):
         table.add_column(name, justify="left" if name == "group" else "right")
