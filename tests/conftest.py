@@ -53,3 +53,39 @@ def small_split(tmp_path_factory: pytest.TempPathFactory, micro: Split) -> Split
         canaries=list(micro.canaries[:2]),
         counts=of_items(micro.counts()),
     )
+
+
+@pytest.fixture
+def training(small_split: Split, tmp_path_factory: pytest.TempPathFactory):  # type: ignore[no-untyped-def]
+    """Make the run of a method class on the small split: `training(cls, folder, steps=6, **settings)`."""
+    from unlearnbench.method import Method, settings_of
+    from unlearnbench.policy import load_policy
+    from unlearnbench.samplers.transformers import TransformersSampler
+    from unlearnbench.splits import load_split, seal
+    from unlearnbench.train import Limits, Training
+    from unlearnbench.verifier import Verifier
+
+    sealed = seal(small_split, tmp_path_factory.mktemp("sealed") / "copy")
+
+    def make(cls: type[Method], folder, steps: int = 6, seed: int = 1, flops: int | None = None, **changes):  # type: ignore[no-untyped-def]
+        split = load_split(sealed)
+        settings = settings_of(cls, split.config.recipe, changes)
+        policy, reference = load_policy(split.policy_path), load_policy(split.policy_path)
+        run = Training(
+            cls(settings),
+            split.items,
+            policy,
+            reference,
+            TransformersSampler(policy),
+            Verifier(),
+            root=f"test/{seed}",
+            seed=seed,
+            limits=Limits(flops, steps),
+            folder=folder,
+            fingerprint="test",
+            knows_traces=True,
+        )
+        run.resume()
+        return run
+
+    return make

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from scipy import stats
 from transformers import AutoTokenizer
 
 from unlearnbench.draws import stream
@@ -75,7 +74,7 @@ def test_the_limit_on_tokens_cuts_and_says_so(policy: Policy, micro: Split) -> N
     assert not short.stopped.any()
 
 
-@pytest.mark.parametrize("top_p", [1.0, 0.6])
+@pytest.mark.parametrize("top_p", [1.0, 0.8])
 def test_draws_follow_the_distribution(top_p: float) -> None:
     logits = torch.tensor([[2.0, 1.0, 0.0, -1.0, 0.5]])
     n = 20000
@@ -89,9 +88,8 @@ def test_draws_follow_the_distribution(top_p: float) -> None:
                 expected[token] = 0
         expected /= expected.sum()
     observed = np.bincount(drawn, minlength=5)
-    used = expected > 0
-    assert observed[~used].sum() == 0
-    assert stats.chisquare(observed[used], expected[used] * n).pvalue > 0.01
+    assert top_p == 1 or (expected == 0).any()
+    assert np.abs(observed - expected * n).max() <= 1  # a grid of uniforms hits each token its exact share of times
     assert np.allclose(logprobs, np.log(full)[drawn], atol=1e-5)
 
 

@@ -22,6 +22,7 @@ from unlearnbench.errors import PolicyError, RunError
 from unlearnbench.fates import count_fates, fates
 from unlearnbench.jobs import Event, Job, measure_job, measure_task, run_chains, stream_root, train_job
 from unlearnbench.ledger import read_ledger
+from unlearnbench.measure import counts_of
 from unlearnbench.methods import MethodSource, locate
 from unlearnbench.records import TRACKS, Cost, MethodRecord, Result, SpentBudget
 from unlearnbench.splits import Control, Split, load_split, seal
@@ -213,8 +214,6 @@ def score_run(plan: Plan, folder: Path) -> Result:
 
 def collect_counts(folder: Path, seeds: Sequence[int]) -> pa.Table:
     """Counts of a run from its evaluation rows: phases start, eval, canary, twin; run = seed."""
-    from unlearnbench.measure import counts_of
-
     parts = []
     for seed in seeds:
         for path in sorted((folder / str(seed) / "evaluation").glob("*.parquet")):

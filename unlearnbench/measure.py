@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 
 from unlearnbench.draws import stream
 from unlearnbench.errors import VerifierError
-from unlearnbench.policy import Policy
 from unlearnbench.records import Sampling
 from unlearnbench.samplers import Completions, Request, Sampler
 from unlearnbench.verifier import Verifier
+
+if TYPE_CHECKING:  # counts must be made from a run's files without torch
+    from unlearnbench.policy import Policy
 
 CHUNK_ROLLOUTS = 8192  # rollouts between two reports of progress
 

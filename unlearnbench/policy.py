@@ -115,6 +115,20 @@ def save_policy(policy: Policy, folder: Path) -> None:
         policy.tokenizer.save_pretrained(folder)
 
 
+def restore_weights(policy: Policy, folder: Path) -> None:
+    """Put the weights saved in a policy folder into a loaded policy. Raises PolicyError where they do not fit."""
+    from safetensors.torch import load_file
+
+    stored: dict[str, torch.Tensor] = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        if path.name.startswith("model"):
+            stored |= load_file(path, device=str(policy.device))
+    missing, unknown = policy.model.load_state_dict(stored, strict=False)
+    tied = set(policy.model.all_tied_weights_keys)
+    if unknown or set(missing) - tied:
+        raise PolicyError(f"The weights in {folder} are not those of {policy.source}; remove the folder and run again.")
+
+
 def weights_hash(folder: Path) -> str:
     """sha256 over the safetensors of a policy folder: its revision."""
     digest = hashlib.sha256()

@@ -29,7 +29,7 @@ from unlearnbench.errors import MethodError, RunError, VerifierError
 from unlearnbench.hooks import Hooks
 from unlearnbench.ledger import Ledger
 from unlearnbench.method import ZERO_SIGNAL, LossBatch, Method, Plan, Visit
-from unlearnbench.policy import Policy
+from unlearnbench.policy import Policy, restore_weights
 from unlearnbench.records import Item, Recipe, Rollout, RolloutGroup, Verdict
 from unlearnbench.samplers import Request, Sampler
 from unlearnbench.services import MeteredServices
@@ -350,6 +350,7 @@ class Training:
         self.services.restore(state["services"])
         if state["finished"]:
             return True
+        restore_weights(self.policy, place)
         checkpoint.restore_optimiser(place, self.policy, self.optimiser)
         self.hooks.call("setup")
         self.hooks.call("load_state_dict", state["method"])

@@ -155,8 +155,7 @@ def _training(job: Mapping[str, Any], report: Report) -> Any:
     method = _made(cls, settings, Hooks)
     config = split.config
     start = Path(job["start"]) if job.get("start") else split.policy_path
-    resumed = _resumable(Path(job["out"]))
-    policy = load_policy(resumed or start, prompt_format=config.prompt_format)
+    policy = load_policy(start, prompt_format=config.prompt_format)
     reference = load_policy(start, prompt_format=config.prompt_format)
     began = time.monotonic()
 
@@ -202,12 +201,6 @@ def _made(cls: type[Any], settings: Any, hooks: Any) -> Any:
         raise MethodError(
             f"{cls.__name__}(settings) raised {type(problem).__name__}: {problem}; mend its __init__ and try again."
         ) from problem
-
-
-def _resumable(folder: Path) -> Path | None:
-    from unlearnbench import checkpoint
-
-    return checkpoint.find(folder / "checkpoint")
 
 
 def measure(job: Mapping[str, Any], report: Report) -> None:

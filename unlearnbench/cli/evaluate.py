@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -120,7 +121,7 @@ def show(result: Result) -> None:
 
     from unlearnbench.report import verdict
 
-    console = Console(highlight=False, width=None if click.get_text_stream("stdout").isatty() else 110)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 110)
     console.print(f"\n{verdict(result).sentence}\n", markup=False)
     table = Table(title=f"{result.method.name} on {result.split}, {len(result.seeds)} seeds x {result.samples} samples")
     for name in ("group", "items", "rate before", "rate after", "95 % interval", "converted"):

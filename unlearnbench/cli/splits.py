@@ -152,7 +152,7 @@ def _print_table(head: list[str], rows: list[list[Any]]) -> None:
 
     table = Table()
     for name in head:
-        table.add_column(name)
+        table.add_column(name, no_wrap=True)
     for row in rows:
         table.add_row(*(Text(str(cell)) for cell in row))  # Text: names may hold rich's markup
     Console().print(table)

@@ -1,0 +1,249 @@
+"""`eval` and `curate` from the outside, in real processes, on a small split: results, resume, seals, refusals."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from unlearnbench import evaluate, load_split
+from unlearnbench.errors import MethodError, MethodNotFound, PolicyError, RunError
+from unlearnbench.evaluate import evaluate_checkpoints
+from unlearnbench.records import Result
+from unlearnbench.splits import Split
+from unlearnbench.tables import read_json_record, read_parquet
+
+
+def _numbers(folder: Path) -> dict[str, Any]:
+    """result.json without times."""
+    result = read_json_record(folder / "result.json", Result).model_dump(mode="json")
+    result["cost"].pop("seconds")
+    return result
+
+
+@pytest.fixture(scope="module")
+def finished(small_split: Split, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of two seeds with 32 samples an item."""
+    out = tmp_path_factory.mktemp("runs") / "grpo"
+    evaluate("grpo", small_split, 2, out=out)
+    return out
+
+
+def test_a_run_leaves_every_file_of_the_contract(finished: Path, small_split: Split) -> None:
+    for name in ("counts.parquet", "fates.parquet", "result.json", "report.html"):
+        assert (finished / name).is_file()
+    for name in (
+        "config.json",
+        "environment.json",
+        "metrics.jsonl",
+        "evaluation/items.parquet",
+        "evaluation/twins.parquet",
+        "checkpoint/model.safetensors",
+    ):
+        assert (finished / "1" / name).is_file()
+    assert list((finished / "1" / "rollouts").glob("*.parquet"))
+    rows = read_parquet(finished / "1/evaluation/items.parquet")
+    assert set(rows.column_names) == {
+        "item_id",
+        "sample",
+        "completion",
+        "token_ids",
+        "finish",
+        "correct",
+        "answer",
+        "reason",
+    }
+    assert rows.num_rows == 32 * len(small_split.items)
+    assert not (finished / "1/evaluation/start.parquet").exists()
+
+
+def test_the_result_says_what_the_counts_say(finished: Path, small_split: Split) -> None:
+    result = read_json_record(finished / "result.json", Result)
+    counts = read_parquet(finished / "counts.parquet").to_pylist()
+    easy = set(small_split.ids("easy"))
+    of_easy = [row for row in counts if row["phase"] == "eval" and row["item_id"] in easy]
+    assert {row["n"] for row in of_easy} == {32}
+    rate = sum(row["correct"] for row in of_easy) / sum(row["n"] for row in of_easy)
+    assert result.groups["easy"].rate_after == pytest.approx(rate)
+    assert result.conversion.gain is None  # the small split has no null control
+    assert not result.comparable
+    assert "null control" in (result.why_not_comparable or "")
+    assert result.method.track == "verifier"
+    assert len(result.budget.used) == 2
+
+
+def test_the_same_command_again_changes_nothing_and_a_lost_evaluation_is_made_again_alike(
+    finished: Path, small_split: Split, tmp_path: Path
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(finished, copy)
+    (copy / "2/evaluation/items.parquet").unlink()
+    (copy / "result.json").unlink()
+    evaluate("grpo", small_split, 2, out=copy)
+    assert _numbers(copy) == _numbers(finished)
+    one, two = (read_parquet(folder / "2/evaluation/items.parquet") for folder in (copy, finished))
+    assert one.equals(two)
+
+
+def test_a_folder_of_another_configuration_is_refused_by_name(finished: Path, small_split: Split) -> None:
+    with pytest.raises(RunError, match="another settings"):
+        evaluate("grpo", small_split, 2, out=finished, settings={"kl": 0.5})
+    with pytest.raises(RunError, match="another samples"):
+        evaluate("grpo", small_split, 2, out=finished, samples=64)
+
+
+def test_checkpoints_are_evaluated_and_foreign_ones_refused(finished: Path, small_split: Split, tmp_path: Path) -> None:
+    result = evaluate_checkpoints([finished / "1/checkpoint"], small_split, out=tmp_path / "run")
+    assert result.kind == "checkpoint"
+    assert result.method.track == "undeclared"
+    assert result.groups["easy"].rate_after is not None
+    foreign = tmp_path / "foreign"
+    shutil.copytree(finished / "1/checkpoint", foreign)
+    config = json.loads((foreign / "config.json").read_text())
+    (foreign / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 2}))
+    with pytest.raises(PolicyError, match="num_hidden_layers 2"):
+        evaluate_checkpoints([foreign], small_split, out=tmp_path / "other")
+
+
+SPY = """
+import json, os
+from pathlib import Path
+import unlearnbench as ub
+
+ORIGINAL = Path({original!r})
+
+class Spy(ub.Method):
+    def setup(self):
+        import pyarrow.parquet as pq
+        found = {{"shipped": [], "own": None}}
+        for name in ("items.parquet", "twins.parquet", "counts.parquet", "canaries.json", "data/unlearnable.parquet"):
+            for read in (lambda p: pq.read_table(str(p)).num_rows, lambda p: len(open(p, "rb").read())):
+                try:
+                    if read(ORIGINAL / name):
+                        found["shipped"].append(name)
+                except (OSError, ValueError):
+                    pass
+        split = ub.load_split({name!r})
+        found["own"] = [len(split.items), len(split.twins), sorted({{str(i.group) for i in split.items}})]
+        found["columns"] = pq.read_table(str(split.path / "items.parquet")).column_names
+        found["files"] = sorted(p.name for p in split.path.iterdir())
+        Path({out!r}).write_text(json.dumps(found))
+
+    def train(self, loop):
+        pass
+"""
+
+
+def test_a_method_that_opens_the_splits_files_finds_no_labels_and_no_twins(small_split: Split, tmp_path: Path) -> None:
+    found = tmp_path / "found.json"
+    text = SPY.format(original=str(small_split.path), name=str(small_split.path), out=str(found))
+    (tmp_path / "spy.py").write_text(text)
+    evaluate(str(tmp_path / "spy.py"), small_split, quick=True, out=tmp_path / "run")
+    seen = json.loads(found.read_text())
+    assert seen["shipped"] == []
+    assert seen["own"] == [len(small_split.items) + len(small_split.canaries), 0, ["None"]]
+    assert not {"group", "certified", "thin", "cause"} & set(seen["columns"])
+    assert seen["files"] == ["items.parquet", "policy", "split.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("x = 1\n", "defines no subclass"),
+        ("import unlearnbench as ub\nclass A(ub.Method): pass\nclass B(ub.Method): pass\n", "several methods"),
+        ("1 / 0\n", "does not run .ZeroDivisionError"),
+        (
+            "import unlearnbench as ub\nclass A(ub.Method):\n  def keep(self, r):\n    return r.nothing\n",
+            "A.keep raised",
+        ),
+    ],
+)
+def test_a_file_that_holds_no_good_method_ends_in_one_sentence(
+    text: str, message: str, small_split: Split, tmp_path: Path
+) -> None:
+    (tmp_path / "bad.py").write_text(text)
+    with pytest.raises(MethodError, match=message) as caught:
+        evaluate(str(tmp_path / "bad.py"), small_split, quick=True, out=tmp_path / "run")
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_method_is_told_what_was_tried(small_split: Split, tmp_path: Path) -> None:
+    with pytest.raises(MethodNotFound, match=r"built-in methods .*entry points.*the file \./nothing\.py"):
+        evaluate("nothing", small_split, out=tmp_path)
+    with pytest.raises(MethodNotFound, match="no method file"):
+        evaluate("nothing.py", small_split, out=tmp_path)
+
+
+def test_a_setting_that_no_method_has_is_refused(small_split: Split, tmp_path: Path) -> None:
+    with pytest.raises(MethodError, match="--set bonsu"):
+        evaluate("grpo", small_split, quick=True, out=tmp_path / "run", settings={"bonsu": 1})
+
+
+def test_seeds_must_be_a_set_of_numbers(small_split: Split, tmp_path: Path) -> None:
+    for seeds in (0, [], [1, 1], [-1]):
+        with pytest.raises(RunError, match="seeds"):
+            evaluate("grpo", small_split, seeds, out=tmp_path)
+
+
+def test_killed_with_its_workers_and_resumed_it_gives_the_unbroken_result(
+    finished: Path, small_split: Split, tmp_path: Path
+) -> None:
+    """kill -9 of the command while it trains; no worker survives it; the same command then ends as the other did."""
+    out = tmp_path / "killed"
+    code = f"from unlearnbench import evaluate; evaluate('grpo', {str(small_split.path)!r}, 2, out={str(out)!r})"
+    process = subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
+    deadline = time.monotonic() + 120
+    while not (out / "1/checkpoint/state.json").is_file() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    time.sleep(2)
+    left = subprocess.run(["pgrep", "-g", str(process.pid)], capture_output=True, text=True).stdout.split()
+    for pid in left:
+        os.kill(int(pid), signal.SIGKILL)
+    assert left == []
+    assert not (out / "result.json").exists()
+    evaluate("grpo", small_split, 2, out=out)
+    assert _numbers(out) == _numbers(finished)
+
+
+def test_curation_labels_a_pool_and_resumes(small_split: Split, tmp_path: Path) -> None:
+    from unlearnbench import curate
+    from unlearnbench.audit import validate
+    from unlearnbench.splits import write_split
+
+    pool = tmp_path / "pool"
+    shutil.copytree(small_split.path / "policy", pool / "policy")
+    samples = small_split.config.protocol.samples.model_copy(
+        update={"base": 48, "after": 48, "certify": 32, "base_fresh": 32, "twins": 32}
+    )
+    protocol = small_split.config.protocol.model_copy(update={"runs": 2, "samples": samples})
+    config = small_split.config.model_copy(update={"name": "again", "protocol": protocol, "files": {}})
+    items = [item.model_copy(update={"group": None, "certified": None}) for item in small_split.items]
+    write_split(pool, config, items, twins=list(small_split.twins), canaries=list(small_split.canaries))
+    one = curate(pool / "split.yaml", tmp_path / "one")
+    assert validate(tmp_path / "one") == []
+    assert one.config.budget is not None
+    assert one.config.budget.flops_1x > 0
+    assert {item.group for item in one.items} <= {
+        "easy",
+        "learnable",
+        "unlearnable",
+        "no_reward",
+        "unstable",
+        "boundary",
+    }
+    assert len(one.ids("easy")) >= 8  # ten easy items of micro went in
+    before = one.hash
+    shutil.rmtree(tmp_path / "one/.curation/runs/2/checkpoint")  # as if killed in its second run
+    (tmp_path / "one/.curation/runs/2/after.0.parquet").unlink()
+    assert curate(pool / "split.yaml", tmp_path / "one").hash == before
+    assert load_split(tmp_path / "one").hash == before
