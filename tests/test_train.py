@@ -273,7 +273,7 @@ BAD: dict[str, tuple[str, Any, str]] = {
     "reward": ("reward", lambda self, rollout: "good", "one finite number"),
     "keep": ("keep", lambda self, group: "yes", "True or False"),
     "items": ("select_items", lambda self, step: ["nothing"], "no item of the pool"),
-    "plans": ("plan_rollouts", lambda self, step, round, selected, groups: [3], r"return Plan\(item_id, n\)"),
+    "plans": ("plan_rollouts", lambda self, *arguments: [3], r"return Plan\(item_id, n\)"),
     "inject": ("inject", lambda self, groups: None, "list of RolloutGroup"),
     "idle": ("select_items", lambda self, step: [], "spent nothing in step 0"),
     "state": ("state_dict", lambda self: {"x": object()}, "holds a object at /x"),

@@ -1,0 +1,123 @@
+"""The command line as a user meets it: help, exit statuses, one sentence an error, nothing on a pipe but results."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from unlearnbench.cli.group import COMMANDS
+
+HELP = Path(__file__).parents[1] / "unlearnbench" / "cli" / "help.txt"
+
+
+def run(*words: str, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
+    code = "from unlearnbench.cli import main; main()"
+    return subprocess.run(
+        [sys.executable, "-c", code, *words], capture_output=True, text=True, cwd=folder, stdin=subprocess.DEVNULL
+    )
+
+
+def test_help_is_what_the_commands_say() -> None:
+    code = "from unlearnbench.cli.group import run; run(['--help'])"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout
+    assert told == HELP.read_text()
+    assert run("--help").stdout == told
+    for name in COMMANDS:
+        assert f"  {name} " in told
+
+
+def test_version_is_the_packages() -> None:
+    import unlearnbench
+
+    assert unlearnbench.__version__ in run("--version").stdout
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_explains_itself(name: str) -> None:
+    done = run(name, "--help")
+    assert done.returncode == 0
+    assert "Usage: unlearnbench" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("eval", "--method", "grpo", "--seeds", "0"),
+        ("eval", "--method", "grpo", "--nothing"),
+        ("eval",),
+        ("eval", "--method", "grpo", "--budget", "-1x"),
+        ("eval", "--method", "grpo", "--set", "kl"),
+        ("curate", "--out", "x"),
+        ("nothing",),
+    ],
+)
+def test_a_wrong_command_line_is_status_2(words: tuple[str, ...], tmp_path: Path) -> None:
+    done = run(*words, folder=tmp_path)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("eval", "--method", "nothing"), "There is no method 'nothing'"),
+        (("eval", "--method", "grpo", "--split", "nothing"), "there is no split 'nothing'"),
+        (("eval", "--checkpoint", "nothing"), "nothing has no config.json"),
+        (("splits", "show", "nothing"), "there is no split 'nothing'"),
+        (("curate", "--from-counts", "nothing.csv", "--out", "x"), "nothing.csv"),
+        (("report", "nothing"), "nothing"),
+    ],
+)
+def test_what_cannot_be_done_is_status_1_and_one_sentence(
+    words: tuple[str, ...], message: str, tmp_path: Path
+) -> None:
+    done = run(*words, folder=tmp_path)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_debug_shows_the_traceback(tmp_path: Path) -> None:
+    assert "Traceback" in run("--debug", "splits", "show", "nothing", folder=tmp_path).stderr
+
+
+def test_labels_from_counts_alone(tmp_path: Path) -> None:
+    rows = ["item_id,phase,run,n,correct"]
+    for item, base, after in (("a", 90, 90), ("b", 3, 100), ("c", 3, 4), ("d", 0, 0)):
+        rows += [f"{item},base,0,100,{base}", f"{item},train,1,100,{after}"]
+        rows += [f"{item},after,{run},128,{after}" for run in (1, 2)]
+    rows += [f"c,certify,{run},256,3" for run in (1, 2)]
+    (tmp_path / "counts.csv").write_text("\n".join(rows) + "\n")
+    done = run("curate", "--from-counts", "counts.csv", "--out", "out", "--json", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["counts"] == {
+        "easy": 1,
+        "learnable": 1,
+        "unlearnable": 1,
+        "no_reward": 1,
+        "unstable": 0,
+        "boundary": 0,
+    }
+    assert json.loads((tmp_path / "out/labels.json").read_text()) == told
+    assert (tmp_path / "out/labels.parquet").is_file()
+    (tmp_path / "counts.csv").write_text("\n".join([*rows, "a,base,0,100,1"]) + "\n")
+    again = run("curate", "--from-counts", "counts.csv", "--out", "out2", folder=tmp_path)
+    assert again.returncode == 1
+    for word in ("counts.csv", "'a'", "'base'", "'0'"):
+        assert word.strip("'") in again.stderr
+    assert not (tmp_path / "out2").exists()
+
+
+def test_results_are_all_that_a_pipe_sees(tmp_path: Path) -> None:
+    done = run("splits", "--json", folder=tmp_path)
+    assert done.returncode == 0
+    assert done.stderr == ""
+    assert "micro" in json.dumps(json.loads(done.stdout))
