@@ -73,9 +73,7 @@ def test_a_wrong_command_line_is_status_2(words: tuple[str, ...], tmp_path: Path
         (("report", "nothing"), "nothing"),
     ],
 )
-def test_what_cannot_be_done_is_status_1_and_one_sentence(
-    words: tuple[str, ...], message: str, tmp_path: Path
-) -> None:
+def test_what_cannot_be_done_is_status_1_and_one_sentence(words: tuple[str, ...], message: str, tmp_path: Path) -> None:
     done = run(*words, folder=tmp_path)
     assert done.returncode == 1
     assert message in done.stderr
