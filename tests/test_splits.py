@@ -469,6 +469,10 @@ BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
     "unknown group": (edit("items.parquet", 3, group="hard"), "items.parquet, row 3, field 'group'"),
     "unknown kind of twin": (edit("twins.parquet", 2, kind="evil"), "twins.parquet, row 2, field 'kind'"),
     "no label": (edit("items.parquet", 3, group=None), "row 3, field 'group': item 'item-02' has no label"),
+    "another group than the counts say": (
+        edit("items.parquet", 1, group="learnable"),
+        "row 1, field 'group': item 'item-00' is labelled learnable (certified None, thin False) and its counts say easy",
+    ),
     "item twice": (
         repeat("items.parquet", 1),
         "items.parquet, row 11, field 'item_id': 'item-00' is already the id of items.parquet, row 1",

@@ -62,8 +62,7 @@ def validate(path: str | Path) -> list[str]:
     problems += _hashes(contents)
     if problems and not contents.items:
         return problems  # whatever refers to items would only repeat that they cannot be read
-    # Not yet checked: that groups follow from the counts (`labels.label_items`); it joins this list.
-    for check in (_ids, _labels, _parts, _references, _prompts, _controls, _answers):
+    for check in (_ids, _labels, _groups, _parts, _references, _prompts, _controls, _answers):
         problems += check(contents)
     return problems
 
@@ -104,6 +103,31 @@ def _labels(split: _Contents) -> Iterator[str]:
     for row, item in enumerate(split.items, start=1):
         if item.group is None:
             yield f"{split.folder / 'items.parquet'}, row {row}, field 'group': item {item.item_id!r} has no label"
+
+
+def _groups(split: _Contents) -> Iterator[str]:
+    """Groups, certification and `thin` are what the rule makes of the counts."""
+    from unlearnbench.labels import label_items
+
+    if split.counts is None or not split.items:
+        return
+    ids = [item.item_id for item in split.items]
+    source = str(split.folder / "counts.parquet")
+    try:
+        labels = label_items(
+            split.counts, split.config.protocol, rule=split.config.label_rule, item_ids=ids, source=source
+        )
+    except DataError as error:
+        yield str(error)
+        return
+    found = zip(split.items, labels.group, labels.certified, labels.thin, strict=True)
+    for row, (item, group, certified, thin) in enumerate(found, start=1):
+        if (item.group, item.certified, item.thin) != (group, certified, bool(thin)):
+            yield (
+                f"{split.folder / 'items.parquet'}, row {row}, field 'group': item {item.item_id!r} is labelled "
+                f"{item.group} (certified {item.certified}, thin {item.thin}) and its counts say {group} "
+                f"(certified {certified}, thin {bool(thin)})"
+            )
 
 
 def _parts(split: _Contents) -> Iterator[str]:

@@ -143,7 +143,8 @@ class Curation:
         if isinstance(policy, Path) and policy.resolve() != (out / "policy").resolve():
             shutil.copytree(policy, out / "policy", dirs_exist_ok=True)
         costs = [json.loads((self._place(run) / "cost.json").read_text())["flops"] for run in self.runs]
-        config = self.split.config.model_copy(update={"budget": BudgetRef(flops_1x=round(float(np.mean(costs))))})
+        budget = BudgetRef(flops_1x=round(float(np.mean(costs))))
+        config = self.split.config.model_copy(update={"budget": budget, "label_rule": labels.rule})
         if isinstance(policy, Path):
             config = config.model_copy(update={"base_policy": _policy_record(config, out / "policy")})
         tables.write_parquet(out / "labels.parquet", table)

@@ -161,6 +161,7 @@ class SplitConfig(Record):
 
     schema_version: Literal[1] = 1
     label_version: str = "1"
+    label_rule: Literal["protocol", "paper"] = "protocol"
     name: str = Field(min_length=1, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     description: str = ""
     seed: int = 0
