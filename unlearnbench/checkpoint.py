@@ -6,6 +6,7 @@ safetensors, everything else is JSON.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -38,6 +39,7 @@ def save(
     fresh, old = folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")
     try:
         shutil.rmtree(fresh, ignore_errors=True)
+        _require_room(folder.parent, policy, optimiser)
         save_policy(policy, fresh)
         tensors: dict[str, Tensor] = {}
         kept = _strip(method_state, tensors, "")
@@ -55,10 +57,20 @@ def save(
         fresh.rename(folder)
         shutil.rmtree(old, ignore_errors=True)
     except (OSError, RuntimeError) as problem:
+        detail = problem.strerror if isinstance(problem, OSError) and problem.strerror else problem
         raise RunError(
-            f"cannot write the checkpoint {folder} ({problem}); free some space and run the same command again: "
+            f"cannot write the checkpoint {folder} ({detail}); free some space and run the same command again: "
             "it resumes"
         ) from problem
+
+
+def _require_room(folder: Path, policy: Policy, optimiser: torch.optim.Optimizer | None) -> None:
+    """Raise OSError where the checkpoint will not fit: safetensors aborts the process on a full disk."""
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = sum(value.numel() * value.element_size() for value in policy.model.parameters())
+    wanted = weights * (3 if optimiser is not None else 1) + (1 << 20)
+    if shutil.disk_usage(folder).free < wanted:
+        raise OSError(errno.ENOSPC, f"no space left for {wanted / 1e6:.0f} MB")
 
 
 def find(folder: Path) -> Path | None:

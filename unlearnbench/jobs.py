@@ -207,7 +207,7 @@ def _run(
     if failure is not None:
         raise failure
     if status != 0 and not stopping.is_set():
-        hint = " (killed: out of memory?)" if status == -9 else ""
+        hint = {-9: " (killed: out of memory?)", -6: " (aborted: is the disk full?)"}.get(status, "")
         raise errors.RunError(
             f"{job.label} ended with status {status}{hint}; its last words are in {job.log}, and the same command "
             "goes on where it stopped"

@@ -11,6 +11,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -38,13 +39,22 @@ def main() -> int:
         _leave_with_parent()
         kinds[job["kind"]](job, report)
     except UnlearnBenchError as problem:
-        traceback.print_exc()
-        report({"error": {"type": type(problem).__name__, "message": str(problem)}})
-        return 1
+        return _fail(report, type(problem).__name__, str(problem))
     except MemoryError:
-        report({"error": {"type": "RunError", "message": "out of memory; use fewer --workers, then run it again"}})
-        return 1
+        return _fail(report, "RunError", "out of memory; use fewer --workers, then run it again")
+    except OSError as problem:
+        what = f"{problem.strerror or problem} ({problem.filename or job['kind']})"
+        return _fail(report, "RunError", f"{what}; mend that and run the same command again: it resumes")
     return 0
+
+
+def _fail(report: Report, kind: str, message: str) -> int:
+    """Report first: where the disk is full, the log cannot take the traceback."""
+    report({"error": {"type": kind, "message": message}})
+    with suppress(OSError):
+        traceback.print_exc()
+        sys.stderr.flush()
+    return 1
 
 
 def _leave_with_parent() -> None:
