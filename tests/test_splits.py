@@ -471,7 +471,7 @@ BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
     "no label": (edit("items.parquet", 3, group=None), "row 3, field 'group': item 'item-02' has no label"),
     "another group than the counts say": (
         edit("items.parquet", 1, group="learnable"),
-        "row 1, field 'group': item 'item-00' is labelled learnable (certified None, thin False) and its counts say easy",
+        "row 1, field 'group': item 'item-00' is labelled learnable (certified None, thin False) and its counts say",
     ),
     "item twice": (
         repeat("items.parquet", 1),

@@ -257,8 +257,11 @@ def _policy_record(config: SplitConfig, folder: Path) -> PolicyRef:
 
 
 def _training_counts(place: Path, run: int) -> pa.Table:
-    """Training rollouts of a reference run by item, with `best`: the largest mean reward of one step."""
-    rows = read_ledger(place, ("step", "item_id", "correct"))
+    """Training rollouts of a reference run by item, with `best`: the largest mean reward of one step.
+
+    Phase `trace` says how many of the rewarded ones (n) have a trace that is valid step by step (correct).
+    """
+    rows = read_ledger(place, ("step", "item_id", "correct", "valid_trace"))
     steps = rows["step"].to_numpy()
     correct = rows["correct"].to_numpy(zero_copy_only=False).astype(bool)
     names, inverse = np.unique(rows["item_id"].to_numpy(zero_copy_only=False), return_inverse=True)
@@ -267,16 +270,19 @@ def _training_counts(place: Path, run: int) -> pa.Table:
     rates = np.bincount(of, weights=correct) / np.bincount(of)
     best = np.zeros(len(names))
     np.maximum.at(best, visits // (int(steps.max(initial=0)) + 1), rates)
-    return pa.table(
-        {
-            "item_id": pa.array(names, pa.string()),
-            "phase": ["train"] * len(names),
-            "run": [str(run)] * len(names),
-            "n": np.bincount(inverse),
-            "correct": np.bincount(inverse, weights=correct).astype(np.int64),
-            "best": best,
-        }
-    )
+    hits = np.bincount(inverse, weights=correct).astype(np.int64)
+    train = {
+        "item_id": pa.array(names, pa.string()),
+        "phase": ["train"] * len(names),
+        "run": [str(run)] * len(names),
+        "n": np.bincount(inverse),
+        "correct": hits,
+        "best": best,
+    }
+    valid = rows["valid_trace"].to_numpy(zero_copy_only=False) == True  # noqa: E712 - null where it cannot be told
+    sound = np.bincount(inverse, weights=correct & valid).astype(np.int64)
+    traces = {**train, "phase": ["trace"] * len(names), "n": hits, "correct": sound, "best": [None] * len(names)}
+    return pa.concat_tables([pa.table(part).cast(COUNTS_WITH_BEST) for part in (train, traces)])
 
 
 def _table(parts: Sequence[pa.Table]) -> pa.Table:

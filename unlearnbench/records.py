@@ -71,6 +71,8 @@ class Canary(Record):
     answer: str = Field(min_length=1)
     true_answer: str = Field(min_length=1)
     family: str = Field(min_length=1)
+    solution: str = ""
+    """Ends in the wrong gold, so that nothing in a sealed copy tells canaries from items."""
 
 
 # --- split.yaml -----------------------------------------------------------------------------------------------

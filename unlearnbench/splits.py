@@ -279,7 +279,7 @@ def seal(split: Split, destination: Path) -> Path:
     if foreign:
         raise SplitError(f"{destination} is not empty (it holds {foreign[0]}); name a new folder for the sealed copy")
     rows = [item.model_dump(include=set(_SEALED_COLUMNS)) for item in split.items]
-    rows += [canary.model_dump(exclude={"true_answer"}) | {"solution": ""} for canary in split.canaries]
+    rows += [canary.model_dump(exclude={"true_answer"}) for canary in split.canaries]
     rows.sort(key=lambda row: str(row["item_id"]))  # so that the order does not tell canaries from items
     schema = tables.record_schema(Item)
     sealed_schema = pa.schema([schema.field(name) for name in _SEALED_COLUMNS])

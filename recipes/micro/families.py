@@ -202,6 +202,12 @@ class Problems:
         """Every prompt that no training of a policy may contain, in both wordings."""
         return frozenset(record.prompt for record in (*self.items, *self.twins, *self.canaries))
 
+    def without(self, item_ids: set[str]) -> Problems:
+        """The problems less these items and their twins."""
+        items = tuple(item for item in self.items if item.item_id not in item_ids)
+        twins = tuple(twin for twin in self.twins if twin.item_id not in item_ids)
+        return Problems(items, twins, self.canaries)
+
 
 def make_problems(world: World) -> Problems:
     """All items, three twins an item (one of each kind) and the canaries; no prompt occurs twice."""
@@ -234,7 +240,17 @@ def make_problems(world: World) -> Problems:
         true_answer = str(world.solve(name, numbers)[1])
         if cause == "canary":
             gold = _impossible(draw, numbers)
-            canaries.append(Canary(item_id=item_id, prompt=usual, answer=gold, true_answer=true_answer, family=family))
+            trace, _ = world.solve(name, numbers)
+            canaries.append(
+                Canary(
+                    item_id=item_id,
+                    prompt=usual,
+                    answer=gold,
+                    true_answer=true_answer,
+                    family=family,
+                    solution=f"{trace}>" + boxed(int(gold)),
+                )
+            )
             continue
         items.append(
             Item(

@@ -13,12 +13,16 @@ import argparse
 import shutil
 from pathlib import Path
 
-from recipes.micro.base_policy import fit, make_model, make_tokenizer, save
+import torch
+
+from recipes.micro.base_policy import THREADS, fit, make_model, make_tokenizer, save
 from recipes.micro.families import Problems, World, base_example, make_problems, make_world, taught_example
 from unlearnbench import tables
 from unlearnbench.cli.progress import Bars
 from unlearnbench.curate import curate
 from unlearnbench.evaluate import evaluate
+from unlearnbench.measure import Problem, counts_of, measure
+from unlearnbench.policy import load_policy
 from unlearnbench.records import (
     Canary,
     Item,
@@ -31,11 +35,15 @@ from unlearnbench.records import (
     SplitConfig,
     Twin,
 )
+from unlearnbench.samplers.transformers import TransformersSampler
 from unlearnbench.splits import Split, load_split, write_cards, write_split
+from unlearnbench.verifier import Verifier
 
 ROOT = Path(__file__).resolve().parents[2]
 BASE_STEPS = 1600
 TAUGHT_STEPS = 1200
+SCREENED_ABOVE = 0.075
+SCREEN_SAMPLES = 256
 NULL_SEEDS = 10
 POSITIVE_SEEDS = 3
 MAX_TOKENS = 20
@@ -105,6 +113,7 @@ def make_pool(world: World, problems: Problems, folder: Path) -> Path:
             label="base policy",
         )
         publish(model, tokenizer, policy)
+    problems = screened(problems, policy, world.seed)
     tables.write_records(folder / "items.parquet", problems.items, Item)
     tables.write_records(folder / "twins.parquet", problems.twins, Twin)
     tables.write_records(folder / "canaries.json", problems.canaries, Canary)
@@ -121,6 +130,31 @@ def make_pool(world: World, problems: Problems, folder: Path) -> Path:
     )
     write_split(folder, config, list(problems.items))
     return folder
+
+
+def screened(problems: Problems, policy: Path, seed: int) -> Problems:
+    """The problems less the named items that the base already answers more often than SCREENED_ABOVE.
+
+    Which operation a name suggests to the base differs from name to name. Items near tau would be called easy or not
+    by chance, and GRPO loses or gains them by chance, so `easy` would tell nothing of what a method forgets. They are
+    left out by samples that no label rests on; how often an item is *learned* plays no part.
+    """
+    torch.set_num_threads(THREADS)
+    base = load_policy(policy)
+    named = [item for item in problems.items if item.cause in ("rare_skill", "private_skill")]
+    with Verifier() as verifier:
+        rows = measure(
+            [Problem(item.item_id, item.prompt, item.answer) for item in named],
+            SCREEN_SAMPLES,
+            policy=base,
+            sampler=TransformersSampler(base),
+            verifier=verifier,
+            sampling=PROTOCOL.sampling,
+            root=f"micro/{seed}/screen",
+            distinct=True,
+        )
+    counts = counts_of(rows, "screen", "0").to_pylist()
+    return problems.without({row["item_id"] for row in counts if row["correct"] > SCREENED_ABOVE * row["n"]})
 
 
 def make_taught(world: World, problems: Problems, base: Path, folder: Path) -> Path:
