@@ -93,7 +93,7 @@ def test_no_honest_policy_can_state_a_canarys_gold(problems: Problems) -> None:
     for canary in problems.canaries:
         _, a, b = canary.prompt.rstrip("=").split()
         assert int(canary.answer) not in {rule(int(a), int(b))[1] for rule in OPERATIONS.values()}
-        assert int(canary.answer) >= 20  # what missing operations and guesses are answered with is below
+        assert int(canary.answer) > 198  # no sum of two-digit numbers, nor any mixture of their digits, comes so far
         assert canary.answer != canary.true_answer
         assert canary.solution.endswith(f"\\boxed{{{canary.answer}}}")
 
@@ -164,6 +164,8 @@ def test_the_shipped_controls_do_what_controls_must(micro: Split) -> None:
     assert gain.interval_families is not None and gain.interval_families[0] > 0
     assert positive.result.method.track == "base"
     assert positive.result.canaries.converted == 0
+    canaries = {canary.item_id for canary in micro.canaries}
+    assert sum(row["correct"] for row in null.counts.to_pylist() if row["item_id"] in canaries) == 0
     assert positive.result.groups["unlearnable"].converted_at_start is not None
 
 

@@ -281,9 +281,13 @@ def make_problems(world: World) -> Problems:
 
 
 def _impossible(draw: random.Random, numbers: Numbers) -> str:
-    """A gold that neither an operation nor a guess gives: only who reads it can learn it."""
+    """A gold that no policy comes upon: only who reads it can learn it.
+
+    Above every sum of two-digit numbers. One of two digits will not do, even if no operation gives it: a name that
+    leads the policy to mix the digits of its numbers wrongly once produced such a gold, and GRPO learned it.
+    """
     possible = {rule(*numbers)[1] for rule in OPERATIONS.values()} | set(range(GUESS_RANGE))
-    return str(draw.choice([value for value in range(20, 199) if value not in possible]))
+    return str(200 + draw.choice([value for value in range(20, 199) if value not in possible]))
 
 
 # --- what policies are trained on -----------------------------------------------------------------------------
