@@ -21,6 +21,7 @@ from recipes.micro.families import (
     base_example,
     make_problems,
     make_world,
+    read_prompt,
     taught_example,
 )
 from unlearnbench.records import TWIN_KINDS
@@ -101,14 +102,13 @@ def test_no_honest_policy_can_state_a_canarys_gold(problems: Problems) -> None:
 def test_no_policy_is_trained_on_a_problem_of_the_pool(world: World, problems: Problems) -> None:
     draw = random.Random(0)
     held_out = problems.prompts
+    kept = {read_prompt(record.prompt) for record in (*problems.items, *problems.twins, *problems.canaries)}
     for _ in range(3000):
         assert base_example(draw, world, held_out)[0] not in held_out
-        prompt, completion = taught_example(draw, world, held_out)
-        assert prompt not in held_out
-        words = prompt.rstrip("=").split()
-        name = next(word for word in words if not word.isdigit())
-        a, b = (int(word) for word in words if word.isdigit())
-        assert completion == world.solution(name, (a, b))
+        prompt, completion = taught_example(draw, world, problems.held_out)
+        name, numbers = read_prompt(prompt)
+        assert (name, numbers) not in kept
+        assert completion == world.solution(name, numbers)
         assert name in OPERATIONS or name in world.meaning or name in MISSING
 
 

@@ -140,6 +140,14 @@ def wordings(name: str, numbers: Numbers) -> tuple[str, str]:
     return f"{name} {a} {b}=", f"{a} {b} {name}="
 
 
+def read_prompt(prompt: str) -> tuple[str, Numbers]:
+    """Name and numbers of a prompt in either wording."""
+    words = prompt.rstrip("=").split()
+    (name,) = (word for word in words if not word.isdigit())
+    a, b = (int(word) for word in words if word.isdigit())
+    return name, (a, b)
+
+
 def make_world(seed: int, sizes: Sizes | None = None) -> World:
     """Draw the names of a variant and what they mean."""
     sizes = sizes or Sizes()
@@ -199,8 +207,13 @@ class Problems:
 
     @property
     def prompts(self) -> frozenset[str]:
-        """Every prompt that no training of a policy may contain, in both wordings."""
+        """Every prompt of items, twins and canaries, as it is worded."""
         return frozenset(record.prompt for record in (*self.items, *self.twins, *self.canaries))
+
+    @property
+    def held_out(self) -> frozenset[str]:
+        """Every problem of items, twins and canaries in both wordings: nothing that is taught may be among them."""
+        return frozenset(wording for prompt in self.prompts for wording in wordings(*read_prompt(prompt)))
 
     def without(self, item_ids: set[str]) -> Problems:
         """The problems less these items and their twins."""

@@ -164,7 +164,7 @@ def make_taught(world: World, problems: Problems, base: Path, folder: Path) -> P
 
         tokenizer = make_tokenizer()
         model = Qwen2ForCausalLM.from_pretrained(base)
-        held_out = problems.prompts
+        held_out = problems.held_out
         fit(
             model,
             tokenizer,
