@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from unlearnbench import Method
 from unlearnbench.batch import make_batch, token_logprobs
 from unlearnbench.errors import MethodError, RunError, VerifierError
 from unlearnbench.ledger import read_ledger, read_metrics
-from unlearnbench.method import LossBatch, overridden, settings_of, strays
+from unlearnbench.method import LossBatch, Plan, overridden, settings_of, strays
 from unlearnbench.methods.grpo import Grpo
 from unlearnbench.methods.no_training import NoTraining
 from unlearnbench.records import Recipe, RolloutGroup, Verdict
@@ -40,11 +41,13 @@ class Counting(Grpo):
         return super().advantages(rollouts) * (1 + 0.001 * self.total[0])
 
     def state_dict(self) -> dict[str, Any]:
-        return {"total": self.total, "nested": {"list": [1, "two", None]}}
+        return {"total": self.total, "nested": {"list": [1, "two", None], "pair": (1, 2)}}
 
     def load_state_dict(self, state: Any) -> None:
-        assert state["nested"] == {"list": [1, "two", None]}
-        self.total = state["total"].numpy()
+        assert state["nested"]["list"] == [1, "two", None]
+        assert isinstance(state["total"], np.ndarray)
+        assert state["nested"]["pair"] == (1, 2)
+        self.total = state["total"]
 
 
 def test_a_run_that_was_killed_and_resumed_equals_an_unbroken_one_bit_for_bit(training: Any, tmp_path: Path) -> None:
@@ -218,8 +221,6 @@ def test_rollouts_that_the_verifier_failed_on_are_in_no_baseline_and_too_many_st
 
 
 def test_a_second_round_joins_its_rollouts_to_the_first(training: Any, tmp_path: Path) -> None:
-    from unlearnbench.method import Plan
-
     class Twice(Grpo):
         def plan_rollouts(self, step: int, round: int, selected: Any, groups: Any) -> Any:
             if round == 0:
@@ -262,6 +263,10 @@ def test_services_are_metered_and_consistent(training: Any, tmp_path: Path) -> N
     assert (run.services.random("x").random(3) == run.services.random("x").random(3)).all()
 
 
+def _plan(method: Any, n: Any) -> Any:
+    return Plan(method.run.items[0].item_id, n)
+
+
 BAD: dict[str, tuple[str, Any, str]] = {
     "raises": ("advantages", lambda self, rollouts: 1 / 0, r"advantages raised ZeroDivisionError.*line \d+"),
     "shape": ("advantages", lambda self, rollouts: [0.0], "1 rows for 8 rollouts"),
@@ -276,6 +281,12 @@ BAD: dict[str, tuple[str, Any, str]] = {
     "plans": ("plan_rollouts", lambda self, *arguments: [3], r"return Plan\(item_id, n\)"),
     "inject": ("inject", lambda self, groups: None, "list of RolloutGroup"),
     "idle": ("select_items", lambda self, step: [], "spent nothing in step 0"),
+    "no plans": ("plan_rollouts", lambda self, *arguments: None, r"plan_rollouts returned None"),
+    "no items": ("select_items", lambda self, step: None, "select_items returned None"),
+    "float plan": ("plan_rollouts", lambda self, *arguments: [_plan(self, 4.0)], r"return Plan\(item_id, n\)"),
+    "exit": ("keep", lambda self, group: sys.exit(0), "keep raised SystemExit"),
+    "no gradient": ("policy_loss", lambda self, batch: batch.advantages, "a loss without a gradient"),
+    "keys": ("state_dict", lambda self: {"d": {0: 1.5}}, "has the key 0 at /d"),
     "state": ("state_dict", lambda self: {"x": object()}, "holds a object at /x"),
 }
 

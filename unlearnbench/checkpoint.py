@@ -25,7 +25,7 @@ from unlearnbench.policy import Policy, save_policy
 STATE = "state.json"
 OPTIMISER = "optimiser.safetensors"
 METHOD = "method.safetensors"
-_TENSOR = "__tensor__"
+_TENSOR, _ARRAY, _TUPLE = "__tensor__", "__array__", "__tuple__"
 
 
 def save(
@@ -51,8 +51,8 @@ def save(
         for path in fresh.iterdir():
             with path.open("rb") as file:
                 os.fsync(file.fileno())
-        shutil.rmtree(old, ignore_errors=True)
-        if folder.exists():
+        if folder.exists():  # else `old` is all there is, left by a kill between the two renames
+            shutil.rmtree(old, ignore_errors=True)
             folder.rename(old)
         fresh.rename(folder)
         shutil.rmtree(old, ignore_errors=True)
@@ -115,13 +115,19 @@ def _optimiser_tensors(policy: Policy, optimiser: torch.optim.Optimizer) -> dict
 def _strip(value: Any, tensors: dict[str, Tensor], path: str) -> Any:
     """JSON of a method's state, with tensors and arrays moved to `tensors`."""
     if isinstance(value, np.ndarray):
-        value = torch.from_numpy(np.ascontiguousarray(value))
+        tensors[path] = torch.from_numpy(np.ascontiguousarray(value))
+        return {_ARRAY: path}
     if isinstance(value, Tensor):
         tensors[path] = value.detach().cpu().contiguous()
         return {_TENSOR: path}
     if isinstance(value, Mapping):
-        return {str(key): _strip(entry, tensors, f"{path}/{key}") for key, entry in value.items()}
-    if isinstance(value, list | tuple):
+        for key in value:
+            if not isinstance(key, str):
+                raise RunError(f"the method's state_dict has the key {key!r} at {path or '/'}; use strings as keys")
+        return {key: _strip(entry, tensors, f"{path}/{key}") for key, entry in value.items()}
+    if isinstance(value, tuple):
+        return {_TUPLE: _strip(list(value), tensors, path)}
+    if isinstance(value, list):
         return [_strip(entry, tensors, f"{path}/{k}") for k, entry in enumerate(value)]
     if isinstance(value, np.generic):
         return value.item()
@@ -137,6 +143,10 @@ def _fill(value: Any, tensors: Mapping[str, Tensor]) -> Any:
     if isinstance(value, dict):
         if set(value) == {_TENSOR}:
             return tensors[value[_TENSOR]]
+        if set(value) == {_ARRAY}:
+            return tensors[value[_ARRAY]].numpy()
+        if set(value) == {_TUPLE}:
+            return tuple(_fill(value[_TUPLE], tensors))
         return {key: _fill(entry, tensors) for key, entry in value.items()}
     if isinstance(value, list):
         return [_fill(entry, tensors) for entry in value]

@@ -81,6 +81,7 @@ def score(
     fresh = Cells.of(read_phase(split.counts(), "base_fresh", ids, source=f"split {split.name}"))
     before = Cells(fresh.correct.sum(axis=1, keepdims=True), fresh.n.sum(axis=1, keepdims=True))
     start = Cells.of(read_phase(counts, "start", ids))
+    known_start = bool(start.runs) or kind == "eval"  # a foreign checkpoint's start is not known
     start = start if start.runs else before
     defined = samples >= MIN_SAMPLES and (after.enough or not items)
 
@@ -88,7 +89,15 @@ def score(
     usable = why_not_comparable is None and defined and null is not None and len(null.seeds) >= len(seeds)
     parts = [_part(items, group) for group in GROUPS]
     groups = {
-        group: _group_score([items[i] for i in part], after[part], before[part], start[part], tau, defined, samples)
+        group: _group_score(
+            [items[i] for i in part],
+            after[part],
+            before[part],
+            start[part] if known_start else None,
+            tau,
+            defined,
+            samples,
+        )
         for group, part in zip(GROUPS, parts, strict=True)
     }
     core = _part(items, "unlearnable")
@@ -144,7 +153,7 @@ def _reason(split: Split, kind: str, seeds: int, samples: int, null: Control | N
 
 
 def _group_score(
-    items: Sequence[Item], after: Cells, before: Cells, start: Cells, tau: float, defined: bool, samples: int
+    items: Sequence[Item], after: Cells, before: Cells, start: Cells | None, tau: float, defined: bool, samples: int
 ) -> GroupScore:
     families = [item.family for item in items]
     hit = converted(after, tau) if defined else None
@@ -153,10 +162,10 @@ def _group_score(
     return GroupScore(
         items=len(items),
         rate_before=_mean(before.rates),
-        rate_start=_mean(start.rates),
+        rate_start=None if start is None else _mean(start.rates),
         rate_after=_mean(after.rates),
         rate_after_interval=rate_interval(rate_arm(after), families, total) if items else None,
-        converted_at_start=int(converted(start, tau).sum()) if start.enough and defined else None if items else 0,
+        converted_at_start=_at_start(start, tau) if defined else None,
         converted=None if hit is None else int(hit.sum()),
         conversion=None if hit is None else _mean(hit),
         conversion_interval=(
@@ -166,6 +175,10 @@ def _group_score(
         ),
         pass_at_k={str(k): _mean(pass_at_k(after.correct, after.n, k).mean(axis=1)) for k in powers},
     )
+
+
+def _at_start(start: Cells | None, tau: float) -> int | None:
+    return int(converted(start, tau).sum()) if start is not None and (start.enough or not len(start.n)) else None
 
 
 def _conversion(

@@ -28,11 +28,13 @@ from unlearnbench.jobs import (
     Event,
     Job,
     Problems,
+    locked,
     measure_job,
     measure_task,
     run_chains,
     stream_root,
     train_job,
+    weights_hash,
 )
 from unlearnbench.labels import Labels, candidates, label_items, labels_table, summary
 from unlearnbench.ledger import read_ledger
@@ -43,6 +45,7 @@ from unlearnbench.splits import Split, seal, write_split
 
 Progress = Callable[[Event], None]
 CuratedRule = Literal["protocol", "paper"]
+SHARDS = 2  # of the base phases: fixed, so that neither counts nor rounding depend on the number of workers
 COUNTS_WITH_BEST = pa.schema([*tables.COUNTS, ("best", pa.float64())])
 
 
@@ -59,18 +62,23 @@ def curate(
 
     Raises SplitError or DataError for a malformed pool, RunError where `work` belongs to another configuration.
     """
-    curation = Curation(Path(config), Path(work) if work else Path(out) / ".curation", workers, progress)
+    place = Path(work) if work else Path(out) / ".curation"
+    with locked(place):
+        return _curate(Curation(Path(config), place, workers, progress), Path(out), rule)
+
+
+def _curate(curation: Curation, out: Path, rule: CuratedRule) -> Split:
     counts = curation.counts()
     names = [item.item_id for item in curation.split.items]
     labels = label_items(counts, curation.protocol, item_ids=names, rule=rule)
     unlearnable = {name for name, group in zip(labels.item_ids, labels.group, strict=True) if group == "unlearnable"}
     twin_counts = curation.twin_counts(unlearnable)
-    return curation.publish(Path(out), labels, counts, twin_counts)
+    return curation.publish(out, labels, counts, twin_counts)
 
 
 def curate_counts(file: str | Path, out: str | Path, *, rule: CuratedRule = "protocol") -> dict[str, Any]:
     """Labels from counts alone: writes labels.parquet and labels.json to `out`, returns what labels.json says."""
-    counts = tables.read_counts(Path(file))
+    counts = tables.read_counts(Path(file), phases=("base", "train", "after", "certify"), best=rule == "paper")
     labels = label_items(counts, Protocol(), rule=rule, source=str(file))
     tables.write_parquet(Path(out) / "labels.parquet", labels_table(labels))
     told = summary(labels)
@@ -162,9 +170,9 @@ class Curation:
     # --- their jobs -------------------------------------------------------------------------------------------
 
     def _base_chains(self, key: str, problems: Problems, phases: Sequence[tuple[str, int]]) -> list[list[Job]]:
-        """The base policy on all problems, cut into one shard a worker; draws do not depend on the cut."""
+        """The base policy on all problems, in a fixed number of shards."""
         root = stream_root(self.split, "label", 0)
-        shards = [problems[k :: self.workers] for k in range(self.workers)]
+        shards = [problems[k::SHARDS] for k in range(SHARDS)]
         chains = []
         for number, shard in enumerate(shards):
             tasks = [
@@ -205,8 +213,7 @@ class Curation:
         return measure_job(self.split, place / "checkpoint", [task], place / "log.txt", seed=run, stage=name)
 
     def _run(self, chains: Sequence[Sequence[Job]]) -> None:
-        progress = self.progress
-        run_chains(chains, self.workers, None if progress is None else lambda _, event: progress(event))
+        run_chains(chains, self.workers, self.progress)
 
     def _place(self, run: int) -> Path:
         return self.work / "runs" / str(run)
@@ -215,7 +222,14 @@ class Curation:
         columns = {key: pa.string(), "count": pa.int32(), "correct": pa.bool_()}
         files = sorted(place.glob(f"{name}.*.parquet"))
         rows = pa.concat_tables([tables.read_parquet(path, columns).select(list(columns)) for path in files])
-        return counts_of(rows, phase or name, run, key)
+        counts = counts_of(rows, phase or name, run, key)
+        wanted = getattr(self.protocol.samples, name)
+        if pc.any(pc.not_equal(counts["n"], wanted)).as_py():
+            raise RunError(
+                f"{place} holds {name} samples of another cut or number than {wanted} an item; remove {place} and run "
+                "the same command again"
+            )
+        return counts
 
 
 def _workspace(config_file: Path, work: Path) -> Split:
@@ -233,19 +247,19 @@ def _workspace(config_file: Path, work: Path) -> Split:
         path = config.base_policy.model_copy(update={"path": "policy"})
         config = config.model_copy(update={"base_policy": path})
     marker = work / "pool.json"
+    identity: dict[str, object] = {"seed": config.seed}
     wanted = write_split(folder, config, items, twins=list(source.twins), canaries=list(source.canaries)).hash
-    if marker.is_file() and json.loads(marker.read_text())["hash"] != wanted:
+    identity["hash"] = wanted
+    if marker.is_file() and json.loads(marker.read_text()) != identity:
         raise RunError(
             f"{work} holds the curation of another pool, policy or protocol; name another --out, or remove it"
         )
-    tables.write_json(marker, {"hash": wanted})
+    tables.write_json(marker, identity)
     return Split(folder)
 
 
 def _policy_record(config: SplitConfig, folder: Path) -> PolicyRef:
     from safetensors import safe_open
-
-    from unlearnbench.policy import weights_hash
 
     parameters = 0
     for path in sorted(folder.glob("*.safetensors")):

@@ -20,7 +20,17 @@ from unlearnbench import __version__, tables
 from unlearnbench.conversion import score
 from unlearnbench.errors import PolicyError, RunError
 from unlearnbench.fates import count_fates, fates
-from unlearnbench.jobs import Event, Job, measure_job, measure_task, run_chains, stream_root, train_job
+from unlearnbench.jobs import (
+    Event,
+    Job,
+    locked,
+    measure_job,
+    measure_task,
+    run_chains,
+    stream_root,
+    train_job,
+    weights_hash,
+)
 from unlearnbench.ledger import read_ledger
 from unlearnbench.measure import counts_of
 from unlearnbench.methods import MethodSource, locate
@@ -50,13 +60,14 @@ class Plan:
             "schema_version": 1,
             "split": self.split.name,
             "split_hash": self.split.hash,
+            "split_seed": self.split.config.seed,
             "method": self.method.name,
             "source_hash": self.method.hash,
             "settings": dict(self.changes),
             "samples": self.samples,
             "budget": self.multiple,
             "purpose": self.purpose,
-            "start": None if self.start is None else _weights_of(self.start),
+            "start": None if self.start is None else weights_hash(self.start),
             "quick": self.quick,
         }
 
@@ -92,6 +103,8 @@ def evaluate(
     `start` names another policy to start from than the split's base (the positive control does). Raises MethodError,
     SplitError, RunError, VerifierError.
     """
+    if samples < 1 or not budget > 0:
+        raise RunError(f"samples {samples} and budget {budget} must both be above 0")
     chosen = split if isinstance(split, Split) else load_split(split)
     source = locate(method)
     folder = None if out is None else Path(out)
@@ -107,15 +120,12 @@ def evaluate(
         quick=quick,
     )
     folder = folder or default_folder(plan)
-    _claim(plan, folder)
-    sealed = seal(chosen, folder / ".sealed")
-    chains = [_chain(plan, folder, sealed, seed) for seed in plan.seeds]
-    run_chains(
-        chains,
-        workers or min(len(chains), os.cpu_count() or 1),
-        None if progress is None else lambda _, event: progress(event),
-    )
-    return score_run(plan, folder)
+    with locked(folder):
+        _claim(plan, folder)
+        sealed = seal(chosen, folder / ".sealed")
+        chains = [_chain(plan, folder, sealed, seed) for seed in plan.seeds]
+        run_chains(chains, workers or min(len(chains), os.cpu_count() or 1), progress)
+        return score_run(plan, folder)
 
 
 def evaluate_checkpoints(
@@ -128,7 +138,7 @@ def evaluate_checkpoints(
     progress: Progress | None = None,
 ) -> Result:
     """Evaluate finished policies, one a seed, numbered from 1. Their track is `undeclared`: nothing was metered."""
-    from unlearnbench.policy import require_same_architecture, weights_hash
+    from unlearnbench.policy import require_same_architecture
 
     chosen = split if isinstance(split, Split) else load_split(split)
     policies = [Path(path).resolve() for path in checkpoints]
@@ -153,11 +163,7 @@ def evaluate_checkpoints(
         [_measured(chosen, folder, seed, path, samples, "checkpoint")]
         for seed, path in zip(seeds, policies, strict=True)
     ]
-    run_chains(
-        chains,
-        workers or min(len(chains), os.cpu_count() or 1),
-        None if progress is None else lambda _, event: progress(event),
-    )
+    run_chains(chains, workers or min(len(chains), os.cpu_count() or 1), progress)
     counts = collect_counts(folder, seeds)
     tables.write_parquet(folder / "counts.parquet", counts)
     result = score(
@@ -188,7 +194,8 @@ def score_run(plan: Plan, folder: Path) -> Result:
     records = [json.loads((folder / str(seed) / "method.json").read_text()) for seed in seeds]
     costs = [json.loads((folder / str(seed) / "cost.json").read_text()) for seed in seeds]
     track = max((record["track"] for record in records), key=_privilege)
-    null, why = _null(plan, folder)
+    null, why = _null(plan)
+    why = why or _overspent(plan, [cost["flops"] for cost in costs])
     result = score(
         split,
         counts,
@@ -309,7 +316,8 @@ def _claim_seed(folder: Path, seed: int, configuration: Mapping[str, Any]) -> No
     """Write the seed's config.json, or check that the one there is the same. Raises RunError naming what differs."""
     path = folder / str(seed) / "config.json"
     wanted = {**configuration, "seed": seed}
-    if path.is_file():
+    begun = any((folder / str(seed) / name).exists() for name in ("checkpoint", "checkpoint.old", "evaluation"))
+    if path.is_file() and begun:
         try:
             found = json.loads(path.read_text())
         except ValueError:
@@ -331,7 +339,21 @@ def _visits(place: Path, seed: int) -> pa.Table:
     return table.append_column("seed", pa.array([seed] * table.num_rows, pa.int64()))
 
 
-def _null(plan: Plan, folder: Path) -> tuple[Control | None, str | None]:
+def _overspent(plan: Plan, used: Sequence[int]) -> str | None:
+    """A run ends with the step that reaches its limit: more than a few reference steps above it is no fair run."""
+    if plan.limit is None or plan.quick or plan.split.config.budget is None:
+        return None
+    step = plan.split.config.budget.flops_1x / plan.split.config.recipe.steps
+    worst = max(used)
+    if worst <= plan.limit + 5 * step:
+        return None
+    return (
+        f"a seed spent {worst:.3g} FLOPs, {worst / plan.limit:.2f} times the limit of {plan.limit:.3g}; let the "
+        "method spend less in one step, or give it a larger --budget"
+    )
+
+
+def _null(plan: Plan) -> tuple[Control | None, str | None]:
     """The null control to score against, and why the result is not comparable (None if it is)."""
     split = plan.split
     if plan.quick:
@@ -343,7 +365,7 @@ def _null(plan: Plan, folder: Path) -> tuple[Control | None, str | None]:
     if control is None:
         return None, (
             f"split {split.name} has no null control at {multiple}; fill it with `unlearnbench eval --method grpo "
-            f"--split {split.path.name} --budget {multiple} --out {split.path.name}/null_control/{multiple}`"
+            f"--seeds 10 --split {split.path} --budget {multiple} --out {split.path / 'null_control' / multiple}`"
         )
     if len(control.seeds) < len(plan.seeds):
         return control, (
@@ -370,10 +392,3 @@ def _publish(folder: Path, split: Split, result: Result) -> Result:
     tables.write_json(folder / "result.json", result)
     write_report(folder, split, result)
     return result
-
-
-def _weights_of(policy: Path) -> str:
-    digest = hashlib.sha256()
-    for path in sorted(policy.glob("*.safetensors")):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()

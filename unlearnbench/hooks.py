@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from unlearnbench import method as contract
 from unlearnbench.errors import MethodError, UnlearnBenchError
 from unlearnbench.method import LossBatch, Method, Plan
 from unlearnbench.records import Item, Rollout, RolloutGroup
@@ -31,14 +31,17 @@ class Hooks:
             return getattr(self.method, hook)(*arguments)
         except (UnlearnBenchError, KeyboardInterrupt, MemoryError):
             raise
-        except Exception as problem:
+        except (Exception, SystemExit) as problem:
             raise MethodError(
                 f"{self.name}.{hook} raised {type(problem).__name__}: {problem} ({_where(problem)}); mend it and run "
                 "the same command again."
             ) from problem
 
     def selected(self, step: int, pool: Mapping[str, Item]) -> list[str]:
-        ids = list(self.call("select_items", step))
+        ids = self.call("select_items", step)
+        if not isinstance(ids, Iterable):
+            self._refuse("select_items", repr(ids), "return ids of self.run.items")
+        ids = list(ids)
         for item_id in ids:
             if item_id not in pool:
                 self._refuse(
@@ -54,9 +57,13 @@ class Hooks:
         groups: Sequence[RolloutGroup],
         pool: Mapping[str, Item],
     ) -> list[Plan]:
-        plans = list(self.call("plan_rollouts", step, round_, selected, groups))
+        plans = self.call("plan_rollouts", step, round_, selected, groups)
+        if not isinstance(plans, Iterable):
+            self._refuse("plan_rollouts", repr(plans), "return a list of Plan(item_id, n), or [] to end the step")
+        plans = list(plans)
         for plan in plans:
-            if not isinstance(plan, Plan) or plan.item_id not in pool or plan.n < 1:
+            good = isinstance(plan, Plan) and isinstance(plan.n, int | np.integer)
+            if not good or plan.item_id not in pool or plan.n < 1:
                 self._refuse("plan_rollouts", repr(plan), "return Plan(item_id, n) with an id of the pool and n >= 1")
         return plans
 
@@ -80,11 +87,19 @@ class Hooks:
         value = self.call(hook, groups)
         if not isinstance(value, Sequence) or not all(isinstance(group, RolloutGroup) for group in value):
             self._refuse(hook, type(value).__name__, "return a list of RolloutGroup")
+        for rollout in (rollout for group in value for rollout in group):
+            for name in ("mask", "logprobs"):
+                row = getattr(rollout, name)
+                if row is not None and len(row) != len(rollout.token_ids):
+                    got = f"a rollout with {len(row)} values in {name} for {len(rollout.token_ids)} tokens"
+                    self._refuse(hook, got, "give one value a token")
         return list(value)
 
     def advantages(self, group: RolloutGroup) -> list[NDArray[np.float64]]:
         """Advantages of each rollout's tokens; one number a rollout is spread over its tokens."""
         value = self.call("advantages", group)
+        if isinstance(value, list | tuple):
+            value = [row.detach().cpu().numpy() if isinstance(row, Tensor) else row for row in value]
         if isinstance(value, Tensor):
             value = value.detach().cpu().numpy()
         lengths = [int(length) for length in group.lengths]
@@ -116,20 +131,21 @@ class Hooks:
             self._refuse(hook, f"{got}", remedy)
         if not bool(torch.isfinite(value[batch.mask > 0]).all()):
             self._refuse(hook, "NaN or infinity", remedy)
+        if hook == "policy_loss" and not value.requires_grad:
+            self._refuse(hook, "a loss without a gradient", "compute it from batch.logprobs or batch.ratio")
         # What stands in the padding must not reach the sum, not even as 0 * NaN.
         cleaned: Tensor = value.masked_fill(batch.mask == 0, 0.0)
         return cleaned
 
     def _refuse(self, hook: str, got: str, remedy: str) -> Any:
-        code = getattr(type(self.method), hook).__code__
-        raise MethodError(
-            f"{self.name}.{hook} returned {got}; {remedy} ({code.co_filename}, line {code.co_firstlineno})."
-        )
+        code = getattr(getattr(type(self.method), hook), "__code__", None)
+        place = f" ({code.co_filename}, line {code.co_firstlineno})" if code else ""
+        raise MethodError(f"{self.name}.{hook} returned {got}; {remedy}{place}.")
 
 
 def _where(problem: BaseException) -> str:
     """File and line of the innermost frame of the user's own code, else of the innermost frame."""
     frames = traceback.extract_tb(problem.__traceback__)
-    ours = (__file__, contract.__file__)
-    own = [f for f in frames if f.filename not in ours and "site-packages" not in f.filename] or list(frames)
+    ours = str(Path(__file__).parent)
+    own = [f for f in frames if not f.filename.startswith(ours) and "site-packages" not in f.filename] or list(frames)
     return f"{own[-1].filename}, line {own[-1].lineno}"

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
 import json
 import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,6 +33,28 @@ class Job:
     log: Path
     payload: Mapping[str, Any]
     environment: Mapping[str, str] = field(default_factory=dict)
+
+
+def weights_hash(folder: Path) -> str:
+    """sha256 over the safetensors of a policy folder: its revision."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob("*.safetensors")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Only one command at a time works on a folder. Raises RunError where another one does."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as problem:
+            raise errors.RunError(
+                f"another command is working on {folder}; wait until it has ended, or name another folder with --out"
+            ) from problem
+        yield
 
 
 def stream_root(split: Split, purpose: str, seed: int) -> str:
@@ -88,6 +112,7 @@ def measure_job(
         log=log,
         payload={
             "policy": str(policy.resolve() if isinstance(policy, Path) else policy),
+            "revision": None if isinstance(policy, Path) else split.config.base_policy.revision,
             "prompt_format": split.config.prompt_format,
             "rule": split.config.protocol.verifier_rule,
             "sampling": split.config.protocol.sampling.model_dump(),
@@ -112,9 +137,7 @@ def measure_task(
     }
 
 
-def run_chains(
-    chains: Sequence[Sequence[Job]], workers: int, on_event: Callable[[Job, Event], None] | None = None
-) -> None:
+def run_chains(chains: Sequence[Sequence[Job]], workers: int, on_event: Callable[[Event], None] | None = None) -> None:
     """Run chains of jobs, `workers` at once; the jobs of a chain one after the other.
 
     The first failure, or Ctrl-C, ends all other workers (they go on from their checkpoints when run again) and is
@@ -148,7 +171,7 @@ def run_chains(
 def run_job(job: Job) -> Event:
     """Run one job and return what it reports last."""
     last: dict[str, Any] = {}
-    run_chains([[job]], 1, lambda _, event: last.update(event))
+    run_chains([[job]], 1, last.update)
     return last
 
 
@@ -157,7 +180,7 @@ def _run(
     alive: set[subprocess.Popen[str]],
     lock: threading.Lock,
     stopping: threading.Event,
-    on_event: Callable[[Job, Event], None] | None,
+    on_event: Callable[[Event], None] | None,
 ) -> None:
     job.log.parent.mkdir(parents=True, exist_ok=True)
     environment = {
@@ -183,6 +206,7 @@ def _run(
         if stopping.is_set():
             process.kill()
     failure: Exception | None = None
+    ended = False
     try:
         assert process.stdin is not None and process.stdout is not None
         with suppress(BrokenPipeError):
@@ -194,8 +218,10 @@ def _run(
             if "error" in event:
                 kind = getattr(errors, event["error"]["type"], errors.RunError)
                 failure = kind(event["error"]["message"])
+            elif "done" in event:
+                ended = True
             elif on_event:
-                on_event(job, event)
+                on_event(event)
         status = process.wait()
     finally:
         with lock:
@@ -206,6 +232,10 @@ def _run(
                     pipe.close()
     if failure is not None:
         raise failure
+    if status == 0 and not ended and not stopping.is_set():
+        raise errors.MethodError(
+            f"{job.label} ended its own process before its work was done; remove what calls exit, and run it again"
+        )
     if status != 0 and not stopping.is_set():
         hint = {-9: " (killed: out of memory?)", -6: " (aborted: is the disk full?)"}.get(status, "")
         raise errors.RunError(

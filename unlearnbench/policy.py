@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Sequence
@@ -65,8 +64,11 @@ def load_policy(
     revision: str | None = None,
     prompt_format: Literal["raw", "chat"] = "raw",
     device: str | torch.device | None = None,
+    trained: bool = False,
 ) -> Policy:
     """Load a policy from a folder or, by name, from the Hub. Weights are read from safetensors only.
+
+    A policy that is to be trained has float32 weights on every device (LOOP 11).
 
     Raises PolicyError where the folder is incomplete or holds no causal language model.
     """
@@ -84,7 +86,7 @@ def load_policy(
         model = AutoModelForCausalLM.from_pretrained(
             str(source),
             use_safetensors=True,
-            dtype=torch.float32 if torch.device(where).type == "cpu" else "auto",
+            dtype=torch.float32 if trained or torch.device(where).type == "cpu" else "auto",
             attn_implementation="sdpa",
             **options,
         )
@@ -127,14 +129,6 @@ def restore_weights(policy: Policy, folder: Path) -> None:
     tied = set(policy.model.all_tied_weights_keys)
     if unknown or set(missing) - tied:
         raise PolicyError(f"The weights in {folder} are not those of {policy.source}; remove the folder and run again.")
-
-
-def weights_hash(folder: Path) -> str:
-    """sha256 over the safetensors of a policy folder: its revision."""
-    digest = hashlib.sha256()
-    for path in sorted(folder.glob("*.safetensors")):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
 
 
 def require_same_architecture(folder: Path, base: Path | str) -> None:

@@ -14,6 +14,23 @@ import sys
 from pathlib import Path
 from typing import Any
 
+TELLING = {
+    "items.parquet",
+    "data",
+    "twins.parquet",
+    "counts.parquet",
+    "twin_counts.parquet",
+    "labels.parquet",
+    "canaries.json",
+    "similar.parquet",
+    "sub_problems.parquet",
+    "null_control",
+    "strong_null",
+    "positive_control",
+    ".curation",
+}
+"""What of a split's folder says something about labels, twins or canaries."""
+
 _CLONE_NEWNS = 0x00020000
 _CLONE_NEWUSER = 0x10000000
 _MS_BIND = 4096
@@ -27,7 +44,7 @@ def hide(folder: Path, *spared: Path) -> str:
     Must be called before threads start. Returns how: `namespace` or `audit`.
     """
     kept = [path.resolve() for path in spared]
-    entries = sorted(folder.resolve().iterdir())
+    entries = [entry for entry in sorted(folder.resolve().iterdir()) if entry.name in TELLING]
     covered = [entry for entry in entries if not any(path.is_relative_to(entry) for path in kept)]
     _refuse_open(covered)
     return "namespace" if sys.platform == "linux" and _cover(covered) else "audit"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -45,6 +46,7 @@ class MeteredServices:
         self._policies = {"current": policy, "reference": reference}
         self._sampler = sampler
         self._meter = meter
+        self._asked: Counter[tuple[object, ...]] = Counter()
 
     def item(self, item_id: str) -> PoolItem:
         if item_id not in self._pool:
@@ -65,7 +67,10 @@ class MeteredServices:
 
     def generate(self, context: str, n: int, *names: object) -> Completions:
         ids = self.encode(context)
-        key = stream(self._root, "generate", self.step, context, *names)
+        asked = (self.step, context, n, *names)
+        repeat = self._asked[asked]  # the same request twice in a step gets other draws
+        self._asked[asked] += 1
+        key = stream(self._root, "generate", *asked, repeat)
         recipe = self._recipe
         drawn = self._sampler.generate(
             [Request(ids, n, key)], temperature=recipe.temperature, top_p=1.0, max_tokens=recipe.max_tokens

@@ -273,6 +273,8 @@ def seal(split: Split, destination: Path) -> Path:
     """
     destination = Path(destination)
     own = {"split.yaml", "items.parquet", "policy"}
+    for left in destination.glob(".*.tmp"):  # by a kill in the middle of a write
+        left.unlink()
     foreign = (
         sorted(path.name for path in destination.iterdir() if path.name not in own) if destination.exists() else []
     )
@@ -281,6 +283,7 @@ def seal(split: Split, destination: Path) -> Path:
     rows = [item.model_dump(include=set(_SEALED_COLUMNS)) for item in split.items]
     rows += [canary.model_dump(exclude={"true_answer"}) for canary in split.canaries]
     rows.sort(key=lambda row: str(row["item_id"]))  # so that the order does not tell canaries from items
+    rows = [{**row, "family": "hidden"} for row in rows]  # a family may name the cause, or what a name means
     schema = tables.record_schema(Item)
     sealed_schema = pa.schema([schema.field(name) for name in _SEALED_COLUMNS])
     tables.write_parquet(destination / "items.parquet", pa.Table.from_pylist(rows, schema=sealed_schema))

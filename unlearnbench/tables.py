@@ -210,32 +210,54 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
         raise _unreadable(path, error) from error
 
 
-def read_counts(path: Path, key: Literal["item_id", "twin_id"] = "item_id") -> pa.Table:
+def read_counts(
+    path: Path,
+    key: Literal["item_id", "twin_id"] = "item_id",
+    *,
+    phases: Sequence[str] | None = None,
+    best: bool = True,
+) -> pa.Table:
     """Counts from csv or parquet (by suffix): the columns of COUNTS, and `best` (float64) if the file has it.
 
+    With `phases`, rows of other phases are left out, whatever they hold, and so is `best` outside phase train.
     Raises DataError naming file, row and column, or item, phase and run: a missing column or value, a value of
     another type, n < 0, correct < 0, correct > n, a repeated (item, phase, run).
     """
     schema = _counts_schema(key)
     wanted = {field.name: field.type for field in schema}
-    if Path(path).suffix == ".csv":
+    text = Path(path).suffix == ".csv"
+    if text:
         raw = _read_csv(path, [*wanted, "best"])
         _require(path, raw.column_names, wanted)
-        columns = {name: _cast(path, name, raw[name], type_) for name, type_ in wanted.items()}
-        best = raw["best"] if "best" in raw.column_names else None
-        if best is not None:
-            best = pc.if_else(pc.equal(best, ""), pa.scalar(None, pa.string()), best)
     else:
-        has_best = "best" in _column_names(path)
-        raw = read_parquet(path, wanted | ({"best": pa.float64()} if has_best else {}))
-        columns = {name: raw[name] for name in wanted}
-        best = raw["best"] if has_best else None
-    if best is not None:
-        best = _cast(path, "best", best, pa.float64())
-        columns["best"] = pc.if_else(pc.is_nan(best), pa.scalar(None, pa.float64()), best)
+        present = best and "best" in _column_names(path)
+        raw = read_parquet(path, wanted | ({"best": pa.float64()} if present else {}))
+    columns = {name: raw[name] for name in wanted}
+    used = None
+    if phases is not None:
+        used = pc.is_in(columns["phase"], pa.array(phases, pa.string()))
+        zero = pa.scalar("0") if text else pa.scalar(0, pa.int64())
+        columns |= {name: pc.if_else(used, columns[name], zero) for name in ("n", "correct")}
+    columns = {name: _cast(path, name, column, wanted[name]) for name, column in columns.items()}
+    if best and "best" in raw.column_names:
+        columns["best"] = _read_best(path, raw["best"], None if phases is None else pc.equal(columns["phase"], "train"))
     table = pa.table(columns)
-    _check_counts(path, table, key)
-    return table
+    _check_counts(path, table, key, used)
+    return table if used is None else table.filter(used)
+
+
+def _read_best(path: Path, column: pa.ChunkedArray, used: pa.ChunkedArray | None) -> pa.ChunkedArray:
+    """`best` as float64, null where it is empty or not used; a value outside [0, 1] is refused."""
+    if used is not None:
+        column = pc.if_else(used, column, pa.scalar(None, column.type))
+    if pa.types.is_string(column.type):
+        column = pc.if_else(pc.equal(column, ""), pa.scalar(None, pa.string()), column)
+    best = _cast(path, "best", column, pa.float64())
+    best = pc.if_else(pc.is_nan(best), pa.scalar(None, pa.float64()), best)
+    row = pc.index(pc.or_(pc.less(best, 0), pc.greater(best, 1)), True).as_py()
+    if row >= 0:
+        raise DataError(f"{path}, row {row + 1}, column 'best': {best[row].as_py()} is no mean reward from 0 to 1")
+    return best
 
 
 def record_schema(model: type[Record]) -> pa.Schema:
@@ -267,7 +289,7 @@ def _read_json_list(path: Path) -> list[Any]:
     return content
 
 
-def _check_counts(path: Path, table: pa.Table, key: str) -> None:
+def _check_counts(path: Path, table: pa.Table, key: str, used: pa.ChunkedArray | None) -> None:
     for name in (key, "phase", "run", "n", "correct"):
         if table[name].null_count:
             raise DataError(f"{path}, row {pc.index(pc.is_null(table[name]), True).as_py() + 1}: no {name}")
@@ -281,6 +303,7 @@ def _check_counts(path: Path, table: pa.Table, key: str) -> None:
             values = table.slice(row, 1).to_pylist()[0]
             raise DataError(f"{path}, row {row + 1}: {_cell(values, key)}: {words.format(**values)}")
     # One thread keeps the groups in the order of their first rows, so that the error is the same every time.
+    table = table if used is None else table.filter(used)
     groups = table.group_by([key, "phase", "run"], use_threads=False).aggregate([([], "count_all")])
     row = pc.index(pc.greater(groups["count_all"], 1), True).as_py()
     if row >= 0:

@@ -33,8 +33,9 @@ from unlearnbench.policy import Policy, restore_weights
 from unlearnbench.records import Item, Recipe, Rollout, RolloutGroup, Verdict
 from unlearnbench.samplers import Request, Sampler
 from unlearnbench.services import MeteredServices
-from unlearnbench.verifier import Verifier
+from unlearnbench.verifier import UNGRADABLE, Verifier
 
+MAX_MISMATCH = 1e-3  # ten times what float32 was seen to leave between sampler and trainer
 MAX_VERIFIER_FAILURES = 0.01  # above this share of a step's rollouts the run stops (LOOP 9)
 _UNJUDGED = Verdict(None, None, "verifier_error")
 Metrics = dict[str, float | int | None]
@@ -89,6 +90,7 @@ class Training:
         method.run = self.services
         solutions = {item.item_id: item.solution for item in items} if knows_traces else None
         self.ledger = Ledger(folder, solutions)
+        policy.model.eval()  # in updates, too: dropout would make the trainer's probabilities another policy's
         self.optimiser = torch.optim.AdamW(
             policy.model.parameters(),
             lr=self.recipe.learning_rate,
@@ -139,8 +141,8 @@ class Training:
             total += sum(len(group) for group in drawn)
             if failures > MAX_VERIFIER_FAILURES * max(total, 100):
                 raise VerifierError(
-                    f"the verifier failed on {failures} of {total} rollouts in step {self.step}; see "
-                    "`unlearnbench doctor`, then run the same command again: it resumes"
+                    f"the verifier failed on {failures} of {total} rollouts in step {self.step}; its "
+                    "workers may lack memory; run the same command again: it resumes"
                 )
             groups = _merged(groups, drawn)
         for group in groups:
@@ -190,7 +192,7 @@ class Training:
                 )
         verdicts = self.verifier.verify_many(texts)
         self.meter.verifier_calls += len(verdicts)
-        self.meter.ungradable += sum(v.reason in ("timeout", "too_large", "unparsable") for v in verdicts)
+        self.meter.ungradable += sum(verdict.reason in UNGRADABLE for verdict in verdicts)
         judged = [replace(draft, verdict=verdict) for draft, verdict in zip(drafts, verdicts, strict=True)]
         rewarded = [replace(rollout, reward=self.hooks.reward(rollout)) for rollout in judged]
         groups, start = [], 0
@@ -227,11 +229,12 @@ class Training:
         rate = recipe.learning_rate * min(1.0, (self.step + 1) / max(1, recipe.warmup_steps))
         for group in self.optimiser.param_groups:
             group["lr"] = rate
-        self.policy.model.train()
         seen: list[Metrics] = []
         for batch, reference in zip(batches, references, strict=True):
             self.optimiser.zero_grad(set_to_none=True)
             seen.append(self._backward(batch, reference))
+            if self.version == 0 and len(seen) == 1:
+                self._check_sampler(float(seen[0]["sampler_mismatch"] or 0.0))
             norm = torch.nn.utils.clip_grad_norm_(self.policy.model.parameters(), recipe.gradient_clip)
             if not bool(torch.isfinite(norm)):
                 raise MethodError(
@@ -240,11 +243,19 @@ class Training:
                 )
             self.optimiser.step()
             seen[-1]["gradient_norm"] = float(norm)
-        self.policy.model.eval()
         if batches:
             self.version += 1
             self.sampler.weights_changed()
         return _averaged(seen, len(batches))
+
+    def _check_sampler(self, mismatch: float) -> None:
+        """Raise RunError where sampler and trainer disagree before any update, on what they compute alike (LOOP 2)."""
+        exact = self.policy.device.type == "cpu" and self.policy.model.dtype == torch.float32
+        if exact and mismatch > MAX_MISMATCH:
+            raise RunError(
+                f"sampler and trainer differ by {mismatch:.2g} in a log-probability before the first update; this "
+                "policy's architecture is not sampled right: please report it with its config.json"
+            )
 
     def _batch(self, groups: Sequence[RolloutGroup]) -> TokenBatch:
         rollouts: list[Rollout] = []
@@ -265,8 +276,8 @@ class Training:
 
     def _backward(self, batch: TokenBatch, references: Sequence[torch.Tensor | None]) -> Metrics:
         """Accumulate the gradient of one update; the weights already hold its one denominator."""
-        sums = {"loss": 0.0, "kl": 0.0, "entropy": 0.0, "clipped": 0.0}
-        mismatch = 0.0
+        sums = {"loss": 0.0, "kl": 0.0, "entropy": 0.0, "clipped": 0.0, "sampler_kl": 0.0}
+        mismatch, unknown = 0.0, 0
         slices = batch.micro_batches(self.recipe.micro_batch_tokens)
         for part, reference in zip(slices, references, strict=True):
             logprobs, entropy = token_logprobs(
@@ -285,6 +296,9 @@ class Training:
                 used = part.mask > 0
                 sums["loss"] += loss.item()
                 mismatch = max(mismatch, float(((logprobs - behaviour).abs() * used).max()))
+                gap = (logprobs - behaviour) * used
+                sums["sampler_kl"] += float((part.weights * (gap.exp() - gap - 1)).sum())
+                unknown += int((used & ~known).sum())
                 ratio = loss_batch.ratio
                 outside = (ratio < 1 - self.recipe.clip_low) | (ratio > 1 + self.recipe.clip_high)
                 sums["clipped"] += float((part.weights * outside).sum())
@@ -293,7 +307,11 @@ class Training:
                     sums["kl"] += float((part.weights * (d.exp() - d - 1)).sum())
                 if entropy is not None:
                     sums["entropy"] += float((part.weights * entropy).sum())
-        return {**sums, "sampler_mismatch": mismatch}
+        if references[:1] == [None]:
+            del sums["kl"]
+        if self.recipe.entropy == 0:
+            del sums["entropy"]
+        return {**sums, "sampler_mismatch": mismatch, "unknown_logprobs": unknown}
 
     # --- what is written --------------------------------------------------------------------------------------
 
@@ -387,10 +405,11 @@ def _without_failures(group: RolloutGroup) -> RolloutGroup:
 
 
 def _averaged(seen: Sequence[Mapping[str, float | int | None]], updates: int) -> Metrics:
-    """Means over a step's updates; the mismatch is the first update's, before any weight has moved."""
-    names = ("loss", "kl", "entropy", "clipped", "gradient_norm")
+    """Means over a step's updates (None where a term is off); how far sampler and trainer are apart in the first."""
+    names = ("loss", "kl", "entropy", "clipped", "gradient_norm", "unknown_logprobs")
     means: Metrics = {
-        name: float(np.mean([float(entry[name] or 0.0) for entry in seen])) if seen else None for name in names
+        name: float(np.mean([float(entry[name] or 0.0) for entry in seen])) if seen and name in seen[0] else None
+        for name in names
     }
-    mismatch = seen[0]["sampler_mismatch"] if seen else None
-    return {**means, "sampler_mismatch": mismatch, "updates": updates}
+    first = {name: seen[0][name] if seen else None for name in ("sampler_mismatch", "sampler_kl")}
+    return {**means, **first, "updates": updates}

@@ -35,9 +35,11 @@ def main() -> int:
             from unlearnbench.sealing import hide
 
             needed = [Path(job[name]) for name in ("out", "start") if job[name]]
-            hide(Path(job["hide"]), *needed)  # before any thread starts
+            sealed_by = hide(Path(job["hide"]), *needed)  # before any thread starts
+            job["sealed_by"] = sealed_by
         _leave_with_parent()
         kinds[job["kind"]](job, report)
+        report({"done": True})
     except UnlearnBenchError as problem:
         return _fail(report, type(problem).__name__, str(problem))
     except MemoryError:
@@ -45,6 +47,11 @@ def main() -> int:
     except OSError as problem:
         what = f"{problem.strerror or problem} ({problem.filename or job['kind']})"
         return _fail(report, "RunError", f"{what}; mend that and run the same command again: it resumes")
+    except KeyboardInterrupt:
+        return 1
+    except BaseException as problem:  # a thread waits on standard input: nothing may end in the interpreter's own exit
+        told = f"unexpected {type(problem).__name__}: {problem}; the traceback is in the run's log.txt"
+        return _fail(report, "RunError", told)
     return 0
 
 
@@ -103,7 +110,7 @@ def train(job: Mapping[str, Any], report: Report) -> None:
             "device": _device(),
         },
     )
-    write_json(folder / "environment.json", environment())
+    write_json(folder / "environment.json", {**environment(), "sealed_by": job["sealed_by"]})
 
 
 def check(job: Mapping[str, Any], report: Report) -> None:
@@ -165,8 +172,9 @@ def _training(job: Mapping[str, Any], report: Report) -> Any:
     method = _made(cls, settings, Hooks)
     config = split.config
     start = Path(job["start"]) if job.get("start") else split.policy_path
-    policy = load_policy(start, prompt_format=config.prompt_format)
-    reference = load_policy(start, prompt_format=config.prompt_format)
+    revision = None if job.get("start") else config.base_policy.revision
+    policy = load_policy(start, revision=revision, prompt_format=config.prompt_format, trained=True)
+    reference = load_policy(start, revision=revision, prompt_format=config.prompt_format)
     began = time.monotonic()
 
     def progress(step: int, metrics: Mapping[str, Any], meter: Any) -> None:
@@ -207,14 +215,15 @@ def _made(cls: type[Any], settings: Any, hooks: Any) -> Any:
 
     try:
         return cls(settings)
-    except Exception as problem:
+    except (Exception, SystemExit) as problem:
         raise MethodError(
             f"{cls.__name__}(settings) raised {type(problem).__name__}: {problem}; mend its __init__ and try again."
         ) from problem
 
 
 def measure(job: Mapping[str, Any], report: Report) -> None:
-    """Measure a saved policy, task by task; a task whose file is there is done."""
+    """Measure a saved policy, task by task; a task whose file holds its problems is done."""
+    from unlearnbench.errors import RunError
     from unlearnbench.measure import Problem
     from unlearnbench.measure import measure as draw
     from unlearnbench.policy import load_policy
@@ -224,10 +233,12 @@ def measure(job: Mapping[str, Any], report: Report) -> None:
     from unlearnbench.verifier import Verifier
 
     _set_threads()
-    tasks = [task for task in job["tasks"] if not Path(task["out"]).is_file()]
+    tasks = [task for task in job["tasks"] if not _measured(task)]
     if not tasks:
         return
-    policy = load_policy(job["policy"], prompt_format=job["prompt_format"])
+    if (state := Path(job["policy"]) / "state.json").is_file() and not json.loads(state.read_text())["finished"]:
+        raise RunError(f"{job['policy']} is the checkpoint of a run that has not ended; finish that run first")
+    policy = load_policy(job["policy"], revision=job["revision"], prompt_format=job["prompt_format"])
     sampler = TransformersSampler(policy)
     total = sum(len(task["problems"]) * task["n"] for task in tasks)
     done = 0
@@ -254,6 +265,17 @@ def measure(job: Mapping[str, Any], report: Report) -> None:
                 progress=progress,
             )
             write_parquet(Path(task["out"]), rows)
+
+
+def _measured(task: Mapping[str, Any]) -> bool:
+    import pyarrow.compute as pc
+
+    from unlearnbench.tables import read_parquet
+
+    path = Path(task["out"])
+    if not path.is_file():
+        return False
+    return set(pc.unique(read_parquet(path)[task["key"]]).to_pylist()) == {problem[0] for problem in task["problems"]}
 
 
 def environment() -> dict[str, Any]:

@@ -42,7 +42,7 @@ def recertify(split: Split, work: Path) -> dict[str, object]:
         log = work / "retest" / "log.txt"
         chains.append([measure_job(split, policy, [task], log, seed=run, stage="retest")])
     with Bars() as bars:
-        run_chains(chains, os.cpu_count() or 1, lambda _, event: bars.show(event))
+        run_chains(chains, os.cpu_count() or 1, bars.show)
     again = [counts_of(tables.read_parquet(place), "certify", run) for run, place in places.items()]
     others = counts.filter(pc.not_equal(counts["phase"], "certify"))
     both = pa.concat_tables([others, *(part.cast(tables.COUNTS) for part in again)])

@@ -37,10 +37,14 @@ def parse_changes(pairs: tuple[str, ...]) -> dict[str, Any]:
         if not equals or not key:
             raise click.BadParameter(f"{pair!r} is not key=value", param_hint="--set")
         try:
-            changes[key] = json.loads(value)
-        except ValueError:
+            changes[key] = json.loads(value, parse_constant=_refuse_constant)
+        except json.JSONDecodeError:
             changes[key] = value
     return changes
+
+
+def _refuse_constant(word: str) -> None:
+    raise click.BadParameter(f"{word} is no number", param_hint="--set")
 
 
 @click.command("eval")
@@ -82,6 +86,11 @@ def evaluate(
     """
     if (method is None) == (not checkpoint):
         raise click.UsageError("Give either --method or one --checkpoint a seed.")
+    given = click.get_current_context().get_parameter_source
+    for name in ("seeds", "budget", "changes", "quick"):
+        if checkpoint and given(name) != click.core.ParameterSource.DEFAULT:
+            option = "set" if name == "changes" else name
+            raise click.UsageError(f"--{option} says how to train; a --checkpoint is only evaluated.")
     from unlearnbench.cli.progress import Bars
 
     settings = parse_changes(changes)

@@ -27,7 +27,7 @@ def splits(context: click.Context, as_json: bool) -> None:
     if as_json:
         _print_json(rows)
     elif not rows:
-        click.echo("No splits are shipped; `unlearnbench new-split NAME` begins one, and `make micro` makes micro.")
+        click.echo("No splits are shipped; `make micro` makes micro.")
     else:
         shown = ("unlearnable", "learnable", "easy")
         _print_table(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -19,7 +20,8 @@ _COLUMNS = ("correct", "answer", "reason", "rule", "seconds")
 _FORMATS = (".jsonl", ".parquet")
 
 
-@click.command(context_settings={"ignore_unknown_options": True})  # -3 is an answer, not an option
+# -3 and -h are answers, not options.
+@click.command(context_settings={"ignore_unknown_options": True, "help_option_names": ["--help"]})
 @click.argument("gold", required=False)
 @click.argument("completion", required=False)
 @click.option(
@@ -53,7 +55,7 @@ def verify(
 ) -> None:
     """Say whether COMPLETION states the answer GOLD, or judge every row of a file."""
     for text in (gold, completion):
-        if text is not None and text.startswith("--"):
+        if text is not None and re.fullmatch(r"--[a-z][a-z-]*(=.*)?", text):
             raise click.NoSuchOption(text)
     if source is None and out is None and gold is not None and completion is not None:
         _one(gold, completion, rule, as_json)

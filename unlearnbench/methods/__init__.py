@@ -101,7 +101,7 @@ def load(source: MethodSource) -> type[Any]:
             module = importlib.util.module_from_spec(spec)
             sys.modules[spec.name] = module
             spec.loader.exec_module(module)
-    except Exception as problem:
+    except (Exception, SystemExit) as problem:
         raise MethodError(
             f"{where} does not run ({type(problem).__name__}: {problem}); mend it and try again."
         ) from problem
