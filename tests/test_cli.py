@@ -51,6 +51,8 @@ def test_every_command_explains_itself(name: str) -> None:
         ("eval",),
         ("eval", "--method", "grpo", "--budget", "-1x"),
         ("eval", "--method", "grpo", "--set", "kl"),
+        ("eval", "--method", "grpo", "--set", "kl=NaN"),
+        ("eval", "--checkpoint", "x", "--seeds", "2"),
         ("curate", "--out", "x"),
         ("nothing",),
     ],
@@ -92,6 +94,7 @@ def test_labels_from_counts_alone(tmp_path: Path) -> None:
         rows += [f"{item},base,0,100,{base}", f"{item},train,1,100,{after}"]
         rows += [f"{item},after,{run},128,{after}" for run in (1, 2)]
     rows += [f"c,certify,{run},256,3" for run in (1, 2)]
+    rows += ["x,trace,0,5,9", "x,trace,0,5,9"]  # rows of other phases are ignored, whatever they hold
     (tmp_path / "counts.csv").write_text("\n".join(rows) + "\n")
     done = run("curate", "--from-counts", "counts.csv", "--out", "out", "--json", folder=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -133,6 +133,7 @@ class Spy(ub.Method):
                     pass
         split = ub.load_split({name!r})
         found["own"] = [len(split.items), len(split.twins), sorted({{str(i.group) for i in split.items}})]
+        found["families"] = sorted({{item.family for item in split.items}})
         found["columns"] = pq.read_table(str(split.path / "items.parquet")).column_names
         found["files"] = sorted(p.name for p in split.path.iterdir())
         Path({out!r}).write_text(json.dumps(found))
@@ -151,6 +152,7 @@ def test_a_method_that_opens_the_splits_files_finds_no_labels_and_no_twins(small
     assert seen["shipped"] == []
     assert seen["own"] == [len(small_split.items) + len(small_split.canaries), 0, ["None"]]
     assert not {"group", "certified", "thin", "cause"} & set(seen["columns"])
+    assert seen["families"] == ["hidden"]
     assert seen["files"] == ["items.parquet", "policy", "split.yaml"]
 
 
@@ -173,6 +175,25 @@ def test_a_file_that_holds_no_good_method_ends_in_one_sentence(
     with pytest.raises(MethodError, match=message) as caught:
         evaluate(str(tmp_path / "bad.py"), small_split, quick=True, out=tmp_path / "run")
     assert "\n" not in str(caught.value)
+
+
+def test_a_mended_method_runs_in_the_folder_that_it_failed_in(small_split: Split, tmp_path: Path) -> None:
+    method = tmp_path / "mine.py"
+    method.write_text("import os, unlearnbench as ub\nclass A(ub.Method):\n  def setup(self):\n    os._exit(0)\n")
+    with pytest.raises(MethodError, match="ended its own process"):
+        evaluate(str(method), small_split, quick=True, out=tmp_path / "run")
+    method.write_text("import unlearnbench as ub\nclass A(ub.Method):\n  def train(self, loop):\n    pass\n")
+    result = evaluate(str(method), small_split, quick=True, out=tmp_path / "run")
+    assert result.method.name == "mine"
+    assert result.conversion.gain is None
+    assert "--quick" in (result.why_not_comparable or "")
+
+
+def test_two_commands_do_not_share_a_folder(small_split: Split, tmp_path: Path) -> None:
+    from unlearnbench.jobs import locked
+
+    with locked(tmp_path / "run"), pytest.raises(RunError, match="another command is working"):
+        evaluate("grpo", small_split, quick=True, out=tmp_path / "run")
 
 
 def test_an_unknown_method_is_told_what_was_tried(small_split: Split, tmp_path: Path) -> None:
@@ -245,5 +266,9 @@ def test_curation_labels_a_pool_and_resumes(small_split: Split, tmp_path: Path) 
     before = one.hash
     shutil.rmtree(tmp_path / "one/.curation/runs/2/checkpoint")  # as if killed in its second run
     (tmp_path / "one/.curation/runs/2/after.0.parquet").unlink()
-    assert curate(pool / "split.yaml", tmp_path / "one").hash == before
+    assert curate(pool / "split.yaml", tmp_path / "one", workers=1).hash == before
+    changed = config.model_copy(update={"seed": 99})
+    write_split(pool, changed, items, twins=list(small_split.twins), canaries=list(small_split.canaries))
+    with pytest.raises(RunError, match="another pool, policy or protocol"):
+        curate(pool / "split.yaml", tmp_path / "one")
     assert load_split(tmp_path / "one").hash == before
