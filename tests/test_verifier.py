@@ -173,6 +173,8 @@ def test_no_worker_outlives_a_killed_parent() -> None:
         time.sleep(1.0)
         parent.kill()
     wait_for(lambda: not any(Path(f"/proc/{worker}/cmdline").exists() for worker in workers))
+    assert workers
+    assert not any(Path(f"/proc/{worker}/cmdline").exists() for worker in workers)
 
 
 def test_threads_share_one_verifier() -> None:
