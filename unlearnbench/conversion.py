@@ -71,18 +71,11 @@ def score(
     impossible, or another number of samples than `samples`.
     """
     tau, runs = split.config.protocol.tau, [str(seed) for seed in seeds]
-    partial = why_not_comparable is not None
-    items: Sequence[Item] = split.items
-    after = _evaluated(counts, [item.item_id for item in items], runs, samples, partial=partial)
-    if partial:
-        kept = after.n.min(axis=1, initial=samples) > 0
-        items, after = [item for item, there in zip(items, kept, strict=True) if there], after[kept]
+    items, after = _measured(split, counts, runs, samples, partial=why_not_comparable is not None)
     ids = [item.item_id for item in items]
     fresh = Cells.of(read_phase(split.counts(), "base_fresh", ids, source=f"split {split.name}"))
     before = Cells(fresh.correct.sum(axis=1, keepdims=True), fresh.n.sum(axis=1, keepdims=True))
-    start = Cells.of(read_phase(counts, "start", ids))
-    known_start = bool(start.runs) or kind == "eval"  # a foreign checkpoint's start is not known
-    start = start if start.runs else before
+    start = _start(counts, ids, before, kind)
     defined = samples >= MIN_SAMPLES and (after.enough or not items)
 
     reason = why_not_comparable or _reason(split, kind, len(seeds), samples, null)
@@ -93,7 +86,7 @@ def score(
             [items[i] for i in part],
             after[part],
             before[part],
-            start[part] if known_start else None,
+            None if start is None else start[part],
             tau,
             defined,
             samples,
@@ -133,6 +126,26 @@ def score(
         retention=_retention(items, after, before, tau, defined),
         cost=cost,
     )
+
+
+def _measured(
+    split: Split, counts: pa.Table, runs: Sequence[str], samples: int, *, partial: bool
+) -> tuple[Sequence[Item], Cells]:
+    """The items that were evaluated (all of them, unless `partial`) and their counts."""
+    items: Sequence[Item] = split.items
+    after = _evaluated(counts, [item.item_id for item in items], runs, samples, partial=partial)
+    if not partial:
+        return items, after
+    kept = after.n.min(axis=1, initial=samples) > 0
+    return [item for item, there in zip(items, kept, strict=True) if there], after[kept]
+
+
+def _start(counts: pa.Table, ids: Sequence[str], before: Cells, kind: str) -> Cells | None:
+    """Counts of the policy that training began from: the base where nothing else is said; unknown of a checkpoint."""
+    start = Cells.of(read_phase(counts, "start", ids))
+    if start.runs:
+        return start
+    return before if kind == "eval" else None
 
 
 def _reason(split: Split, kind: str, seeds: int, samples: int, null: Control | None) -> str | None:

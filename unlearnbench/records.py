@@ -14,8 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-SCHEMA_VERSION = 1
-
 GroupName = Literal["easy", "learnable", "unlearnable", "no_reward", "unstable", "boundary"]
 TwinKind = Literal["changed_numbers", "other_wording", "same_skill"]
 Track = Literal["verifier", "answer", "solution", "teacher", "labels", "base", "undeclared"]

@@ -341,7 +341,6 @@ class Training:
             "meter": self.meter.state(),
             "services": self.services.state(),
             "ledger": self.ledger.flush(self.step),
-            "track": self.services.track(self.method.track),
         }
         optimiser = None if finished else self.optimiser
         method_state = self.hooks.call("state_dict")
