@@ -6,65 +6,19 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
-from scipy.special import expit
 
 from unlearnbench.intervals import Arm, gain_intervals, mean_interval, rate_interval
 from unlearnbench.rates import newcombe_paired
-from unlearnbench.rule import Cells, conversion_arm, converted
+from unlearnbench.rule import Cells, conversion_arm
+from unlearnbench.simulation import Design, Simulation, World, uneven_sizes
 
 N, ITEMS, TAU = 32, 250, 0.1
-
-
-@dataclass(frozen=True)
-class World:
-    """Logits of items that come in families and are trained by runs: standard deviations of each part."""
-
-    base: float = -4.0
-    family: float = 1.0
-    item: float = 0.7
-    run: float = 0.3
-    family_run: float = 0.5
-    item_run: float = 0.4
-    shift: float = 0.0
-    """What the method adds, on average and by family."""
-    shift_family: float = 0.0
-    jump: float = 0.0
-    """Share of families that the method lifts at once, all their items together, by `height`."""
-    height: float = 5.0
-
-    def logits(self, rng: np.random.Generator, families: int) -> tuple[np.ndarray, np.ndarray]:
-        null = self.base + self.family * rng.standard_normal(families)
-        jumps = self.height * (rng.random(families) < self.jump)
-        return null, null + self.shift + self.shift_family * rng.standard_normal(families) + jumps
-
-    def counts(self, rng: np.random.Generator, logits: np.ndarray, item: np.ndarray, runs: int) -> Cells:
-        """`logits` of each item's family number in `item`'s first row, and its own part in the second."""
-        family = item[0].astype(int)
-        moved = (
-            logits[family][:, None]
-            + self.item * item[1][:, None]
-            + self.run * rng.standard_normal((1, runs))
-            + self.family_run * rng.standard_normal((len(logits), runs))[family]
-            + self.item_run * rng.standard_normal((len(family), runs))
-        )
-        correct = rng.binomial(N, expit(moved))
-        return Cells(correct, np.full_like(correct, N))
-
-    def chance(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Probability that an item is converted by three runs, on a grid of its family's logit."""
-        grid = np.linspace(-14, 12, 105)
-        spread = float(np.sqrt(self.run**2 + self.family_run**2 + self.item_run**2))
-        noise = self.item * rng.standard_normal((3000, 1)) + spread * rng.standard_normal((3000, 3))
-        correct = rng.binomial(N, expit(grid[:, None, None] + noise))
-        hit = converted(Cells(correct.reshape(-1, 3), np.full((correct.size // 3, 3), N)), TAU)
-        return grid, hit.reshape(len(grid), -1).mean(axis=1)
 
 
 WORLDS = {
@@ -86,26 +40,19 @@ WORLDS = {
 def coverage(world: World, families: int, repeats: int, seed: int = 0) -> tuple[float, ...]:
     """Coverage and mean width of both intervals, and converted items on average: 3 runs against 10 of the null."""
     rng = np.random.Generator(np.random.Philox(key=[seed, families]))
-    grid, chance = world.chance(rng)
-    null, method = world.logits(rng, 400_000)
-    everywhere = float((np.interp(method, grid, chance) - np.interp(null, grid, chance)).mean())
-    sizes = np.maximum(2, np.round(rng.dirichlet(np.full(families, 6.0)) * ITEMS)).astype(int)
-    family = np.repeat(np.arange(families), sizes)
-    names, shares = [str(name) for name in family], sizes / sizes.sum()
+    simulation = Simulation(world, Design(uneven_sizes(ITEMS, families, rng)))
+    names = simulation.design.families
     covered, widths, hits = np.zeros(2), np.zeros(2), 0.0
     for _ in range(repeats):
-        null, method = world.logits(rng, families)
-        item = np.stack([family, rng.standard_normal(len(family))])
-        arm = conversion_arm(world.counts(rng, method, item, 3), TAU, 3)
-        reference = conversion_arm(world.counts(rng, null, item, 10), TAU, 3)
-        here = float(shares @ (np.interp(method, grid, chance) - np.interp(null, grid, chance)))
+        drawn = simulation.draw(rng)
+        arms = conversion_arm(drawn.method, TAU, 3), conversion_arm(drawn.null, TAU, 3)
         for index, (interval, truth) in enumerate(
-            zip(gain_intervals(arm, reference, names), (here, everywhere), strict=True)
+            zip(gain_intervals(*arms, names), (drawn.gain, simulation.gain), strict=True)
         ):
             assert interval is not None and interval[1] - interval[0] > 1e-6
             covered[index] += interval[0] <= truth <= interval[1]
             widths[index] += interval[1] - interval[0]
-        hits += arm.values.sum()
+        hits += arms[0].values.sum()
     return (*(covered / repeats), *(widths / repeats), hits / repeats)
 
 

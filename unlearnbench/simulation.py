@@ -1,0 +1,194 @@
+"""Simulated counts with known truth: items in families that move together, seeds that differ, a method that helps.
+
+The logit of an item's success rate in one run is a sum of normal parts: its family's, its own, the run's, the run's
+in that family and the run's in that item. `Simulation` knows the expected conversion gain exactly (by quadrature, no
+sampling), for given families and beyond them, so that an interval's coverage and a design's power can be counted.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from math import comb
+
+import numpy as np
+from scipy import stats
+from scipy.special import expit
+
+from unlearnbench.rates import Counts, Reals, least_above
+from unlearnbench.rule import Cells, two_thirds
+
+_LOGITS = np.linspace(-16, 14, 151)
+"""Grid on which the chance of conversion is tabulated; linear in between."""
+_NODES = np.linspace(-6, 6, 97)
+_WEIGHTS = np.exp(-(_NODES**2) / 2) / np.exp(-(_NODES**2) / 2).sum()
+"""The standard normal on an even grid: the trapezium rule, exact to far beyond what is drawn."""
+
+
+@dataclass(frozen=True)
+class World:
+    """How items behave. Every number is in logits; those not called mean or share are standard deviations.
+
+    `base` is the mean logit under the null control. `family`, `item`: differences between families, and between a
+    family's items, the same in both arms. `run`, `family_run`, `item_run`: what one training run does to all items,
+    to a family, to an item. A method adds `shift` on average, differently by family (`shift_family`) and by item
+    (`shift_item`), and lifts a share `jump` of the families, all their items together, by `height`.
+    """
+
+    base: float = -4.0
+    family: float = 1.0
+    item: float = 0.7
+    run: float = 0.3
+    family_run: float = 0.5
+    item_run: float = 0.4
+    shift: float = 0.0
+    shift_family: float = 0.0
+    shift_item: float = 0.0
+    jump: float = 0.0
+    height: float = 5.0
+
+
+@dataclass(frozen=True)
+class Design:
+    """What is measured: items in each family, seeds of the method and of the null control, samples an item and seed."""
+
+    sizes: tuple[int, ...]
+    seeds: int = 3
+    null_seeds: int = 10
+    samples: int = 32
+    tau: float = 0.1
+
+    @classmethod
+    def of(
+        cls, families: Sequence[str], seeds: int = 3, null_seeds: int = 10, samples: int = 32, tau: float = 0.1
+    ) -> Design:
+        """The design of a split, from the family of each of its items (in the order of the families' names)."""
+        counted = Counter(families)
+        return cls(tuple(counted[name] for name in sorted(counted)), seeds, null_seeds, samples, tau)
+
+    @property
+    def items(self) -> int:
+        return sum(self.sizes)
+
+    @property
+    def families(self) -> list[str]:
+        """Family of each item; items stand family by family."""
+        return [f"{index:04d}" for index, size in enumerate(self.sizes) for _ in range(size)]
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """One simulated experiment: counts of both arms (items x seeds), and the expected gain for these families."""
+
+    method: Cells
+    null: Cells
+    gain: float
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """Experiments of one design in one world."""
+
+    world: World
+    design: Design
+
+    @cached_property
+    def _family(self) -> Counts:
+        return np.repeat(np.arange(len(self.design.sizes)), self.design.sizes)
+
+    @cached_property
+    def gain(self) -> float:
+        """Expected gain over items, seeds and families."""
+        return self.method_rate - self.null_rate
+
+    @cached_property
+    def null_rate(self) -> float:
+        """Expected conversion of the null control, over families."""
+        return self._over_families(self._null_chance, self.world.base, self.world.family)
+
+    @cached_property
+    def method_rate(self) -> float:
+        """Expected conversion of the method, over families."""
+        world = self.world
+        mean, deviation = world.base + world.shift, float(np.hypot(world.family, world.shift_family))
+        still = self._over_families(self._method_chance, mean, deviation)
+        lifted = self._over_families(self._method_chance, mean + world.height, deviation) if world.jump else 0.0
+        return (1 - world.jump) * still + world.jump * lifted
+
+    def draw(self, rng: np.random.Generator) -> Drawn:
+        """Fresh families, items and runs."""
+        world, design, sizes = self.world, self.design, np.array(self.design.sizes)
+        null = world.base + world.family * rng.standard_normal(len(sizes))
+        jumps = world.height * (rng.random(len(sizes)) < world.jump)
+        method = null + world.shift + world.shift_family * rng.standard_normal(len(sizes)) + jumps
+        own = world.item * rng.standard_normal(design.items)
+        reached = own + world.shift_item * rng.standard_normal(design.items)
+        gains = np.interp(method, _LOGITS, self._method_chance) - np.interp(null, _LOGITS, self._null_chance)
+        return Drawn(
+            self._counts(rng, method[self._family] + reached, design.seeds),
+            self._counts(rng, null[self._family] + own, design.null_seeds),
+            float(sizes @ gains / design.items),
+        )
+
+    def _counts(self, rng: np.random.Generator, logits: Reals, runs: int) -> Cells:
+        world, samples = self.world, self.design.samples
+        moved = (
+            logits[:, None]
+            + world.run * rng.standard_normal((1, runs))
+            + world.family_run * rng.standard_normal((len(self.design.sizes), runs))[self._family]
+            + world.item_run * rng.standard_normal((len(logits), runs))
+        )
+        correct = rng.binomial(samples, expit(moved))
+        return Cells(correct, np.full_like(correct, samples))
+
+    @cached_property
+    def _null_chance(self) -> Reals:
+        return self._chance(self.world.item)
+
+    @cached_property
+    def _method_chance(self) -> Reals:
+        return self._chance(float(np.hypot(self.world.item, self.world.shift_item)))
+
+    def _chance(self, item: float) -> Reals:
+        """Chance that an item is converted by `seeds` runs, at each logit of its family (`_LOGITS`)."""
+        world, design = self.world, self.design
+        spread = float(np.sqrt(world.run**2 + world.family_run**2 + world.item_run**2))
+        counts = np.arange(design.samples + 1)
+        # one run's distribution of `correct`, for each logit of an item: mixed over what runs do
+        one = np.zeros((len(_LOGITS), len(counts)))
+        for node, weight in zip(_NODES, _WEIGHTS, strict=True):
+            one += weight * stats.binom.pmf(counts, design.samples, expit(_LOGITS + spread * node)[:, None])
+        hit = _conversion_chance(one, design)
+        means = _LOGITS[:, None] + item * _NODES
+        chance: Reals = np.interp(means, _LOGITS, hit) @ _WEIGHTS
+        return chance
+
+    @staticmethod
+    def _over_families(chance: Reals, mean: float, deviation: float) -> float:
+        return float(np.interp(mean + deviation * _NODES, _LOGITS, chance) @ _WEIGHTS)
+
+
+def uneven_sizes(items: int, families: int, rng: np.random.Generator, evenness: float = 6.0) -> tuple[int, ...]:
+    """Sizes of families that differ (Dirichlet with this concentration), at least one each, `items` in all."""
+    shares = np.cumsum(rng.dirichlet(np.full(families, evenness)))
+    edges = np.concatenate([[0], np.round(shares * (items - families)).astype(int)])
+    return tuple((np.diff(edges) + 1).tolist())
+
+
+def _conversion_chance(one: Reals, design: Design) -> Reals:
+    """P(converted) for runs that are alike and independent, each with the distribution `one` (rows) of `correct`.
+
+    PROTOCOL 3.3: pooled rate at least 0.25, lower limit above tau in two thirds of the runs. For each number of runs
+    above, the sum over runs is convolved by Fourier transform.
+    """
+    seeds, least = design.seeds, least_above(design.samples, design.tau)
+    length, quarter = seeds * design.samples + 1, -(-seeds * design.samples // 4)
+    above = np.arange(design.samples + 1) >= least
+    high, low = (np.fft.rfft(np.where(part, one, 0.0), length) for part in (above, ~above))
+    chance = np.zeros(len(one))
+    for count in range(two_thirds(seeds), seeds + 1):
+        total = np.fft.irfft(high**count * low ** (seeds - count), length)
+        chance += comb(seeds, count) * total[:, quarter:].sum(axis=1)
+    return np.clip(chance, 0.0, 1.0)
