@@ -28,7 +28,7 @@ def test_chance_of_conversion_by_enumeration() -> None:
 
 
 def test_expected_gain_is_the_mean_of_many_draws() -> None:
-    world = World(shift=1.2, shift_family=0.8, shift_item=0.6, jump=0.1)
+    world = World(shift=1.8, shift_family=0.8, shift_item=0.6, jump=0.1, unrest=1.5, failing=0.3)
     simulation = Simulation(world, Design((3, 8, 1, 12, 6), seeds=3, null_seeds=4))
     rng = np.random.default_rng(0)
     found, expected = [], []

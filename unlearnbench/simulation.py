@@ -34,7 +34,8 @@ class World:
     `base` is the mean logit under the null control. `family`, `item`: differences between families, and between a
     family's items, the same in both arms. `run`, `family_run`, `item_run`: what one training run does to all items,
     to a family, to an item. A method adds `shift` on average, differently by family (`shift_family`) and by item
-    (`shift_item`), and lifts a share `jump` of the families, all their items together, by `height`.
+    (`shift_item`), lifts a share `jump` of the families, all their items together, by `height`, and has runs that
+    differ `unrest` times as much as the null's. A share `failing` of its runs ends lower, by `drop` on every item.
     """
 
     base: float = -4.0
@@ -48,6 +49,9 @@ class World:
     shift_item: float = 0.0
     jump: float = 0.0
     height: float = 5.0
+    unrest: float = 1.0
+    failing: float = 0.0
+    drop: float = 3.0
 
 
 @dataclass(frozen=True)
@@ -126,43 +130,45 @@ class Simulation:
         own = world.item * rng.standard_normal(design.items)
         reached = own + world.shift_item * rng.standard_normal(design.items)
         gains = np.interp(method, _LOGITS, self._method_chance) - np.interp(null, _LOGITS, self._null_chance)
+        fallen = -world.drop * (rng.random(design.seeds) < world.failing)
         return Drawn(
-            self._counts(rng, method[self._family] + reached, design.seeds),
-            self._counts(rng, null[self._family] + own, design.null_seeds),
+            self._counts(rng, (method[self._family] + reached)[:, None] + fallen, world.unrest),
+            self._counts(rng, np.tile((null[self._family] + own)[:, None], design.null_seeds), 1.0),
             float(sizes @ gains / design.items),
         )
 
-    def _counts(self, rng: np.random.Generator, logits: Reals, runs: int) -> Cells:
-        world, samples = self.world, self.design.samples
+    def _counts(self, rng: np.random.Generator, logits: Reals, unrest: float) -> Cells:
+        world, samples, (items, runs) = self.world, self.design.samples, logits.shape
         moved = (
-            logits[:, None]
-            + world.run * rng.standard_normal((1, runs))
+            world.run * rng.standard_normal((1, runs))
             + world.family_run * rng.standard_normal((len(self.design.sizes), runs))[self._family]
-            + world.item_run * rng.standard_normal((len(logits), runs))
+            + world.item_run * rng.standard_normal((items, runs))
         )
-        correct = rng.binomial(samples, expit(moved))
+        correct = rng.binomial(samples, expit(logits + unrest * moved))
         return Cells(correct, np.full_like(correct, samples))
 
     @cached_property
     def _null_chance(self) -> Reals:
-        return self._chance(self.world.item)
+        return self._chance(self.world.item, 1.0, 0.0)
 
     @cached_property
     def _method_chance(self) -> Reals:
-        return self._chance(float(np.hypot(self.world.item, self.world.shift_item)))
+        world = self.world
+        return self._chance(float(np.hypot(world.item, world.shift_item)), world.unrest, world.failing)
 
-    def _chance(self, item: float) -> Reals:
+    def _chance(self, item: float, unrest: float, failing: float) -> Reals:
         """Chance that an item is converted by `seeds` runs, at each logit of its family (`_LOGITS`)."""
         world, design = self.world, self.design
-        spread = float(np.sqrt(world.run**2 + world.family_run**2 + world.item_run**2))
+        spread = unrest * float(np.sqrt(world.run**2 + world.family_run**2 + world.item_run**2))
         counts = np.arange(design.samples + 1)
         # one run's distribution of `correct`, for each logit of an item: mixed over what runs do
         one = np.zeros((len(_LOGITS), len(counts)))
-        for node, weight in zip(_NODES, _WEIGHTS, strict=True):
-            one += weight * stats.binom.pmf(counts, design.samples, expit(_LOGITS + spread * node)[:, None])
+        for share, fallen in ((1 - failing, 0.0), (failing, world.drop)):
+            for node, weight in zip(_NODES, _WEIGHTS, strict=True) if share else ():
+                rates = expit(_LOGITS + spread * node - fallen)[:, None]
+                one += share * weight * stats.binom.pmf(counts, design.samples, rates)
         hit = _conversion_chance(one, design)
-        means = _LOGITS[:, None] + item * _NODES
-        chance: Reals = np.interp(means, _LOGITS, hit) @ _WEIGHTS
+        chance: Reals = np.interp(_LOGITS[:, None] + item * _NODES, _LOGITS, hit) @ _WEIGHTS
         return chance
 
     @staticmethod

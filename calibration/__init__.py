@@ -1,0 +1,1 @@
+"""Is the score calibrated? Simulations with known truth, in full (`make calibrate`)."""
