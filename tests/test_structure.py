@@ -23,6 +23,7 @@ STAGES = (
     ("errors", "records"),
     ("draws",),
     ("tables",),
+    ("rollouts",),
     ("splits", "audit"),
     ("answers", "equality", "verifier"),
     ("policy",),
@@ -35,7 +36,7 @@ STAGES = (
     ("gradients", "similarity"),
     ("report", "plots", "leaderboard"),
     ("export", "augment", "adapters"),
-    ("jobs", "sealing", "worker", "evaluate", "curate"),
+    ("jobs", "sealing", "worker", "evaluate", "curate", "score"),
     ("cli",),
 )
 RANK = {name: rank for rank, stage in enumerate(STAGES) for name in stage}
@@ -48,6 +49,7 @@ TORCH_FREE = (
     "records",
     "draws",
     "tables",
+    "rollouts",
     "splits",
     "audit",
     "answers",
@@ -69,6 +71,7 @@ TORCH_FREE = (
     "jobs",
     "sealing",
     "evaluate",
+    "score",
     "cli",
 )
 

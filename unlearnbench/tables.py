@@ -135,7 +135,7 @@ def sha256(path: Path) -> str:
         with Path(path).open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise _unreadable(path, error) from error
+        raise unreadable(path, error) from error
 
 
 def read_parquet(path: Path, columns: Mapping[str, pa.DataType] | None = None) -> pa.Table:
@@ -148,10 +148,10 @@ def read_parquet(path: Path, columns: Mapping[str, pa.DataType] | None = None) -
         with pq.ParquetFile(path) as file:
             if columns is None:
                 return file.read()
-            _require(path, file.schema_arrow.names, columns)
+            require_columns(path, file.schema_arrow.names, columns)
             table = file.read(columns=list(columns))
     except OSError as error:
-        raise _unreadable(path, error) from error
+        raise unreadable(path, error) from error
     except pa.ArrowException as error:
         raise DataError(f"{path} is not a readable parquet file: {_first_line(error)}") from error
     return pa.table({name: _cast(path, name, table[name], type_) for name, type_ in columns.items()})
@@ -199,15 +199,20 @@ def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
             for number, line in enumerate(file, start=1):
                 if not line.strip():
                     continue
-                try:
-                    row = json.loads(line.decode("utf-8"))
-                except (ValueError, RecursionError) as error:
-                    raise DataError(f"{path}, row {number}: not valid JSON ({_first_line(error)})") from error
-                if not isinstance(row, dict):
-                    raise DataError(f"{path}, row {number}: a JSON object was expected, not {type(row).__name__}")
-                yield row
+                yield json_object(f"{path}, row {number}", line)
     except OSError as error:
-        raise _unreadable(path, error) from error
+        raise unreadable(path, error) from error
+
+
+def json_object(where: str, line: bytes) -> dict[str, Any]:
+    """The object that a line of jsonl holds. Raises DataError that begins with `where` (file and row)."""
+    try:
+        row = json.loads(line.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{where}: not valid JSON ({_first_line(error)})") from error
+    if not isinstance(row, dict):
+        raise DataError(f"{where}: a JSON object was expected, not {type(row).__name__}")
+    return row
 
 
 def read_counts(
@@ -228,7 +233,7 @@ def read_counts(
     text = Path(path).suffix == ".csv"
     if text:
         raw = _read_csv(path, [*wanted, "best"])
-        _require(path, raw.column_names, wanted)
+        require_columns(path, raw.column_names, wanted)
     else:
         present = best and "best" in _column_names(path)
         raw = read_parquet(path, wanted | ({"best": pa.float64()} if present else {}))
@@ -274,7 +279,7 @@ def _read_rows(path: Path, model: type[Record]) -> list[dict[str, Any]]:
     if unknown := [name for name in names if name not in schema.names]:
         known = ", ".join(schema.names)
         raise DataError(f"{path}: unknown column {unknown[0]!r}; {model.__name__} rows have {known}")
-    _require(path, names, [name for name, field in model.model_fields.items() if field.is_required()])
+    require_columns(path, names, [name for name, field in model.model_fields.items() if field.is_required()])
     rows: list[dict[str, Any]] = read_parquet(path, {name: schema.field(name).type for name in names}).to_pylist()
     return rows
 
@@ -320,7 +325,7 @@ def _read_csv(path: Path, text_columns: Sequence[str]) -> pa.Table:
     try:
         return pyarrow.csv.read_csv(path, convert_options=options)
     except OSError as error:
-        raise _unreadable(path, error) from error
+        raise unreadable(path, error) from error
     except pa.ArrowException as error:
         raise DataError(f"{path} is not a readable csv file: {_first_line(error)}") from error
 
@@ -329,12 +334,13 @@ def _column_names(path: Path) -> list[str]:
     try:
         return list(pq.read_schema(path).names)
     except OSError as error:
-        raise _unreadable(path, error) from error
+        raise unreadable(path, error) from error
     except pa.ArrowException as error:
         raise DataError(f"{path} is not a readable parquet file: {_first_line(error)}") from error
 
 
-def _require(path: Path, present: Sequence[str], wanted: Iterable[str]) -> None:
+def require_columns(path: Path, present: Sequence[str], wanted: Iterable[str]) -> None:
+    """Raise DataError naming the first of `wanted` columns that is not `present`, or is there twice."""
     for name in wanted:
         if name not in present:
             raise DataError(f"{path}: column {name!r} is missing; the file has {', '.join(present) or 'no columns'}")
@@ -388,10 +394,11 @@ def _bytes(path: Path) -> bytes:
     try:
         return Path(path).read_bytes()
     except OSError as error:
-        raise _unreadable(path, error) from error
+        raise unreadable(path, error) from error
 
 
-def _unreadable(path: Path, error: OSError) -> DataError:
+def unreadable(path: Path, error: OSError) -> DataError:
+    """The error to raise where the system cannot read a file."""
     if isinstance(error, FileNotFoundError):
         return DataError(f"there is no file {path}")
     return DataError(f"{path} cannot be read: {error.strerror or _first_line(error)}")

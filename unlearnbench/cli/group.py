@@ -14,6 +14,7 @@ from unlearnbench import __version__
 COMMANDS = {
     "eval": ("evaluate", "evaluate", "Train a method on a split, evaluate it, score it against the null control."),
     "check": ("check", "check", "Run a method for two tiny steps: what it overrides, reads and costs."),
+    "score": ("score", "score", "Score rollouts made anywhere, every verdict made anew."),
     "curate": ("curate", "curate", "Label a pool for a policy by the protocol, or label from counts alone."),
     "verify": ("verify", "verify", "Judge one completion, or a file of them, against a gold answer."),
     "report": ("report", "report", "Rebuild report.html from a run's files."),
