@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal, TypeVar, Union, get_args, get_origin
 from uuid import uuid4
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
@@ -307,12 +308,23 @@ def _check_counts(path: Path, table: pa.Table, key: str, used: pa.ChunkedArray |
         if row >= 0:
             values = table.slice(row, 1).to_pylist()[0]
             raise DataError(f"{path}, row {row + 1}: {_cell(values, key)}: {words.format(**values)}")
-    # One thread keeps the groups in the order of their first rows, so that the error is the same every time.
-    table = table if used is None else table.filter(used)
-    groups = table.group_by([key, "phase", "run"], use_threads=False).aggregate([([], "count_all")])
-    row = pc.index(pc.greater(groups["count_all"], 1), True).as_py()
-    if row >= 0:
-        raise DataError(f"{path}: {_cell(groups.slice(row, 1).to_pylist()[0], key)}: this row is there more than once")
+    used_table = table if used is None else table.filter(used)
+    row = _first_repeated([used_table[name] for name in (key, "phase", "run")])
+    if row is not None:
+        cell = _cell(used_table.slice(row, 1).to_pylist()[0], key)
+        raise DataError(f"{path}: {cell}: this row is there more than once")
+
+
+def _first_repeated(columns: Sequence[pa.ChunkedArray]) -> int | None:
+    """The first row of a table that comes again further down, if any does."""
+    code = np.zeros(len(columns[0]), np.int64)
+    for column in columns:
+        coded = column.combine_chunks().dictionary_encode()
+        code *= len(coded.dictionary)
+        code += coded.indices.to_numpy()
+    order = np.argsort(code, kind="stable")
+    again = np.flatnonzero(code[order[1:]] == code[order[:-1]])
+    return int(order[again].min()) if len(again) else None
 
 
 def _cell(values: Mapping[str, Any], key: str) -> str:
