@@ -18,6 +18,7 @@ COMMANDS = {
     "curate": ("curate", "curate", "Label a pool for a policy by the protocol, or label from counts alone."),
     "verify": ("verify", "verify", "Judge one completion, or a file of them, against a gold answer."),
     "report": ("report", "report", "Rebuild report.html from a run's files."),
+    "compare": ("compare", "compare", "Compare runs item by item, or the null control with itself (--aa)."),
     "methods": ("methods", "methods", "List the methods with their track and source."),
     "new-method": ("methods", "new_method", "Write a commented skeleton of a method, and its test."),
     "splits": ("splits", "splits", "List, show and validate splits."),

@@ -1,4 +1,4 @@
-"""Progress bars on standard error, one a seed and stage; nothing where standard error is no terminal."""
+"""Progress bars on standard error; nothing where standard error is no terminal."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 
 
 class Bars:
-    """A context in which `show` takes the events of worker processes."""
+    """One bar a seed and stage: a context in which `show` takes the events of worker processes."""
 
     def __init__(self) -> None:
         self._progress = Progress(
@@ -48,3 +48,32 @@ class Bars:
         else:
             note = f"{told['rate']:.0f} rollouts/s"
         self._progress.update(self._tasks[key], completed=told["done"], note=note)
+
+
+class Bar:
+    """A context in which `show` takes the share of one piece of work that is done."""
+
+    def __init__(self, what: str) -> None:
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.percentage:>3.0f} %"),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+            disable=not sys.stderr.isatty(),
+            transient=True,
+        )
+        self._task = self._progress.add_task(what, total=1.0)
+
+    def __enter__(self) -> Bar:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def show(self, done: float) -> None:
+        """Move the bar to this share, from 0 to 1."""
+        self._progress.update(self._task, completed=done)

@@ -1,0 +1,411 @@
+"""Comparisons of runs: what may be compared, the paired figures by brute force, the null control against itself."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from unlearnbench import tables
+from unlearnbench.cli.group import run as run_command
+from unlearnbench.comparison import compare, null_against_null, paired_intervals
+from unlearnbench.conversion import score
+from unlearnbench.errors import DataError, RunError, SplitError
+from unlearnbench.fairness import read_run
+from unlearnbench.intervals import Arm
+from unlearnbench.rates import lower_limit
+from unlearnbench.records import Cost, Item, MethodRecord, PolicyRef, Sampling, SpentBudget, SplitConfig
+from unlearnbench.splits import Split, write_split
+
+FAMILIES = tuple("abcdefghijkl")
+HARD = tuple(f"hard-{i:02d}" for i in range(48))
+EASY = tuple(f"easy-{i}" for i in range(6))
+SPREAD = set(HARD[:24])  # two of every family
+NULL_SEEDS = (1, 2, 3, 4, 5, 6)
+
+
+def counts(runs: Sequence[int], solved: Collection[str], n: int = 32) -> pa.Table:
+    """Everything is either half right or wrong; items in `solved` that end in /seed only in that seed."""
+    rows = [
+        (name, "eval", str(run), n, n if name in EASY else n // 2 if {name, f"{name}/{run}"} & set(solved) else 1)
+        for name in HARD + EASY
+        for run in runs
+    ]
+    return table(rows)
+
+
+def table(rows: Sequence[tuple[str, str, str, int, int]]) -> pa.Table:
+    columns = zip(*rows, strict=True)
+    return pa.table(
+        [pa.array(column, field.type) for column, field in zip(columns, tables.COUNTS, strict=True)], tables.COUNTS
+    )
+
+
+@pytest.fixture(scope="module")
+def split(tmp_path_factory: pytest.TempPathFactory) -> Split:
+    """48 unlearnable items in 12 families and 6 easy ones, with a null control that converts next to nothing."""
+    items = [
+        Item(item_id=name, prompt="p", answer="1", family=FAMILIES[i % 12], group="unlearnable")
+        for i, name in enumerate(HARD)
+    ] + [Item(item_id=name, prompt="p", answer="1", family=FAMILIES[i], group="easy") for i, name in enumerate(EASY)]
+    fresh = table([(name, "base_fresh", "0", 128, 120 if name in EASY else 4) for name in HARD + EASY])
+    folder = tmp_path_factory.mktemp("splits") / "toy"
+    made = write_split(folder, SplitConfig(name="toy", base_policy=PolicyRef(path="policy")), items, counts=fresh)
+    tables.write_parquet(folder / "null_control/1x/counts.parquet", counts(NULL_SEEDS, {"hard-00/1", "hard-00/2"}))
+    return made
+
+
+def run(
+    folder: Path,
+    split: Split,
+    solved: Collection[str],
+    seeds: Sequence[int] = (1, 2, 3),
+    *,
+    name: str = "m",
+    settings: dict[str, Any] | None = None,
+    environment: dict[str, Any] | None = None,
+    **changes: Any,
+) -> Path:
+    """A scored run's folder; `changes` alter its result.json afterwards."""
+    measured = counts(seeds, solved, changes.get("samples", 32))
+    result = score(
+        split,
+        measured,
+        method=MethodRecord(name=name, source_hash=name * 8, track="verifier", settings=settings or {}),
+        seeds=seeds,
+        samples=changes.get("samples", 32),
+        sampling=Sampling(),
+        budget=SpentBudget(multiple=1.0, limit=1000, used=[len(name) * 100] * len(seeds)),
+        cost=Cost(flops=100 * len(name) * len(seeds), generated_tokens=7 * len(seeds), seconds=3.0, device="d"),
+        code_version="0.1.0",
+        null=split.control("null_control"),
+    ).model_copy(update=changes)
+    tables.write_parquet(folder / "counts.parquet", measured)
+    tables.write_json(folder / "result.json", result)
+    if environment is not None:
+        tables.write_json(folder / str(seeds[0]) / "environment.json", environment)
+        tables.write_json(folder / str(seeds[0]) / "config.json", {"purpose": "eval", "start": None})
+    return folder
+
+
+@pytest.fixture
+def cli(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Run a command line in this process: status, standard output, standard error."""
+
+    def call(*words: str | Path) -> tuple[int, str, str]:
+        status = run_command([str(word) for word in words])
+        return (status, *capsys.readouterr())
+
+    return call
+
+
+# --- what may be compared -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"samples": 64}, ("samples (32 and 64)", "--samples")),
+        ({"sampling": Sampling(temperature=1.0)}, ("temperature 0.7", "temperature 1.0", "split.yaml")),
+        ({"budget": SpentBudget(multiple=4.0, limit=4000, used=[1])}, ("1x", "4x", "--budget")),
+        ({"scorer_version": "0.9"}, ("scorer version (1.0 and 0.9)", "`eval` command again")),
+        ({"code_version": "0.2.0"}, ("version of the rules (0.1 and 0.2)", "again")),
+        ({"split_hash": "f00d"}, ("toy f00d", "same split")),
+        ({"kind": "score"}, ("kind (eval and score)", "--checkpoint")),
+        (
+            {"method": MethodRecord(name="m", source_hash="s", track="solution")},
+            ("track (verifier and solution)", "one track"),
+        ),
+    ],
+)
+def test_an_unfair_pair_is_refused_by_naming_what_differs(
+    changes: dict[str, Any], told: tuple[str, ...], split: Split, tmp_path: Path
+) -> None:
+    one, other = run(tmp_path / "one", split, SPREAD), run(tmp_path / "other", split, SPREAD, **changes)
+    with pytest.raises(RunError) as refused:
+        compare([read_run(one), read_run(other)], split)
+    for words in (*told, str(one), str(other)):
+        assert words in str(refused.value)
+
+
+def test_all_that_is_unfair_is_named_at_once(split: Split, tmp_path: Path) -> None:
+    one = run(tmp_path / "one", split, SPREAD)
+    other = run(tmp_path / "other", split, SPREAD, samples=64, scorer_version="0.9")
+    with pytest.raises(RunError, match=r"samples \(32 and 64\), scorer version \(1.0 and 0.9\)"):
+        compare([read_run(one), read_run(other)], split)
+
+
+def test_a_run_that_is_not_comparable_says_why(split: Split, tmp_path: Path) -> None:
+    one = run(tmp_path / "one", split, SPREAD)
+    other = run(tmp_path / "other", split, SPREAD, (1, 2))
+    with pytest.raises(RunError, match=r"other cannot be compared with other runs: .* at least 3 seeds"):
+        compare([read_run(one), read_run(other)], split)
+
+
+def test_what_differs_fairly_is_listed_with_its_meaning(split: Split, tmp_path: Path) -> None:
+    machine = {"python": "3.11", "device": "d", "packages": {"torch": "2"}, "sealed_by": "x", "unlearnbench": "0.1.0"}
+    one = run(tmp_path / "one", split, SPREAD, settings={"lr": 1e-4, "steps": 5}, environment=machine)
+    other = run(
+        tmp_path / "other",
+        split,
+        SPREAD,
+        (4, 5, 6, 7),
+        name="mm",
+        settings={"lr": 2e-4, "steps": 5, "bonus": 1},
+        environment=machine | {"packages": {"torch": "3"}, "sealed_by": "y"},
+    )
+    bare = run(tmp_path / "bare", split, SPREAD)
+    told = {d.setting: d for d in compare([read_run(path) for path in (one, other, bare)], split).differences}
+    assert {name: told[name].meaning for name in told} == {
+        "method": "intended",
+        "method source": "intended",
+        "setting lr": "intended",
+        "setting bonus": "intended",
+        "setting steps": "intended",
+        "number of seeds": "harmless",
+        "seeds": "harmless",
+        "torch": "harmless",
+        "environment": "harmless",
+    }
+    assert told["setting lr"].values == [1e-4, 2e-4, None] and told["torch"].values == ["2", "3", None]
+
+
+# --- paired figures -------------------------------------------------------------------------------------------
+
+
+def test_a_comparison_counted_by_hand(split: Split, tmp_path: Path) -> None:
+    mine = {*SPREAD, "hard-26"}  # every family twice, and c
+    theirs = {"hard-00", "hard-47"}
+    one, other = run(tmp_path / "one", split, mine, name="mmm"), run(tmp_path / "other", split, theirs, (7, 8, 9))
+    told = compare([read_run(one), read_run(other)], split)
+    pair = told.pairs[0]
+    assert (pair.first, pair.second, pair.seeds, pair.items) == ("A", "B", 3, 48)
+    assert (pair.first_conversion, pair.second_conversion) == (25 / 48, 2 / 48)
+    assert pair.gain == pytest.approx(23 / 48)
+    assert pair.interval and pair.interval[0] < pair.gain < pair.interval[1]
+    assert pair.interval_families and 0 < pair.interval_families[0] < pair.gain
+    assert pair.claim == "first" and not pair.a_a and pair.shared_draws == []
+    assert {item.item_id for item in pair.only_first} == mine - theirs
+    assert [(i.item_id, i.family, i.first.rate, i.second.correct, i.second.n) for i in pair.only_second] == [
+        ("hard-47", "l", 1 / 32, 48, 96)
+    ]
+    expected = dict.fromkeys(FAMILIES, (4, 2, 0)) | {"a": (4, 2, 1), "c": (4, 3, 0), "l": (4, 2, 1)}
+    assert {name: (part.items, part.first, part.second) for name, part in pair.families.items()} == expected
+    assert (pair.retention.items, pair.retention.difference) == (6, 0.0)
+    assert (pair.cost.flops, pair.cost.generated_tokens, pair.cost.trained_tokens) == (3.0, 1.0, None)
+    assert [(part.converted, part.items, part.flops_per_seed) for part in told.runs] == [(25, 48, 300), (2, 48, 100)]
+
+
+def test_the_order_of_the_runs_changes_signs_only(split: Split, tmp_path: Path) -> None:
+    folders = [run(tmp_path / "one", split, SPREAD), run(tmp_path / "other", split, {"hard-01"}, (7, 8, 9))]
+    forth = compare([read_run(folder) for folder in folders], split).pairs[0]
+    back = compare([read_run(folder) for folder in reversed(folders)], split).pairs[0]
+    assert back.gain == pytest.approx(-forth.gain) and (forth.claim, back.claim) == ("first", "second")
+    for one, other in ((forth.interval, back.interval), (forth.interval_families, back.interval_families)):
+        assert one is not None and other is not None
+        assert one == pytest.approx((-other[1], -other[0]))
+    assert forth.only_first[0].item_id == back.only_second[0].item_id
+
+
+def test_more_seeds_in_one_run_are_scored_as_subsets(split: Split, tmp_path: Path) -> None:
+    partly = {*(f"hard-01/{seed}" for seed in (11, 12)), *(f"hard-02/{seed}" for seed in (11, 12, 13, 14))}
+    one = run(tmp_path / "one", split, partly, (11, 12, 13, 14, 15))
+    other = run(tmp_path / "other", split, set(), (1, 2, 3))
+    pair = compare([read_run(one), read_run(other)], split).pairs[0]
+
+    def share(good: set[int]) -> float:  # 16 of 32 in two of three seeds are a pooled rate of a third: converted
+        subsets = list(combinations((11, 12, 13, 14, 15), 3))
+        return sum(len(good & set(subset)) >= 2 for subset in subsets) / len(subsets)
+
+    assert (share({11, 12}), share({11, 12, 13, 14})) == (0.3, 1.0)
+    assert pair.seeds == 3 and pair.first_conversion == pytest.approx(1.3 / 48)
+    assert [(item.item_id, item.first_share) for item in pair.only_first] == [("hard-02", 1.0)]
+
+
+def test_a_difference_in_one_family_is_not_claimed(split: Split, tmp_path: Path) -> None:
+    one = run(tmp_path / "one", split, {name for i, name in enumerate(HARD) if i % 12 == 0})
+    other = run(tmp_path / "other", split, set(), (4, 5, 6))
+    pair = compare([read_run(one), read_run(other)], split).pairs[0]
+    assert pair.gain == pytest.approx(4 / 48) and pair.claim == "none"
+    assert pair.interval_families is not None and pair.interval_families[0] <= 0
+
+
+def test_the_same_method_twice_is_named_so(split: Split, tmp_path: Path) -> None:
+    first = run(tmp_path / "first", split, SPREAD, (1, 2, 3))
+    fresh = run(tmp_path / "fresh", split, {"hard-03"}, (3, 4, 5))
+    copy = run(tmp_path / "copy", split, SPREAD, (3, 2, 9))
+    tuned = run(tmp_path / "tuned", split, {"hard-03"}, (3, 4, 5), settings={"lr": 1})
+    told = compare([read_run(path) for path in (first, fresh, copy, tuned)], split)
+    found = {pair.first + pair.second: (pair.a_a, pair.shared_draws) for pair in told.pairs}
+    assert told.comparisons == len(found) == 6
+    assert found["AB"] == (True, []) and found["AC"] == (True, [2, 3]) and found["AD"] == (False, [])
+
+
+def test_paired_intervals_are_the_wider_of_both_orders() -> None:
+    rng = np.random.default_rng(0)
+    names = [str(i % 7) for i in range(42)]
+    arms = [Arm(rng.integers(0, 2, 42).astype(float), rng.normal(0, 0.1, (3, 42)), 2) for _ in range(2)]
+    from unlearnbench.intervals import gain_intervals
+
+    for hull, one, other in zip(
+        paired_intervals(arms[0], arms[1], names),
+        gain_intervals(arms[0], arms[1], names),
+        gain_intervals(arms[1], arms[0], names),
+        strict=True,
+    ):
+        assert hull is not None and one is not None and other is not None
+        assert hull[0] == min(one[0], -other[1]) and hull[1] == max(one[1], -other[0])
+
+
+# --- files that are not what they should be --------------------------------------------------------------------
+
+
+def test_counts_that_do_not_give_the_result_are_refused(split: Split, tmp_path: Path) -> None:
+    one, other = run(tmp_path / "one", split, SPREAD), run(tmp_path / "other", split, set())
+    tables.write_parquet(other / "counts.parquet", counts((1, 2, 3), {"hard-05"}))
+    with pytest.raises(DataError, match=r"other: by counts.parquet 1 of 48 .* result.json says 0 of 48"):
+        compare([read_run(one), read_run(other)], split)
+    tables.write_parquet(other / "counts.parquet", counts((1, 2), set()))
+    with pytest.raises(DataError, match=r"counts.parquet: item 'hard-00', phase eval, run '3': n is 0"):
+        compare([read_run(one), read_run(other)], split)
+
+
+def test_the_split_is_found_or_asked_for(split: Split, tmp_path: Path) -> None:
+    folders = [run(tmp_path / name, split, SPREAD, seeds) for name, seeds in (("x", (1, 2, 3)), ("y", (4, 5, 6)))]
+    with pytest.raises(SplitError, match="--split"):
+        compare([read_run(folder) for folder in folders])
+    inside = run(split.path / "positive_control", split, SPREAD)
+    assert compare([read_run(inside), read_run(folders[0])]).split == "toy"
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "message"),
+    [
+        (("one",), 2, "at least two runs"),
+        ((), 2, "at least two runs"),
+        (("one", "one"), 2, "given twice"),
+        (("one", "--aa"), 2, "takes no DIR"),
+        (("one", "other", "--seeds", "3"), 2, "--seeds belongs to --aa"),
+        (("--aa", "--seeds", "0"), 2, "--seeds"),
+        (("one", "nothing"), 1, "there is no folder nothing"),
+        (("one", "empty"), 1, "empty has no result.json"),
+        (("one", "broken"), 1, "broken/result.json"),
+        (("--aa", "--split", "nothing"), 1, "there is no split 'nothing'"),
+    ],
+)
+def test_wrong_commands(
+    words: tuple[str, ...],
+    status: int,
+    message: str,
+    split: Split,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    cli: Any,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run(tmp_path / "one", split, SPREAD)
+    run(tmp_path / "other", split, SPREAD)
+    (tmp_path / "empty").mkdir()
+    tables.write_text(tmp_path / "broken/result.json", "{}")
+    left, out, told = cli("compare", *words)
+    assert left == status, told
+    assert message in told and "Traceback" not in told and out == ""
+    assert status == 2 or told.count("\n") == 1
+
+
+def test_the_command_tells_runs_and_items(split: Split, tmp_path: Path, cli: Any) -> None:
+    one = run(tmp_path / "one", split, SPREAD, name="[red]evil")
+    other = run(tmp_path / "other", split, set(), (4, 5, 6))
+    words = ("compare", one, other, "--split", split.path)
+    shown, told = cli(*words), cli(*words, "--json")
+    assert shown[0] == told[0] == 0, shown[2] + told[2]
+    assert shown[2] == told[2] == ""
+    assert "[red]evil" in shown[1] and "excludes 0" in shown[1] and "... and 14 more" in shown[1]
+    found = json.loads(told[1])
+    assert found["pairs"][0]["claim"] == "first" and len(found["pairs"][0]["only_first"]) == 24
+    assert [part["setting"] for part in found["differences"]] == ["method", "method source", "seeds"]
+
+
+# --- the null control against itself --------------------------------------------------------------------------
+
+
+def by_hand(solved: Collection[str], seeds: Sequence[int]) -> float:
+    """Conversion of the unlearnable items by these seeds, PROTOCOL 3.3 word for word."""
+    hits = 0
+    for name in HARD:
+        correct = [16 if {name, f"{name}/{seed}"} & set(solved) else 1 for seed in seeds]
+        above = sum(bool(lower_limit(c, 32) > 0.1) for c in correct)
+        hits += sum(correct) / (32 * len(seeds)) >= 0.25 and above >= 2 * len(seeds) / 3
+    return hits / len(HARD)
+
+
+@pytest.fixture
+def uneven(split: Split) -> tuple[Split, set[str]]:
+    """The split with a null control whose seeds 1 to 3 convert 16 items and whose others convert none."""
+    solved = {f"{name}/{seed}" for name in HARD[:16] for seed in (1, 2, 3)}
+    tables.write_parquet(split.path / "null_control/1x/counts.parquet", counts(NULL_SEEDS, solved))
+    return split, solved
+
+
+def test_the_null_against_itself_by_brute_force(uneven: tuple[Split, set[str]]) -> None:
+    split, solved = uneven
+    seen: list[float] = []
+    told = null_against_null(split, 2, seen.append)
+
+    def mean(seeds: Sequence[int], size: int) -> float:
+        return float(np.mean([by_hand(solved, chosen) for chosen in combinations(seeds, size)]))
+
+    pairs = list(combinations(NULL_SEEDS, 2))
+    rest = [by_hand(solved, one) - mean([s for s in NULL_SEEDS if s not in one], 2) for one in pairs]
+    part = told.method_against_rest
+    assert (part.comparisons, part.of, part.intervals) == (15, 15, 15)
+    assert part.mean_absolute_gain == pytest.approx(np.mean(np.abs(rest)))
+    assert part.gain_sd == pytest.approx(np.std(rest)) and part.mean_gain == pytest.approx(np.mean(rest))
+    assert (part.smallest_gain, part.largest_gain) == pytest.approx((min(rest), max(rest)))
+    assert told.rate == pytest.approx(mean(NULL_SEEDS, 2)) and (told.items, told.families) == (48, 12)
+
+    disjoint = [(a, b) for a, b in combinations(pairs, 2) if not set(a) & set(b)]
+    gains = [abs(by_hand(solved, a) - by_hand(solved, b)) for a, b in disjoint]
+    assert told.disjoint is not None and told.disjoint.comparisons == len(disjoint) == 45
+    assert told.disjoint.mean_absolute_gain == pytest.approx(np.mean(gains))
+    assert told.single.comparisons == 15 and told.single.intervals == 0
+    assert told.single.mean_absolute_gain == pytest.approx(
+        np.mean([abs(by_hand(solved, [a]) - by_hand(solved, [b])) for a, b in pairs])
+    )
+    assert seen[-1] == 1.0 and seen == sorted(seen)
+
+
+def test_intervals_that_miss_zero_are_counted_and_listed(uneven: tuple[Split, set[str]]) -> None:
+    told = null_against_null(uneven[0], 3)
+    assert told.disjoint is not None
+    for part in (told.method_against_rest, told.disjoint):
+        missed = {"interval": 0, "interval_families": 0}
+        for miss in part.misses:
+            limits = {name: getattr(miss, name) for name in missed}
+            assert any(low > 0 or high < 0 for low, high in limits.values())
+            for name, (low, high) in limits.items():
+                missed[name] += low > 0 or high < 0
+        assert part.interval_holds_zero == part.intervals - missed["interval"]
+        assert part.interval_families_holds_zero == part.intervals - missed["interval_families"]
+    assert [1, 2, 3] in [list(miss.first) for miss in told.disjoint.misses]  # 16 of 48 against none
+
+
+def test_too_few_null_seeds_are_named(split: Split, cli: Any) -> None:
+    with pytest.raises(RunError, match="6 seeds, too few for 5"):
+        null_against_null(split, 5)
+    status, _, told = cli("compare", "--aa", "--split", split.path, "--seeds", "5")
+    assert status == 1 and "smaller --seeds" in told
+
+
+def test_the_command_tells_the_null_against_itself(split: Split, cli: Any) -> None:
+    status, shown, told = cli("compare", "--aa", "--split", split.path)
+    assert status == 0 and told == "" and "not independent" in shown
+    found = json.loads(cli("compare", "--aa", "--split", split.path, "--json")[1])
+    numbers = (found["seeds"], found["method_against_rest"]["comparisons"], found["disjoint"]["comparisons"])
+    assert numbers == (3, 20, 10)

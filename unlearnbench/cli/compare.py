@@ -1,0 +1,256 @@
+"""`unlearnbench compare`: runs against one another, and the null control against itself."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from unlearnbench.comparison import Comparison, Moved, NullAgainstNull, Pair, Repeats
+
+MAX_ROWS = 10  # of each table on the screen; --json has all
+
+
+@click.command("compare")
+@click.argument("folders", metavar="DIR...", nargs=-1, type=click.Path(path_type=Path))
+@click.option("--aa", is_flag=True, help="Compare the null control's seeds with one another instead of runs.")
+@click.option(
+    "--split", help="The split that the runs were scored on, if it is not a shipped one [--aa: micro]: its folder."
+)
+@click.option("--seeds", type=click.IntRange(1), help="--aa: seeds of one side [default: 3].")
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+def compare(folders: tuple[Path, ...], aa: bool, split: str | None, seeds: int | None, as_json: bool) -> None:
+    """Compare the runs in two or more DIRs item by item; runs that it would be unfair to compare are refused.
+
+    With --aa: GRPO against GRPO, from the seeds of a split's null control. It is no better than itself, so at least
+    95 % of the intervals should hold 0.
+    """
+    if aa and folders:
+        raise click.UsageError("--aa compares the seeds of a split's null control; it takes no DIR.")
+    if not aa and seeds is not None:
+        raise click.UsageError("--seeds belongs to --aa; runs are compared with the seeds that they have.")
+    if not aa and len(folders) < 2:
+        raise click.UsageError("Give the folders of at least two runs, or --aa.")
+    if twice := [folder for place, folder in enumerate(folders) if folder.resolve() in _resolved(folders[:place])]:
+        raise click.UsageError(f"{twice[0]} is given twice; a run is no evidence against itself.")
+    from unlearnbench import comparison, fairness
+    from unlearnbench.splits import load_split
+
+    if aa:
+        from unlearnbench.cli.progress import Bar
+
+        with Bar("GRPO against GRPO") as bar:
+            found = comparison.null_against_null(load_split(split or "micro"), seeds or 3, bar.show)
+        _print(found.model_dump(mode="json")) if as_json else _show_null(found)
+        return
+    told = comparison.compare(
+        [fairness.read_run(folder) for folder in folders], None if split is None else load_split(split)
+    )
+    _print(told.model_dump(mode="json")) if as_json else _show(told)
+
+
+def _resolved(folders: Iterable[Path]) -> set[Path]:
+    return {folder.resolve() for folder in folders}
+
+
+def _print(value: Mapping[str, Any]) -> None:
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 120)
+
+
+def _table(console: Console, title: str, head: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> None:
+    """A table whose first `left` columns are words and the others numbers."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from unlearnbench.notation import plain
+
+    table = Table(show_edge=False)
+    for place, name in enumerate(head):
+        table.add_column(name, justify="left" if place < left else "right", overflow="fold")
+    for row in rows[:MAX_ROWS]:
+        table.add_row(*(Text(plain(cell)) for cell in row))
+    if title:
+        console.print(title)
+    console.print(table)
+    if len(rows) > MAX_ROWS:
+        console.print(f"... and {len(rows) - MAX_ROWS} more; --json has all")
+    console.print()
+
+
+# --- runs -----------------------------------------------------------------------------------------------------
+
+
+def _show(told: Comparison) -> None:
+    from unlearnbench.notation import pct, power, span
+
+    console = _console()
+    first = told.runs[0]
+    families = len(told.pairs[0].families)
+    console.print(
+        f"\nCompared on {told.split}: {first.items} unlearnable items in {families} families, and {first.easy_items} "
+        f"easy ones (track {first.track}).\n"
+    )
+    _table(
+        console,
+        "",
+        ["run", "method", "folder", "seeds", "converted", "conversion", "95 % interval", "easy lost", "FLOPs a seed"],
+        [
+            [
+                run.label,
+                run.method,
+                run.folder,
+                str(len(run.seeds)),
+                f"{run.converted} of {run.items}",
+                pct(run.conversion),
+                "-" if run.conversion_interval is None else span(run.conversion_interval),
+                f"{run.easy_lost} of {run.easy_items}",
+                "-" if run.flops_per_seed is None else power(run.flops_per_seed),
+            ]
+            for run in told.runs
+        ],
+        left=3,
+    )
+    if told.differences:
+        rows = [
+            [part.setting, *(_value(value, part.meaning) for value in part.values), part.meaning, part.why]
+            for part in told.differences
+        ]
+        _table(console, "What differs", ["setting", *(run.label for run in told.runs), "meaning", "why"], rows, left=99)
+    else:
+        console.print("Nothing else that could move the score differs.\n")
+    methods = {run.label: f"{run.label} ({run.method})" for run in told.runs}
+    for pair in told.pairs:
+        _show_pair(console, pair, methods)
+    if told.comparisons > 1:
+        console.print(
+            f"These are {told.comparisons} comparisons, each with 95 % intervals: if no method differed from any "
+            f"other, at least one of them would still claim a difference in up to {min(100, 5 * told.comparisons)} % "
+            "of such tables."
+        )
+
+
+def _show_pair(console: Console, pair: Pair, methods: Mapping[str, str]) -> None:
+    from unlearnbench.notation import pct, plain, plural, point_span, points
+
+    first, second = plain(methods[pair.first]), plain(methods[pair.second])
+    console.rule(f"{first} - {second}", align="left")
+    if pair.a_a:
+        console.print("An A/A comparison: source, settings and start are the same, so only chance differs.")
+    if pair.shared_draws:
+        console.print(
+            f"Seeds {', '.join(map(str, pair.shared_draws))} have equal counts in both: the same runs twice, which "
+            "says nothing of chance."
+        )
+    console.print(
+        f"With {plural(pair.seeds, 'seed')} each, {first} converted {pct(pair.first_conversion)} and {second} "
+        f"{pct(pair.second_conversion)} of {pair.items} items: {points(pair.gain)}."
+    )
+    these = "none" if pair.interval is None else point_span(pair.interval)
+    beyond = "none" if pair.interval_families is None else point_span(pair.interval_families)
+    console.print(f"95 % interval for these families: {these}; for families like these: {beyond}.")
+    winner = {"first": first, "second": second}.get(pair.claim)
+    if winner:
+        console.print(f"{winner} converted more: the interval for families like these excludes 0.")
+    elif pair.interval_families is None:
+        console.print("No difference is claimed: without an interval for families like these, nothing follows.")
+    else:
+        console.print("No difference is claimed: the interval for families like these holds 0.")
+    kept, cost = pair.retention, pair.cost
+    if kept.difference is not None:
+        interval = "" if kept.interval is None else f" (95 % interval {point_span(kept.interval)})"
+        console.print(f"Rate of {kept.items} easy items: {points(kept.difference)}{interval}.")
+    ratios = {"FLOPs": cost.flops, "generated tokens": cost.generated_tokens, "trained tokens": cost.trained_tokens}
+    ratios["training seconds"] = cost.seconds
+    shown = [f"{ratio:.2f} times the {name}" for name, ratio in ratios.items() if ratio is not None]
+    console.print(f"Cost a seed, {first}: {', '.join(shown) or 'unknown'} of {second}.\n")
+    moved = [
+        [name, str(part.items), f"{part.first:.3g}", f"{part.second:.3g}"]
+        for name, part in sorted(pair.families.items(), key=lambda named: -abs(named[1].first - named[1].second))
+        if part.first != part.second
+    ]
+    if moved:
+        title = f"Families that differ ({len(moved)} of {len(pair.families)}), converted items"
+        _table(console, title, ["family", "items", pair.first, pair.second], moved)
+    for winner, items in ((pair.first, pair.only_first), (pair.second, pair.only_second)):
+        if items:
+            loser = pair.second if winner == pair.first else pair.first
+            title = f"Converted in {winner} and not in {loser}: {plural(len(items), 'item')}"
+            _table(console, title, ["item", "family", pair.first, pair.second], [_row(item) for item in items], left=2)
+
+
+def _row(item: Moved) -> list[str]:
+    from unlearnbench.notation import pct
+
+    return [
+        item.item_id,
+        item.family,
+        *(f"{pct(part.rate)} ({part.correct} of {part.n})" for part in (item.first, item.second)),
+    ]
+
+
+def _value(value: Any, meaning: str) -> str:
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value))
+    missing = "-" if meaning == "intended" else "unknown"  # a method need not have another's setting
+    return missing if value is None else str(value)
+
+
+# --- the null control against itself --------------------------------------------------------------------------
+
+
+def _show_null(told: NullAgainstNull) -> None:
+    from unlearnbench.notation import pct, plural
+
+    console = _console()
+    total, k = len(told.null_seeds), told.seeds
+    console.print(
+        f"\nGRPO against GRPO on {told.split}: {plural(total, 'null seed')}, {told.items} unlearnable items in "
+        f"{told.families} families. With {plural(k, 'seed')} GRPO converts {pct(told.rate)}.\n"
+    )
+    kinds = {
+        f"{k} seeds as the method, {total - k} as its null": told.method_against_rest,
+        f"{k} seeds against {k} others": told.disjoint,
+        "one seed against another": told.single,
+    }
+    _table(
+        console,
+        "",
+        ["comparison", "n", "hold 0", "hold 0, families", "mean |gain|", "sd of gain", "largest |gain|"],
+        [_repeats(name, part) for name, part in kinds.items() if part is not None],
+    )
+    console.print(
+        "hold 0: 95 % intervals for these families; hold 0, families: for families like these; both should be at "
+        "least 95 %.\nThe comparisons share seeds, so they are not independent: their number is no sample size."
+    )
+
+
+def _repeats(name: str, part: Repeats) -> list[str]:
+    from unlearnbench.notation import pct
+
+    def share(held: int) -> str:
+        return f"{held} ({pct(held / part.intervals)})" if part.intervals else "no interval"
+
+    return [
+        name,
+        str(part.comparisons) + ("" if part.comparisons == part.of else f" of {part.of}"),
+        share(part.interval_holds_zero),
+        share(part.interval_families_holds_zero),
+        pct(part.mean_absolute_gain),
+        pct(part.gain_sd),
+        pct(max(part.largest_gain, -part.smallest_gain)),
+    ]
