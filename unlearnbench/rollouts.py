@@ -25,7 +25,7 @@ from unlearnbench.errors import DataError
 FORMATS = (".jsonl", ".parquet")
 BLOCK = 4 << 20
 """Bytes of jsonl that are read at once; a longer line is read whole, up to LINE_LIMIT."""
-LINE_LIMIT = 256 << 20
+LINE_LIMIT = 64 << 20
 PARQUET_ROWS = 16_384
 """Most rows of a batch of parquet; fewer where rows are long, so that a batch stays near BLOCK."""
 
@@ -125,9 +125,7 @@ def _in_bulk(block: bytes, lines: int) -> pa.Table | None:
     if rows["seed"].null_count == lines and b'"seed"' not in block:
         rows = rows.set_column(2, "seed", _zeros(lines))
     seeds = rows["seed"]
-    if seeds.null_count or pc.min(seeds).as_py() < 0:
-        return None
-    return rows
+    return None if seeds.null_count or pc.any(pc.less(seeds, 0)).as_py() else rows
 
 
 def _by_line(path: Path, first: int, block: bytes) -> tuple[pa.Table, list[int]]:
@@ -152,10 +150,14 @@ def _by_line(path: Path, first: int, block: bytes) -> tuple[pa.Table, list[int]]
 
 def _text(where: str, name: str, value: object) -> str:
     if not isinstance(value, str):
-        raise DataError(f"{where}, field {name!r}: text was expected, but it is {_shown(value)}")
+        raise DataError(_no_text(where, name, value))
     if not _encodes(value):
         raise DataError(f"{where}, field {name!r}: half of a surrogate pair is no Unicode text; write it as UTF-8")
     return value
+
+
+def _no_text(where: str, name: str, value: object) -> str:
+    return f"{where}, field {name!r}: text was expected, but it is {_shown(value)}"
 
 
 def _encodes(text: str) -> bool:
@@ -227,21 +229,25 @@ def _checked(path: Path, first: int, batch: pa.RecordBatch) -> pa.Table:
 
 
 def _texts(path: Path, first: int, name: str, column: pa.Array) -> pa.Array:
-    if not _is_text(column.type) or column.null_count:
-        row = pc.index(pc.is_valid(column), False).as_py() if _is_text(column.type) else 0
-        _text(f"{path}, row {first + row}", name, column[row].as_py())
-        raise DataError(f"{path}: column {name!r} must be text, not {column.type}")
+    if not _is_text(column.type):
+        raise DataError(_no_text(f"{path}, row {first}", name, column[0].as_py()))
     column = column.cast(pa.string())
+    if column.null_count:
+        raise DataError(_no_text(f"{path}, row {first + pc.index(pc.is_null(column), True).as_py()}", name, None))
     try:
         column.validate(full=True)
     except pa.ArrowInvalid as error:
-        for row, value in enumerate(column):
-            try:
-                value.as_py()
-            except UnicodeDecodeError:
-                raise DataError(f"{path}, row {first + row}, field {name!r}: it is not UTF-8") from error
-        raise
+        raise DataError(f"{path}, row {first + _first_undecodable(column)}, field {name!r}: it is not UTF-8") from error
     return column
+
+
+def _first_undecodable(column: pa.Array) -> int:
+    for row, value in enumerate(column):
+        try:
+            value.as_py()
+        except UnicodeDecodeError:
+            return row
+    return 0
 
 
 def _seeds(path: Path, first: int, column: pa.Array) -> pa.Array:
@@ -251,11 +257,9 @@ def _seeds(path: Path, first: int, column: pa.Array) -> pa.Array:
             seeds = column.cast(pa.int64())
         except pa.ArrowInvalid:
             seeds = None
-        if seeds is not None and pc.min(seeds).as_py() >= 0:
+        if seeds is not None and not pc.any(pc.less(seeds, 0)).as_py():
             return seeds
-    for row, value in enumerate(column.to_pylist()):
-        _seed(f"{path}, row {first + row}", value)
-    return column.cast(pa.int64())
+    return pa.array([_seed(f"{path}, row {first + row}", value) for row, value in enumerate(column.to_pylist())])
 
 
 def _zeros(rows: int) -> pa.Array:

@@ -16,7 +16,8 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, Literal, Self
+from types import TracebackType
+from typing import Literal, Self
 
 import numpy as np
 import pyarrow as pa
@@ -73,7 +74,8 @@ def score_rollouts(
                 judged = _judged(batch, place, tally.problems, verifier)
                 seed, sample = tally.add(batch, place, judged)
                 writer.write(batch, judged, tally.problems.phase[place], seed, sample)
-        samples, why = tally.partial() if partial else (tally.complete(), None)
+            samples, why = tally.partial() if partial else (tally.complete(), None)
+            writer.flush()
         for number in tally.seeds:
             tables.write_json(folder / str(number) / "config.json", {"schema_version": 1, **identity, "seed": number})
         writer.publish(folder)
@@ -175,19 +177,19 @@ class Tally:
         Raises DataError naming the first problem and seed that has another number, and how many have.
         """
         n = self._table()
-        samples = _most_common(n[:, self.problems.phase == 0])
         phases = [phase for phase in range(len(PHASES)) if phase == 0 or n[:, self.problems.phase == phase].any()]
         needed = self.problems.needed & np.isin(self.problems.phase, phases)
+        samples = _most_common(n[:, needed])
         wrong = np.argwhere((n != samples).T & needed[:, None])
         if not len(wrong):
             return samples
         place, seed = wrong[0].tolist()
-        few = int(np.maximum(samples - n[:, needed], 0).sum())
-        more = f"{len(wrong)} such places, {few} rollouts missing in all"
+        noun, name = _NOUNS[self.problems.phase[place]], self.problems.ids[place].as_py()
+        lacking = int(np.maximum(samples - n[:, needed], 0).sum())
         raise DataError(
-            f"{_NOUNS[self.problems.phase[place]]} {self.problems.ids[place].as_py()!r} has "
-            f"{n[seed, place]} rollouts in seed {self.seeds[seed]}, and every one must have {samples} in every seed "
-            f"({more}); add them, or score what is there with --partial, which is not comparable"
+            f"{noun} {name!r} has {n[seed, place]} rollouts in seed {self.seeds[seed]} where {samples} are needed, the "
+            f"first of {len(wrong):,} such places of {needed.sum() * len(n):,}, which lack {lacking:,} rollouts; add "
+            "what is missing, or give --partial, which scores what is there and is not comparable"
         )
 
     def partial(self) -> tuple[int, str]:
@@ -296,10 +298,10 @@ class _Writer:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *problem: Any) -> None:
-        if problem[0] is None:
-            self._flush()
-        self._files.__exit__(*problem)
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._files.__exit__(kind, error, trace)
 
     def write(self, batch: Batch, judged: pa.Table, phase: Counts, seed: Counts, sample: Counts) -> None:
         """Rows with their verdicts, each into the file of its seed and phase."""
@@ -314,7 +316,7 @@ class _Writer:
         }
         table = pa.table(columns)
         keys = np.stack([seed, phase], axis=1)
-        for key in sorted(set(map(tuple, np.unique(keys, axis=0).tolist()))):
+        for key in np.unique(keys, axis=0).tolist():
             mask = (keys == key).all(axis=1)
             part = table if mask.all() else table.filter(pa.array(mask))
             output = self._output(*key)
@@ -325,7 +327,13 @@ class _Writer:
                 self._bytes -= sum(waiting.nbytes for waiting in output.waiting)
                 output.write()
         if self._bytes > WAITING:
-            self._flush()
+            self.flush()
+
+    def flush(self) -> None:
+        """Write all rows that wait."""
+        for output in self._outputs.values():
+            output.write()
+        self._bytes = 0
 
     def publish(self, folder: Path) -> None:
         """Move the finished files to their places in the run's folder."""
@@ -333,11 +341,6 @@ class _Writer:
             place = folder / str(seed) / "evaluation" / _FILES[phase][0]
             place.parent.mkdir(parents=True, exist_ok=True)
             self._staged(seed, phase).replace(place)
-
-    def _flush(self) -> None:
-        for output in self._outputs.values():
-            output.write()
-        self._bytes = 0
 
     def _output(self, seed: int, phase: int) -> _Output:
         if (seed, phase) not in self._outputs:
@@ -386,13 +389,13 @@ def _refuse_another_run(folder: Path, identity: Mapping[str, str]) -> None:
             found = {}
         if different := [key for key in identity if found.get(key) != identity[key]]:
             raise RunError(
-                f"{folder} holds another run ({path.name} has another {different[0]}); name another folder with "
-                "--out, or remove it"
+                f"{folder} holds another run ({path.relative_to(folder)} was made with another {different[0]}); name "
+                "another folder with --out, or remove it"
             )
 
 
 def _most_common(n: Counts) -> int:
-    """The number of rollouts that most items have that have any; the larger of two that are as common."""
+    """The number of rollouts that most problems have that have any; the larger of two that are as common."""
     values, times = np.unique(n[n > 0], return_counts=True)
     return int(values[times == times.max()].max()) if len(values) else 0
 

@@ -1,0 +1,446 @@
+"""`score`: rollouts made anywhere, read from files, judged anew, and scored as a run with the same counts is."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+
+from unlearnbench import __version__, conversion, rollouts
+from unlearnbench import score as scoring
+from unlearnbench.cli.group import run
+from unlearnbench.errors import DataError, RunError, VerifierError
+from unlearnbench.records import Cost, MethodRecord, Result, SpentBudget
+from unlearnbench.report import rebuild
+from unlearnbench.rollouts import read_rollouts
+from unlearnbench.score import score_rollouts
+from unlearnbench.splits import Split
+from unlearnbench.tables import read_counts, read_json_record, read_parquet
+
+Row = Mapping[str, Any]
+
+
+def command(*words: str | Path, folder: Path) -> subprocess.CompletedProcess[str]:
+    code = "from unlearnbench.cli import main; main()"
+    arguments = [sys.executable, "-c", code, "score", *map(str, words)]
+    return subprocess.run(arguments, capture_output=True, text=True, cwd=folder, stdin=subprocess.DEVNULL)
+
+
+def write(path: Path, rows: Iterable[Row]) -> Path:
+    """Rows as jsonl or, by suffix, parquet."""
+    if path.suffix == ".parquet":
+        pq.write_table(pa.Table.from_pylist(list(rows)), path)
+    else:
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def texts(answer: str, n: int, correct: int) -> list[str]:
+    """n completions of which `correct` state the answer; the others state another, or none."""
+    wrong = ["\\boxed{no such answer}", "I do not know", f"{answer}, unboxed"]
+    return [f"so \\boxed{{{answer}}}" if k < correct else wrong[k % 3] for k in range(n)]
+
+
+def of_items(split: Split, seeds: Iterable[int] = (0, 1, 2), n: int = 32) -> list[dict[str, Any]]:
+    """A complete set, in which the i-th item is solved i % (n + 1) times by every seed."""
+    return [
+        {"item_id": item.item_id, "seed": seed, "completion": text}
+        for seed in seeds
+        for place, item in enumerate(split.items)
+        for text in texts(item.answer, n, place % (n + 1))
+    ]
+
+
+def counted(folder: Path) -> dict[tuple[str, str, str], tuple[int, int]]:
+    rows = read_counts(folder / "counts.parquet").to_pylist()
+    return {(row["item_id"], row["phase"], row["run"]): (row["n"], row["correct"]) for row in rows}
+
+
+def test_rollouts_with_the_counts_of_null_seeds_get_the_score_of_those_counts(micro: Split, tmp_path: Path) -> None:
+    null = micro.control("null_control", "1x")
+    assert null is not None
+    counts = null.counts.filter(pc.is_in(null.counts["run"], pa.array(["1", "2", "3"])))
+    golds = {item.item_id: item.answer for item in (*micro.items, *micro.canaries)}
+    golds |= {twin.twin_id: twin.answer for twin in micro.twins}
+    rows = [
+        {"item_id": cell["item_id"], "seed": int(cell["run"]), "completion": text, "reward": -1}
+        for cell in counts.to_pylist()
+        for text in texts(golds[cell["item_id"]], cell["n"], cell["correct"])
+    ]
+    write(tmp_path / "rollouts.jsonl", rows)
+    done = command("rollouts.jsonl", "--split", "micro", "--out", "run", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert "unlearnable" in done.stdout
+    assert f"{len(rows):,} rollouts judged anew" in done.stdout
+
+    result = read_json_record(tmp_path / "run/result.json", Result)
+    assert counted(tmp_path / "run") == {
+        (row["item_id"], row["phase"], row["run"]): (row["n"], row["correct"]) for row in counts.to_pylist()
+    }
+    expected = conversion.score(
+        micro,
+        counts,
+        method=MethodRecord(name="rollouts", source_hash=result.method.source_hash, track="undeclared"),
+        seeds=[1, 2, 3],
+        samples=32,
+        sampling=micro.config.protocol.sampling,
+        budget=SpentBudget(),
+        cost=Cost(verifier_calls=len(rows)),
+        kind="score",
+        null=null,
+        strong_null=micro.control("strong_null"),
+        code_version=__version__,
+    )
+    assert result.model_dump(mode="json") == expected.model_dump(mode="json")
+    assert (result.kind, result.comparable, result.method.track) == ("score", True, "undeclared")
+    assert result.conversion.gain is not None
+    assert result.canaries.converted == 0
+    assert result.budget.multiple is None
+
+    evaluation = tmp_path / "run/2/evaluation"
+    assert sorted(path.name for path in evaluation.iterdir()) == ["canaries.parquet", "items.parquet", "twins.parquet"]
+    assert read_parquet(evaluation / "twins.parquet").column_names[0] == "twin_id"
+    page = (tmp_path / "run/report.html").read_bytes()
+    assert rebuild(tmp_path / "run").read_bytes() == page
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+def test_rows_are_written_as_an_evaluation_writes_them_and_no_given_verdict_is_believed(
+    suffix: str, small_split: Split, tmp_path: Path
+) -> None:
+    rows = [{**row, "correct": True, "finish": "length", "note": "x"} for row in of_items(small_split, seeds=(4, 7))]
+    random.Random(0).shuffle(rows)
+    one = write(tmp_path / f"one{suffix}", rows[:1000])
+    two = write(tmp_path / f"two{suffix}", rows[1000:])
+    result = score_rollouts([one, two], small_split, tmp_path / "run")
+    assert list(result.seeds) == [4, 7]
+    for place, item in enumerate(small_split.items):
+        assert counted(tmp_path / "run")[item.item_id, "eval", "7"] == (32, place % 33)
+    table = read_parquet(tmp_path / "run/7/evaluation/items.parquet")
+    assert table.schema.names == [
+        "item_id",
+        "sample",
+        "completion",
+        "token_ids",
+        "finish",
+        "correct",
+        "answer",
+        "reason",
+    ]
+    written = table.to_pylist()
+    assert [(row["item_id"], row["completion"]) for row in written] == [
+        (row["item_id"], row["completion"]) for row in rows if row["seed"] == 7
+    ]
+    assert {row["finish"] for row in written} == {"length"}
+    assert {row["reason"] for row in written} == {"match", "mismatch", "no_answer"}
+    for item in small_split.items:
+        assert [row["sample"] for row in written if row["item_id"] == item.item_id] == list(range(32))
+
+
+def test_without_a_seed_there_is_one_run_numbered_0(small_split: Split, tmp_path: Path) -> None:
+    rows = [{key: row[key] for key in ("item_id", "completion")} for row in of_items(small_split, seeds=(0,))]
+    for suffix in (".jsonl", ".parquet"):
+        result = score_rollouts([write(tmp_path / f"rows{suffix}", rows)], small_split, tmp_path / suffix)
+        assert list(result.seeds) == [0]
+        assert (tmp_path / suffix / "0/evaluation/items.parquet").is_file()
+
+
+GOOD = {"item_id": "ID", "completion": "x", "seed": 1}
+BAD: list[tuple[Row | str, str, str]] = [
+    ({**GOOD, "item_id": "zz"}, "row 3", "field 'item_id': split small has no item, twin or canary 'zz'"),
+    ({**GOOD, "item_id": None}, "row 3", "field 'item_id': text was expected, but it is null"),
+    ({**GOOD, "completion": None}, "row 3", "field 'completion': text was expected, but it is null"),
+    ({**GOOD, "seed": float("nan")}, "row 3", "field 'seed': a whole number from 0 was expected"),
+    ({**GOOD, "seed": -1}, "row 3", "field 'seed': a whole number from 0 was expected"),
+    ({**GOOD, "seed": 1.5}, "row 3", "field 'seed': a whole number from 0 was expected"),
+    ({**GOOD, "seed": None}, "row 3", "field 'seed': a whole number from 0 was expected"),
+    ({**GOOD, "seed": "1"}, "row 3", "field 'seed': a whole number from 0 was expected"),
+    ({**GOOD, "seed": True}, "row 3", "field 'seed': a whole number from 0 was expected"),
+    ({**GOOD, "seed": 2**63}, "row 3", "field 'seed': a whole number from 0 was expected"),
+    ({**GOOD, "completion": [{"role": "assistant"}]}, "row 3", "field 'completion': text was expected, but it is [{"),
+    ({**GOOD, "item_id": 5}, "row 3", "field 'item_id': text was expected, but it is 5"),
+    ({"item_id": "ID", "seed": 1}, "row 3", "field 'completion': it is missing"),
+    ({**GOOD, "completion": "\ud83d"}, "row 3", "field 'completion': half of a surrogate pair"),
+    ('{"item_id": "ID", "completion": "x"', "row 3", "not valid JSON"),
+    ('{"item_id": "ID", "completion": "x"} {}', "row 3", "not valid JSON"),
+    ('["ID", "x"]', "row 3", "a JSON object was expected, not list"),
+    ("\udcff", "row 3", "not valid JSON"),
+]
+
+
+@pytest.mark.parametrize(("bad", "row", "message"), BAD)
+def test_a_bad_line_is_named_by_file_row_and_field(
+    bad: Row | str, row: str, message: str, small_split: Split, tmp_path: Path
+) -> None:
+    lines = [json.dumps(line) if isinstance(line, dict) else str(line) for line in (GOOD, "", bad, GOOD)]
+    text = "\n".join(lines).replace('"ID"', json.dumps(small_split.items[0].item_id))
+    (tmp_path / "bad.jsonl").write_bytes(text.encode("utf-8", "surrogateescape"))
+    with pytest.raises(DataError, match=re.escape(message)) as caught:
+        score_rollouts([tmp_path / "bad.jsonl"], small_split, tmp_path / "run")
+    assert f"bad.jsonl, {row}" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+PARQUET: list[tuple[str, pa.Array, str]] = [
+    ("item_id", pa.array(["ID", "zz"]), "row 2, field 'item_id': split small has no item"),
+    ("completion", pa.array(["x", None]), "row 2, field 'completion': text was expected, but it is null"),
+    ("completion", pa.array([b"x", b"\xff"]).view(pa.string()), "row 2, field 'completion': it is not UTF-8"),
+    ("completion", pa.array([1, 2]), "row 1, field 'completion': text was expected, but it is 1"),
+    ("completion", pa.array([[{"role": "user"}]] * 2), "row 1, field 'completion': text was expected, but it is [{"),
+    ("seed", pa.array([1.0, float("nan")]), "row 2, field 'seed': a whole number from 0 was expected"),
+    ("seed", pa.array([1, -2]), "row 2, field 'seed': a whole number from 0 was expected (the training run), but it"),
+    ("seed", pa.array([1, None]), "row 2, field 'seed': a whole number from 0 was expected"),
+    ("seed", pa.array(["1", "2"]), "row 1, field 'seed': a whole number from 0 was expected"),
+    ("seed", pa.array([2**64 - 1, 1], pa.uint64()), "row 1, field 'seed': a whole number from 0 was expected"),
+]
+
+
+@pytest.mark.parametrize(("name", "column", "message"), PARQUET)
+def test_a_bad_cell_is_named_by_file_row_and_field(
+    name: str, column: pa.Array, message: str, small_split: Split, tmp_path: Path
+) -> None:
+    columns = {"item_id": ["ID"] * 2, "completion": ["x"] * 2, name: column}
+    table = pa.table(columns)
+    ids = [small_split.items[0].item_id if cell == "ID" else cell for cell in table["item_id"].to_pylist()]
+    pq.write_table(table.set_column(0, "item_id", pa.array(ids)), tmp_path / "bad.parquet")
+    with pytest.raises(DataError, match=re.escape(message)) as caught:
+        score_rollouts([tmp_path / "bad.parquet"], small_split, tmp_path / "run")
+    assert "bad.parquet, row" in str(caught.value)
+
+
+def test_a_file_that_is_no_table_of_rollouts_is_named(small_split: Split, tmp_path: Path) -> None:
+    write(tmp_path / "no.parquet", [{"item_id": "a", "text": "x"}])
+    (tmp_path / "torn.parquet").write_bytes(b"PAR1 and so on")
+    (tmp_path / "empty.jsonl").write_text("\n\n")
+    one = write(tmp_path / "one.jsonl", of_items(small_split))
+    for files, message in (
+        (["no.parquet"], "column 'completion' is missing; the file has item_id, text"),
+        (["torn.parquet"], "torn.parquet is not a readable parquet file"),
+        (["empty.jsonl"], "no rollout"),
+        (["none.jsonl"], "there is no file"),
+        ([one.name, one.name], "the same rollouts"),
+        (["rows.csv"], "must end in .jsonl or .parquet"),
+    ):
+        (tmp_path / "rows.csv").touch()
+        with pytest.raises(DataError, match=message):
+            score_rollouts([tmp_path / name for name in files], small_split, tmp_path / "run")
+    assert not (tmp_path / "run/result.json").exists()
+
+
+def test_lines_across_blocks_blank_lines_and_defaults_are_read_as_json_reads_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rollouts, "BLOCK", 200)
+    rng = random.Random(1)
+    lines = []
+    for number in range(400):
+        row: dict[str, Any] = {"item_id": f"i{number}", "completion": "é\n\u2028\\boxed{7}" * rng.choice([0, 1, 40])}
+        row |= rng.choice([{}, {"seed": number}, {"seed": float(number)}, {"finish": "stop"}, {"finish": 3}])
+        row["other"] = rng.choice([1, "a", [1], None, {"seed": "x"}])
+        lines.append(json.dumps(row, ensure_ascii=rng.random() < 0.5) if rng.random() < 0.9 else " ")
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes("\n".join(lines).encode())
+    found = []
+    for batch in read_rollouts(path):
+        for index, row in enumerate(batch.rows.to_pylist()):
+            found.append((int(batch.where(index).rpartition(" ")[2]), *row.values()))
+    expected = []
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            row = json.loads(line)
+            finish = row.get("finish")
+            finish = finish if isinstance(finish, str) else None
+            expected.append((number, row["item_id"], row["completion"], int(row.get("seed", 0)), finish))
+    assert found == expected
+
+
+def test_parquet_is_read_in_small_batches_however_it_was_written(tmp_path: Path) -> None:
+    text = "x" * 10_000
+    rows = {"item_id": pa.array(["a"] * 3000).dictionary_encode(), "completion": pa.array([text] * 3000)}
+    large = pa.table(rows).set_column(
+        1, "completion", pa.array([text + str(i) for i in range(3000)], pa.large_string())
+    )
+    pq.write_table(large, tmp_path / "rows.parquet", row_group_size=3000)
+    batches = list(read_rollouts(tmp_path / "rows.parquet"))
+    assert max(batch.rows.nbytes for batch in batches) < 2 * rollouts.BLOCK
+    joined = pa.concat_tables([batch.rows for batch in batches])
+    assert joined["completion"].to_pylist() == [text + str(i) for i in range(3000)]
+    assert set(joined["item_id"].to_pylist()) == {"a"}
+    assert [batch.first for batch in batches][1] == batches[0].rows.num_rows + 1
+    assert batches[-1].done == 1
+
+
+Change = Callable[[list[dict[str, Any]], str], list[dict[str, Any]]]
+INCOMPLETE: list[tuple[Change, str, str]] = [
+    (lambda rows, last: [row for row in rows if row["item_id"] != last], "has 0 rollouts in seed 0", "96"),
+    (lambda rows, last: [r for r in rows if (r["item_id"], r["seed"]) != (last, 1)], "has 0 rollouts in seed 1", "32"),
+    (lambda rows, last: rows[:-1], "has 31 rollouts in seed 2", "1"),
+    (lambda rows, last: [*rows, rows[-1]], "has 33 rollouts in seed 2", "0"),
+]
+
+
+@pytest.mark.parametrize(("change", "message", "lacking"), INCOMPLETE)
+def test_an_incomplete_set_is_refused_with_its_first_gap_or_scored_and_not_comparable(
+    change: Change, message: str, lacking: str, small_split: Split, tmp_path: Path
+) -> None:
+    last = small_split.items[-1].item_id
+    path = write(tmp_path / "rows.jsonl", change(of_items(small_split), last))
+    with pytest.raises(DataError) as caught:
+        score_rollouts([path], small_split, tmp_path / "run")
+    told = str(caught.value)
+    assert told.startswith(f"item {last!r} {message} where 32 are needed")
+    assert f"lack {lacking} rollouts" in told
+    assert "--partial" in told
+    assert [path for path in (tmp_path / "run").rglob("*") if path.name != ".lock"] == []
+
+    result = score_rollouts([path], small_split, tmp_path / "run", partial=True)
+    assert not result.comparable
+    assert "--partial" in (result.why_not_comparable or "")
+    assert result.conversion.gain is None
+    there = sum(group.items for group in result.groups.values())
+    assert there == len(small_split.items) - ("has 0" in message)
+
+
+def test_the_first_gap_is_the_splits_first_and_all_gaps_are_counted(
+    small_split: Split, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gone = {item.item_id for item in small_split.items[10:15]}
+    path = write(tmp_path / "rows.jsonl", [row for row in of_items(small_split) if row["item_id"] not in gone])
+    assert run(["score", str(path), "--split", str(small_split.path), "--out", str(tmp_path / "run")]) == 1
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert told.err.count("\n") == 1
+    assert f"item {small_split.items[10].item_id!r}" in told.err
+    assert f"the first of 15 such places of {3 * len(small_split.items)}, which lack 480 rollouts" in told.err
+
+
+def test_twins_and_canaries_count_only_when_all_are_there(small_split: Split, tmp_path: Path) -> None:
+    rows = of_items(small_split)
+    alone = score_rollouts([write(tmp_path / "alone.jsonl", rows)], small_split, tmp_path / "alone")
+    assert alone.canaries.converted is None
+    owners = set(small_split.ids("unlearnable"))
+    twins = [twin for twin in small_split.twins if twin.item_id in owners]
+    more = [(twin.twin_id, twin.answer) for twin in twins]
+    more += [(canary.item_id, canary.answer) for canary in small_split.canaries]
+    rows += [
+        {"item_id": name, "seed": seed, "completion": text}
+        for name, answer in more
+        for seed in range(3)
+        for text in texts(answer, 32, 30)
+    ]
+    result = score_rollouts([write(tmp_path / "all.jsonl", rows)], small_split, tmp_path / "all")
+    assert result.canaries.converted == len(small_split.canaries)
+    assert counted(tmp_path / "all")[twins[0].twin_id, "twin", "0"] == (32, 30)
+    lacking = [row for row in rows if row["item_id"] != twins[3].twin_id]
+    with pytest.raises(DataError, match=f"^twin {twins[3].twin_id!r} has 0 rollouts in seed 0"):
+        score_rollouts([write(tmp_path / "gap.jsonl", lacking)], small_split, tmp_path / "gap")
+
+
+def test_a_seed_for_every_sample_is_taken_for_the_mistake_that_it_is(small_split: Split, tmp_path: Path) -> None:
+    rows = [{"item_id": small_split.items[0].item_id, "completion": "x", "seed": k} for k in range(200)]
+    with pytest.raises(DataError, match="row 101, field 'seed': 100 is one more than 100 different seeds"):
+        score_rollouts([write(tmp_path / "rows.jsonl", rows)], small_split, tmp_path / "run", partial=True)
+
+
+def test_a_folder_takes_the_same_rollouts_again_and_no_others(small_split: Split, tmp_path: Path) -> None:
+    rows = of_items(small_split)
+    one, two = write(tmp_path / "one.jsonl", rows[:2000]), write(tmp_path / "two.jsonl", rows[2000:])
+    out = tmp_path / "run"
+    first = score_rollouts([one, two], small_split, out)
+    # As a kill leaves it: the result gone, half a file in the making.
+    (out / "result.json").unlink()
+    (out / ".scoring").mkdir()
+    (out / ".scoring/0.items.parquet").write_bytes(b"PAR1")
+    assert score_rollouts([two, one], small_split, out) == first
+    assert not (out / ".scoring").exists()
+    other = write(tmp_path / "other.jsonl", rows[::-1])
+    with pytest.raises(RunError, match=r"holds another run .*another rollouts.*--out"):
+        score_rollouts([other], small_split, out)
+    (out / "result.json").unlink()
+    with pytest.raises(RunError, match=r"config.json was made with another rollouts"):
+        score_rollouts([other], small_split, out)
+
+
+def test_a_run_of_eval_is_never_written_over(small_split: Split, tmp_path: Path) -> None:
+    path = write(tmp_path / "rows.jsonl", of_items(small_split))
+    score_rollouts([path], small_split, tmp_path / "run")
+    told = json.loads((tmp_path / "run/result.json").read_text())
+    for folder in (tmp_path / "evaluated", tmp_path / "begun"):
+        folder.mkdir()
+    (tmp_path / "evaluated/result.json").write_text(json.dumps({**told, "kind": "eval"}))
+    (tmp_path / "begun/1").mkdir()
+    (tmp_path / "begun/1/config.json").write_text(json.dumps({"split": "small", "method": "grpo"}))
+    for name in ("evaluated", "begun"):
+        before = sorted((tmp_path / name).rglob("*.json"))
+        with pytest.raises(RunError, match="holds another run"):
+            score_rollouts([path], small_split, tmp_path / name)
+        assert sorted((tmp_path / name).rglob("*.json")) == before
+
+
+def test_a_verifier_that_fails_stops_the_command(
+    small_split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = of_items(small_split)
+    rows[40] = {**rows[40], "completion": "\\boxed{\\frac{x}{2} + \\sqrt{3}}"}  # nothing quick decides this one
+    path = write(tmp_path / "rows.jsonl", rows)
+    monkeypatch.setattr(sys, "executable", "/bin/false")  # its workers cannot start
+    with pytest.raises(VerifierError, match=r"rows.jsonl, row 41: the verifier failed twice"):
+        score_rollouts([path], small_split, tmp_path / "run")
+    assert not (tmp_path / "run/result.json").exists()
+
+
+def test_ungradable_rollouts_are_wrong_stay_in_n_and_are_counted(small_split: Split, tmp_path: Path) -> None:
+    rows = of_items(small_split)
+    for place in (0, 1, 2):
+        rows[place] = {**rows[place], "completion": "\\boxed{" + "9" * 5000 + "}"}
+    result = score_rollouts([write(tmp_path / "rows.jsonl", rows)], small_split, tmp_path / "run")
+    assert result.cost.ungradable == 3
+    assert counted(tmp_path / "run")[small_split.items[0].item_id, "eval", "0"] == (32, 0)
+
+
+def test_many_seeds_at_once_are_written_whole_however_little_may_wait(
+    small_split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scoring, "WAITING", 20_000)
+    monkeypatch.setattr(scoring, "ROW_GROUP", 100)
+    monkeypatch.setattr(rollouts, "BLOCK", 5_000)
+    rows = of_items(small_split, range(12))
+    random.Random(2).shuffle(rows)
+    score_rollouts([write(tmp_path / "rows.jsonl", rows)], small_split, tmp_path / "run")
+    for seed in range(12):
+        table = read_parquet(tmp_path / f"run/{seed}/evaluation/items.parquet")
+        expected = [(row["item_id"], row["completion"]) for row in rows if row["seed"] == seed]
+        assert list(zip(table["item_id"].to_pylist(), table["completion"].to_pylist(), strict=True)) == expected
+        assert np.array_equal(
+            np.sort(table["sample"].to_numpy()), np.repeat(np.arange(32), len(small_split.items)).astype(np.int32)
+        )
+
+
+def test_a_wrong_command_line_is_status_2_and_bad_data_1(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "rows.csv").touch()
+    for words, status in (
+        (("--out", "x"), 2),
+        (("rows.csv", "--out", "x"), 2),
+        (("rows.jsonl",), 2),
+        (("rows.jsonl", "--out", "x"), 1),
+        (("rows.jsonl", "--out", "x", "--split", "nothing"), 1),
+    ):
+        assert run(["score", *words]) == status
+        told = capsys.readouterr()
+        assert told.out == ""
+        assert "Traceback" not in told.err
