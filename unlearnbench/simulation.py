@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from math import comb
 
 import numpy as np
@@ -160,20 +160,25 @@ class Simulation:
         """Chance that an item is converted by `seeds` runs, at each logit of its family (`_LOGITS`)."""
         world, design = self.world, self.design
         spread = unrest * float(np.sqrt(world.run**2 + world.family_run**2 + world.item_run**2))
-        counts = np.arange(design.samples + 1)
-        # one run's distribution of `correct`, for each logit of an item: mixed over what runs do
-        one = np.zeros((len(_LOGITS), len(counts)))
-        for share, fallen in ((1 - failing, 0.0), (failing, world.drop)):
-            for node, weight in zip(_NODES, _WEIGHTS, strict=True) if share else ():
-                rates = expit(_LOGITS + spread * node - fallen)[:, None]
-                one += share * weight * stats.binom.pmf(counts, design.samples, rates)
-        hit = _conversion_chance(one, design)
-        chance: Reals = np.interp(_LOGITS[:, None] + item * _NODES, _LOGITS, hit) @ _WEIGHTS
-        return chance
+        return _chances(design.seeds, design.samples, design.tau, item, spread, failing, world.drop)
 
     @staticmethod
     def _over_families(chance: Reals, mean: float, deviation: float) -> float:
         return float(np.interp(mean + deviation * _NODES, _LOGITS, chance) @ _WEIGHTS)
+
+
+@lru_cache(maxsize=32)  # worlds that differ in what the method adds share it
+def _chances(seeds: int, samples: int, tau: float, item: float, spread: float, failing: float, drop: float) -> Reals:
+    counts = np.arange(samples + 1)
+    # one run's distribution of `correct`, for each logit of an item: mixed over what runs do
+    one = np.zeros((len(_LOGITS), len(counts)))
+    for share, fallen in ((1 - failing, 0.0), (failing, drop)):
+        for node, weight in zip(_NODES, _WEIGHTS, strict=True) if share else ():
+            rates = expit(_LOGITS + spread * node - fallen)[:, None]
+            one += share * weight * stats.binom.pmf(counts, samples, rates)
+    hit = _conversion_chance(one, seeds, samples, tau)
+    chance: Reals = np.interp(_LOGITS[:, None] + item * _NODES, _LOGITS, hit) @ _WEIGHTS
+    return chance
 
 
 def uneven_sizes(items: int, families: int, rng: np.random.Generator, evenness: float = 6.0) -> tuple[int, ...]:
@@ -183,15 +188,14 @@ def uneven_sizes(items: int, families: int, rng: np.random.Generator, evenness: 
     return tuple((np.diff(edges) + 1).tolist())
 
 
-def _conversion_chance(one: Reals, design: Design) -> Reals:
+def _conversion_chance(one: Reals, seeds: int, samples: int, tau: float) -> Reals:
     """P(converted) for runs that are alike and independent, each with the distribution `one` (rows) of `correct`.
 
     PROTOCOL 3.3: pooled rate at least 0.25, lower limit above tau in two thirds of the runs. For each number of runs
     above, the sum over runs is convolved by Fourier transform.
     """
-    seeds, least = design.seeds, least_above(design.samples, design.tau)
-    length, quarter = seeds * design.samples + 1, -(-seeds * design.samples // 4)
-    above = np.arange(design.samples + 1) >= least
+    length, quarter = seeds * samples + 1, -(-seeds * samples // 4)
+    above = np.arange(samples + 1) >= least_above(samples, tau)
     high, low = (np.fft.rfft(np.where(part, one, 0.0), length) for part in (above, ~above))
     chance = np.zeros(len(one))
     for count in range(two_thirds(seeds), seeds + 1):
