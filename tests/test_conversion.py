@@ -355,8 +355,46 @@ def test_a_partial_run_is_scored_on_what_is_there() -> None:
         scored(some)
 
 
-def test_the_strong_null_stands_beside() -> None:
-    assert scored(counts(SEEDS, SOLVED), strong_null=control(SOLVED)).conversion.strong_null_rate == 0.5
+def test_the_strong_null_is_compared_as_the_null_is() -> None:
+    measured, tuned = counts(SEEDS, SOLVED), control({"unlearnable-4"}, runs=(21, 22, 23, 24))
+    beside = scored(measured, strong_null=tuned)
+    against = scored(measured, null=tuned).conversion
+    found = beside.conversion
+    assert (found.strong_null_rate, found.strong_null_gain, found.strong_null_seeds) == (0.125, 0.375, 4)
+    assert found.strong_null_interval is not None and found.strong_null_interval == against.interval_families
+    assert (found.null_rate, found.gain, found.null_seeds) == (0.0, 0.5, 5)
+    assert beside.comparable and (against.strong_null_seeds, against.strong_null_gain) == (0, None)
+
+
+def test_a_strong_null_that_cannot_be_compared_is_known_to_be_there() -> None:
+    for tuned in (control(SOLVED, runs=(21, 22)), control(SOLVED, n=64)):  # too few seeds; more samples an item
+        found = scored(counts(SEEDS, SOLVED), strong_null=tuned)
+        assert found.comparable and found.conversion.gain == 0.5
+        assert found.conversion.strong_null_seeds == len(tuned.seeds)
+        assert (found.conversion.strong_null_rate, found.conversion.strong_null_gain) == (None, None)
+
+
+def test_without_a_gain_there_is_none_over_the_strong_null() -> None:
+    for how in ({"null": None}, {"why_not_comparable": "--partial"}):
+        found = scored(counts(SEEDS, SOLVED), strong_null=control({"unlearnable-4"}), **how).conversion
+        assert (found.strong_null_rate, found.strong_null_gain, found.strong_null_interval) == (0.125, None, None)
+
+
+def test_the_strong_nulls_learning_rate_is_stated_as_a_multiple_of_the_recipes() -> None:
+    tuned = control(SOLVED)
+    assert scored(counts(SEEDS, SOLVED), strong_null=tuned).conversion.strong_null_factor is None
+    rate = split().config.recipe.learning_rate
+    tuned.result = SimpleNamespace(
+        method=MethodRecord(name="grpo", source_hash="s", track="verifier", settings={"learning_rate": 4 * rate})
+    )
+    assert scored(counts(SEEDS, SOLVED), strong_null=tuned).conversion.strong_null_factor == pytest.approx(4)
+
+
+def test_a_result_written_before_there_were_strong_nulls_is_read() -> None:
+    stated = scored(counts(SEEDS, SOLVED)).model_dump(mode="json")
+    for name in ("strong_null_gain", "strong_null_interval", "strong_null_seeds", "strong_null_factor"):
+        del stated["conversion"][name]
+    assert Result.model_validate(stated).conversion.strong_null_gain is None
 
 
 def test_a_split_without_fresh_base_counts_twins_or_canaries() -> None:

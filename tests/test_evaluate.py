@@ -16,7 +16,8 @@ import pytest
 
 from unlearnbench import evaluate, load_split
 from unlearnbench.errors import MethodError, MethodNotFound, PolicyError, RunError
-from unlearnbench.evaluate import evaluate_checkpoints
+from unlearnbench.evaluate import Plan, evaluate_checkpoints, score_run
+from unlearnbench.methods import locate
 from unlearnbench.records import Result
 from unlearnbench.splits import Split
 from unlearnbench.tables import read_json_record, read_parquet
@@ -91,6 +92,26 @@ def test_the_same_command_again_changes_nothing_and_a_lost_evaluation_is_made_ag
     assert _numbers(copy) == _numbers(finished)
     one, two = (read_parquet(folder / "2/evaluation/items.parquet") for folder in (copy, finished))
     assert one.equals(two)
+
+
+def test_a_run_at_1x_is_scored_against_the_strong_null_and_no_control_is(
+    finished: Path, small_split: Split, tmp_path: Path
+) -> None:
+    split = load_split(shutil.copytree(small_split.path, tmp_path / "small"))
+    for place in ("null_control/1x", "null_control/4x", "strong_null"):
+        for name in ("result.json", "counts.parquet"):
+            (split.path / place).mkdir(parents=True, exist_ok=True)
+            shutil.copy(finished / name, split.path / place / name)
+    folder = shutil.copytree(finished, tmp_path / "run", ignore=shutil.ignore_patterns("rollouts", "metrics.jsonl"))
+    scored = {
+        (purpose, multiple): score_run(Plan(split, locate("grpo"), (1, 2), 32, multiple, purpose=purpose), folder)
+        for purpose, multiple in (("eval", 1.0), ("strong", 1.0), ("eval", 4.0))
+    }
+    beside = {key: result.conversion.strong_null_seeds for key, result in scored.items()}
+    assert beside == {("eval", 1.0): 2, ("strong", 1.0): 0, ("eval", 4.0): 0}
+    found = scored["eval", 1.0].conversion  # its own counts are both controls here
+    assert (found.gain, found.strong_null_gain, found.strong_null_factor) == (0.0, 0.0, 1.0)
+    assert found.strong_null_interval == found.interval_families and found.interval_families is not None
 
 
 def test_a_folder_of_another_configuration_is_refused_by_name(finished: Path, small_split: Split) -> None:

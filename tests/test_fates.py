@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from statistics import mean
+
+import numpy as np
 import pyarrow as pa
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unlearnbench.fates import count_fates, fates
-from unlearnbench.records import Fates
+from unlearnbench import tables
+from unlearnbench.errors import DataError
+from unlearnbench.fates import QUANTILES, Watched, count_fates, fates, read_fates, summary
+from unlearnbench.records import FATES, Fates
 
 SCHEMA = pa.schema(
     [
@@ -95,3 +102,65 @@ def test_any_ledger(visits: dict[int, str]) -> None:
     else:
         expected = "held" if solved[-1] else "converted"
     assert fates(ledger(rows), ["a"], [1])["fate"].to_pylist() == [expected]
+
+
+# --- reading them again ---------------------------------------------------------------------------------------
+
+IDS = ["held", "never", "converted", "flickered", "absent"]
+
+
+def written(folder: Path) -> Path:
+    """fates.parquet of two seeds; the second saw only some items, and no trace in it could be judged."""
+    first = pa.concat_tables([ledger(VISITS[:6], 1, valid=True), ledger(VISITS[6:], 1, valid=False)])
+    path = folder / "fates.parquet"
+    tables.write_parquet(path, fates(pa.concat_tables([first, ledger(VISITS[:6], 2)]), IDS[:4], [1, 2]))
+    return path
+
+
+def test_a_summary_counts_what_the_file_says(tmp_path: Path) -> None:
+    path = written(tmp_path)
+    rows = tables.read_parquet(path).to_pylist()
+    watched = read_fates(path, IDS, [2, 1])
+    found = summary(watched)
+    assert found.pairs == len(rows) == 8  # an item that the file lacks is in no count
+    assert found.met == {name: [row["fate"] for row in rows].count(name) for name in FATES}
+    assert found.rewarded == sum(row["rewarded"] for row in rows) == 16
+    judged = [row for row in rows if row["rewarded_valid_trace"] is not None]
+    assert found.judged == sum(row["rewarded"] for row in judged) == 11
+    assert found.valid == sum(row["rewarded_valid_trace"] for row in judged) == 5
+    steps = sorted(row["first_correct_step"] for row in rows if row["first_correct_step"] is not None)
+    assert found.first_steps is not None and found.first_steps.tolist() == steps
+    second = [row for row in rows if row["seed"] == 2]
+    assert summary(watched.seed(0)).rewarded == sum(row["rewarded"] for row in second)
+    assert summary(watched[[1]]).met["never"] == 2 and summary(watched[[4]]).pairs == 0
+    assert summary(watched[[1]]).valid is None and summary(watched[[1]]).first_quantiles == [None] * len(QUANTILES)
+
+
+@given(st.lists(st.integers(0, 99), min_size=1, max_size=30))
+def test_a_quantile_is_the_first_step_by_which_that_share_had_come(steps: list[int]) -> None:
+    first = np.array(steps)[:, None]
+    found = summary(Watched(np.ones_like(first), first, np.ones_like(first), first - first)).first_quantiles
+    by_hand = [min(s for s in steps if mean(other <= s for other in steps) >= share) for share in QUANTILES]
+    assert found == by_hand
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "says"),
+    [
+        ("fate", "<b>held</b>", "row 3, field 'fate': '<b>held</b>' is none of never, flickered, converted, held"),
+        ("fate", None, "row 3, field 'fate': None is none of"),
+        ("rewarded", -1, "row 3, field 'rewarded': -1 is no number from 0"),
+        ("rewarded", None, "row 3, field 'rewarded': None is no number from 0"),
+        ("first_correct_step", -5, "row 3, field 'first_correct_step': -5 is no number"),
+        ("seed", 2, "row 4: a second row of item 'never' and seed 2"),
+    ],
+)
+def test_a_file_that_cannot_be_is_refused(tmp_path: Path, column: str, value: object, says: str) -> None:
+    path = written(tmp_path)
+    rows = tables.read_parquet(path).to_pylist()
+    rows[2][column] = value
+    schema = tables.read_parquet(path).schema
+    tables.write_parquet(path, pa.Table.from_pylist(rows, schema=schema))
+    with pytest.raises(DataError, match=says) as refused:
+        read_fates(path, IDS, [1, 2])
+    assert str(path) in str(refused.value)

@@ -10,15 +10,17 @@ from collections.abc import Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 import pyarrow as pa
 import pytest
 from click.testing import CliRunner
 
-from unlearnbench import plots, tables
+from unlearnbench import outcomes, plots, tables
 from unlearnbench.cli.report import report as command
 from unlearnbench.errors import RunError
+from unlearnbench.notation import count, duration, pct, plain, points, power, span
 from unlearnbench.records import (
     BudgetRef,
     Canary,
@@ -41,8 +43,9 @@ from unlearnbench.records import (
     SplitConfig,
     TwinScore,
 )
-from unlearnbench.report import count, duration, pct, plain, points, power, rebuild, span, verdict, write_report
+from unlearnbench.report import rebuild, write_report
 from unlearnbench.splits import Split, write_split
+from unlearnbench.verdict import verdict
 
 SECTIONS = [
     *("verdict", "headline", "groups", "items", "families", "twins", "curves", "fates", "canaries", "naive"),
@@ -50,6 +53,7 @@ SECTIONS = [
 ]
 CAUSES = ("rare_skill", "private_skill", "missing_skill", "guess")
 SAMPLES, SEEDS, NULL_SEEDS, FEW = 32, (1, 2, 3), tuple(range(101, 111)), 8
+NONE = " · ".join("\N{EN DASH}" * 3)
 HOSTILE = '<script>alert("x")</script><img src="http://evil.example/x.png" onerror=alert(1)>\u202e$\\frac{'
 
 
@@ -280,6 +284,11 @@ def positive(split: Split, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
     return folder, make_result(split, 20, gain=0.325, interval=(0.12, 0.49))
 
 
+def section(html: str, name: str) -> str:
+    """The source of one section of a page."""
+    return html[html.index(f'<section id="{name}"') :].split("</section>")[0]
+
+
 def page_of(folder: Path, split: Split, result: Result) -> tuple[str, Page]:
     html = write_report(folder, split, result).read_text(encoding="utf-8")
     return html, Page(html)
@@ -294,14 +303,15 @@ def test_a_positive_result_is_stated_with_its_interval_and_all_sections(
     html, page = page_of(positive[0], split, positive[1])
     assert page.sections == SECTIONS
     assert len(page.ids) == len(set(page.ids))
-    assert page.tags.count("svg") == 3  # gain, items, curves
+    assert page.tags.count("svg") == 4  # gain, items, curves, fates
     sentence = verdict(positive[1]).sentence
     assert sentence.startswith("my_algo converted 33.3\u202f% of 60 unlearnable items, the null control")
     assert "a gain of +32.5 points (95 % interval over families: +12.0 to +49.0 points), which excludes 0" in sentence
     assert "(scope: families; track verifier, budget 1x, 3 seeds)" in sentence
     assert sentence in page.text
-    assert any("No strong null" in caveat for caveat in verdict(positive[1]).caveats)
-    rows = re.findall(r'<tr><th scope="row">(item-\d+)</th>', html)
+    assert any("Not compared with a strong null" in caveat for caveat in verdict(positive[1]).caveats)
+    assert "not compared with one: none is shipped for this run" in section(html, "headline")
+    rows = re.findall(r'<tr><th scope="row">(item-\d+)</th>', section(html, "items"))
     assert sorted(rows) == [f"item-{number:03}" for number in range(20)]
     assert "9*4&gt;\\boxed{36}" in html
     assert "99.0\u202f%" in page.text and "2.97\u202f×\u202f10¹²" in page.text  # noqa: RUF001
@@ -358,32 +368,121 @@ def test_a_result_alone_makes_a_page(split: Split, tmp_path: Path) -> None:
     assert "No gain defined: it has no null control" in page.text
 
 
-@pytest.mark.parametrize(
-    ("changes", "said"),
-    [
-        ({"canaries": CountOf(items=20, converted=1)}, "read the gold answers"),
-        ({"method": MethodRecord(name="m", source_hash="", track="labels")}, "Track labels"),
-        (
-            {"retention": Retention(easy_items=9, easy_lost=2, easy_rate_change=0, interval=None)},
-            "2 of 9 easy items",
-        ),
-    ],
-)
-def test_caveats(split: Split, changes: dict[str, Any], said: str) -> None:
-    assert any(said in caveat for caveat in verdict(make_result(split, 20, gain=0.3, **changes)).caveats)
+# --- fates ------------------------------------------------------------------------------------------------------
 
 
-def test_gain_below_zero_and_gain_without_an_interval(split: Split) -> None:
-    below = verdict(make_result(split, 0, gain=-0.05, interval=(-0.09, -0.01)))
-    assert below.tone == "less" and "converted fewer than GRPO re-run" in below.sentence
-    assert verdict(make_result(split, 20, gain=0.3)).tone == "open"
+def cells_of(source: str, label: str) -> dict[str, list[str]]:
+    """The rows of a table by their heading, as the texts of their cells."""
+    body = source[source.index(f'aria-label="{label}"') :].split("</table>")[0]
+    rows = re.findall(r'<tr[^>]*><th scope="row">(.*?)</th>(.*?)</tr>', body)
+    found = {}
+    for name, cells in rows:
+        texts = re.findall(r"<td[^>]*>(.*?)</td>", cells)
+        found[re.sub(r"<.*?>", "", name)] = [re.sub(r"<.*?>", " ", text).strip() for text in texts]
+    return found
 
 
-def test_a_gain_that_is_not_comparable_is_told_but_not_claimed(split: Split) -> None:
-    why = "the protocol asks for at least 3 seeds, and this run has 2"
-    said = verdict(make_result(split, 20, gain=0.3, interval=(0.1, 0.5), comparable=False, why_not_comparable=why))
-    assert said.tone == "open" and said.sentence.startswith(f"Not comparable: {why}; my_algo converted 33.3")
-    assert "+30.0 points beside the null control" in said.sentence and "excludes" not in said.sentence
+def test_fates_are_told_by_group_and_beside_the_evaluation(split: Split, positive: tuple[Path, Result]) -> None:
+    html, _ = page_of(positive[0], split, positive[1])
+    told = section(html, "fates")
+    # make_run: 20 items held; of the other 40 unlearnable, those whose number is a multiple of 3 were never solved
+    never = 3 * len([number for number in range(20, 60) if number % 3 == 0])
+    groups = cells_of(told, "fates")
+    assert [cell.split()[0] for cell in groups["unlearnable"]] == ["180", str(never), str(120 - never), "0", "60"]
+    assert groups["unlearnable"][-1] == "60 33.3\u202f%"
+    assert list(groups) == ["unlearnable", "easy", "learnable"]
+    assert [row[0] for row in cells_of(told, "fates by seed").values()] == ["60"] * 3
+
+    first = cells_of(told, "first correct rollout")["unlearnable"]
+    steps = sorted(7 + number for number in range(60) if number < 20 or number % 3 for _ in SEEDS)
+    by_hand = [str(steps[-(-len(steps) * tenths // 20) - 1]) for tenths in (2, 5, 10, 15, 18)]
+    assert first == [f"{len(steps)} of 180", str(never), *by_hand]
+
+    rewarded = cells_of(told, "rewarded rollouts")
+    assert rewarded["unlearnable"] == ["420", "300", "240", "80.0\u202f%"]  # 60 x 5, of which 4 valid, and 120 x 1
+    assert rewarded["easy"][:2] == ["36", "0"] and "none" in told  # no trace of theirs could be judged
+
+    by_fate = cells_of(told, "fate and evaluation, by seed")
+    assert by_fate["held"][0] == "60" and by_fate["held"][2:] == ["60 100.0\u202f%", "60 100.0\u202f%"]
+    assert by_fate["never"][0] == str(never) and by_fate["never"][3] == "0 0.0\u202f%"
+    best = cells_of(told, "fate and evaluation, by item")
+    assert list(best.values()) == [
+        ["20", "20 100.0\u202f%"],
+        ["0", "0"],
+        ["0", "0"],
+        [str(40 - never // 3), "0 0.0\u202f%"],
+        [str(never // 3), "0 0.0\u202f%"],
+    ]
+    assert sum(int(row[0]) for row in best.values()) == 60
+
+
+def test_every_unlearnable_items_fate_is_on_the_page_and_in_its_data(
+    split: Split, positive: tuple[Path, Result]
+) -> None:
+    html, _ = page_of(positive[0], split, positive[1])
+    rows = cells_of(section(html, "fates"), "each unlearnable item")
+    assert sorted(rows) == sorted(split.ids("unlearnable"))
+    assert rows["item-003"][1:5] == ["hhh", "10 · 10 · 10", "5 · 5 · 5", "4 · 4 · 4"] and rows["item-003"][7] == "yes"
+    assert rows["item-021"][1:5] == ["nnn", NONE, "1 · 1 · 1", NONE] and rows["item-021"][7] == "no"
+    assert [row[7] for row in rows.values()] == ["yes"] * 20 + ["no"] * 40
+
+    links = re.findall(r'<a download="fates.json" href="data:application/json,([^"]*)">', html)
+    data = json.loads(unquote(links[0]))
+    assert data["seeds"] == list(SEEDS) and data["split_hash"] == split.hash
+    columns = data["items"]
+    assert {len(column) for column in columns.values()} == {len(split.items)}
+    assert columns["item_id"] == [item.item_id for item in split.items]
+    letters = {"n": "never", "f": "flickered", "c": "converted", "h": "held"}
+    assert data["fates"] == letters
+    places = [(place, seed) for place in range(len(split.items)) for seed in range(len(SEEDS))]
+    for row, (place, seed) in zip(tables.read_parquet(positive[0] / "fates.parquet").to_pylist(), places, strict=True):
+        assert (row["item_id"], row["seed"]) == (columns["item_id"][place], SEEDS[seed])
+        assert row["fate"] == letters[columns["fate"][place][seed]]
+        for name in ("first_correct_step", "rewarded", "rewarded_valid_trace"):
+            assert row[name] == columns[name][place][seed]
+    measured = {
+        (row["item_id"], row["run"]): (row["correct"], row["n"])
+        for row in tables.read_counts(positive[0] / "counts.parquet").to_pylist()
+    }
+    for place, seed in places:
+        name = columns["item_id"][place]
+        assert measured[name, str(SEEDS[seed])] == (columns["correct"][place][seed], columns["n"][place][seed])
+    fresh = {row["item_id"]: row["correct"] / row["n"] for row in split.counts().to_pylist()}
+    assert columns["rate_before"] == [round(fresh[name], 6) for name in columns["item_id"]]
+    assert sum(columns["converted"][:60]) == 20
+
+
+def test_a_run_too_large_for_its_page_names_the_files(
+    split: Split, positive: tuple[Path, Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outcomes, "MAX_DATA", 239)  # 80 items x 3 seeds are one more
+    html, page = page_of(positive[0], split, positive[1])
+    assert "data:application" not in html and "fates.parquet and counts.parquet" in page.text
+
+
+def test_fates_of_a_result_alone_are_its_counts(split: Split, tmp_path: Path) -> None:
+    html, _ = page_of(tmp_path, split, make_result(split, 20, gain=None))
+    told = section(html, "fates")
+    assert [cell.split()[0] for cell in cells_of(told, "fates")["unlearnable"]] == ["180", "60", "60", "10", "50"]
+    assert "Each unlearnable item" not in told and "svg" not in told
+
+
+def test_a_strong_null_is_in_the_numbers_and_the_figure(split: Split, positive: tuple[Path, Result]) -> None:
+    beside = {
+        "strong_null_rate": 0.05,
+        "strong_null_gain": 0.28,
+        "strong_null_interval": (-0.02, 0.5),
+        "strong_null_seeds": 5,
+        "strong_null_factor": 2.0,
+    }
+    stated = positive[1].model_dump()
+    result = Result.model_validate(stated | {"conversion": stated["conversion"] | beside})
+    html, page = page_of(positive[0], split, result)
+    headline = re.sub(r"<.*?>", " ", section(html, "headline"))
+    assert "GRPO at 2x the learning rate; n = 60 items, 5 seeds" in headline
+    assert "gain over it +28.0 points" in headline and "over the strong null" in headline
+    assert "no more than GRPO at 2x the learning rate" in section(html, "verdict")
+    assert "GRPO at 2x the learning rate converts 5.0\u202f% of these items by itself." in page.text
 
 
 # --- what the page is -----------------------------------------------------------------------------------------
@@ -431,6 +530,8 @@ def test_figures_stand_long_runs_and_many_items() -> None:
     items = plots.conversion_plot(
         plots.Rates(rate, rate, rate), [f"f{n % 12}" for n in range(3000)], tau=0.1, threshold=0.25
     )
+    fates = [plots.Fated(f"group {n}", [1, 2, 3, 4], np.arange(9999)) for n in range(7)]
+    assert len(plots.fates_plot(fates, ("never", "flickered", "converted", "held"))) < 200_000
     assert "other (" in items and "var(--series-7)" in items and "#0d0e" not in items + steps
     assert len(steps) < 100_000
 

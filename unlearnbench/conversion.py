@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from unlearnbench.errors import DataError
 from unlearnbench.grid import read_phase
-from unlearnbench.intervals import gain_intervals, mean_interval, rate_interval
+from unlearnbench.intervals import Arm, gain_intervals, mean_interval, rate_interval
 from unlearnbench.rates import Flags, Reals, pass_at_k
 from unlearnbench.records import (
     GROUPS,
@@ -69,6 +69,7 @@ def score(
     rows are left out. The null control's own result has kind eval, no `null` and no reason: it is comparable, and
     its gain null. Raises DataError naming item, phase and run: a row that is missing, foreign, repeated or
     impossible, or another number of samples than `samples`.
+    The strong null has no say in `comparable`: without it there is a gain, but no claim (PROTOCOL 3.5).
     """
     tau, runs = split.config.protocol.tau, [str(seed) for seed in seeds]
     items, after = _measured(split, counts, runs, samples, partial=why_not_comparable is not None)
@@ -115,7 +116,7 @@ def score(
         sampling=sampling,
         budget=budget,
         groups=groups,
-        conversion=_conversion(unlearnable, after[core], hit, null, null_cells, strong_null, tau, samples),
+        conversion=_conversion(split, unlearnable, after[core], hit, null, null_cells, strong_null, samples),
         twins=_twins(split, counts, unlearnable, after[core], hit, null, null_cells, runs),
         thin=CountOf(
             items=sum(item.thin for item in unlearnable),
@@ -195,30 +196,34 @@ def _at_start(start: Cells | None, tau: float) -> int | None:
 
 
 def _conversion(
+    split: Split,
     items: Sequence[Item],
     after: Cells,
     hit: Flags | None,
     null: Control | None,
     null_cells: Cells | None,
     strong_null: Control | None,
-    tau: float,
     samples: int,
 ) -> Conversion:
     families = [item.family for item in items]
-    seeds = after.runs
+    seeds, tau = after.runs, split.config.protocol.tau
     above = (after.correct / np.maximum(after.n, 1) > tau).sum(axis=1)
-    null_rate = strong_rate = gain = scope = None
+    null_rate = gain = scope = None
     interval = beyond = None
+    strong_rate = strong_gain = strong_beyond = None
     if hit is not None and items:
+        arm, strong_arm = conversion_arm(after, tau, seeds), _strong_arm(strong_null, items, tau, seeds, samples)
         if null_cells is not None:
-            arm, null_arm = conversion_arm(after, tau, seeds), conversion_arm(null_cells, tau, seeds)
+            null_arm = conversion_arm(null_cells, tau, seeds)
             null_rate = float(null_arm.values.mean())
             gain = float(hit.mean()) - null_rate
             interval, beyond = gain_intervals(arm, null_arm, families)
             scope = _scope(families, arm.values - null_arm.values, gain)
-        if strong_null is not None and len(strong_null.seeds) >= seeds:
-            strong = conversion_arm(_control_cells(strong_null, items, "strong null"), tau, seeds)
-            strong_rate = float(strong.values.mean())
+        if strong_arm is not None:
+            strong_rate = float(strong_arm.values.mean())
+            if gain is not None:
+                strong_gain = float(hit.mean()) - strong_rate
+                _, strong_beyond = gain_intervals(arm, strong_arm, families)
     return Conversion(
         gain=gain,
         interval=interval,
@@ -228,6 +233,10 @@ def _conversion(
         null_hash=None if null is None else null.hash,
         null_seeds=0 if null is None else len(null.seeds),
         strong_null_rate=strong_rate,
+        strong_null_gain=strong_gain,
+        strong_null_interval=strong_beyond,
+        strong_null_seeds=0 if strong_null is None else len(strong_null.seeds),
+        strong_null_factor=None if strong_null is None else _learning_rate_factor(split, strong_null),
         rule=rule_sentence(samples, seeds, tau),
         scope=scope,
         naive=NaiveConversion(any_seed=_mean(above >= 1), two_seeds=_mean(above >= 2) if seeds > 1 else None),
@@ -241,6 +250,20 @@ def _conversion(
             for family in sorted(set(families))
         },
     )
+
+
+def _strong_arm(control: Control | None, items: Sequence[Item], tau: float, seeds: int, samples: int) -> Arm | None:
+    """The strong null's conversion with as many seeds; None if it has fewer, or more samples an item."""
+    if control is None or len(control.seeds) < seeds:
+        return None
+    cells = _control_cells(control, items, "strong null")
+    return None if int(cells.n.max(initial=0)) > samples else conversion_arm(cells, tau, seeds)
+
+
+def _learning_rate_factor(split: Split, control: Control) -> float | None:
+    """A control's learning rate as a multiple of the recipe's; None if its result does not state one."""
+    used = None if control.result is None else control.result.method.settings.get("learning_rate")
+    return float(used) / split.config.recipe.learning_rate if isinstance(used, int | float) else None
 
 
 def _scope(families: Sequence[str], beyond_null: Reals, gain: float) -> str:

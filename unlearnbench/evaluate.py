@@ -178,6 +178,7 @@ def evaluate_checkpoints(
         kind="checkpoint",
         fates=None,
         null=chosen.control("null_control", "1x"),
+        strong_null=chosen.control("strong_null"),
         code_version=__version__,
     )
     return _publish(folder, chosen, result)
@@ -213,6 +214,7 @@ def score_run(plan: Plan, folder: Path) -> Result:
         cost=_total(costs),
         fates=count_fates(table, split.ids("unlearnable")),
         null=null,
+        strong_null=_strong_null(plan),
         why_not_comparable=why,
         code_version=__version__,
     )
@@ -373,6 +375,13 @@ def _null(plan: Plan) -> tuple[Control | None, str | None]:
             "this run; use fewer seeds, or add null seeds"
         )
     return control, None
+
+
+def _strong_null(plan: Plan) -> Control | None:
+    """The strong null to score against: measured at 1x, and no control is compared with itself."""
+    if plan.quick or plan.multiple != 1 or plan.purpose.startswith(("null", "strong")):
+        return None
+    return plan.split.control("strong_null")
 
 
 def _total(costs: Sequence[Mapping[str, Any]]) -> Cost:

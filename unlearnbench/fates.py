@@ -7,13 +7,31 @@ definitions 1 and 2); with rollouts that differ within a visit, `half correct` t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
-from unlearnbench.records import FATES, Fates
+from unlearnbench import tables
+from unlearnbench.errors import DataError
+from unlearnbench.rates import Counts, Flags
+from unlearnbench.records import FATES, Fate, Fates
+
+SCHEMA = {
+    "item_id": pa.string(),
+    "seed": pa.int64(),
+    "fate": pa.string(),
+    "first_correct_step": pa.int64(),
+    "rewarded": pa.int64(),
+    "rewarded_valid_trace": pa.int64(),
+}
+"""Columns of fates.parquet, one row an item and seed."""
+QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
+UNKNOWN = -1
 
 
 def fates(visits: pa.Table, item_ids: Sequence[str] | None = None, seeds: Sequence[int] | None = None) -> pa.Table:
@@ -66,6 +84,113 @@ def count_fates(table: pa.Table, item_ids: Sequence[str]) -> Fates:
     """How many (item, seed) pairs of these items met each fate."""
     chosen = table.filter(pc.is_in(table["item_id"], value_set=pa.array(list(item_ids), pa.string())))["fate"]
     return Fates(**{name: int(pc.sum(pc.equal(chosen, name)).as_py() or 0) for name in FATES})
+
+
+@dataclass(frozen=True)
+class Watched:
+    """What training saw of items, as arrays of shape (items, seeds); -1 (UNKNOWN) where there is no value.
+
+    `fate` is an index into FATES; `first` the step of the first correct rollout; `rewarded` counts correct rollouts
+    and `valid` those among them with a valid trace.
+    """
+
+    fate: Counts
+    first: Counts
+    rewarded: Counts
+    valid: Counts
+
+    def __getitem__(self, rows: Flags | Sequence[int]) -> Watched:
+        """The same of some of the items."""
+        return Watched(self.fate[rows], self.first[rows], self.rewarded[rows], self.valid[rows])
+
+    def seed(self, place: int) -> Watched:
+        """The same of one seed, by its place."""
+        here = slice(place, place + 1)
+        return Watched(self.fate[:, here], self.first[:, here], self.rewarded[:, here], self.valid[:, here])
+
+    def met(self, fate: Fate) -> Flags:
+        """Where an item met this fate."""
+        found: Flags = self.fate == FATES.index(fate)
+        return found
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What became of some items in training. A pair is an item in one seed."""
+
+    pairs: int
+    met: Mapping[Fate, int]
+    """Pairs by fate."""
+    first_steps: NDArray[np.int64] | None
+    """Step of the first correct rollout of every pair that had one, sorted; None where that is not known."""
+    rewarded: int | None
+    """Correct rollouts; None where they are not known."""
+    judged: int
+    """Correct rollouts of pairs whose traces could be judged."""
+    valid: int | None
+    """Correct rollouts with a valid trace among the judged ones; None where there are none."""
+
+    @property
+    def first_quantiles(self) -> list[int | None]:
+        """Steps by which QUANTILES of those pairs had had a correct rollout; None where there is no such pair."""
+        if self.first_steps is None or not len(self.first_steps):
+            return [None] * len(QUANTILES)
+        steps: list[int | None] = np.quantile(self.first_steps, QUANTILES, method="inverted_cdf").tolist()
+        return steps
+
+
+def summary(watched: Watched) -> Summary:
+    """Counts over all pairs with a known fate."""
+    known = watched.fate != UNKNOWN
+    judged = known & (watched.valid != UNKNOWN)
+    seen = int(watched.rewarded[judged].sum())
+    return Summary(
+        pairs=int(known.sum()),
+        met={name: int(watched.met(name).sum()) for name in FATES},
+        first_steps=np.sort(watched.first[known & (watched.first != UNKNOWN)]),
+        rewarded=int(watched.rewarded[known].sum()),
+        judged=seen,
+        valid=int(watched.valid[judged].sum()) if seen else None,
+    )
+
+
+def read_fates(path: Path, item_ids: Sequence[str], seeds: Sequence[int]) -> Watched:
+    """fates.parquet as arrays over these items and seeds; rows of others are left out, those it lacks are UNKNOWN.
+
+    Raises DataError naming file, row and field: a fate that is none, a negative number, a repeated item and seed.
+    """
+    table = tables.read_parquet(path, SCHEMA)
+    fate = pc.index_in(table["fate"], value_set=pa.array(FATES, pa.string())).fill_null(UNKNOWN).to_numpy()
+    if (fate == UNKNOWN).any():
+        row = int(np.argmax(fate == UNKNOWN))
+        raise DataError(
+            f"{path}, row {row + 1}, field 'fate': {table['fate'][row].as_py()!r} is none of {', '.join(FATES)}; "
+            "run the same `eval` command again, which writes the file anew"
+        )
+    numbers = []
+    for name in ("first_correct_step", "rewarded", "rewarded_valid_trace"):
+        wrong = pc.less(table[name], 0).fill_null(name == "rewarded").to_numpy()
+        if wrong.any():
+            row = int(np.argmax(wrong))
+            raise DataError(
+                f"{path}, row {row + 1}, field {name!r}: {table[name][row].as_py()} is no number from 0; run the same "
+                "`eval` command again, which writes the file anew"
+            )
+        numbers.append(table[name].fill_null(UNKNOWN).to_numpy())
+    item = pc.index_in(table["item_id"], value_set=pa.array(item_ids, pa.string())).fill_null(UNKNOWN).to_numpy()
+    run = pc.index_in(table["seed"], value_set=pa.array(seeds, pa.int64())).fill_null(UNKNOWN).to_numpy()
+    known = np.flatnonzero((item != UNKNOWN) & (run != UNKNOWN))
+    cells = item[known].astype(np.int64) * len(seeds) + run[known]
+    first = np.unique(cells, return_index=True)[1]
+    if len(first) < len(cells):
+        row = int(known[np.setdiff1d(np.arange(len(cells)), first)[0]])
+        raise DataError(
+            f"{path}, row {row + 1}: a second row of item {table['item_id'][row].as_py()!r} and seed "
+            f"{table['seed'][row].as_py()}; keep one row an item and seed"
+        )
+    arrays = np.full((4, len(item_ids) * len(seeds)), UNKNOWN, np.int64)
+    arrays[:, cells] = np.stack([fate, *numbers])[:, known]
+    return Watched(*arrays.reshape(4, len(item_ids), len(seeds)))
 
 
 def _unique(column: pa.ChunkedArray) -> list[str | int]:

@@ -27,11 +27,13 @@ Array = NDArray[np.float64]
 SERIES = 7
 """Colours for categories; what comes after them is shown as `other`."""
 MAX_POINTS = 400  # of a curve: more cannot be told apart on a page
+MAX_CURVES = 1200  # points of all the seeds' curves of a panel, which are a page's bulk
 
 _MARKERS = "osD^vPX"  # categories differ in shape too, for those who cannot tell the colours apart
 # matplotlib knows no CSS variables: it draws in these colours, which the SVG then has replaced.
 _INK, _MUTED, _GRID, _PAPER = "#010203", "#040506", "#070809", "#0a0b0c"
 _SERIES = tuple(f"#0d0e{number:02x}" for number in range(1, SERIES + 1))
+_FATE_COLOURS = (_GRID, _SERIES[5], _SERIES[4], _SERIES[2])  # never, flickered, converted, held
 _VARIABLES = {_INK: "ink", _MUTED: "muted", _GRID: "rule", _PAPER: "paper"} | {
     colour: f"series-{number}" for number, colour in enumerate(_SERIES, start=1)
 }
@@ -82,6 +84,15 @@ class Panel:
     unit: str
     seeds: Mapping[str, Array]
     share: bool = False
+
+
+@dataclass(frozen=True)
+class Fated:
+    """A group's items in training: how many (item, seed) pairs met each fate, and the first correct steps, sorted."""
+
+    name: str
+    met: Sequence[int]
+    first_steps: NDArray[np.int64]
 
 
 def conversion_plot(
@@ -145,7 +156,7 @@ def gain_plot(rows: Sequence[tuple[str, float, tuple[float, float]]]) -> str:
             axes.scatter([value], [-number], s=42, c=_SERIES[0], linewidths=0, zorder=3)
         axes.axvline(0, color=_INK, lw=1.0)
         axes.set_yticks([-number for number in range(len(rows))], [name for name, _, _ in rows])
-        axes.set(ylim=(0.6 - len(rows), 0.6), xlabel="gain over the null control (percentage points)")
+        axes.set(ylim=(0.6 - len(rows), 0.6), xlabel="conversion gain (percentage points)")
         axes.spines["left"].set_visible(False)
         axes.tick_params(axis="y", length=0)
         axes.grid(visible=False)
@@ -153,6 +164,48 @@ def gain_plot(rows: Sequence[tuple[str, float, tuple[float, float]]]) -> str:
         axes.margins(x=0.08)
         axes.xaxis.set_major_formatter(_PERCENT)
     return svg[0]
+
+
+def fates_plot(groups: Sequence[Fated], names: Sequence[str]) -> str:
+    """Left: the share of each group's pairs by fate. Right: the share that had had a correct rollout by each step.
+
+    `groups` are the unlearnable and whatever they are compared with, at most seven; `names` name the four fates.
+    """
+    lines = [(_INK, 1.8), *((colour, 1.1) for colour in _SERIES)]
+    last = max((int(group.first_steps[-1]) for group in groups if len(group.first_steps)), default=0)
+    with _figure("fates", "Fates of the items in training", (9.6, 1.5 + 0.28 * len(groups))) as (figure, svg):
+        bars, curves = figure.subplots(1, 2)
+        left = np.zeros(len(groups))
+        for number, name in enumerate(names):
+            share = np.array([group.met[number] / sum(group.met) for group in groups])
+            bars.barh(range(len(groups)), share, 0.66, left, color=_FATE_COLOURS[number], linewidth=0, label=name)
+            left += share
+        bars.set_yticks(range(len(groups)), [group.name for group in groups])
+        bars.invert_yaxis()
+        bars.set(xlim=(0, 1), xlabel="items, once a seed (%)")
+        bars.xaxis.set_major_formatter(_PERCENT)
+        bars.tick_params(axis="y", length=0)
+        bars.grid(visible=False)
+        bars.legend(loc="lower left", bbox_to_anchor=(-0.02, 1), ncols=4, handlelength=1, columnspacing=1.2)
+        for group, (colour, width) in zip(groups, lines, strict=False):
+            steps, seen = _first_seen(group.first_steps)
+            steps, seen = np.append(steps, max(last, 1)), np.append(seen, len(group.first_steps))
+            curves.step(steps, seen / sum(group.met), where="post", color=colour, lw=width, label=group.name)
+        curves.set(xlim=(0, max(last, 1)), ylim=(0, 1.02), xlabel="step", ylabel="had a correct rollout (%)")
+        curves.yaxis.set_major_formatter(_PERCENT)
+        curves.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=[1, 2, 5, 10]))
+        curves.legend(loc="lower left", bbox_to_anchor=(-0.02, 1), ncols=4, handlelength=1, columnspacing=1.2)
+    return svg[0]
+
+
+def _first_seen(first_steps: NDArray[np.int64]) -> tuple[Array, Array]:
+    """Steps, and how many first correct rollouts had come by them; at most MAX_POINTS of them."""
+    steps, counts = np.unique(first_steps, return_counts=True)
+    seen = np.cumsum(counts)
+    if len(steps) > MAX_POINTS:
+        shown = np.unique(np.linspace(0, len(steps) - 1, MAX_POINTS).astype(int))
+        steps, seen = steps[shown], seen[shown]
+    return np.concatenate([[0.0], steps]), np.concatenate([[0.0], seen])
 
 
 def learning_curves(panels: Sequence[Panel]) -> str:
@@ -175,8 +228,9 @@ def learning_curves(panels: Sequence[Panel]) -> str:
 
 def _curve(axes: Axes, panel: Panel) -> None:
     curves = list(panel.seeds.values())
+    points = int(np.clip(MAX_CURVES // len(curves), 50, MAX_POINTS))
     for number, values in enumerate(curves):
-        x, y = _thinned(values)
+        x, y = _thinned(values, points)
         axes.plot(x, y, color=_seed_colour(number), lw=0.8, alpha=0.65)
     common = min(len(values) for values in curves)
     if len(curves) > 1:
@@ -191,9 +245,9 @@ def _curve(axes: Axes, panel: Panel) -> None:
         axes.yaxis.set_major_formatter(_PERCENT)
 
 
-def _thinned(values: Array) -> tuple[Array, Array]:
+def _thinned(values: Array, points: int = MAX_POINTS) -> tuple[Array, Array]:
     """Steps and values, as means of blocks where there are too many. A step without a value (NaN) stays a gap."""
-    block = -(-len(values) // MAX_POINTS)
+    block = -(-len(values) // points)
     full = len(values) // max(block, 1) * block
     steps = np.arange(full, dtype=np.float64).reshape(-1, max(block, 1)).mean(axis=1)
     return steps, values[:full].reshape(-1, max(block, 1)).mean(axis=1)

@@ -310,6 +310,14 @@ class Conversion(Record):
     null_hash: str | None
     null_seeds: int
     strong_null_rate: float | None
+    strong_null_gain: float | None = None
+    """Conversion of the method minus that of the strong null, items paired (PROTOCOL 3.5: a claim must beat both)."""
+    strong_null_interval: Interval | None = None
+    """95 % interval of `strong_null_gain` over families and seeds, as `interval_families` is of `gain`."""
+    strong_null_seeds: int = 0
+    """Seeds of the strong null that the split ships for this budget; 0 where it ships none."""
+    strong_null_factor: float | None = None
+    """Learning rate of the strong null, as a multiple of the recipe's."""
     rule: str
     scope: str | None
     naive: NaiveConversion

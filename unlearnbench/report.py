@@ -1,4 +1,4 @@
-"""report.html: one self-contained page that says what a run showed, and what it did not.
+"""report.html: one self-contained page of a run: its verdict, its figures, and what they rest on.
 
 Everything is read from the run's files and the split; no torch, no network. What methods, rollouts and splits wrote
 is hostile text: jinja escapes it, `plain` makes its invisible characters visible, and the page forbids scripts.
@@ -9,41 +9,31 @@ from __future__ import annotations
 import json
 import math
 import re
-import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from unlearnbench import plots, rates, tables
-from unlearnbench.errors import DataError, RunError
-from unlearnbench.grid import Grid, read_phase
+from unlearnbench import outcomes, plots, rates, tables
+from unlearnbench.errors import RunError
+from unlearnbench.fates import QUANTILES, summary
 from unlearnbench.ledger import read_metrics
+from unlearnbench.notation import count, duration, pct, plain, plural, point_span, points, power, span
+from unlearnbench.recorded import MAX_ROWS, Run
 from unlearnbench.records import FATES, GROUPS, Item, Result
-from unlearnbench.rule import MIN_SAMPLES, Cells, converted
-from unlearnbench.splits import Control, Split, load_split
+from unlearnbench.rule import MIN_SAMPLES
+from unlearnbench.splits import Split, load_split
+from unlearnbench.verdict import no_strong_null, strong_null_name, verdict
 
 POOLED = 0.25  # PROTOCOL 3.3: the pooled rate that a converted item reaches, as a line in the figure
-MAX_ROWS = 200  # items in the table of conversions
 MAX_TEXT = 2000  # characters shown of a prompt or a completion
+MAX_FATES = 2000  # items in the table of fates
 UNDEFINED = Markup('<span class="none">&ndash;</span>')
 
-_FATES = {
-    "item_id": pa.string(),
-    "seed": pa.int64(),
-    "fate": pa.string(),
-    "first_correct_step": pa.int64(),
-    "rewarded": pa.int64(),
-    "rewarded_valid_trace": pa.int64(),
-}
 _PANELS: Sequence[tuple[str, str, bool, Callable[[Mapping[str, Any]], Any]]] = (
     ("reward", "mean of a step's rollouts", False, lambda step: step["reward"]),
     ("correct rollouts", "% of rollouts", True, lambda step: step["correct"]),
@@ -58,16 +48,6 @@ _PANELS: Sequence[tuple[str, str, bool, Callable[[Mapping[str, Any]], Any]]] = (
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """The run in a sentence; `caveats` are what a reader must know before quoting it."""
-
-    tone: Literal["more", "same", "less", "open"]
-    label: str
-    sentence: str
-    caveats: Sequence[str]
-
-
-@dataclass(frozen=True)
 class Conversion:
     """An unlearnable item that the rule calls converted, and what training saw of it. Unknown is None."""
 
@@ -78,115 +58,6 @@ class Conversion:
     rewarded: int | None
     valid_trace: int | None
     completion: str | None
-
-
-class Run:
-    """A run's folder, read as the page needs it. Files that a kind of run does not have are None or empty."""
-
-    def __init__(self, folder: Path, split: Split, result: Result) -> None:
-        self.folder, self.split, self.result = Path(folder), split, result
-        self.items = [item for item in split.items if item.group == "unlearnable"]
-        self.ids = [item.item_id for item in self.items]
-        self.seeds = [str(seed) for seed in result.seeds]
-
-    @cached_property
-    def counts(self) -> pa.Table | None:
-        path = self.folder / "counts.parquet"
-        return tables.read_counts(path) if path.is_file() else None
-
-    @cached_property
-    def after(self) -> Grid | None:
-        """Counts of the unlearnable items after training."""
-        if self.counts is None or not self.ids:
-            return None
-        return read_phase(self.counts, "eval", self.ids, runs=self.seeds)
-
-    @cached_property
-    def before(self) -> tuple[plots.Array, str] | None:
-        """Rates before training, and what of: the policy that the runs start from, else the split's base."""
-        sources = [] if self.counts is None else [(self.counts, "start", "start of the runs")]
-        if "counts.parquet" in self.split.config.files:
-            shipped = self.split.counts()
-            sources += [
-                (shipped, "base_fresh", "base, fresh samples"),
-                (shipped, "base", "base, labelling samples"),
-            ]
-        for counts, phase, label in sources:
-            correct, n = read_phase(counts, phase, self.ids).pooled
-            if len(n) and n.all():
-                return correct / n, f"{label} (n = {n.min()} an item)"
-        return None
-
-    @cached_property
-    def null(self) -> Control | None:
-        """The null control that the result was scored against, if the split still has it."""
-        multiple = self.result.budget.multiple
-        control = self.split.control("null_control", f"{1.0 if multiple is None else multiple:g}x")
-        return control if control and control.hash == self.result.conversion.null_hash else None
-
-    @cached_property
-    def null_rates(self) -> tuple[plots.Array, str] | None:
-        """Rates under as many seeds of the null control as the run has: more would be less spread by chance."""
-        if self.null is None or len(self.null.seeds) < len(self.seeds):
-            return None
-        seeds = [str(seed) for seed in self.null.seeds[: len(self.seeds)]]
-        correct, n = read_phase(self.null.counts, "eval", self.ids, runs=seeds).pooled
-        return (correct / n, f"null control, {len(seeds)} seeds, sorted by itself") if n.all() else None
-
-    @cached_property
-    def converted(self) -> list[int]:
-        """Places of the converted items (PROTOCOL 3.3), the highest pooled rate first; none where undefined."""
-        if self.after is None or self.result.groups["unlearnable"].converted is None:
-            return []
-        cells = Cells.of(self.after)
-        chosen = converted(cells, self.split.config.protocol.tau)
-        return [int(place) for place in np.argsort(-cells.rates, kind="stable") if chosen[place]]
-
-    @cached_property
-    def fates(self) -> list[dict[str, Any]]:
-        """The unlearnable items' rows of fates.parquet; none for a run that nobody watched."""
-        path = self.folder / "fates.parquet"
-        if not path.is_file():
-            return []
-        table = tables.read_parquet(path, _FATES)
-        rows: list[dict[str, Any]] = table.filter(
-            pc.is_in(table["item_id"], pa.array(self.ids, pa.string()))
-        ).to_pylist()
-        return rows
-
-    @cached_property
-    def completions(self) -> dict[str, str]:
-        """One correct completion after training of each converted item that is shown."""
-        missing = {self.ids[place] for place in self.converted[:MAX_ROWS]}
-        found: dict[str, str] = {}
-        for seed in self.seeds:
-            path = self.folder / seed / "evaluation" / "items.parquet"
-            if not missing or not path.is_file():
-                continue
-            try:
-                with pq.ParquetFile(path) as file:  # in pieces: a long-answer split holds gigabytes of them
-                    for piece in file.iter_batches(8192, columns=["item_id", "completion", "correct"]):
-                        wanted = pc.is_in(piece["item_id"], pa.array(sorted(missing), pa.string()))
-                        rows = piece.filter(pc.and_(wanted, pc.fill_null(piece["correct"], False)))
-                        for row in rows.to_pylist():
-                            found.setdefault(row["item_id"], row["completion"])
-                        missing -= found.keys()
-            except (OSError, KeyError, pa.ArrowException) as error:
-                raise DataError(f"{path} is not a readable table of rollouts: {error}") from error
-        return found
-
-    @cached_property
-    def environment(self) -> dict[str, Any]:
-        """environment.json of the first seed that has one, flattened."""
-        for seed in self.seeds:
-            path = self.folder / seed / "environment.json"
-            if path.is_file():
-                try:
-                    found = dict(json.loads(path.read_bytes()))
-                    return found | dict(found.pop("packages", {}))
-                except (TypeError, ValueError) as error:
-                    raise DataError(f"{path} is not a JSON object ({error})") from error
-        return {}
 
 
 def write_report(folder: Path, split: Split, result: Result) -> Path:
@@ -204,11 +75,22 @@ def write_report(folder: Path, split: Split, result: Result) -> Path:
             protocol=split.config.protocol,
             verdict=verdict(result),
             few=f"{result.samples} samples an item, the rule needs {MIN_SAMPLES}",
+            strong_null=strong_null_name(result.conversion),
+            no_strong_null=no_strong_null(result),
             gain_figure=_gain_figure(result),
             items_figure=_items_figure(run),
             curves_figure=_curves_figure(run),
             families=_families(run),
-            fates=_fates(run),
+            fate_names=FATES,
+            fates=outcomes.by_group(run),
+            fates_by_seed=outcomes.by_seed(run),
+            fates_figure=_fates_figure(run),
+            quantiles=QUANTILES,
+            outcomes=outcomes.by_fate(run),
+            best_fates=outcomes.by_best_fate(run),
+            item_fates=outcomes.item_fates(run),
+            fates_data=outcomes.data_url(run),
+            max_fates=MAX_FATES,
             conversions=[_conversion(run, place) for place in run.converted[:MAX_ROWS]],
             groups=[name for name in GROUPS if name in result.groups],
             pass_ks=sorted({k for score in result.groups.values() for k in score.pass_at_k}, key=int),
@@ -239,66 +121,6 @@ def rebuild(folder: Path, split: str | Path | None = None) -> Path:
     return write_report(folder, found, result)
 
 
-# --- numbers and text as they are shown -----------------------------------------------------------------------
-
-
-def plain(text: str) -> str:
-    """Text with control, formatting and surrogate characters spelled out: none can hide or reorder others."""
-    hidden = ("Cc", "Cf", "Cs", "Co")
-    return "".join(f"\\u{{{ord(c):x}}}" if unicodedata.category(c) in hidden and c not in "\n\t" else c for c in text)
-
-
-def pct(value: float) -> str:
-    """A fraction in percent; a small one keeps a digit that is not 0."""
-    return f"{_number(100 * value, 2 if 0 < abs(value) < 0.001 else 1)}\u202f%"
-
-
-def points(value: float) -> str:
-    """A difference of fractions in percentage points, with its sign."""
-    return f"{_number(100 * value, 1, '+')} points"
-
-
-def span(interval: Sequence[float]) -> str:
-    """An interval of fractions, in percent."""
-    return f"{_number(100 * interval[0], 1)} to {_number(100 * interval[1], 1)}\u202f%"
-
-
-def point_span(interval: Sequence[float]) -> str:
-    """An interval of differences, in percentage points with their signs."""
-    return f"{_number(100 * interval[0], 1, '+')} to {_number(100 * interval[1], 1, '+')} points"
-
-
-def count(value: int) -> str:
-    """A whole number with its thousands set apart."""
-    return f"{value:,}".replace(",", "\u202f")
-
-
-def power(value: float) -> str:
-    """A large number as a power of ten."""
-    exponent = math.floor(math.log10(value)) if value >= 1 else 0
-    if exponent < 7:
-        return count(round(value))
-    raised = str(exponent).translate(str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹"))
-    return f"{value / 10**exponent:.2f}\u202f\N{MULTIPLICATION SIGN}\u202f10{raised}"
-
-
-def duration(seconds: float) -> str:
-    """Seconds in units that can be read."""
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 2:
-        return f"{seconds:.1f} s"
-    return f"{minutes} min {rest} s" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
-
-
-def _number(value: float, digits: int, sign: str = "-") -> str:
-    return f"{value:{sign}z.{digits}f}".replace("-", "\N{MINUS SIGN}")
-
-
-def plural(number: int, noun: str, many: str = "") -> str:
-    """A number with its noun."""
-    return f"{count(number)} {noun if number == 1 else many or noun + 's'}"
-
-
 def _templates() -> Environment:
     environment = Environment(
         loader=PackageLoader("unlearnbench", "templates"),
@@ -320,86 +142,17 @@ def _or_undefined(shown: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return lambda value: UNDEFINED if value is None else shown(value)
 
 
-# --- the verdict ----------------------------------------------------------------------------------------------
-
-
-def verdict(result: Result) -> Verdict:
-    """What the run showed in one sentence, and not more than that."""
-    score, unlearnable, caveats = result.conversion, result.groups["unlearnable"], _caveats(result)
-    name, budget = result.method.name, result.budget.multiple
-    rate = f"{name} converted {pct(unlearnable.conversion or 0)} of {plural(unlearnable.items, 'unlearnable item')}"
-    where = f"track {result.method.track}, budget {'unknown' if budget is None else f'{budget:g}x'}"
-    where += f", {plural(len(result.seeds), 'seed')}"
-    if not result.comparable or score.gain is None:
-        why = (result.why_not_comparable or "it has no null control to be compared with").rstrip(".")
-        if unlearnable.conversion is None:
-            rate = f"with {result.samples} samples an item it is undefined what {name} converted"
-            rate = rate if unlearnable.items else "there are no unlearnable items"
-        elif score.gain is not None:
-            rate += f", {points(score.gain)} beside the null control"
-        label = "no gain defined" if result.comparable else "not comparable"
-        return Verdict("open", label, f"{label.capitalize()}: {why}; {rate} ({where}).", caveats)
-    interval = score.interval_families or score.interval
-    tone, label, end = _direction(interval, score.scope)
-    gain = f"a gain of {points(score.gain)}"
-    if interval is not None:
-        over = "families" if score.interval_families else "the items of these families"
-        gain += f" (95 % interval over {over}: {point_span(interval)})"
-    null = f"the null control, GRPO re-run with fresh seeds, {pct(score.null_rate or 0)}"
-    return Verdict(tone, label, f"{rate}, {null}: {gain}, {end} (scope: {score.scope or 'none'}; {where}).", caveats)
-
-
-def _direction(
-    interval: Sequence[float] | None, scope: str | None
-) -> tuple[Literal["more", "same", "less", "open"], str, str]:
-    if interval is None:
-        return "open", "no interval", "without an interval, so nothing follows from it"
-    if interval[0] > 0:
-        label = "more than GRPO re-run"
-        return "more", label if scope in (None, "families") else f"{label}, {scope}", "which excludes 0"
-    if interval[1] < 0:
-        return "less", "less than GRPO re-run", "which excludes 0: it converted fewer than GRPO re-run"
-    end = "which holds 0: it did not convert more than GRPO re-run, as far as this run can tell"
-    return "same", "no more than GRPO re-run", end
-
-
-def _caveats(result: Result) -> list[str]:
-    """What a reader must know before quoting the verdict, the gravest first."""
-    score, unlearnable, kept, found = result.conversion, result.groups["unlearnable"], result.retention, []
-    if result.canaries.converted:
-        found.append(
-            f"{result.canaries.converted} of {plural(result.canaries.items, 'canary', 'canaries')} converted: "
-            "their stored answers are wrong on purpose, so whoever gives them has read the gold answers."
-        )
-    interval = score.interval_families or score.interval
-    if result.comparable and interval and interval[0] > 0:
-        if score.strong_null_rate is None:
-            found.append("No strong null (GRPO with a tuned learning rate) was scored; a claim must beat it too.")
-        elif (unlearnable.conversion or 0) <= score.strong_null_rate:
-            rate = pct(score.strong_null_rate)
-            found.append(f"The strong null (GRPO with a tuned learning rate) converted {rate}: no less.")
-    if unlearnable.converted_at_start:
-        items = plural(unlearnable.converted_at_start, "item was", "items were")
-        found.append(f"{items} converted before this training began, in the policy that it started from.")
-    if result.method.track == "undeclared":
-        found.append("Nothing of the training was metered (track undeclared): never ranked with other runs.")
-    elif result.method.track != "verifier":
-        found.append(f"Track {result.method.track}: it read more than prompts and verdicts; ranked in its track only.")
-    memorised = [kind for kind, twin in result.twins.items() if twin.verdict == "memorised"]
-    if memorised:
-        found.append(f"Memorised: the gain does not carry over to twins ({', '.join(memorised)}).")
-    if kept.easy_lost:
-        found.append(f"{kept.easy_lost} of {plural(kept.easy_items, 'easy item')} lost.")
-    return found
-
-
 # --- figures and tables that need more than the result ------------------------------------------------------------
 
 
 def _gain_figure(result: Result) -> Markup | None:
     score = result.conversion
-    named = (("these families", score.interval), ("beyond these families", score.interval_families))
-    rows = [(name, score.gain, ends) for name, ends in named if score.gain is not None and ends is not None]
+    named = (
+        ("these families", score.gain, score.interval),
+        ("beyond these families", score.gain, score.interval_families),
+        ("over the strong null", score.strong_null_gain, score.strong_null_interval),
+    )
+    rows = [(name, gain, ends) for name, gain, ends in named if gain is not None and ends is not None]
     return Markup(plots.gain_plot(rows)) if rows else None
 
 
@@ -464,29 +217,28 @@ def _families(run: Run) -> list[tuple[str, str | None, int, int | None, int | No
     ]
 
 
-def _fates(run: Run) -> list[tuple[str, list[int], int]]:
-    """Of each fate: how many unlearnable items met it in each seed (if known), and in all."""
-    if not run.fates:
-        stated = run.result.fates
-        return [] if stated is None else [(fate, [], getattr(stated, fate)) for fate in FATES]
-    met = [(row["fate"], str(row["seed"])) for row in run.fates]
-    by_seed = {fate: [met.count((fate, seed)) for seed in run.seeds] for fate in FATES}
-    return [(fate, counts, sum(counts)) for fate, counts in by_seed.items()]
+def _fates_figure(run: Run) -> Markup | None:
+    if run.watched is None:
+        return None
+    rows = [
+        plots.Fated(name, [found.met[fate] for fate in FATES], found.first_steps)
+        for name, found in outcomes.by_group(run).items()
+        if found.pairs and found.first_steps is not None
+    ]
+    return Markup(plots.fates_plot(rows, FATES)) if rows else None
 
 
 def _conversion(run: Run, place: int) -> Conversion:
     assert run.after is not None
     item, (correct, n) = run.items[place], run.after.table
-    seen = [row for row in run.fates if row["item_id"] == item.item_id]
-    valid = [row["rewarded_valid_trace"] for row in seen if row["rewarded_valid_trace"] is not None]
+    seen = None if run.fates is None else summary(run.fates[[place]])
+    first = None if seen is None or seen.first_steps is None else seen.first_steps[:1].tolist()
     return Conversion(
         item=item,
         before=None if run.before is None else float(run.before[0][place]),
         after=[int(c) / int(m) if m else None for c, m in zip(correct[place], n[place], strict=True)],
-        first_step=min(
-            (row["first_correct_step"] for row in seen if row["first_correct_step"] is not None), default=None
-        ),
-        rewarded=sum(row["rewarded"] for row in seen) if seen else None,
-        valid_trace=sum(valid) if valid else None,
+        first_step=first[0] if first else None,
+        rewarded=seen.rewarded if seen is not None and seen.pairs else None,
+        valid_trace=None if seen is None else seen.valid,
         completion=run.completions.get(item.item_id),
     )

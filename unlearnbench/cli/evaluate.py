@@ -128,7 +128,8 @@ def show(result: Result) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from unlearnbench.report import verdict
+    from unlearnbench.records import FATES
+    from unlearnbench.verdict import verdict
 
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 110)
     console.print(f"\n{verdict(result).sentence}\n", markup=False)
@@ -152,6 +153,10 @@ def show(result: Result) -> None:
         cells = (_rate(twin.rate), _rate(twin.null_rate), _rate(twin.gain), _interval(twin.interval))
         twins.add_row(kind, str(twin.eligible), *cells, twin.verdict)
     console.print(twins)
+    if met := result.fates:
+        pairs = sum(getattr(met, name) for name in FATES)
+        counted = ", ".join(f"{name} {getattr(met, name)}" for name in FATES)
+        console.print(f"fates of the unlearnable items in training: {counted} (of {pairs}, once a seed)", markup=False)
     lost = result.retention
     console.print(
         f"easy items lost: {'-' if lost.easy_lost is None else lost.easy_lost} of {lost.easy_items}; canaries "
