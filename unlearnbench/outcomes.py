@@ -100,9 +100,9 @@ def by_best_fate(run: Run) -> list[tuple[str, int, int | None]]:
         return []
     hit, enough = _converted(run, cells), two_thirds(len(run.seeds))
     held, solved, flickered = (run.fates.met(fate).sum(axis=1) for fate in ("held", "converted", "flickered"))
-    known = (run.fates.fate != UNKNOWN).all(axis=1)
+    known, most = (run.fates.fate != UNKNOWN).all(axis=1), f"{enough} or more of {plural(len(run.seeds), 'seed')}"
     kinds = [
-        (f"held in {enough} or more of {plural(len(run.seeds), 'seed')}", held >= enough),
+        (f"held in {most if len(run.seeds) > 1 else 'the only seed'}", held >= enough),
         ("held in fewer seeds", (held > 0) & (held < enough)),
         ("solved by a visit in some seed, held in none", (held == 0) & (solved > 0)),
         ("flickered in some seed, never solved", (held == 0) & (solved == 0) & (flickered > 0)),

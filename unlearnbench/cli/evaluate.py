@@ -154,9 +154,8 @@ def show(result: Result) -> None:
         twins.add_row(kind, str(twin.eligible), *cells, twin.verdict)
     console.print(twins)
     if met := result.fates:
-        pairs = sum(getattr(met, name) for name in FATES)
         counted = ", ".join(f"{name} {getattr(met, name)}" for name in FATES)
-        console.print(f"fates of the unlearnable items in training: {counted} (of {pairs}, once a seed)", markup=False)
+        console.print(f"fates in training of the unlearnable items, once a seed: {counted}", markup=False)
     lost = result.retention
     console.print(
         f"easy items lost: {'-' if lost.easy_lost is None else lost.easy_lost} of {lost.easy_items}; canaries "
