@@ -136,6 +136,11 @@ def _caveats(result: Result) -> list[str]:
         found.append(f"{items} converted before this training began, in the policy that it started from.")
     if result.method.track == "undeclared":
         found.append("Nothing of the training was metered (track undeclared): never ranked with other runs.")
+        if result.kind == "score":
+            found.append(
+                "Rollouts made elsewhere: that they were sampled as the protocol says, from runs that cost no more "
+                "than the null control's, is their maker's word."
+            )
     elif result.method.track != "verifier":
         found.append(f"Track {result.method.track}: it read more than prompts and verdicts; ranked in its track only.")
     memorised = [kind for kind, twin in result.twins.items() if twin.verdict == "memorised"]

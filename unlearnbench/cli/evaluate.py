@@ -156,11 +156,11 @@ def show(result: Result) -> None:
     if met := result.fates:
         counted = ", ".join(f"{name} {getattr(met, name)}" for name in FATES)
         console.print(f"fates in training of the unlearnable items, once a seed: {counted}", markup=False)
-    lost = result.retention
+    lost, spent = result.retention, f"cost {result.cost.flops:.3g} FLOPs in {result.cost.seconds:.0f} s of training"
     console.print(
         f"easy items lost: {'-' if lost.easy_lost is None else lost.easy_lost} of {lost.easy_items}; canaries "
         f"converted: {result.canaries.converted if result.canaries.converted is not None else '-'} of "
-        f"{result.canaries.items}; cost {result.cost.flops:.3g} FLOPs in {result.cost.seconds:.0f} s of training",
+        f"{result.canaries.items}; {spent if result.budget.used else 'cost unknown'}",
         markup=False,
     )
 
