@@ -5,6 +5,7 @@ A test compares the page with what this makes, so the figures can neither be typ
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from pathlib import Path
 
@@ -12,11 +13,15 @@ import numpy as np
 
 from recipes.micro.make import ROOT
 from unlearnbench import tables
+from unlearnbench.grid import read_phase
 from unlearnbench.records import GROUPS
+from unlearnbench.rule import Cells, conversion_arm
 from unlearnbench.splits import Control, Split, load_split
 
 PAGE = ROOT / "docs" / "micro.md"
 BEGIN, END = "<!-- figures: made by recipes/micro/datasheet.py -->", "<!-- end of figures -->"
+SCORED_SEEDS = 3
+STRONG_LIMIT = 0.02
 CAUSES = ("skill", "rare_skill", "private_skill", "missing_skill", "guess")
 
 
@@ -62,32 +67,86 @@ def _valid_traces(split: Split) -> set[str]:
 
 def _controls(split: Split) -> str:
     rows = [
-        "| control | seeds | converted unlearnable items | rate before | at the start | after |",
-        "|---|---:|---:|---:|---:|---:|",
+        "| control | seeds | converted unlearnable items | with three seeds | rate before | at the start | after "
+        "| easy lost |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
+    strong = split.control("strong_null")
+    factor = _factor(split, strong)
     for name, control in (
         ("null (GRPO, fresh seeds)", split.control("null_control", "1x")),
+        ("null at 4x the budget", split.control("null_control", "4x")),
+        (f"strong null (GRPO, learning rate x {factor:g})", strong),
         ("positive (mid-trained, then GRPO)", split.control("positive_control")),
     ):
         if control is None or control.result is None:
             continue
-        group = control.result.groups["unlearnable"]
+        group, lost = control.result.groups["unlearnable"], control.result.retention
         share = f"{group.converted} of {group.items} ({_pct(group.conversion)})"
+        three = _pct(_converted_by(split, control, SCORED_SEEDS))
         start = f"{_pct(group.rate_start)}, {group.converted_at_start} converted"
-        cells = (name, len(control.seeds), share, _pct(group.rate_before), start, _pct(group.rate_after))
+        gone = f"{lost.easy_lost} of {lost.easy_items}"
+        cells = (
+            name,
+            len(control.seeds),
+            share,
+            three,
+            _pct(group.rate_before),
+            start,
+            _pct(group.rate_after),
+            gone,
+        )
         rows.append("| " + " | ".join(map(str, cells)) + " |")
-    told = "\n".join(rows)
+    told = "\n".join(rows) + "\n\n" + _strength(split, strong, factor)
     positive = split.control("positive_control")
     if positive is None or positive.result is None or positive.result.conversion.gain is None:
         return told
     gain = positive.result.conversion
     low, high = gain.interval_families or (float("nan"), float("nan"))
     return (
-        told
-        + f"\n\nThe null converts {_pct(gain.null_rate)} with three of its seeds (mean over all subsets); the naive "
-        f'rule "above tau in any of three runs" would say {_pct(_naive(split))}. The positive control\'s gain is '
-        f"{_pct(gain.gain)} (95 % interval over families {_pct(low)} to {_pct(high)})."
+        told + f'The naive rule "above tau in any of three runs" would call {_pct(_naive(split))} of them converted by '
+        f"GRPO at 1x. The positive control's gain is {_pct(gain.gain)} (95 % interval over families {_pct(low)} to "
+        f"{_pct(high)})."
     )
+
+
+def _factor(split: Split, strong: Control | None) -> float:
+    """The strong null's learning rate in units of the recipe's."""
+    if strong is None or strong.result is None:
+        return 1.0
+    rate: float = strong.result.method.settings["learning_rate"]
+    return round(rate / split.config.recipe.learning_rate, 3)
+
+
+def _strength(split: Split, strong: Control | None, factor: float) -> str:
+    """Whether a better learning rate alone converts items: the first thing to know about this pool."""
+    if strong is None:
+        return ""
+    share = _converted_by(split, strong, SCORED_SEEDS)
+    verdict = "more than 2 %: a claim must beat it" if share > STRONG_LIMIT else "not above 2 %"
+    best = "the recipe's own" if factor == 1 else f"{factor:g} times the recipe's"
+    return (
+        f"**Strong null**: of the learning rates x 0.5, 1, 2 and 4 that lose at most 5 % of the easy items, the one "
+        f"that converts most is {best}; with fresh seeds it converts {_pct(share)} ({verdict}). Tried with three seeds "
+        f"each: {_trials(split)}. "
+    )
+
+
+def _trials(split: Split) -> str:
+    """Every learning rate that was tried for the strong null, those that forget too much included."""
+    file = split.path / "strong_null" / "trials.json"
+    words = []
+    for trial in json.loads(file.read_text())["trials"]:
+        share, lost = trial["converted"] / trial["items"], trial["easy_lost"] / trial["easy_items"]
+        words.append(f"x {trial['factor']:g} converts {_pct(share)} and loses {_pct(lost)} of easy")
+    return "; ".join(words)
+
+
+def _converted_by(split: Split, control: Control, seeds: int) -> float:
+    """Converted share with so many of the control's seeds, mean over all subsets of them."""
+    ids, runs = split.ids("unlearnable"), [str(seed) for seed in control.seeds]
+    cells = Cells.of(read_phase(control.counts, "eval", ids, runs=runs))
+    return float(conversion_arm(cells, split.config.protocol.tau, seeds).values.mean())
 
 
 def _naive(split: Split) -> float:

@@ -1,4 +1,4 @@
-"""Remake `micro` from a seed: problems, base policy, labels, null control, positive control.
+"""Remake `micro` from a seed: problems, base policy, labels, null controls, strong null, positive control.
 
     python -m recipes.micro.make            # writes splits/micro (seed 0, the shipped variant)
     python -m recipes.micro.make --seed 7   # writes build/micro-7, a sealed variant: other names, items and labels
@@ -45,12 +45,17 @@ TAUGHT_STEPS = 1200
 SCREENED_ABOVE = 0.075
 SCREEN_SAMPLES = 256
 NULL_SEEDS = 10
+LONG_NULL_SEEDS = 3
 POSITIVE_SEEDS = 3
+STRONG_FACTORS = (0.5, 1.0, 2.0, 4.0)
+STRONG_TRIAL_SEEDS = 3
+STRONG_SEEDS = 10
+STRONG_EASY_LOST = 0.05
 MAX_TOKENS = 20
 
 PROTOCOL = Protocol(
     tau=0.1,
-    runs=8,
+    runs=7,
     samples=Samples(base=512, after=512, certify=128, base_fresh=128, twins=128),
     sampling=Sampling(temperature=0.7, top_p=0.95, max_tokens=MAX_TOKENS),
     valid_trace="solution",
@@ -62,7 +67,7 @@ RECIPE = Recipe(
     updates_per_batch=4,
     max_rounds=4,
     max_tokens=MAX_TOKENS,
-    learning_rate=5e-5,
+    learning_rate=1e-4,
     weight_decay=0.0,
     kl=1e-3,
     entropy=0.0,
@@ -77,23 +82,85 @@ def make(seed: int, out: Path, work: Path) -> Split:
     pool = make_pool(world, problems, work / "pool")
     with Bars() as bars:
         split = curate(pool / "split.yaml", out, work=work / "curation", progress=bars.show)
-        null = work / "null"
-        evaluate("grpo", split, NULL_SEEDS, out=null, purpose="null", progress=bars.show)
-        ship(null, out / "null_control" / "1x")
+    null_control(split, work, NULL_SEEDS, 1.0)
+    strong_null(split, work)
     taught = make_taught(world, problems, pool / "policy", out / "positive_control" / "policy")
+    positive_control(split, work, taught)
+    null_control(split, work, LONG_NULL_SEEDS, 4.0)
+    return load_split(out)
+
+
+def null_control(split: Split, work: Path, seeds: int, multiple: float) -> None:
+    """The reference GRPO with fresh seeds at one budget multiple."""
+    run = work / "null" / f"{multiple:g}x"
     with Bars() as bars:
-        positive = work / "positive"
+        evaluate("grpo", split, seeds, out=run, budget=multiple, purpose="null", progress=bars.show)
+    ship(run, split.path / "null_control" / f"{multiple:g}x")
+
+
+def strong_null(split: Split, work: Path) -> None:
+    """GRPO at its best learning rate (PROTOCOL 3.5): the most converted of those that lose few easy items.
+
+    The rate is chosen on a few seeds and scored on fresh ones, so that it is not the luck of the choice that is
+    shipped. Ties go to the higher success rate.
+    """
+    rate = split.config.recipe.learning_rate
+    tried, trials = {}, []
+    for factor in STRONG_FACTORS:
+        with Bars() as bars:
+            result = evaluate(
+                "grpo",
+                split,
+                STRONG_TRIAL_SEEDS,
+                out=work / "strong" / f"{factor:g}x",
+                settings={"learning_rate": rate * factor},
+                purpose="strong-trial",
+                progress=bars.show,
+            )
+        retention, core = result.retention, result.groups["unlearnable"]
+        trials.append(
+            {
+                "factor": factor,
+                "learning_rate": rate * factor,
+                "seeds": STRONG_TRIAL_SEEDS,
+                "items": core.items,
+                "converted": core.converted,
+                "easy_items": retention.easy_items,
+                "easy_lost": retention.easy_lost,
+            }
+        )
+        if (retention.easy_lost or 0) <= STRONG_EASY_LOST * retention.easy_items:
+            tried[factor] = (core.converted or 0, core.rate_after or 0.0)
+    tables.write_json(split.path / "strong_null" / "trials.json", {"schema_version": 1, "trials": trials})
+    if not tried:
+        return
+    best = max(tried, key=lambda factor: tried[factor])
+    with Bars() as bars:
         evaluate(
             "grpo",
-            load_split(out),
+            load_split(split.path),
+            STRONG_SEEDS,
+            out=work / "strong" / "best",
+            settings={"learning_rate": rate * best},
+            purpose="strong",
+            progress=bars.show,
+        )
+    ship(work / "strong" / "best", split.path / "strong_null")
+
+
+def positive_control(split: Split, work: Path, taught: Path) -> None:
+    """GRPO from the mid-trained policy: shows that the score can rise."""
+    with Bars() as bars:
+        evaluate(
+            "grpo",
+            load_split(split.path),
             POSITIVE_SEEDS,
-            out=positive,
+            out=work / "positive",
             start=taught,
             purpose="positive",
             progress=bars.show,
         )
-    ship(positive, out / "positive_control")
-    return load_split(out)
+    ship(work / "positive", split.path / "positive_control")
 
 
 def make_pool(world: World, problems: Problems, folder: Path) -> Path:
