@@ -99,13 +99,28 @@ def test_variance_over_runs_of_the_null_is_the_jackknife() -> None:
     assert (arm.deviations.mean(axis=1) ** 2).sum() == pytest.approx(4 / 5 * 5 * np.var(without))
 
 
-def test_variance_over_runs_of_a_method_is_the_rescaled_bootstrap() -> None:
+def test_variance_over_runs_of_a_method_is_the_infinitesimal_jackknifes() -> None:
+    """Over all 27 draws of three runs: covariance of the converted share with how often each run was drawn."""
     correct = np.random.default_rng(1).integers(0, 18, (6, 3))
     arm = conversion_arm(cells(correct.tolist()), TAU, 3)
-    draws = [
-        np.mean([by_hand(tuple(row[list(drawn)]), 32) for row in correct]) for drawn in product(range(3), repeat=3)
+    draws = list(product(range(3), repeat=3))
+    shares = [np.mean([by_hand(tuple(row[list(drawn)]), 32) for row in correct]) for drawn in draws]
+    owed = [np.cov(shares, [drawn.count(run) for drawn in draws], ddof=0)[0, 1] for run in range(3)]
+    assert (arm.deviations.mean(axis=1) ** 2).sum() == pytest.approx(3 / 2 * np.square(owed).sum())
+    assert np.var(shares) > np.square(owed).sum() > 0  # the bootstrap's variance holds more than what runs do
+
+
+def test_of_very_many_subsets_a_sample_is_taken() -> None:
+    correct = np.random.default_rng(2).integers(0, 16, (40, 16))
+    arm = conversion_arm(cells(correct.tolist()), TAU, 8)  # 12,870 subsets
+    rows = np.random.default_rng(3).random((20_000, 16)).argsort(axis=1)[:, :8]
+    above = (correct >= 7).astype(int)
+    expected = [
+        np.mean((above[item][rows].sum(axis=1) >= 6) & (4 * correct[item][rows].sum(axis=1) >= 8 * 32))
+        for item in range(40)
     ]
-    assert (arm.deviations.mean(axis=1) ** 2).sum() == pytest.approx(3 / 2 * np.var(draws))
+    assert np.abs(arm.values - expected).max() < 0.03 and np.ptp(expected) > 0.1
+    assert np.allclose(arm.deviations.sum(axis=0), 0) and arm.freedom == 15
 
 
 def test_a_bootstrap_over_many_runs_is_drawn_with_a_fixed_key() -> None:

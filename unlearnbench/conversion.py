@@ -40,7 +40,7 @@ from unlearnbench.rule import MIN_SAMPLES, Cells, conversion_arm, converted, los
 if TYPE_CHECKING:
     from unlearnbench.splits import Control, Split
 
-SCORER_VERSION = "1.0"
+SCORER_VERSION = "1.1"
 MIN_SEEDS = 3
 MIN_FAMILIES = 3
 """A gain in fewer families than this is called 'in FAMILY only'."""

@@ -6,32 +6,42 @@ of the three are estimated apart and added:
 
 - items within families: the stratified variance of the mean; families: the variance of a ratio of cluster sums
   (Cochran 1977, Sampling Techniques, ch. 5 and 11), which already holds what runs do family by family;
-- runs: from replicates of the score with some runs left out or repeated (`Arm`). Their sum over items is split
-  into a part common to all families, a part of each family's own, and the items' own part, which the variance
-  between items holds already.
+- runs: from what the score owes to each run (`Arm`). Products of two items' parts estimate what runs do to both, so
+  the sum over items is split into a part common to all families, a part of each family's own, and the items' own
+  part, which the variance between items holds already.
 
-Degrees of freedom follow Welch and Satterthwaite (1946, Biometrics Bulletin 2:110), so that 3 seeds that differ
-cost a wide interval. Limits of a rate are Wilson's at the effective number of items, p (1 - p) / variance, with
-Student's quantile (Dean & Pagano 2015); two arms join by MOVER with the correlation of their items
+Each part has degrees of freedom of its own, 2 for what three seeds have in common. Its variance counts with a squared
+quantile that goes from the normal's to Student's as its share of the whole grows (`_squared`), so that 3 seeds that
+differ cost a wide interval, and a small part with few degrees of freedom does not. Limits of a rate are Wilson's at
+the effective number of items (Dean & Pagano 2015); two arms join by MOVER with the correlation of their items
 (`rates.mover`). Where fewer than 5 items are discordant, the item part is that of Newcombe's paired score interval
-exactly. tests/test_intervals.py simulates the coverage.
+exactly. docs/statistics.md says what the intervals claim, and how often simulated ones hold the truth.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special, stats
 
 from unlearnbench.rates import Counts, Reals, mover, paired_correlation, wilson
 from unlearnbench.records import Interval
 
 FEW_DISCORDANT = 5
-Component = tuple[float, float]
-"""A variance, and the square of a variance over its degrees of freedom (Satterthwaite's denominator)."""
+WHOLE_FAMILIES = 0.75
+"""How many independent conversions the fear counts that families move as one (`_together`). Tuned in simulation."""
+Z2 = float(stats.norm.ppf(0.975)) ** 2
+
+
+class Part(NamedTuple):
+    """One source of chance: its variance, and the degrees of freedom from which that was estimated."""
+
+    variance: float
+    freedom: float
 
 
 @dataclass(frozen=True)
@@ -68,13 +78,11 @@ def rate_interval(arm: Arm, families: Sequence[str], trials: float) -> Interval 
     if not arm.freedom or not len(arm.values) or not family.max():
         return None
     mean, items = float(arm.values.mean()), len(arm.values)
-    between = _between(arm.values[:, None], family)[0, 0]
-    common, _ = _run_components(arm, family, family)
-    together = _together(arm.values, family, between)
-    variance = between * together[0] + common[0]
-    quantile = _quantile([(between, between**2 / family.max()), common], between + common[0])
-    most = trials if 0 < mean < 1 else items / together[1]
-    return wilson(mean, _effective(mean, variance, most), quantile)
+    between = float(_between(arm.values[:, None], family)[0, 0])
+    factor, design = _together(arm.values, family, between)
+    common, _ = _run_parts(arm, family, family)
+    most = trials if 0 < mean < 1 else items / design
+    return _wilson(mean, _squared([Part(between * factor, family.max()), common]), most)
 
 
 def mean_interval(
@@ -100,12 +108,11 @@ def mean_interval(
     column = values[:, None]
     spread = float((_between(column, family) if beyond else _within(column, unit, family))[0, 0])
     spread = max(spread, 0.25 / rollouts**2 / (unit.max() + 1))
-    parts = [(spread, spread**2 / freedom)]
+    parts = [Part(spread, float(freedom))]
     for arm in arms:
-        common, own = _run_components(arm, unit, family)
+        common, own = _run_parts(arm, unit, family)
         parts += [common] if beyond else [common, own]
-    variance = sum(part for part, _ in parts)
-    half = _quantile(parts, variance) * float(np.sqrt(variance))
+    half = float(np.sqrt(_squared(parts)))
     mean = float(values.mean())
     return max(-1.0, mean - half), min(1.0, mean + half)
 
@@ -126,25 +133,26 @@ def _gain_interval(method: Arm, null: Arm, family: Counts, *, beyond: bool) -> I
         np.fill_diagonal(spread, single**2)
     else:
         spread = _between(both, family) if beyond else _within(both, np.arange(items), family)
-    together = 1.0
+    design = 1.0
     if beyond:
-        factor, together = _together(method.values, family, float(spread[0, 0]))
+        factor, design = _together(method.values, family, float(spread[0, 0]))
         spread *= np.sqrt(np.outer([factor, 1], [factor, 1]))
-    difference = float(spread[0, 0] + spread[1, 1] - 2 * spread[0, 1])
     freedom = float(family.max() if beyond else np.inf if few else max(items - family.max() - 1, 1))
-    parts = [(difference, difference**2 / freedom)]
-    variances = [float(spread[0, 0]), float(spread[1, 1])]
-    for index, arm in enumerate((method, null)):
-        common, own = _run_components(arm, np.arange(items), family)
-        for part in [common] if beyond else [common, own]:
-            variances[index] += part[0]
-            parts.append(part)
-    quantile = _quantile(parts, variances[0] + variances[1] - 2 * float(spread[0, 1]))
+    shared = Part(float(spread[0, 0] + spread[1, 1] - 2 * spread[0, 1]), freedom)
+    runs = [_run_parts(arm, np.arange(items), family)[: 1 if beyond else 2] for arm in (method, null)]
+
+    whole = shared.variance + sum(part.variance for parts in runs for part in parts)
+    spread *= _quantile(shared, whole)
+    squares = [
+        float(spread[index, index]) + sum(part.variance * _quantile(part, whole) for part in parts)
+        for index, parts in enumerate(runs)
+    ]
     limits = []
-    for mean, variance, design in zip(means, variances, (together, 1.0), strict=True):
-        most = items / design if mean in (0, 1) else items if beyond or few else 4 * items
-        limits.append(wilson(float(mean), _effective(float(mean), variance, most), quantile))
-    scale = float(np.sqrt(variances[0] * variances[1]))
+    for mean, square, effect in zip(means.tolist(), squares, (design, 1.0), strict=True):
+        # never surer than half an item, and beyond these families never than of independent items
+        most = items / effect if mean in (0, 1) else items if beyond or few else 4 * mean * (1 - mean) * items**2
+        limits.append(_wilson(mean, square, most))
+    scale = float(np.sqrt(squares[0] * squares[1]))
     r = float(np.clip(spread[0, 1] / scale, -1, 1)) if scale > 0 else 0.0
     return mover(float(means[0]), limits[0], float(means[1]), limits[1], r)
 
@@ -169,56 +177,59 @@ def _within(values: Reals, unit: Counts, family: Counts) -> Reals:
     return sums.T @ sums
 
 
-def _run_components(arm: Arm, unit: Counts, family: Counts) -> tuple[Component, Component]:
-    """Variance over runs of the mean: the part common to all families, and the families' own (units' own removed).
-
-    The common part is a small difference of two estimates, the first from a few runs only; its degrees of freedom
-    are lowered accordingly (geometric mean of it and what it was taken from).
-    """
+def _run_parts(arm: Arm, unit: Counts, family: Counts) -> tuple[Part, Part]:
+    """Variance over runs of the mean: the part common to all families, and the families' own (units' own removed)."""
     moved = arm.deviations.T / len(arm.values)
     by_unit, by_family = _sum_by(unit, moved), _sum_by(family, moved)
     own_unit = float((by_unit**2).sum())
     each = (by_family**2).sum(axis=1)
     own_family, total = float(each.sum()), float((by_family.sum(axis=0) ** 2).sum())
-    common, own = max(total - own_family, 0.0), max(own_family - own_unit, 0.0)
     effective = own_family**2 / float((each**2).sum()) if own_family > 0 else 1.0
     return (
-        (common, common * max(total, own_family) / arm.freedom),
-        (own, own**2 / (arm.freedom * max(effective, 1.0))),
+        Part(max(total - own_family, 0.0), arm.freedom),
+        Part(max(own_family - own_unit, 0.0), arm.freedom * max(effective, 1.0)),
     )
 
 
 def _together(values: Reals, family: Counts, between: float) -> tuple[float, float]:
-    """(factor on the variance between families, design effect), for values of which few are above 0.
+    """(factor on the variance between families, design effect), for values of which few are above 0, or below 1.
 
-    A design effect estimated from converted items in few families is too small: it is averaged with that of
-    families which move as one (sum of squared sizes / items; Kish 1965, Survey Sampling, 5.4), which counts as one
-    family beside the effective number of families that the values come from.
+    A design effect estimated from few independent conversions is too small: families that move as one may not be
+    among them. So it is averaged with that of families which do (sum of squared sizes / items; Kish 1965, Survey
+    Sampling, 5.4), which counts as `WHOLE_FAMILIES` conversions beside the effective number of those seen.
     """
     mean, items = float(values.mean()), len(values)
     whole = float((np.bincount(family).astype(float) ** 2).sum()) / items
-    sums = np.bincount(family, values)
-    squares = float((sums**2).sum())
-    seen = min(float(sums.sum()) ** 2 / squares, float(sums.sum())) if squares > 0 else 0.0
     single = mean * (1 - mean) / items
     estimated = between / single if single > 0 else 1.0
-    design = (seen * estimated + whole) / (seen + 1)
+    seen = items * min(mean, 1 - mean) / max(estimated, 1.0)
+    design = (seen * estimated + WHOLE_FAMILIES * whole) / (seen + WHOLE_FAMILIES)
     return (max(design / estimated, 1.0) if estimated > 0 else 1.0), max(design, 1.0)
 
 
-def _quantile(parts: Sequence[Component], variance: float) -> float:
-    """Student's 97.5 % quantile at Satterthwaite's degrees of freedom, at least one."""
-    denominator = sum(share for _, share in parts)
-    if denominator <= 0 or variance <= 0:
-        return float(stats.norm.ppf(0.975))
-    return float(stats.t.ppf(0.975, max(variance**2 / denominator, 1.0)))
+def _squared(parts: Sequence[Part]) -> float:
+    """The square of a symmetric interval's half width."""
+    whole = sum(part.variance for part in parts)
+    return sum(part.variance * _quantile(part, whole) for part in parts)
 
 
-def _effective(mean: float, variance: float, most: float) -> float:
-    """Independent trials that would give this variance, between 1 and `most`."""
-    if variance <= 0 or not 0 < mean < 1:
-        return most
-    return min(max(mean * (1 - mean) / variance, 1.0), most)
+def _quantile(part: Part, whole: float) -> float:
+    """The square of the 97.5 % quantile that a part counts with: the normal's, and beyond it Student's excess.
+
+    The excess is weighted by the root of the part's share of the whole variance. With the share itself this would be
+    Welch and Satterthwaite's degrees of freedom to first order (1946, Biometrics Bulletin 2:110), too narrow where a
+    part with 2 degrees of freedom is half of the whole; with weight 1 (Howe 1974, JASA 69:789) it is too wide.
+    """
+    if whole <= 0 or part.variance <= 0:
+        return Z2
+    student = float(special.stdtrit(part.freedom, 0.975)) ** 2 if np.isfinite(part.freedom) else Z2
+    return Z2 + (student - Z2) * float(np.sqrt(part.variance / whole))
+
+
+def _wilson(mean: float, square: float, most: float) -> Interval:
+    """Wilson's interval at the number of independent trials whose squared half width is `square`, at most `most`."""
+    inside = 0 < mean < 1 and square > 0
+    return wilson(mean, min(Z2 * mean * (1 - mean) / square, most) if inside else most)
 
 
 def _sum_by(index: NDArray[np.int64], values: Reals) -> Reals:

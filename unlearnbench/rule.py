@@ -1,7 +1,7 @@
 """The rule: which items count as converted or lost, and how that varies with the runs it was seen in.
 
 PROTOCOL 3.3 and 3.4, on integers (n, correct) only. Nothing here is random but the bootstrap over more than 5 runs
-(`_replicated_runs`), whose key is fixed.
+(`_replicated_runs`) and very many subsets of runs (`_subsets`), whose keys are fixed.
 """
 
 from __future__ import annotations
@@ -20,6 +20,9 @@ from unlearnbench.rates import Counts, Flags, Reals, is_above, is_below, least_a
 
 MIN_SAMPLES = 32
 """With fewer samples an item, `converted` and what follows from it is undefined."""
+
+MOST_SUBSETS = 5000
+"""Subsets of a control's runs that are looked at: all of 10 choose 3 (120), a sample of 20 choose 10 (184,756)."""
 
 
 @dataclass(frozen=True)
@@ -73,21 +76,24 @@ def lost(cells: Cells, tau: float) -> Flags:
 def conversion_arm(cells: Cells, tau: float, size: int) -> Arm:
     """Converted share of each item, and how it varies with the runs, for runs drawn `size` at a time.
 
-    With exactly `size` runs the values are 0 or 1, and the variance over runs is the bootstrap's over runs times
-    size / (size - 1), which undoes its shrinkage (Efron & Tibshirani 1993, An Introduction to the Bootstrap, 5.3).
-    With more, values are means over all subsets of `size` runs (a U-statistic; Hoeffding 1948), and the variance is
-    the jackknife's over runs (Arvesen 1969, Ann. Math. Stat. 40:2076).
+    With exactly `size` runs the values are 0 or 1. How they vary comes from bootstrap samples of the runs: the part
+    that is linear in how often each run was drawn (infinitesimal jackknife; Efron 2014, JASA 109:991, eq. 3.6),
+    times size / (size - 1), which undoes the bootstrap's shrinkage. The bootstrap's whole variance is too large, up to
+    three times in simulation: a run drawn twice is likelier to convert an item by chance than two runs are.
+    With more, values are means over subsets of `size` runs (a U-statistic; Hoeffding 1948), and the variance is the
+    jackknife's over runs (Arvesen 1969, Ann. Math. Stat. 40:2076). See `_subsets` for how many.
     """
     above, runs = is_above(cells.correct, cells.n, tau), cells.runs
     if runs == size:
         weights, chances = _replicated_runs(runs)
         replicates = _converted(cells, above, weights).astype(float)
-        scale = np.sqrt(chances * runs / max(runs - 1, 1))
-        deviations = scale[:, None] * (replicates - chances @ replicates)
+        apart = chances[:, None] * (weights - chances @ weights)
+        deviations = math.sqrt(runs / max(runs - 1, 1)) * (apart.T @ replicates)
         return Arm(converted(cells, tau).astype(float), deviations, runs - 1)
     subsets = _subsets(runs, size)
     replicates = _converted(cells, above, subsets).astype(float)
-    without = (1 - subsets).T.astype(float) @ replicates / math.comb(runs - 1, size)
+    left_out = (1 - subsets).T.astype(float)
+    without = left_out @ replicates / left_out.sum(axis=1, keepdims=True)
     deviations = math.sqrt((runs - 1) / runs) * (without - without.mean(axis=0))
     return Arm(replicates.mean(axis=0), deviations, runs - 1)
 
@@ -120,8 +126,14 @@ def _converted(cells: Cells, above: Flags, weights: Counts) -> Flags:
 
 @lru_cache(maxsize=32)
 def _subsets(runs: int, size: int) -> Counts:
-    """All subsets of `size` runs as rows of zeros and ones."""
-    rows = np.array(list(combinations(range(runs), size)))
+    """Subsets of `size` runs as rows of zeros and ones: all, or where they are many, `MOST_SUBSETS` of them by chance.
+
+    Drawn by Philox with key 0, each run left out of at least one.
+    """
+    if math.comb(runs, size) <= MOST_SUBSETS:
+        rows = np.array(list(combinations(range(runs), size)))
+    else:
+        rows = np.random.Generator(np.random.Philox(key=0)).random((MOST_SUBSETS, runs)).argsort(axis=1)[:, :size]
     subsets = np.zeros((len(rows), runs), np.int64)
     np.put_along_axis(subsets, rows, 1, axis=1)
     return subsets
