@@ -1,0 +1,244 @@
+"""Evaluation rollouts a second: unlearnbench's `measure` against lm-eval-harness with its hf backend.
+
+    python -m benchmarks.sampling [--repeats 5] [--items 1100] [--samples 32]
+
+The same policy, the items of `micro`, temperature 0.7, top-p 0.95, at most 20 tokens, one thread. Both sides turn
+prompts into tokens, sample, decode and judge: we with the verifier, lm-eval with a regular expression for the last
+\\boxed{...} and exact match. lm-eval runs at the batch size that was its best in a warm-up. Loading the policy and
+reading the task are counted on neither side.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import json
+import logging
+import tempfile
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.machine import described, now, one_thread, peak_flops, require
+from benchmarks.turns import Side, Target, judged, progress, table, take_turns
+
+if TYPE_CHECKING:
+    from unlearnbench.records import Item
+    from unlearnbench.splits import Split
+
+BATCH_SIZES = (64, 128, 256, 512, 1024, 2048)
+WARM_UP_ITEMS = 128
+OURS, LM_EVAL = "unlearnbench", "lm-eval-harness, hf backend"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one evaluation did. `tokens` counts completions with their end token, where that is known."""
+
+    seconds: float
+    rollouts: int
+    correct: float  # share
+    tokens: int | None = None
+
+    @property
+    def rate(self) -> float:
+        """Rollouts a second."""
+        return self.rollouts / self.seconds
+
+
+class Ours:
+    """`unlearnbench.measure` with the policy in this process, as an evaluation's worker calls it."""
+
+    def __init__(self, split: Split, items: Sequence[Item], samples: int) -> None:
+        from unlearnbench.measure import Problem
+        from unlearnbench.policy import load_policy
+        from unlearnbench.samplers.transformers import TransformersSampler
+
+        self.split, self.samples = split, samples
+        self.policy = load_policy(split.policy_path)
+        self.sampler = TransformersSampler(self.policy)
+        self.problems = [Problem(item.item_id, item.prompt, item.answer) for item in items]
+
+    def once(self, turn: int) -> Measured:
+        import pyarrow.compute as pc
+
+        from benchmarks.grpo import ready
+        from unlearnbench.measure import measure
+        from unlearnbench.verifier import Verifier
+
+        protocol = self.split.config.protocol
+        with Verifier(rule=protocol.verifier_rule) as verifier:
+            ready(verifier)
+            began = now()
+            rows = measure(
+                self.problems,
+                self.samples,
+                policy=self.policy,
+                sampler=self.sampler,
+                verifier=verifier,
+                sampling=protocol.sampling,
+                root=f"benchmarks/sampling/{turn}",
+            )
+            seconds = now() - began
+        tokens = int(pc.sum(pc.list_value_length(rows["token_ids"])).as_py())
+        return Measured(seconds, rows.num_rows, float(pc.mean(rows["correct"]).as_py()), tokens)
+
+
+class LmEval:
+    """A local generate_until task with `samples` repeats of every item, on lm-eval's hf backend."""
+
+    def __init__(self, split: Split, items: Sequence[Item], samples: int, batch_size: int, folder: Path) -> None:
+        from lm_eval.models.huggingface import HFLM
+
+        folder.mkdir(parents=True, exist_ok=True)
+        lines = [json.dumps({"prompt": item.prompt, "answer": item.answer}) for item in items]
+        (folder / "items.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        self.samples, self.folder = samples, folder
+        self.sampling = split.config.protocol.sampling
+        self.model = HFLM(pretrained=str(split.policy_path), dtype="float32", device="cpu", batch_size=batch_size)
+
+    def task(self) -> Any:
+        from lm_eval.api.task import ConfigurableTask
+
+        class Micro(ConfigurableTask):  # type: ignore[misc]
+            VERSION = 1
+
+        return Micro(
+            config={
+                "task": "micro",
+                "dataset_path": "json",
+                "dataset_kwargs": {
+                    "data_files": {"test": str(self.folder / "items.jsonl")},
+                    "cache_dir": str(self.folder / "cache"),
+                },
+                "test_split": "test",
+                "output_type": "generate_until",
+                "doc_to_text": "{{prompt}}",
+                "doc_to_target": "{{answer}}",
+                "generation_kwargs": {
+                    "until": [],  # the end token, which lm-eval adds by itself
+                    "do_sample": True,
+                    "temperature": self.sampling.temperature,
+                    "top_p": self.sampling.top_p,
+                    "top_k": 0,  # else 50, which would cut one of 51 tokens and cost time
+                    "max_gen_toks": self.sampling.max_tokens,
+                },
+                "repeats": self.samples,
+                "filter_list": [
+                    {
+                        "name": "boxed",
+                        "filter": [
+                            {"function": "regex", "regex_pattern": r"\\boxed\{([^}]*)\}", "group_select": -1},
+                            {"function": "take_first_k", "k": self.samples},
+                        ],
+                    }
+                ],
+                "process_results": _share_correct,
+                "metric_list": [{"metric": "exact_match", "aggregation": "mean", "higher_is_better": True}],
+                "num_fewshot": 0,
+            }
+        )
+
+    def once(self, turn: int) -> Measured:
+        import torch
+        from lm_eval.evaluator import evaluate
+
+        torch.manual_seed(turn)
+        with contextlib.redirect_stderr(io.StringIO()):  # its progress bars
+            task = self.task()
+            tasks = {"tasks": {"micro": task}, "groups": {}}
+            began = now()
+            results = evaluate(self.model, tasks, bootstrap_iters=0, log_samples=False)
+            seconds = now() - began
+        drawn = sum(len(instance.resps) for instance in task.instances)
+        return Measured(seconds, drawn, float(results["results"]["micro"]["exact_match,boxed"]))
+
+
+def _share_correct(doc: dict[str, str], results: list[list[str]]) -> dict[str, float]:
+    """lm-eval's exact match over all repeats of an item."""
+    (answers,) = results
+    return {"exact_match": sum(answer == doc["answer"] for answer in answers) / len(answers)}
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description="Time evaluation rollouts against lm-eval-harness.")
+    parser.add_argument("--repeats", type=int, default=5, help="turns of each side (default 5)")
+    parser.add_argument("--items", type=int, default=1100, help="items of micro, spread over all groups (default all)")
+    parser.add_argument("--samples", type=int, default=32, help="rollouts an item (default 32)")
+    chosen = parser.parse_args()
+    require("lm_eval")
+    one_thread()
+    _quiet()
+    from unlearnbench.splits import load_split
+
+    split = load_split("micro")
+    stride = max(1, len(split.items) // max(1, chosen.items))
+    items = split.items[::stride][: chosen.items]
+    done: dict[str, list[Measured]] = {OURS: [], LM_EVAL: []}
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        peak = peak_flops()
+        few = items[:: max(1, len(items) // WARM_UP_ITEMS)][:WARM_UP_ITEMS]
+        rates: dict[int, float] = {}
+        for size in BATCH_SIZES:
+            progress(f"warm-up: lm-eval at batch size {size}")
+            side = LmEval(split, few, chosen.samples, size, folder / str(size))
+            rates[size] = max(side.once(turn).rate for turn in range(2))
+        best = max(rates, key=lambda size: rates[size])
+        ours, theirs = Ours(split, items, chosen.samples), LmEval(split, items, chosen.samples, best, folder / "all")
+        Ours(split, few, chosen.samples).once(0)
+
+        def once(name: str, side: Ours | LmEval, turn: int) -> float:
+            done[name].append(side.once(turn))
+            return done[name][-1].rate
+
+        sides = [
+            Side(OURS, lambda turn: once(OURS, ours, turn)),
+            Side(LM_EVAL, lambda turn: once(LM_EVAL, theirs, turn)),
+        ]
+        take_turns(sides, chosen.repeats)
+        peak = max(peak, peak_flops())
+
+    print(f"{described('lm-eval', 'torch', 'transformers')}; one thread\n")
+    print(
+        f"Medians of {chosen.repeats} turns of {len(items):,} items x {chosen.samples} samples; lm-eval at batch size"
+    )
+    print(f"{best}, its best in a warm-up of {len(few)} items, two turns each:\n")
+    print(table(["lm-eval's batch size", *(f"{size:,}" for size in rates)], [
+        ["rollouts a second", *(f"{rate:,.0f}" for rate in rates.values())]
+    ]))  # fmt: skip
+    print()
+    print(table(["evaluation", "rollouts a second", "least", "most", "rollouts", "correct"], [
+        [
+            side.name,
+            *(f"{value:,.0f}" for value in (side.median, min(side.values), max(side.values))),
+            f"{done[side.name][0].rollouts:,}",
+            f"{100 * sum(one.correct for one in done[side.name]) / chosen.repeats:.1f} %",
+        ]
+        for side in sides
+    ]))  # fmt: skip
+    print()
+    print(judged([Target("our rollouts a second over lm-eval's", sides[0].median / sides[1].median, 3)]))
+    prompts = sum(len(item.prompt) for item in items)  # micro: a character is a token
+    tokens = sum(one.tokens or 0 for one in done[OURS]) / chosen.repeats
+    flops = 2 * ours.policy.parameters * (tokens + prompts) * sides[0].median / (len(items) * chosen.samples)
+    print(f"\nAt 2 N FLOPs for each of {tokens:,.0f} tokens drawn and {prompts:,} of prompts, ours works at")
+    print(
+        f"{flops / 1e9:.0f} GFLOP/s, {100 * flops / peak:.0f} % of the {peak / 1e9:.0f} GFLOP/s that one core reaches"
+    )
+    print("in a large float32 matrix product. Rollouts of an item that begin alike share their computation, so fewer")
+    print("FLOPs than these are done.")
+
+
+def _quiet() -> None:
+    """lm-eval and its libraries talk about what is meant to be so here: no few-shot examples, a nameless version."""
+    logging.disable(logging.WARNING)
+    warnings.simplefilter("ignore")
+
+
+if __name__ == "__main__":
+    main()
