@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Mapping
@@ -26,7 +27,7 @@ from unlearnbench.report import rebuild
 from unlearnbench.rollouts import read_rollouts
 from unlearnbench.score import score_rollouts
 from unlearnbench.splits import Split
-from unlearnbench.tables import read_counts, read_json_record, read_parquet
+from unlearnbench.tables import read_counts, read_json_record, read_parquet, write_parquet
 
 Row = Mapping[str, Any]
 
@@ -67,19 +68,33 @@ def counted(folder: Path) -> dict[tuple[str, str, str], tuple[int, int]]:
     return {(row["item_id"], row["phase"], row["run"]): (row["n"], row["correct"]) for row in rows}
 
 
-def test_rollouts_with_the_counts_of_null_seeds_get_the_score_of_those_counts(micro: Split, tmp_path: Path) -> None:
+def with_null(split: Split, micro: Split, folder: Path) -> Split:
+    """A copy of a split of some of micro's problems, with micro's null control on them."""
     null = micro.control("null_control", "1x")
     assert null is not None
+    shutil.copytree(split.path, folder)
+    known = [problem.item_id for problem in (*split.items, *split.canaries)] + [twin.twin_id for twin in split.twins]
+    counts = null.counts.filter(pc.is_in(null.counts["item_id"], pa.array(known)))
+    write_parquet(folder / "null_control/1x/counts.parquet", counts)
+    return Split(folder)
+
+
+def test_rollouts_with_the_counts_of_null_seeds_get_the_score_of_those_counts(
+    small_split: Split, micro: Split, tmp_path: Path
+) -> None:
+    split = with_null(small_split, micro, tmp_path / "split")
+    null = split.control("null_control", "1x")
+    assert null is not None
     counts = null.counts.filter(pc.is_in(null.counts["run"], pa.array(["1", "2", "3"])))
-    golds = {item.item_id: item.answer for item in (*micro.items, *micro.canaries)}
-    golds |= {twin.twin_id: twin.answer for twin in micro.twins}
+    golds = {item.item_id: item.answer for item in (*split.items, *split.canaries)}
+    golds |= {twin.twin_id: twin.answer for twin in split.twins}
     rows = [
         {"item_id": cell["item_id"], "seed": int(cell["run"]), "completion": text, "reward": -1}
         for cell in counts.to_pylist()
         for text in texts(golds[cell["item_id"]], cell["n"], cell["correct"])
     ]
     write(tmp_path / "rollouts.jsonl", rows)
-    done = command("rollouts.jsonl", "--split", "micro", "--out", "run", folder=tmp_path)
+    done = command("rollouts.jsonl", "--split", "split", "--out", "run", folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     assert "unlearnable" in done.stdout
@@ -90,17 +105,17 @@ def test_rollouts_with_the_counts_of_null_seeds_get_the_score_of_those_counts(mi
         (row["item_id"], row["phase"], row["run"]): (row["n"], row["correct"]) for row in counts.to_pylist()
     }
     expected = conversion.score(
-        micro,
+        split,
         counts,
         method=MethodRecord(name="rollouts", source_hash=result.method.source_hash, track="undeclared"),
         seeds=[1, 2, 3],
         samples=32,
-        sampling=micro.config.protocol.sampling,
+        sampling=split.config.protocol.sampling,
         budget=SpentBudget(),
         cost=Cost(verifier_calls=len(rows)),
         kind="score",
         null=null,
-        strong_null=micro.control("strong_null"),
+        strong_null=split.control("strong_null"),
         code_version=__version__,
     )
     assert result.model_dump(mode="json") == expected.model_dump(mode="json")
@@ -115,7 +130,7 @@ def test_rollouts_with_the_counts_of_null_seeds_get_the_score_of_those_counts(mi
     assert "cost unknown" in done.stdout
     page = (tmp_path / "run/report.html").read_bytes()
     assert b"Rollouts made elsewhere" in page
-    assert rebuild(tmp_path / "run").read_bytes() == page
+    assert rebuild(tmp_path / "run", split.path).read_bytes() == page
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
@@ -417,11 +432,11 @@ def test_many_seeds_at_once_are_written_whole_however_little_may_wait(
 ) -> None:
     monkeypatch.setattr(scoring, "WAITING", 20_000)
     monkeypatch.setattr(scoring, "ROW_GROUP", 100)
-    monkeypatch.setattr(rollouts, "BLOCK", 5_000)
-    rows = of_items(small_split, range(12))
+    monkeypatch.setattr(rollouts, "BLOCK", 20_000)
+    rows = of_items(small_split, range(5))
     random.Random(2).shuffle(rows)
     score_rollouts([write(tmp_path / "rows.jsonl", rows)], small_split, tmp_path / "run")
-    for seed in range(12):
+    for seed in range(5):
         table = read_parquet(tmp_path / f"run/{seed}/evaluation/items.parquet")
         expected = [(row["item_id"], row["completion"]) for row in rows if row["seed"] == seed]
         assert list(zip(table["item_id"].to_pylist(), table["completion"].to_pylist(), strict=True)) == expected
