@@ -13,6 +13,7 @@ from unlearnbench import __version__
 # name: (module, object, what it does). The words stand here so that --help imports nothing else.
 COMMANDS = {
     "eval": ("evaluate", "evaluate", "Train a method on a split, evaluate it, score it against the null control."),
+    "plan": ("plan", "plan", "Tell what a run will cost and the smallest gain it can detect."),
     "check": ("check", "check", "Run a method for two tiny steps: what it overrides, reads and costs."),
     "score": ("score", "score", "Score rollouts made anywhere, every verdict made anew."),
     "curate": ("curate", "curate", "Label a pool for a policy by the protocol, or label from counts alone."),
