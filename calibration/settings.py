@@ -6,6 +6,7 @@ made.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -23,6 +24,10 @@ class Setting:
     world: World
     design_name: str
     design: Design
+
+    def generator(self) -> np.random.Generator:
+        """Its own stream, which follows from its names."""
+        return np.random.Generator(np.random.Philox(key=zlib.crc32(f"{self.design_name}: {self.world_name}".encode())))
 
 
 def micro_families() -> list[str]:
@@ -137,3 +142,20 @@ def unclaimed() -> list[Setting]:
 def all_sets() -> dict[str, Sequence[Setting]]:
     """The lists by name, in the order of the document."""
     return {"held out": held_out(), "tuning": tuning(), "not claimed": unclaimed()}
+
+
+def twin_settings() -> list[Setting]:
+    """Worlds for the verdicts on twins, those of both lists in which methods differ most."""
+    named = {**TUNING_WORLDS, **HELD_OUT_WORLDS}
+    names = (
+        "same as null",
+        "small",
+        "large",
+        "items differ",
+        "runs differ, in step",
+        "runs differ by family",
+        "whole families",
+        "moderate",
+        "restless method",
+    )
+    return _settings({name: named[name] for name in names}, {"micro": Design.of(micro_families())})

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from unlearnbench.errors import DataError
 from unlearnbench.grid import read_phase
-from unlearnbench.intervals import Arm, gain_intervals, mean_interval, rate_interval
+from unlearnbench.intervals import Arm, gain_intervals, mean_interval, rate_interval, twin_verdict
 from unlearnbench.rates import Flags, Reals, pass_at_k
 from unlearnbench.records import (
     GROUPS,
@@ -306,7 +306,7 @@ def _twins(
         owners = sorted({twin.item_id for twin in chosen})
         cells = measured[[row[name] for name in ids]]
         rate = null_rate = gain = interval = None
-        verdict: Literal["generalised", "memorised", "undecided"] = "undecided"
+        own = None
         if ids and bool((cells.n > 0).all()):
             rate = _mean(cells.rates)
             compared = None if null is None or null_items is None else _null_twins(null, ids)
@@ -323,10 +323,6 @@ def _twins(
                 )
                 rows = [place[owner] for owner in owners]
                 own = float((after[rows].rates - null_items[rows].rates).mean())
-                if interval is not None and interval[0] > 0:
-                    verdict = "generalised"
-                elif interval is not None and interval[1] < own / 2:
-                    verdict = "memorised"
         scores[kind] = TwinScore(
             items=len(owners),
             eligible=len(ids),
@@ -334,7 +330,7 @@ def _twins(
             null_rate=null_rate,
             gain=gain,
             interval=interval,
-            verdict=verdict,
+            verdict=twin_verdict(interval, own),
         )
     return scores
 

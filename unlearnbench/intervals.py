@@ -22,19 +22,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special, stats
+from scipy import special
 
-from unlearnbench.rates import Counts, Reals, mover, paired_correlation, wilson
+from unlearnbench.rates import Counts, Reals, Z, mover, paired_correlation, wilson
 from unlearnbench.records import Interval
 
 FEW_DISCORDANT = 5
 WHOLE_FAMILIES = 0.75
 """How many independent conversions the fear counts that families move as one (`_together`). Tuned in simulation."""
-Z2 = float(stats.norm.ppf(0.975)) ** 2
 
 
 class Part(NamedTuple):
@@ -65,8 +64,9 @@ def gain_intervals(method: Arm, null: Arm, families: Sequence[str]) -> tuple[Int
     if not method.freedom or not null.freedom or not len(method.values):
         return None, None
     family = np.unique(np.asarray(families, object), return_inverse=True)[1]
-    beyond = _gain_interval(method, null, family, beyond=True) if family.max() else None
-    return _gain_interval(method, null, family, beyond=False), beyond
+    runs = [_run_parts(arm, np.arange(len(family)), family) for arm in (method, null)]
+    beyond = _gain_interval(method, null, runs, family, beyond=True) if family.max() else None
+    return _gain_interval(method, null, runs, family, beyond=False), beyond
 
 
 def rate_interval(arm: Arm, families: Sequence[str], trials: float) -> Interval | None:
@@ -117,7 +117,18 @@ def mean_interval(
     return max(-1.0, mean - half), min(1.0, mean + half)
 
 
-def _gain_interval(method: Arm, null: Arm, family: Counts, *, beyond: bool) -> Interval:
+def twin_verdict(interval: Interval | None, own: float | None) -> Literal["generalised", "memorised", "undecided"]:
+    """PROTOCOL 3.7, from the interval of the twins' gain and the `own` gain of their items."""
+    if interval is not None and interval[0] > 0:
+        return "generalised"
+    if interval is not None and own is not None and interval[1] < own / 2:
+        return "memorised"
+    return "undecided"
+
+
+def _gain_interval(
+    method: Arm, null: Arm, runs: Sequence[tuple[Part, Part]], family: Counts, *, beyond: bool
+) -> Interval:
     both = np.stack([method.values, null.values], axis=1)
     items, means = len(both), both.mean(axis=0)
     cells = (
@@ -139,13 +150,13 @@ def _gain_interval(method: Arm, null: Arm, family: Counts, *, beyond: bool) -> I
         spread *= np.sqrt(np.outer([factor, 1], [factor, 1]))
     freedom = float(family.max() if beyond else np.inf if few else max(items - family.max() - 1, 1))
     shared = Part(float(spread[0, 0] + spread[1, 1] - 2 * spread[0, 1]), freedom)
-    runs = [_run_parts(arm, np.arange(items), family)[: 1 if beyond else 2] for arm in (method, null)]
+    of_runs = [parts[:1] if beyond else parts for parts in runs]  # families' own is in the variance between families
 
-    whole = shared.variance + sum(part.variance for parts in runs for part in parts)
+    whole = shared.variance + sum(part.variance for parts in of_runs for part in parts)
     spread *= _quantile(shared, whole)
     squares = [
         float(spread[index, index]) + sum(part.variance * _quantile(part, whole) for part in parts)
-        for index, parts in enumerate(runs)
+        for index, parts in enumerate(of_runs)
     ]
     limits = []
     for mean, square, effect in zip(means.tolist(), squares, (design, 1.0), strict=True):
@@ -216,24 +227,23 @@ def _squared(parts: Sequence[Part]) -> float:
 def _quantile(part: Part, whole: float) -> float:
     """The square of the 97.5 % quantile that a part counts with: the normal's, and beyond it Student's excess.
 
-    The excess is weighted by the root of the part's share of the whole variance. With the share itself this would be
-    Welch and Satterthwaite's degrees of freedom to first order (1946, Biometrics Bulletin 2:110), too narrow where a
-    part with 2 degrees of freedom is half of the whole; with weight 1 (Howe 1974, JASA 69:789) it is too wide.
+    The excess is weighted by the cube root of the part's share of the whole variance. With the share itself this is
+    Welch and Satterthwaite's interval to first order (1946, Biometrics Bulletin 2:110), too narrow where a part with 2
+    degrees of freedom is half of the whole; with weight 1 (Howe 1974, JASA 69:789) it is too wide.
     """
     if whole <= 0 or part.variance <= 0:
-        return Z2
-    student = float(special.stdtrit(part.freedom, 0.975)) ** 2 if np.isfinite(part.freedom) else Z2
-    return Z2 + (student - Z2) * float(np.sqrt(part.variance / whole))
+        return Z**2
+    student = float(special.stdtrit(part.freedom, 0.975)) ** 2 if np.isfinite(part.freedom) else Z**2
+    return Z**2 + (student - Z**2) * float(np.cbrt(part.variance / whole))
 
 
 def _wilson(mean: float, square: float, most: float) -> Interval:
     """Wilson's interval at the number of independent trials whose squared half width is `square`, at most `most`."""
     inside = 0 < mean < 1 and square > 0
-    return wilson(mean, min(Z2 * mean * (1 - mean) / square, most) if inside else most)
+    return wilson(mean, min(Z**2 * mean * (1 - mean) / square, most) if inside else most)
 
 
 def _sum_by(index: NDArray[np.int64], values: Reals) -> Reals:
     """Sums of the rows of `values` that share an index, shape (indices, columns)."""
-    sums = np.zeros((int(index.max()) + 1, values.shape[1]))
-    np.add.at(sums, index, values)
-    return sums
+    size = int(index.max()) + 1
+    return np.stack([np.bincount(index, column, size) for column in values.T], axis=1)

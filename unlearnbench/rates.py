@@ -13,6 +13,8 @@ from unlearnbench.records import Interval
 Reals = NDArray[np.float64]
 Counts = NDArray[np.int64]
 Flags = NDArray[np.bool_]
+Z = float(stats.norm.ppf(0.975))
+"""The normal's quantile of a two-sided 95 % interval."""
 
 
 def lower_limit(correct: ArrayLike, n: ArrayLike, confidence: float = 0.95) -> Reals:
@@ -79,7 +81,7 @@ def wilson(rate: float, n: float, quantile: float | None = None) -> Interval:
     n may be an effective number of independent trials, and `quantile` Student's (Dean & Pagano 2015, J. Survey
     Statistics and Methodology 3:484, on clustered samples).
     """
-    z = float(stats.norm.ppf(0.975)) if quantile is None else quantile
+    z = Z if quantile is None else quantile
     a = z * z / n
     centre, half = rate + a / 2, float(np.sqrt(rate * (1 - rate) * a + a * a / 4))
     return max(0.0, (centre - half) / (1 + a)), min(1.0, (centre + half) / (1 + a))

@@ -77,7 +77,7 @@ def conversion_arm(cells: Cells, tau: float, size: int) -> Arm:
     """Converted share of each item, and how it varies with the runs, for runs drawn `size` at a time.
 
     With exactly `size` runs the values are 0 or 1. How they vary comes from bootstrap samples of the runs: the part
-    that is linear in how often each run was drawn (infinitesimal jackknife; Efron 2014, JASA 109:991, eq. 3.6),
+    that is linear in how often each run was drawn (infinitesimal jackknife; Efron 2014, JASA 109:991, theorem 1),
     times size / (size - 1), which undoes the bootstrap's shrinkage. The bootstrap's whole variance is too large, up to
     three times in simulation: a run drawn twice is likelier to convert an item by chance than two runs are.
     With more, values are means over subsets of `size` runs (a U-statistic; Hoeffding 1948), and the variance is the
@@ -118,9 +118,13 @@ def rule_sentence(samples: int, seeds: int, tau: float) -> str:
 
 
 def _converted(cells: Cells, above: Flags, weights: Counts) -> Flags:
-    """The rule with each run counted `weights` times, shape (weightings, items). Integers only."""
-    pooled: Flags = 4 * (weights @ cells.correct.T) >= np.maximum(weights @ cells.n.T, 1)
-    often: Flags = weights @ above.T.astype(np.int64) >= two_thirds(int(weights[0].sum()))
+    """The rule with each run counted `weights` times, shape (weightings, items).
+
+    Integers only, held as floats (exact below 2**53) because their matrix products are many times quicker.
+    """
+    times = weights.astype(float)
+    pooled: Flags = 4 * (times @ cells.correct.T.astype(float)) >= np.maximum(times @ cells.n.T.astype(float), 1)
+    often: Flags = times @ above.T.astype(float) >= two_thirds(int(weights[0].sum()))
     return pooled & often
 
 

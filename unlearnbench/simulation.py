@@ -92,6 +92,17 @@ class Drawn:
 
 
 @dataclass(frozen=True)
+class DrawnTwins:
+    """A simulated experiment with twins: counts of items and of twins in both arms, and each twin's item."""
+
+    method: Cells
+    null: Cells
+    twins: Cells
+    null_twins: Cells
+    owner: Counts
+
+
+@dataclass(frozen=True)
 class Simulation:
     """Experiments of one design in one world."""
 
@@ -123,6 +134,35 @@ class Simulation:
 
     def draw(self, rng: np.random.Generator) -> Drawn:
         """Fresh families, items and runs."""
+        null, method, gain = self._logits(rng)
+        world, design = self.world, self.design
+        return Drawn(
+            self._drawn(rng, expit(method + world.unrest * self._moved(rng, self._moves(rng, design.seeds)))),
+            self._drawn(rng, expit(null + self._moved(rng, self._moves(rng, design.null_seeds)))),
+            gain,
+        )
+
+    def draw_twins(self, rng: np.random.Generator, carried: float, per_item: int = 2) -> DrawnTwins:
+        """An experiment in which the share `carried` of an item's rise in rate reaches each of its twins.
+
+        In a run, a twin's rate is the null's plus `carried` times the difference that the method makes to its item;
+        what the run does to all items and to the family it does to twins too.
+        """
+        null, method, _ = self._logits(rng)
+        world, design = self.world, self.design
+        owner = np.repeat(np.arange(design.items), per_item)
+        moves, null_moves = self._moves(rng, design.seeds), self._moves(rng, design.null_seeds)
+        items = expit(method + world.unrest * self._moved(rng, moves))
+        null_items = expit(null + self._moved(rng, null_moves))
+        moved = world.unrest * self._moved(rng, moves[owner])
+        still = expit(null[owner] + moved)
+        twins = still + carried * (expit(method[owner] + moved) - still)
+        null_twins = expit(null[owner] + self._moved(rng, null_moves[owner]))
+        method_cells, null_cells = self._drawn(rng, items), self._drawn(rng, null_items)
+        return DrawnTwins(method_cells, null_cells, self._drawn(rng, twins), self._drawn(rng, null_twins), owner)
+
+    def _logits(self, rng: np.random.Generator) -> tuple[Reals, Reals, float]:
+        """Logits of fresh items under the null (items x 1) and in each of the method's runs, and the expected gain."""
         world, design, sizes = self.world, self.design, np.array(self.design.sizes)
         null = world.base + world.family * rng.standard_normal(len(sizes))
         jumps = world.height * (rng.random(len(sizes)) < world.jump)
@@ -131,21 +171,25 @@ class Simulation:
         reached = own + world.shift_item * rng.standard_normal(design.items)
         gains = np.interp(method, _LOGITS, self._method_chance) - np.interp(null, _LOGITS, self._null_chance)
         fallen = -world.drop * (rng.random(design.seeds) < world.failing)
-        return Drawn(
-            self._counts(rng, (method[self._family] + reached)[:, None] + fallen, world.unrest),
-            self._counts(rng, np.tile((null[self._family] + own)[:, None], design.null_seeds), 1.0),
+        return (
+            (null[self._family] + own)[:, None],
+            (method[self._family] + reached)[:, None] + fallen,
             float(sizes @ gains / design.items),
         )
 
-    def _counts(self, rng: np.random.Generator, logits: Reals, unrest: float) -> Cells:
-        world, samples, (items, runs) = self.world, self.design.samples, logits.shape
-        moved = (
-            world.run * rng.standard_normal((1, runs))
-            + world.family_run * rng.standard_normal((len(self.design.sizes), runs))[self._family]
-            + world.item_run * rng.standard_normal((items, runs))
-        )
-        correct = rng.binomial(samples, expit(logits + unrest * moved))
-        return Cells(correct, np.full_like(correct, samples))
+    def _moves(self, rng: np.random.Generator, runs: int) -> Reals:
+        """What each of the runs does to an item together with others, items x runs."""
+        world = self.world
+        common = world.run * rng.standard_normal((1, runs))
+        return common + world.family_run * rng.standard_normal((len(self.design.sizes), runs))[self._family]
+
+    def _moved(self, rng: np.random.Generator, moves: Reals) -> Reals:
+        """The same and what each run does to the item alone."""
+        return moves + self.world.item_run * rng.standard_normal(moves.shape)
+
+    def _drawn(self, rng: np.random.Generator, rates: Reals) -> Cells:
+        correct = rng.binomial(self.design.samples, rates)
+        return Cells(correct, np.full_like(correct, self.design.samples))
 
     @cached_property
     def _null_chance(self) -> Reals:

@@ -1,0 +1,150 @@
+"""What is counted: coverage in one setting, verdicts on simulated twins, shipped null seeds against each other."""
+
+from __future__ import annotations
+
+from itertools import combinations
+from typing import NamedTuple
+
+import numpy as np
+
+from calibration.settings import Setting
+from unlearnbench.grid import read_phase
+from unlearnbench.intervals import Arm, gain_intervals, mean_interval, twin_verdict
+from unlearnbench.rates import newcombe_paired
+from unlearnbench.rule import Cells, conversion_arm, converted, rate_arm
+from unlearnbench.simulation import Simulation
+from unlearnbench.splits import load_split
+
+
+class Limits(NamedTuple):
+    """Shares of experiments in which the truth lay below and above the interval, and the interval's mean width."""
+
+    below: float
+    above: float
+    width: float
+
+
+class Covered(NamedTuple):
+    """One setting: items converted on average, both intervals, and what treating items as independent gives."""
+
+    converted: float
+    null_converted: float
+    these: Limits
+    beyond: Limits
+    independent: float
+    narrowest: float
+
+
+def coverage(setting: Setting, repeats: int) -> Covered:
+    """Simulate one setting; its key follows from its names."""
+    simulation, design = Simulation(setting.world, setting.design), setting.design
+    rng = setting.generator()
+    below, above, widths = np.zeros(2), np.zeros(2), np.zeros((repeats, 2))
+    hits, independent, families = np.zeros(2), 0, design.families
+    for number in range(repeats):
+        drawn = simulation.draw(rng)
+        arms = [conversion_arm(cells, design.tau, design.seeds) for cells in (drawn.method, drawn.null)]
+        intervals = gain_intervals(arms[0], arms[1], families)
+        for index, (interval, truth) in enumerate(zip(intervals, (drawn.gain, simulation.gain), strict=True)):
+            if interval is None:
+                raise ValueError(f"{setting.design_name}, {setting.world_name}: no interval")
+            below[index] += truth < interval[0]
+            above[index] += truth > interval[1]
+            widths[number, index] = interval[1] - interval[0]
+        naive = _independent(*arms)
+        independent += naive[0] <= simulation.gain <= naive[1]
+        hits += [arm.values.sum() for arm in arms]
+    these, beyond = (
+        Limits(float(low), float(high), float(width))
+        for low, high, width in zip(below / repeats, above / repeats, widths.mean(axis=0), strict=True)
+    )
+    mean_hits = hits / repeats
+    return Covered(float(mean_hits[0]), float(mean_hits[1]), these, beyond, independent / repeats, float(widths.min()))
+
+
+def _independent(method: Arm, null: Arm) -> tuple[float, float]:
+    """Newcombe's interval for paired items, each taken for a draw of its own and runs for fixed."""
+    first, second = method.values, null.values
+    return newcombe_paired(
+        float(first @ second),
+        float(first @ (1 - second)),
+        float((1 - first) @ second),
+        float((1 - first) @ (1 - second)),
+    )
+
+
+class Verdicts(NamedTuple):
+    """Items converted on average, and the share of each verdict among experiments in which any was."""
+
+    converted: float
+    generalised: float
+    memorised: float
+
+
+def verdicts(job: tuple[Setting, float], repeats: int) -> Verdicts:
+    """Verdicts on twins that a given share of their item's rise reaches."""
+    setting, carried = job
+    simulation, design = Simulation(setting.world, setting.design), setting.design
+    rng, families, found, hits = setting.generator(), design.families, [], 0
+    for _ in range(repeats):
+        drawn = simulation.draw_twins(rng, carried)
+        hit = converted(drawn.method, design.tau)
+        chosen = hit[drawn.owner]
+        hits += int(hit.sum())
+        if not hit.any():
+            continue
+        owners = drawn.owner[chosen].tolist()
+        own = float((drawn.method[hit].rates - drawn.null[hit].rates).mean())
+        twins, null_twins = drawn.twins[chosen], drawn.null_twins[chosen]
+        interval = mean_interval(
+            twins.rates - null_twins.rates,
+            [str(owner) for owner in owners],
+            [families[owner] for owner in owners],
+            [rate_arm(twins), rate_arm(null_twins)],
+            beyond=False,
+            rollouts=float(twins.n.sum()) / int(hit.sum()),
+        )
+        found.append(twin_verdict(interval, own))
+    shares = [found.count(verdict) / max(len(found), 1) for verdict in ("generalised", "memorised")]
+    return Verdicts(hits / repeats, *shares)
+
+
+class NullPairs(NamedTuple):
+    """Shipped seeds of the null control against others of its seeds: share of intervals that hold 0, mean width."""
+
+    seeds: int
+    null_seeds: int
+    pairs: int
+    these: tuple[float, float]
+    beyond: tuple[float, float]
+
+
+def null_against_null(seeds: int = 3) -> list[NullPairs]:
+    """Every three of micro's null seeds against the seeds that remain, and every two disjoint threes."""
+    split = load_split("micro")
+    control = split.control("null_control")
+    if control is None:
+        raise ValueError("split micro has no null control")
+    items = [item for item in split.items if item.group == "unlearnable"]
+    runs = [str(seed) for seed in control.seeds]
+    cells = Cells.of(read_phase(control.counts, "eval", [item.item_id for item in items], runs=runs, strict=False))
+    families, tau = [item.family for item in items], split.config.protocol.tau
+    arms: dict[tuple[int, ...], Arm] = {}
+
+    def arm(chosen: tuple[int, ...]) -> Arm:
+        if chosen not in arms:
+            part = Cells(cells.correct[:, chosen], cells.n[:, chosen])
+            arms[chosen] = conversion_arm(part, tau, seeds)
+        return arms[chosen]
+
+    threes = list(combinations(range(cells.runs), seeds))
+    remaining = [(one, tuple(sorted(set(range(cells.runs)) - set(one)))) for one in threes]
+    disjoint = [(one, other) for one in threes for other in threes if one < other and not set(one) & set(other)]
+    rows = []
+    for pairs in (remaining, disjoint):
+        limits = np.array([gain_intervals(arm(one), arm(other), families) for one, other in pairs], float)
+        held = ((limits[..., 0] <= 0) & (limits[..., 1] >= 0)).mean(axis=0)
+        widths = (limits[..., 1] - limits[..., 0]).mean(axis=0)
+        these, beyond = ((float(share), float(width)) for share, width in zip(held, widths, strict=True))
+        rows.append(NullPairs(seeds, len(pairs[0][1]), len(pairs), these, beyond))
+    return rows
