@@ -15,10 +15,10 @@ import pytest
 from unlearnbench import tables
 from unlearnbench.cli.group import run as run_command
 from unlearnbench.comparison import compare, null_against_null, paired_intervals
-from unlearnbench.conversion import score
+from unlearnbench.conversion import SCORER_VERSION, score
 from unlearnbench.errors import DataError, RunError, SplitError
 from unlearnbench.fairness import read_run
-from unlearnbench.intervals import Arm
+from unlearnbench.intervals import Arm, gain_intervals
 from unlearnbench.rates import lower_limit
 from unlearnbench.records import Cost, Item, MethodRecord, PolicyRef, Sampling, SpentBudget, SplitConfig
 from unlearnbench.splits import Split, write_split
@@ -114,7 +114,7 @@ def cli(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str
         ({"samples": 64}, ("samples (32 and 64)", "--samples")),
         ({"sampling": Sampling(temperature=1.0)}, ("temperature 0.7", "temperature 1.0", "split.yaml")),
         ({"budget": SpentBudget(multiple=4.0, limit=4000, used=[1])}, ("1x", "4x", "--budget")),
-        ({"scorer_version": "0.9"}, ("scorer version (1.0 and 0.9)", "`eval` command again")),
+        ({"scorer_version": "0.9"}, (f"scorer version ({SCORER_VERSION} and 0.9)", "`eval` command again")),
         ({"code_version": "0.2.0"}, ("version of the rules (0.1 and 0.2)", "again")),
         ({"split_hash": "f00d"}, ("toy f00d", "same split")),
         ({"kind": "score"}, ("kind (eval and score)", "--checkpoint")),
@@ -137,7 +137,7 @@ def test_an_unfair_pair_is_refused_by_naming_what_differs(
 def test_all_that_is_unfair_is_named_at_once(split: Split, tmp_path: Path) -> None:
     one = run(tmp_path / "one", split, SPREAD)
     other = run(tmp_path / "other", split, SPREAD, samples=64, scorer_version="0.9")
-    with pytest.raises(RunError, match=r"samples \(32 and 64\), scorer version \(1.0 and 0.9\)"):
+    with pytest.raises(RunError, match=r"samples \(32 and 64\), scorer version \([0-9.]+ and 0.9\)"):
         compare([read_run(one), read_run(other)], split)
 
 
@@ -247,20 +247,26 @@ def test_the_same_method_twice_is_named_so(split: Split, tmp_path: Path) -> None
     assert found["AB"] == (True, []) and found["AC"] == (True, [2, 3]) and found["AD"] == (False, [])
 
 
-def test_paired_intervals_are_the_wider_of_both_orders() -> None:
+@pytest.mark.parametrize("lead", [0, 3, 12, 24])
+def test_paired_intervals_take_the_better_run_for_the_method(lead: int) -> None:
     rng = np.random.default_rng(0)
-    names = [str(i % 7) for i in range(42)]
-    arms = [Arm(rng.integers(0, 2, 42).astype(float), rng.normal(0, 0.1, (3, 42)), 2) for _ in range(2)]
-    from unlearnbench.intervals import gain_intervals
-
-    for hull, one, other in zip(
+    names = [str(i % 12) for i in range(48)]
+    values = [(np.arange(48) < size).astype(float) for size in (6 + lead, 6)]
+    arms = [Arm(value, rng.normal(0, 0.002, (3, 48)), 2) for value in values]
+    found = zip(
         paired_intervals(arms[0], arms[1], names),
         gain_intervals(arms[0], arms[1], names),
         gain_intervals(arms[1], arms[0], names),
+        paired_intervals(arms[1], arms[0], names),
         strict=True,
-    ):
-        assert hull is not None and one is not None and other is not None
-        assert hull[0] == min(one[0], -other[1]) and hull[1] == max(one[1], -other[0])
+    )
+    for pair, forth, back, turned in found:
+        assert pair is not None and forth is not None and back is not None and turned is not None
+        assert turned == (-pair[1], -pair[0])
+        assert (pair[0] > 0) == (forth[0] > 0 and lead > 0)  # what a score would claim, and nothing else
+        assert pair[0] == (forth[0] if pair[0] > 0 else min(forth[0], -back[1]))
+        assert pair[1] == max(forth[1], -back[0])
+    assert (pair[0] > 0) == (lead >= 12)  # `pair` is now the interval beyond these families
 
 
 # --- files that are not what they should be --------------------------------------------------------------------

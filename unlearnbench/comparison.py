@@ -293,15 +293,25 @@ def _pair(first: _Side, second: _Side, core: Sequence[Item], easy: Sequence[Item
 def paired_intervals(first: Arm, second: Arm, families: Sequence[str]) -> tuple[Interval | None, Interval | None]:
     """Intervals of mean(first) - mean(second), for these families and beyond, the same whichever comes first.
 
-    `gain_intervals` takes its first arm for a method and its second for a null control, and is more careful with the
-    first; here neither is one, so both orders are taken, and the wider limit of each side.
+    `gain_intervals` takes its first arm for a method, which may have learned a few whole families, and its second for
+    a null control, which has not. Here the arm that converted more is the method where a difference is claimed, as it
+    is in a score; every limit that claims nothing is the wider one of both orders.
     """
     forth, back = gain_intervals(first, second, families), gain_intervals(second, first, families)
-    hulls = [
-        None if one is None or other is None else (min(one[0], -other[1]), max(one[1], -other[0]))
-        for one, other in zip(forth, back, strict=True)
-    ]
-    return hulls[0], hulls[1]
+    ahead = float(first.values.mean() - second.values.mean())
+    found: list[Interval | None] = []
+    for one, other in zip(forth, back, strict=True):
+        if one is None or other is None:
+            found.append(None)
+            continue
+        turned = (-other[1], -other[0])
+        low, high = min(one[0], turned[0]), max(one[1], turned[1])
+        if ahead > 0 and one[0] > 0:
+            low = one[0]
+        elif ahead < 0 and turned[1] < 0:
+            high = turned[1]
+        found.append((low, high))
+    return found[0], found[1]
 
 
 def _same_method(first: Finished, second: Finished) -> bool:

@@ -77,7 +77,7 @@ def _show(told: Planned) -> None:
 
     from unlearnbench.notation import count, duration, pct, power, span
 
-    console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 110)
+    console = Console(highlight=False, markup=False, emoji=False, width=None if sys.stdout.isatty() else 110)
     console.print(
         f"\n{told.method} on {told.split}: {told.seeds} seeds x {told.samples} samples at {told.multiple:g}x "
         f"({count(told.parameters)} parameters)\n"
