@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections import Counter
 from itertools import combinations
@@ -167,6 +168,34 @@ def test_the_shipped_controls_do_what_controls_must(micro: Split) -> None:
     canaries = {canary.item_id for canary in micro.canaries}
     assert sum(row["correct"] for row in null.counts.to_pylist() if row["item_id"] in canaries) == 0
     assert positive.result.groups["unlearnable"].converted_at_start is not None
+
+
+def test_the_strong_null_is_no_stronger_than_micro_promises(micro: Split) -> None:
+    """Of the learning rates that keep easy, the best one on the trial's seeds; with fresh seeds at most 2 %."""
+    strong, long = micro.control("strong_null"), micro.control("null_control", "4x")
+    assert strong is not None and strong.result is not None and len(strong.seeds) == 10
+    assert long is not None and long.result is not None and len(long.seeds) == 3
+    assert long.result.budget.multiple == 4 and long.result.conversion.gain is None
+    trials = json.loads((micro.path / "strong_null" / "trials.json").read_text())["trials"]
+    kept = [trial for trial in trials if trial["easy_lost"] <= 0.05 * trial["easy_items"]]
+    assert [trial["factor"] for trial in trials] == [0.5, 1, 2, 4]
+    best = max(trial["converted"] for trial in kept)
+    chosen = strong.result.method.settings["learning_rate"]
+    assert chosen in [trial["learning_rate"] for trial in kept if trial["converted"] == best]
+    ids = micro.ids("unlearnable")
+    place = {item_id: row for row, item_id in enumerate(ids)}
+    correct = np.zeros((len(ids), 10))
+    for row in strong.counts.to_pylist():
+        if row["phase"] == "eval" and row["item_id"] in place:
+            correct[place[row["item_id"]], strong.seeds.index(int(row["run"]))] = row["correct"]
+    shares = [
+        np.mean((correct[:, seeds].sum(1) >= 24) & ((correct[:, seeds] >= 7).sum(1) >= 2))
+        for seeds in combinations(range(10), 3)
+    ]
+    assert np.mean(shares) <= 0.02
+    positive = micro.control("positive_control")
+    assert positive is not None and positive.result is not None
+    assert positive.result.conversion.strong_null_rate == pytest.approx(np.mean(shares))
 
 
 def test_the_datasheet_states_the_figures_of_the_files(micro: Split) -> None:
