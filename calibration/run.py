@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from multiprocessing import get_context
 from typing import TypeVar
 
 import numpy as np
@@ -42,22 +43,24 @@ def main() -> None:
     if min(chosen.repeats, chosen.twin_repeats) < LEAST_REPEATS or chosen.workers < 1:
         parser.error(f"give at least {LEAST_REPEATS} repeats and 1 worker")
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the workers: the arrays are too small to share out
-    with ProcessPoolExecutor(chosen.workers) as pool:
-        for name, settings in all_sets().items():
-            if chosen.only in (None, name):
-                done = _each(pool, partial(coverage, repeats=chosen.repeats), settings, name)
-                print(_coverage_table(name, settings, done, chosen.repeats), flush=True)
-        if chosen.only in (None, "null seeds"):
-            print(_null_table(), flush=True)
-        if chosen.only in (None, "twins"):
-            jobs = [(setting, carried) for setting in twin_settings() for carried in CARRIED]
-            found = _each(pool, partial(verdicts, repeats=chosen.twin_repeats), jobs, "twins")
-            print(_twin_table(jobs, found, chosen.twin_repeats), flush=True)
+    for name, settings in all_sets().items():
+        if chosen.only in (None, name):
+            done = _each(chosen.workers, partial(coverage, repeats=chosen.repeats), settings, name)
+            print(_coverage_table(name, settings, done, chosen.repeats), flush=True)
+    if chosen.only in (None, "null seeds"):
+        print(_null_table(), flush=True)
+    if chosen.only in (None, "twins"):
+        jobs = [(setting, carried) for setting in twin_settings() for carried in CARRIED]
+        found = _each(chosen.workers, partial(verdicts, repeats=chosen.twin_repeats), jobs, "twins")
+        print(_twin_table(jobs, found, chosen.twin_repeats), flush=True)
 
 
-def _each(pool: ProcessPoolExecutor, task: Callable[[Job], Done], jobs: Sequence[Job], name: str) -> list[Done]:
+def _each(workers: int, task: Callable[[Job], Done], jobs: Sequence[Job], name: str) -> list[Done]:
     """Results of all jobs in order, with a line of progress."""
-    return list(_shown(pool.map(task, jobs), len(jobs), name))
+    if workers == 1:
+        return list(_shown(map(task, jobs), len(jobs), name))
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        return list(_shown(pool.map(task, jobs), len(jobs), name))
 
 
 def _shown(results: Iterator[Done], total: int, name: str) -> Iterator[Done]:

@@ -34,6 +34,9 @@ from unlearnbench.records import Interval
 FEW_DISCORDANT = 5
 WHOLE_FAMILIES = 0.75
 """How many independent conversions the fear counts that families move as one (`_together`). Tuned in simulation."""
+COMMON_FLOOR = 0.25
+"""What runs have in common is taken to be at least this share of what they do family by family: three runs may agree
+by chance. Only for these families, beyond which it is drowned. Tuned in simulation."""
 
 
 class Part(NamedTuple):
@@ -111,7 +114,7 @@ def mean_interval(
     parts = [Part(spread, float(freedom))]
     for arm in arms:
         common, own = _run_parts(arm, unit, family)
-        parts += [common] if beyond else [common, own]
+        parts += [common] if beyond else _floored(common, own)
     half = float(np.sqrt(_squared(parts)))
     mean = float(values.mean())
     return max(-1.0, mean - half), min(1.0, mean + half)
@@ -150,7 +153,8 @@ def _gain_interval(
         spread *= np.sqrt(np.outer([factor, 1], [factor, 1]))
     freedom = float(family.max() if beyond else np.inf if few else max(items - family.max() - 1, 1))
     shared = Part(float(spread[0, 0] + spread[1, 1] - 2 * spread[0, 1]), freedom)
-    of_runs = [parts[:1] if beyond else parts for parts in runs]  # families' own is in the variance between families
+    # what runs do family by family is in the variance between families
+    of_runs = [(common,) if beyond else _floored(common, own) for common, own in runs]
 
     whole = shared.variance + sum(part.variance for parts in of_runs for part in parts)
     spread *= _quantile(shared, whole)
@@ -200,6 +204,10 @@ def _run_parts(arm: Arm, unit: Counts, family: Counts) -> tuple[Part, Part]:
         Part(max(total - own_family, 0.0), arm.freedom),
         Part(max(own_family - own_unit, 0.0), arm.freedom * max(effective, 1.0)),
     )
+
+
+def _floored(common: Part, own: Part) -> tuple[Part, ...]:
+    return Part(max(common.variance, COMMON_FLOOR * own.variance), common.freedom), own
 
 
 def _together(values: Reals, family: Counts, between: float) -> tuple[float, float]:
