@@ -18,6 +18,7 @@ ARGS ?=
 BIN := .venv/bin
 INDEX := $(if $(strip $(TORCH_INDEX)),--extra-index-url "$(strip $(TORCH_INDEX))")
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
+BENCH_PIP := .venv-bench/bin/python -m pip --disable-pip-version-check --no-input
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-dev eval test lint format bench micro clean
@@ -48,21 +49,23 @@ format: .venv/.dev ## let ruff mend what it can
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-bench: .venv/.runtime ## the figures of benchmarks/, measured side by side
-	$(BIN)/python -m benchmarks.run
+bench: .venv-bench/.ready ## the figures of benchmarks/, side by side with TRL and lm-eval (ARGS="--all")
+	.venv-bench/bin/python -m benchmarks.run $(ARGS)
 
 micro: .venv/.runtime ## make splits/micro anew; SEED=7 makes the sealed variant build/micro-7
 	$(BIN)/python -m recipes.micro.make $(if $(strip $(SEED)),--seed $(SEED))
 
-clean: ## remove .venv and caches; runs/ and build/ hold measurements and stay
-	rm -rf .venv dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+clean: ## remove .venv, .venv-bench and caches; runs/ and build/ hold measurements and stay
+	rm -rf .venv .venv-bench dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # --- the environment, in stages; each leaves a stamp, so that a second call does nothing ---
 
+NEED_PYTHON = test -n "$(PYTHON)" || { echo "make: no Python >= 3.11 with venv and ensurepip was found; install one \
+	(Debian and Ubuntu: python3 and python3-venv), or name it with PYTHON=..." >&2; exit 1; }
+
 .venv/.python:
-	@test -n "$(PYTHON)" || { echo "make: no Python >= 3.11 with venv and ensurepip was found; install one (Debian and \
-	Ubuntu: python3 and python3-venv), or name it with PYTHON=..." >&2; exit 1; }
+	@$(NEED_PYTHON)
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || { echo "making .venv with $(PYTHON)"; "$(PYTHON)" -m venv --clear .venv; }
 	@touch $@
 
@@ -81,3 +84,14 @@ clean: ## remove .venv and caches; runs/ and build/ hold measurements and stay
 	@echo "installing the package, its dependencies and the development tools"
 	@$(PIP) install --quiet -c constraints.txt -e ".[dev]"
 	@touch .venv/.runtime $@
+
+# What is compared with lives beside the runtime environment, which it cannot then change: the same packages again
+# (from pip's cache, where .venv came from the same index) and 33 MB for TRL, lm-eval and what they need.
+.venv-bench/.ready: constraints.txt constraints-bench.txt pyproject.toml
+	@$(NEED_PYTHON)
+	@$(BENCH_PIP) --version >/dev/null 2>&1 || { echo "making .venv-bench with $(PYTHON)"; "$(PYTHON)" -m venv --clear .venv-bench; }
+	@.venv-bench/bin/python .ci/which_torch.py -c constraints.txt $(INDEX) torch
+	@$(BENCH_PIP) install --quiet -c constraints.txt $(INDEX) torch
+	@echo "installing the package, and 33 MB for TRL, lm-eval and what they need, in .venv-bench"
+	@$(BENCH_PIP) install --quiet -c constraints.txt -c constraints-bench.txt -e ".[bench]"
+	@touch $@

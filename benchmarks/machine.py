@@ -18,9 +18,10 @@ def now() -> float:
 
 
 def one_thread() -> None:
-    """Bind this process, and those it starts, to one thread. Call it before anything is computed."""
+    """Bind this process, and those it starts, to one thread. Call it before anything is imported that computes."""
     os.environ["OMP_NUM_THREADS"] = "1"
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    os.environ["HF_HUB_OFFLINE"] = "1"  # all is read from folders; no thread of a library's telemetry wakes up
     import torch
 
     torch.set_num_threads(1)

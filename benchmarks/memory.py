@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from benchmarks.machine import described
@@ -88,31 +88,26 @@ def steps_of(run: Path) -> int:
     return sum(1 for _ in (run / "1" / "metrics.jsonl").open(encoding="utf-8"))
 
 
-def workers_of(parent: int) -> Iterator[int]:
+def workers_of(parent: int) -> list[int]:
     """Worker processes that a process has started and that still run, oldest first."""
-    try:
-        children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
-        for thread in Path(f"/proc/{parent}/task").iterdir():
-            if thread.name != str(parent):
-                children += (thread / "children").read_text().split()
-    except OSError:
-        return
-    for child in sorted(int(child) for child in children):
-        try:
+    children: list[int] = []
+    for listed in Path(f"/proc/{parent}/task").glob("*/children"):
+        with suppress(OSError):  # a thread that has ended meanwhile
+            children += [int(child) for child in listed.read_text().split()]
+    workers = []
+    for child in sorted(children):
+        with suppress(OSError):  # a process that has
             if b"unlearnbench.worker" in Path(f"/proc/{child}/cmdline").read_bytes():
-                yield child
-        except OSError:
-            continue
+                workers.append(child)
+    return workers
 
 
 def high_water(pid: int) -> int:
     """Peak resident KiB of a process so far, 0 where it has ended."""
-    try:
+    with suppress(OSError):
         for line in Path(f"/proc/{pid}/status").read_text().splitlines():
             if line.startswith("VmHWM:"):
                 return int(line.split()[1])
-    except OSError:
-        pass
     return 0
 
 

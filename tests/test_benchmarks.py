@@ -1,0 +1,192 @@
+"""The benchmarks: both sides of a comparison do the same work, and what is made of the clock's readings is right."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks import memory, phases, run, whole
+from benchmarks.turns import Side, Target, judged, table, take_turns
+from unlearnbench.splits import Split, load_split, seal
+
+ROOT = Path(__file__).resolve().parents[1]
+STEPS = 1
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """As the benchmarks run; with more, processes that share a core stall one another."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def sealed(small_split: Split, tmp_path_factory: pytest.TempPathFactory) -> Split:
+    return load_split(seal(small_split, tmp_path_factory.mktemp("benchmarks") / "sealed"))
+
+
+def test_our_steps_are_counted_as_the_budget_counts_them(sealed: Split, tmp_path: Path) -> None:
+    from benchmarks import grpo
+
+    work = grpo.run(sealed, tmp_path / "run", "test", STEPS, drop=False)
+    recipe = sealed.config.recipe
+    assert work.steps == STEPS + grpo.WARM_UP
+    assert [len(prompts) for prompts in work.prompts] == [recipe.prompts_per_step] * work.steps
+    assert work.rollouts == work.steps * recipe.prompts_per_step * recipe.group_size
+    assert work.updates == work.steps * recipe.updates_per_batch
+    assert work.step > 0
+
+    same = grpo.make_training(sealed, tmp_path / "same", "test", work.steps, drop=False)
+    same.run()
+    assert sum(work.flops(same.policy.parameters).values()) * work.steps == pytest.approx(same.meter.flops)
+
+
+def test_dropping_dead_groups_spares_training_but_no_rollout(sealed: Split, tmp_path: Path) -> None:
+    from benchmarks import grpo
+
+    kept, dropped = (grpo.run(sealed, tmp_path / str(drop), "test", STEPS, drop=drop) for drop in (False, True))
+    assert dropped.prompts == kept.prompts
+    assert dropped.rollouts == kept.rollouts
+    assert 0 < dropped.trained < kept.trained
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_trl_does_the_same_work(sealed: Split, tmp_path: Path) -> None:
+    """Same prompts in the same steps, as many rollouts and updates, and all of their tokens trained on."""
+    pytest.importorskip("trl", reason="TRL is in the environment of `make bench`")
+    from benchmarks import grpo, grpo_trl
+
+    ours = grpo.run(sealed, tmp_path / "ours", "test", STEPS, drop=False)
+    training = grpo.make_training(sealed, tmp_path / "schedule", "test", ours.steps, drop=False)
+    theirs = grpo_trl.run(sealed, tmp_path / "theirs", grpo.schedule(training, ours.steps), seed=1)
+    assert theirs.prompts == ours.prompts
+    assert (theirs.steps, theirs.rollouts, theirs.updates) == (ours.steps, ours.rollouts, ours.updates)
+    for work in (ours, theirs):  # every rollout is trained on once, prompt and completion
+        group = sealed.config.recipe.group_size
+        assert work.trained == work.generated + group * sum(len(p) for step in work.prompts for p in step)
+    assert theirs.forward == 2 * theirs.trained  # old policy and reference
+    assert ours.forward == ours.trained  # reference
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_both_evaluations_draw_the_same_number_of_rollouts(small_split: Split, tmp_path: Path) -> None:
+    from benchmarks.sampling import LmEval, Ours
+
+    items = small_split.items[:4]  # easy ones: nearly always right, so that the two judges must agree, too
+    ours = Ours(small_split, items, samples=8).once(0)
+    assert ours.rollouts == 32
+    assert ours.correct > 0.7
+    pytest.importorskip("lm_eval", reason="lm-eval is in the environment of `make bench`")
+    theirs = LmEval(small_split, items, 8, 16, tmp_path).once(0)
+    assert theirs.rollouts == 32
+    assert theirs.correct > 0.7
+
+
+def test_sides_take_turns_and_medians_are_compared_with_what_was_promised() -> None:
+    order: list[str] = []
+
+    def side(name: str, values: list[float]) -> Side:
+        def once(turn: int) -> float:
+            order.append(name)
+            return values[turn]
+
+        return Side(name, once)
+
+    one, other = side("one", [1.0, 9.0, 2.0]), side("other", [6.0, 5.0, 7.0])
+    take_turns([one, other], 3)
+    assert order == ["one", "other"] * 3
+    assert (one.median, other.median) == (2.0, 6.0)
+    lines = judged([Target("fast", 3.0, 3), Target("slow", 2.9, 3), Target("small", 2.9, 3, at_most=True)]).splitlines()
+    assert [line.split("|")[-2].strip() for line in lines[2:]] == ["yes", "NO", "yes"]
+
+
+def test_a_table_is_markdown() -> None:
+    assert table(["what", "s"], [["a", "1.5"], ["longer", "2"]]).splitlines() == [
+        "| what   |   s |",
+        "| ------ | --: |",
+        "| a      | 1.5 |",
+        "| longer |   2 |",
+    ]
+
+
+def test_the_time_of_an_inner_call_is_not_its_callers(monkeypatch: pytest.MonkeyPatch) -> None:
+    second = 0.0
+    monkeypatch.setattr(phases, "now", lambda: second)
+
+    class Work:
+        def outer(self) -> str:
+            nonlocal second
+            second += 1
+            self.inner()
+            self.inner()
+            second += 2
+            return "done"
+
+        def inner(self) -> None:
+            nonlocal second
+            second += 10
+
+    work, clock = Work(), phases.Phases()
+    with clock.timing(work, "outer", "outside"), clock.timing(work, "inner", lambda: "inside"):
+        assert work.outer() == "done"
+    assert clock.seconds == {"outside": 3, "inside": 20}
+    work.outer()
+    assert clock.seconds == {"outside": 3, "inside": 20}  # undone
+
+
+def test_stages_that_run_side_by_side_share_the_time_on_the_wall(tmp_path: Path) -> None:
+    watch = whole.Watch(tmp_path)
+    when = {
+        ".venv/.runtime": 100.0,
+        "runs/micro/a/1/log.txt": 103.0,
+        "runs/micro/a/2/log.txt": 103.0,
+        "runs/micro/a/1/environment.json": 113.0,
+        "runs/micro/a/2/environment.json": 115.0,
+        **{f"runs/micro/a/1/evaluation/{name}.parquet": 117.0 for name in whole.EVALUATION},
+        **{f"runs/micro/a/2/evaluation/{name}.parquet": 121.0 for name in whole.EVALUATION},
+    }
+    for second in sorted(set(when.values())):
+        for name in [name for name, seen in when.items() if seen == second]:
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).touch()
+        watch.look(second)
+    seconds = whole.shares(watch.spans(122.0))
+    assert list(seconds.values()) == [100.0, 3.0, 11.0, 7.0, 1.0]  # from 113 to 115 half of each
+    assert sum(seconds.values()) == 122.0
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="peaks are read from /proc")
+def test_workers_and_their_peaks_are_found(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "unlearnbench.worker"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, cwd=tmp_path) as worker:
+        try:
+            deadline = time.monotonic() + 10  # its command line is empty until it has replaced its parent's program
+            while not memory.workers_of(os.getpid()) and time.monotonic() < deadline:
+                time.sleep(0.01)
+            assert memory.workers_of(os.getpid()) == [worker.pid]
+            assert memory.high_water(worker.pid) > 100  # KiB
+        finally:
+            worker.kill()
+    assert memory.high_water(worker.pid) == 0
+    assert memory.workers_of(os.getpid()) == []
+
+
+def test_the_page_has_a_place_for_every_benchmark() -> None:
+    page = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+    for name in run.QUICK + run.LONG:
+        assert (ROOT / "benchmarks" / f"{name}.py").is_file()
+        assert f"new {name}" in run.replaced(page, name, f"new {name}")
+    assert (
+        run.replaced("a\n<!-- x -->\nold\n<!-- /x -->\nb\n", "x", "new") == "a\n<!-- x -->\n\nnew\n\n<!-- /x -->\nb\n"
+    )
+    with pytest.raises(SystemExit, match="no place for y"):
+        run.replaced("a", "y", "new")
