@@ -21,7 +21,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 BENCH_PIP := .venv-bench/bin/python -m pip --disable-pip-version-check --no-input
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev eval test lint format bench micro clean
+.PHONY: help setup setup-dev eval test lint format bench calibrate micro clean
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -51,6 +51,9 @@ format: .venv/.dev ## let ruff mend what it can
 
 bench: .venv-bench/.ready ## the figures of benchmarks/, side by side with TRL and lm-eval (ARGS="--all")
 	.venv-bench/bin/python -m benchmarks.run $(ARGS)
+
+calibrate: .venv/.runtime ## simulate how often the score's intervals hold the truth: the tables of docs/statistics.md
+	$(BIN)/python -m calibration.run $(ARGS)
 
 micro: .venv/.runtime ## make splits/micro anew; SEED=7 makes the sealed variant build/micro-7
 	$(BIN)/python -m recipes.micro.make $(if $(strip $(SEED)),--seed $(SEED))
