@@ -164,8 +164,10 @@ def _gain_interval(
     ]
     limits = []
     for mean, square, effect in zip(means.tolist(), squares, (design, 1.0), strict=True):
-        # never surer than half an item, and beyond these families never than of independent items
-        most = items / effect if mean in (0, 1) else items if beyond or few else 4 * mean * (1 - mean) * items**2
+        # not surer than half an item allows, or independent items; beyond these families, than independent items
+        most = items / effect if mean in (0, 1) else items
+        if not (beyond or few):
+            most = max(most, 4 * mean * (1 - mean) * items**2)
         limits.append(_wilson(mean, square, most))
     scale = float(np.sqrt(squares[0] * squares[1]))
     r = float(np.clip(spread[0, 1] / scale, -1, 1)) if scale > 0 else 0.0
