@@ -1,11 +1,13 @@
 """Intervals: simulations with known truth at reduced size, exact agreements, and what may never happen.
 
-`coverage` is the simulation; run this file as a script for a larger one, `python tests/test_intervals.py 2000`.
+`make calibrate` runs the same simulations in full.
 """
 
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,55 +15,89 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from unlearnbench.intervals import Arm, gain_intervals, mean_interval, rate_interval
-from unlearnbench.rates import newcombe_paired
-from unlearnbench.rule import Cells, conversion_arm
-from unlearnbench.simulation import Design, Simulation, World, uneven_sizes
+from calibration import run
+from calibration.measure import coverage, null_against_null, verdicts
+from calibration.settings import ONCE_WORLDS, TUNING_WORLDS, Setting, all_sets
+from unlearnbench.intervals import Arm, gain_intervals, mean_interval, rate_interval, twin_verdict
+from unlearnbench.rates import newcombe_paired, wilson
+from unlearnbench.rule import Cells, conversion_arm, rate_arm
+from unlearnbench.simulation import Design, Simulation
 
-N, ITEMS, TAU = 32, 250, 0.1
-
-
-WORLDS = {
-    "same as null": World(),
-    "tiny": World(shift=0.2, shift_family=0.3),
-    "small": World(shift=0.7, shift_family=0.7),
-    "middle": World(shift=1.0, shift_family=0.8),
-    "large": World(shift=1.5, shift_family=1.0),
-    "nearly all": World(shift=5.0, shift_family=1.0),
-    "runs differ, in step": World(shift=1.5, shift_family=1.0, run=0.8, family_run=0.2),
-    "runs differ by family": World(shift=1.5, shift_family=1.0, run=0.0, family_run=1.5),
-    "runs alike": World(shift=1.5, shift_family=1.0, run=0.0, family_run=0.0, item_run=0.0),
-    "whole families": World(jump=0.2, shift_family=0.2),
-    "a whole family, perhaps": World(jump=0.06, shift_family=0.2),
-    "families alike": World(family=0.3, shift=1.5, shift_family=0.1, run=0.1, family_run=0.1),
-}
+N, TAU, REPEATS = 32, 0.1, 200
+NOISE = 2.5 * float(np.sqrt(0.95 * 0.05 / REPEATS))  # 0.039
+WORLDS = {**TUNING_WORLDS, **ONCE_WORLDS}
+DESIGN = Design((28, 22, 20, 20, 18, 17, 16, 15, 15, 14, 14, 12, 10, 9, 8, 6, 3, 2, 1))
 
 
-def coverage(world: World, families: int, repeats: int, seed: int = 0) -> tuple[float, ...]:
-    """Coverage and mean width of both intervals, and converted items on average: 3 runs against 10 of the null."""
-    rng = np.random.Generator(np.random.Philox(key=[seed, families]))
-    simulation = Simulation(world, Design(uneven_sizes(ITEMS, families, rng)))
-    names = simulation.design.families
-    covered, widths, hits = np.zeros(2), np.zeros(2), 0.0
-    for _ in range(repeats):
+def setting(name: str, **changes: float) -> Setting:
+    return Setting(name, replace(WORLDS[name], **changes), "tests", DESIGN)
+
+
+@pytest.mark.parametrize("name", ["nothing", "moderate", "runs in step", "family by family"])
+def test_both_intervals_hold_the_truth(name: str) -> None:
+    found = coverage(setting(name), REPEATS)
+    for below, above, _ in (found.these, found.beyond):
+        assert 1 - below - above > 0.93 - NOISE
+        assert below < 0.07 + NOISE and above < 0.07 + NOISE
+    assert found.narrowest > 1e-3
+
+
+def test_items_taken_for_independent_would_not_pass() -> None:
+    """The same simulation refuses an interval that sells a family's effect as that of many items."""
+    found = coverage(setting("family by family"), REPEATS)
+    assert found.independent < 0.6
+    assert found.beyond.width > 3 * found.these.width
+
+
+def test_runs_taken_for_alike_would_not_pass() -> None:
+    rng, simulation = np.random.default_rng(0), Simulation(WORLDS["runs in step"], DESIGN)
+    held = 0
+    for _ in range(100):
         drawn = simulation.draw(rng)
-        arms = conversion_arm(drawn.method, TAU, 3), conversion_arm(drawn.null, TAU, 3)
-        for index, (interval, truth) in enumerate(
-            zip(gain_intervals(*arms, names), (drawn.gain, simulation.gain), strict=True)
-        ):
-            assert interval is not None and interval[1] - interval[0] > 1e-6
-            covered[index] += interval[0] <= truth <= interval[1]
-            widths[index] += interval[1] - interval[0]
-        hits += arms[0].values.sum()
-    return (*(covered / repeats), *(widths / repeats), hits / repeats)
+        arms = [conversion_arm(cells, TAU, 3) for cells in (drawn.method, drawn.null)]
+        fixed = [replace(arm, deviations=np.zeros_like(arm.deviations)) for arm in arms]
+        these, _ = gain_intervals(fixed[0], fixed[1], DESIGN.families)
+        assert these is not None
+        held += these[0] <= drawn.gain <= these[1]
+    assert held < 70
 
 
-@pytest.mark.parametrize("name", ["same as null", "large", "runs differ, in step", "whole families"])
-def test_both_intervals_cover(name: str) -> None:
-    repeats = 250
-    these, beyond, *_ = coverage(WORLDS[name], 16, repeats)
-    noise = 2.5 * np.sqrt(0.95 * 0.05 / repeats)  # 0.034
-    assert these > 0.93 - noise and beyond > 0.93 - noise
+def test_grpo_against_grpo_holds_0_on_the_shipped_seeds() -> None:
+    for row in null_against_null(every=10):
+        assert row.these[0] >= 0.95 and row.beyond[0] >= 0.95
+        assert row.beyond[1] > row.these[1]
+
+
+@pytest.mark.parametrize(
+    ("carried", "wrong", "right"), [(0.0, "generalised", "memorised"), (1.0, "memorised", "generalised")]
+)
+def test_verdicts_on_twins(carried: float, wrong: str, right: str) -> None:
+    found = verdicts((setting("large"), carried), 60)
+    assert getattr(found, wrong) <= 0.12 and getattr(found, right) > 0.6
+
+
+def test_a_verdict_follows_from_its_interval() -> None:
+    assert twin_verdict((0.01, 0.9), 0.5) == "generalised"
+    assert twin_verdict((-0.1, 0.2), 0.5) == "memorised"
+    assert twin_verdict((-0.1, 0.3), 0.5) == twin_verdict(None, 0.5) == twin_verdict((-0.1, 0.2), None) == "undecided"
+
+
+def test_the_tables_of_the_document_are_those_of_the_settings(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["run", "--only", "not claimed", "--repeats", "20", "--workers", "1"])
+    run.main()
+    printed = capsys.readouterr().out
+    page = (Path(__file__).resolve().parents[1] / "docs" / "statistics.md").read_text(encoding="utf-8")
+    assert "### Not claimed: 9 settings, 20 experiments each" in printed
+    assert printed.count("| 1 family in 30 lifted |") == 3
+    missing = [
+        start
+        for settings in all_sets().values()
+        for each in settings
+        if (start := f"| {each.design_name} | {each.world_name} | ") not in page
+    ]
+    assert missing == []
 
 
 def still(values: list[float]) -> Arm:
@@ -137,12 +173,53 @@ def test_mean_interval_of_free_units_is_students() -> None:
     assert flat is not None and flat[0] < 0 < flat[1]
 
 
-if __name__ == "__main__":
-    for families in (16, 30):
-        for name, world in WORLDS.items():
-            these, beyond, width, width_beyond, hits = coverage(world, families, int(sys.argv[1]))
-            print(
-                f"| {families} | {name} | {hits:.0f} | {100 * these:.1f} % | {width:.3f} | {100 * beyond:.1f} % "
-                f"| {width_beyond:.3f} |",
-                flush=True,
+def in_step(rates: list[float], items: int = 4000) -> Arm:
+    """Items that all do in each run what the run does."""
+    return rate_arm(
+        Cells(np.tile(np.round(np.array(rates) * 1000).astype(int), (items, 1)), np.full((items, len(rates)), 1000))
+    )
+
+
+def test_runs_alone_give_students_interval() -> None:
+    """Where only the runs differ, what is known is the mean of three numbers."""
+    arm, names = in_step([0.2, 0.3, 0.45]), [str(index % 40) for index in range(4000)]
+    got = mean_interval(arm.values, [str(i) for i in range(4000)], names, [arm], beyond=False, rollouts=3000)
+    expected = stats.ttest_1samp([0.2, 0.3, 0.45], 0).confidence_interval()
+    assert got is not None and got[0] == pytest.approx(expected.low, abs=0.01)
+    assert got[1] == pytest.approx(expected.high, abs=0.01)
+
+
+def test_runs_alone_give_wilsons_interval_with_students_quantile() -> None:
+    arm, null = in_step([0.2, 0.3, 0.45]), in_step([0.0, 0.0, 0.0])
+    these, beyond = gain_intervals(arm, null, [str(index % 40) for index in range(4000)])
+    variance = np.var([0.2, 0.3, 0.45], ddof=1) / 3
+    mean = float(arm.values.mean())
+    expected = wilson(mean, mean * (1 - mean) / variance, float(stats.t.ppf(0.975, 2)))
+    for interval in (these, beyond):
+        assert interval == pytest.approx(expected, abs=0.01)
+
+
+def test_three_seeds_cost_more_than_five() -> None:
+    widths = []
+    for seeds in (3, 5):
+        simulation = Simulation(WORLDS["runs in step"], replace(DESIGN, seeds=seeds))
+        rng, found = np.random.default_rng(4), []
+        for _ in range(40):
+            drawn = simulation.draw(rng)
+            these, _ = gain_intervals(
+                conversion_arm(drawn.method, TAU, seeds), conversion_arm(drawn.null, TAU, seeds), DESIGN.families
             )
+            assert these is not None
+            found.append(these[1] - these[0])
+        widths.append(np.mean(found))
+    assert widths[1] < 0.7 * widths[0]
+
+
+def test_a_null_that_converts_almost_nothing_is_as_sure_as_one_that_converts_nothing() -> None:
+    method, names = still([1.0] * 60 + [0.0] * 220), [str(index % 35) for index in range(280)]
+    lows = []
+    for share in (0.0, 1 / 120):  # one item in one of 120 subsets of the null's runs
+        these, _ = gain_intervals(method, still([0.0] * 279 + [share]), names)
+        assert these is not None
+        lows.append(these[0])
+    assert lows[1] == pytest.approx(lows[0], abs=0.003)

@@ -64,3 +64,16 @@ def test_same_key_same_draw_and_the_shapes_of_a_design() -> None:
 def test_uneven_sizes_add_up() -> None:
     sizes = uneven_sizes(250, 16, np.random.default_rng(0))
     assert sum(sizes) == 250 and len(sizes) == 16 and min(sizes) >= 1 and np.std(sizes) > 2
+
+
+def test_twins_rise_by_the_share_that_reaches_them() -> None:
+    simulation = Simulation(World(shift=2.5, shift_family=0.8, shift_item=0.6), Design((40, 80, 60, 70)))
+    rises = []
+    for carried in (0.0, 0.5, 1.0):
+        drawn = simulation.draw_twins(np.random.default_rng(3), carried)
+        assert drawn.owner.tolist() == np.repeat(np.arange(250), 2).tolist()
+        rises.append(float((drawn.twins.rates - drawn.null_twins.rates).mean()))
+    items = float((drawn.method.rates - drawn.null.rates).mean())
+    assert rises == pytest.approx([0, items / 2, items], abs=0.03) and items > 0.15
+    together = np.corrcoef(drawn.twins.rates[::2] - drawn.null_twins.rates[::2], drawn.method.rates - drawn.null.rates)
+    assert together[0, 1] > 0.7
