@@ -13,8 +13,9 @@ import pyarrow as pa
 import pytest
 
 from unlearnbench import tables
+from unlearnbench.aa import null_against_null
 from unlearnbench.cli.group import run as run_command
-from unlearnbench.comparison import compare, null_against_null, paired_intervals
+from unlearnbench.comparison import compare, paired_intervals
 from unlearnbench.conversion import SCORER_VERSION, score
 from unlearnbench.errors import DataError, RunError, SplitError
 from unlearnbench.fairness import read_run
@@ -176,6 +177,21 @@ def test_what_differs_fairly_is_listed_with_its_meaning(split: Split, tmp_path: 
     assert told["setting lr"].values == [1e-4, 2e-4, None] and told["torch"].values == ["2", "3", None]
 
 
+def test_what_no_folder_tells_is_not_called_equal(split: Split, tmp_path: Path, cli: Any) -> None:
+    one, other = run(tmp_path / "one", split, SPREAD), run(tmp_path / "other", split, {"hard-01"})
+    status, shown, told = cli("compare", one, other, "--split", split.path)
+    assert status == 0 and told == "" and "nothing that these folders tell of" in shown
+
+
+def test_runs_that_were_not_metered_are_compared_with_a_warning(split: Split, tmp_path: Path, cli: Any) -> None:
+    method = MethodRecord(name="elsewhere", source_hash="s", track="undeclared")
+    unmetered = {"method": method, "budget": SpentBudget(), "cost": Cost(verifier_calls=1), "kind": "score"}
+    folders = [run(tmp_path / name, split, solved, **unmetered) for name, solved in (("a", SPREAD), ("b", {"hard-01"}))]
+    status, shown, told = cli("compare", *folders, "--split", split.path)
+    assert status == 0 and told == ""
+    assert "makers' word" in " ".join(shown.split()) and "unknown of B" in shown
+
+
 # --- paired figures -------------------------------------------------------------------------------------------
 
 
@@ -279,6 +295,15 @@ def test_counts_that_do_not_give_the_result_are_refused(split: Split, tmp_path: 
         compare([read_run(one), read_run(other)], split)
     tables.write_parquet(other / "counts.parquet", counts((1, 2), set()))
     with pytest.raises(DataError, match=r"counts.parquet: item 'hard-00', phase eval, run '3': n is 0"):
+        compare([read_run(one), read_run(other)], split)
+
+
+def test_a_result_without_the_unlearnable_group_is_named(split: Split, tmp_path: Path) -> None:
+    one, other = run(tmp_path / "one", split, SPREAD), run(tmp_path / "other", split, set())
+    told = json.loads((other / "result.json").read_text())
+    del told["groups"]["unlearnable"]
+    tables.write_json(other / "result.json", told)
+    with pytest.raises(DataError, match=r"other/result.json, field 'groups': the unlearnable group is missing"):
         compare([read_run(one), read_run(other)], split)
 
 
@@ -403,8 +428,13 @@ def test_intervals_that_miss_zero_are_counted_and_listed(uneven: tuple[Split, se
 
 
 def test_too_few_null_seeds_are_named(split: Split, cli: Any) -> None:
-    with pytest.raises(RunError, match="6 seeds, too few for 5"):
-        null_against_null(split, 5)
+    for seeds in (4, 5):  # the rest must be as many, or the rule of so many seeds has no sense for it
+        with pytest.raises(RunError, match=f"6 seeds, too few for {seeds} against at least as many"):
+            null_against_null(split, seeds)
+    tables.write_parquet(split.path / "null_control/1x/counts.parquet", counts((1, 2, 3, 4, 5), set()))
+    with pytest.raises(RunError, match="5 seeds, too few for 3"):
+        null_against_null(split)
+    tables.write_parquet(split.path / "null_control/1x/counts.parquet", counts(NULL_SEEDS, set()))
     status, _, told = cli("compare", "--aa", "--split", split.path, "--seeds", "5")
     assert status == 1 and "smaller --seeds" in told
 
@@ -415,3 +445,5 @@ def test_the_command_tells_the_null_against_itself(split: Split, cli: Any) -> No
     found = json.loads(cli("compare", "--aa", "--split", split.path, "--json")[1])
     numbers = (found["seeds"], found["method_against_rest"]["comparisons"], found["disjoint"]["comparisons"])
     assert numbers == (3, 20, 10)
+    shown = " ".join(cli("compare", "--aa", "--split", split.path, "--seeds", "1")[1].split())
+    assert "1 seed as the method, 5 as its null" in shown and "no interval" in shown and "points" in shown

@@ -194,6 +194,8 @@ def test_cost_by_the_null_control_and_a_published_peak(micro: Split) -> None:
     assert double.training.flops == pytest.approx(2 * told.training.flops, rel=1e-4)
     assert double.evaluation.rollouts == 2 * told.evaluation.rollouts
     assert not double.power.null_shipped and "at 1x" in double.power.world_source
+    # its time is a seed's at 1x, whatever the budget of the run
+    assert (double.timing.reference_seconds, double.timing.reference_multiple) == (timing.reference_seconds, 1.0)
 
 
 def test_cost_by_real_steps_of_the_method(small_split: Split, tmp_path: Path) -> None:
@@ -218,7 +220,7 @@ def test_cost_by_real_steps_of_the_method(small_split: Split, tmp_path: Path) ->
 
 
 def test_a_split_that_is_too_large_to_try(micro: Split, small_split: Split, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("unlearnbench.planning.PROBE_FLOPS", 1.0)
+    monkeypatch.setattr("unlearnbench.probe.PROBE_FLOPS", 1.0)
     told = plan(micro, "no_training", experiments=1)
     assert told.timing.source == "control" and "budget alone" in told.training.source
     assert told.training.flops == pytest.approx(micro.config.budget.flops_1x if micro.config.budget else 0, rel=1e-3)
@@ -277,6 +279,16 @@ def test_the_command_tells_cost_and_power(cli: Any) -> None:
         assert words in " ".join(shown.split())
     found = json.loads(cli("plan", "--device", "H100", "--seeds", "2", "--json")[1])
     assert found["training"]["flops"] > 0 and found["power"]["why_not"]
+
+
+def test_null_seeds_that_are_only_assumed_are_called_so(
+    micro: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli: Any
+) -> None:
+    copy = Path(shutil.copytree(micro.path, tmp_path / "copy", ignore=shutil.ignore_patterns("null_control")))
+    monkeypatch.setattr("unlearnbench.probe.PROBE_FLOPS", 1.0)
+    status, shown, told = cli("plan", "--split", str(copy), "--seeds", "1", "--device", "L4")
+    assert status == 0 and told == ""
+    assert "grpo on micro: 1 seed x 32 samples" in shown and "against 10 assumed null seeds" in " ".join(shown.split())
 
 
 def test_a_null_control_that_never_succeeds_leaves_chance_assumed(micro: Split, tmp_path: Path) -> None:

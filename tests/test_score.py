@@ -20,6 +20,7 @@ import pytest
 
 from unlearnbench import __version__, conversion, rollouts
 from unlearnbench import score as scoring
+from unlearnbench.cli.evaluate import show
 from unlearnbench.cli.group import run
 from unlearnbench.errors import DataError, RunError, VerifierError
 from unlearnbench.records import Cost, MethodRecord, Result, SpentBudget
@@ -283,6 +284,14 @@ def test_lines_across_blocks_blank_lines_and_defaults_are_read_as_json_reads_the
     assert found == expected
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\n\n"])
+def test_a_byte_order_mark_and_windows_line_ends_are_no_part_of_a_row(end: str, tmp_path: Path) -> None:
+    lines = [json.dumps({"item_id": name, "completion": "x\r\ny", "seed": 1}) for name in "ab"]
+    (tmp_path / "rows.jsonl").write_bytes(b"\xef\xbb\xbf" + "".join(line + end for line in lines).encode())
+    found = [row for batch in read_rollouts(tmp_path / "rows.jsonl") for row in batch.rows.to_pylist()]
+    assert found == [{"item_id": name, "completion": "x\r\ny", "seed": 1, "finish": None} for name in "ab"]
+
+
 def test_parquet_is_read_in_small_batches_however_it_was_written(tmp_path: Path) -> None:
     text = "x" * 10_000
     rows = {"item_id": pa.array(["a"] * 3000).dictionary_encode(), "completion": pa.array([text] * 3000)}
@@ -300,11 +309,25 @@ def test_parquet_is_read_in_small_batches_however_it_was_written(tmp_path: Path)
 
 
 Change = Callable[[list[dict[str, Any]], str], list[dict[str, Any]]]
+LACK = "add what is missing, or"
 INCOMPLETE: list[tuple[Change, str, str]] = [
-    (lambda rows, last: [row for row in rows if row["item_id"] != last], "has 0 rollouts in seed 0", "96"),
-    (lambda rows, last: [r for r in rows if (r["item_id"], r["seed"]) != (last, 1)], "has 0 rollouts in seed 1", "32"),
-    (lambda rows, last: rows[:-1], "has 31 rollouts in seed 2", "1"),
-    (lambda rows, last: [*rows, rows[-1]], "has 33 rollouts in seed 2", "0"),
+    (
+        lambda rows, last: [row for row in rows if row["item_id"] != last],
+        "has 0 rollouts in seed 0",
+        f"lack 96 rollouts; {LACK}",
+    ),
+    (
+        lambda rows, last: [row for row in rows if (row["item_id"], row["seed"]) != (last, 1)],
+        "has 0 rollouts in seed 1",
+        f"lack 32 rollouts; {LACK}",
+    ),
+    (lambda rows, last: rows[:-1], "has 31 rollouts in seed 2", f"lack 1 rollouts; {LACK}"),
+    (lambda rows, last: [*rows, rows[-1]], "has 33 rollouts in seed 2", "have 1 too many; remove what is too much, or"),
+    (
+        lambda rows, last: [*rows[: len(rows) // 3 - 2], *rows[len(rows) // 3 :], *rows[-3:]],
+        "has 30 rollouts in seed 0",
+        "lack 2 rollouts and have 3 too many; add what is missing and remove what is too much, or",
+    ),
 ]
 
 
@@ -318,7 +341,7 @@ def test_an_incomplete_set_is_refused_with_its_first_gap_or_scored_and_not_compa
         score_rollouts([path], small_split, tmp_path / "run")
     told = str(caught.value)
     assert told.startswith(f"item {last!r} {message} where 32 are needed")
-    assert f"lack {lacking} rollouts" in told
+    assert f", which {lacking}" in told
     assert "--partial" in told
     assert [path for path in (tmp_path / "run").rglob("*") if path.name != ".lock"] == []
 
@@ -443,6 +466,17 @@ def test_many_seeds_at_once_are_written_whole_however_little_may_wait(
         assert np.array_equal(
             np.sort(table["sample"].to_numpy()), np.repeat(np.arange(32), len(small_split.items)).astype(np.int32)
         )
+
+
+def test_a_name_with_markup_is_shown_as_it_is(
+    small_split: Split, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = score_rollouts([write(tmp_path / "rows.jsonl", of_items(small_split))], small_split, tmp_path / "run")
+    named = result.method.model_copy(update={"name": "[bold]x[/nope]:smile:<b>\x1b[31m\u202e"})
+    show(result.model_copy(update={"method": named}))
+    shown = " ".join(capsys.readouterr().out.split())
+    assert shown.count("[bold]x[/nope]:smile:<b>\\u{1b}[31m\\u{202e}") == 2  # in the sentence and above the table
+    assert not {"\x1b", "\u202e"} & set(shown)
 
 
 def test_a_wrong_command_line_is_status_2_and_bad_data_1(

@@ -1,34 +1,28 @@
 """Runs against one another: the same items, paired; which of them moved, and whether that is more than chance.
 
-`compare` takes runs that fairness.py lets pass. `null_against_null` compares the null control with itself: GRPO
-with other seeds is no better method, so its intervals should hold 0.
+fair (fairness.py) → the labels that they were scored on, each run with its counts (counted.py) → every pair
 """
 
 from __future__ import annotations
 
 import string
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
-from functools import cache
+from collections.abc import Sequence
 from itertools import combinations
 from math import comb
 from typing import Literal
 
 import numpy as np
 
-from unlearnbench.errors import DataError, RunError, SplitError
+from unlearnbench.counted import Counted, counted, labels_of
+from unlearnbench.errors import RunError
 from unlearnbench.fairness import Difference, Finished, require_fair
-from unlearnbench.grid import read_phase
 from unlearnbench.intervals import Arm, gain_intervals, mean_interval, rate_interval
 from unlearnbench.records import Interval, Item, Record
-from unlearnbench.rule import Cells, conversion_arm, converted, lost, rate_arm
-from unlearnbench.splits import Split, find_split, load_split
+from unlearnbench.rule import Cells, conversion_arm, lost, rate_arm
+from unlearnbench.splits import Split
 
 MOST_SUBSETS = 20_000
 """Subsets of seeds that are all scored; 10 of 16 seeds give 8,008."""
-MOST_PAIRS = 5_000
-"""Disjoint pairs of seed sets that are compared; of more, every so-manieth."""
 
 
 class ComparedRun(Record):
@@ -129,16 +123,6 @@ class Comparison(Record):
     pairs: Sequence[Pair]
 
 
-@dataclass(frozen=True)
-class _Side:
-    """A run with its counts on the unlearnable and the easy items."""
-
-    label: str
-    run: Finished
-    core: Cells
-    easy: Cells
-
-
 def compare(runs: Sequence[Finished], split: Split | None = None) -> Comparison:
     """Every pair of runs, first minus second in the order given.
 
@@ -149,13 +133,13 @@ def compare(runs: Sequence[Finished], split: Split | None = None) -> Comparison:
     if len(runs) < 2:
         raise RunError("a comparison needs at least two runs; name another folder")
     found = require_fair(runs)
-    split = _labels(runs, split)
+    split = labels_of(runs, split)
     tau = split.config.protocol.tau
     core = [item for item in split.items if item.group == "unlearnable"]
     easy = [item for item in split.items if item.group == "easy"]
     if not core:
         raise RunError(f"split {split.name} has no unlearnable items, so there is nothing to convert")
-    sides = [_side(label, run, core, easy, tau) for label, run in zip(_labels_of(len(runs)), runs, strict=True)]
+    sides = [counted(label, run, core, easy, tau) for label, run in zip(_letters(len(runs)), runs, strict=True)]
     pairs = [_pair(first, second, core, easy, tau) for first, second in combinations(sides, 2)]
     return Comparison(
         split=split.name,
@@ -167,61 +151,12 @@ def compare(runs: Sequence[Finished], split: Split | None = None) -> Comparison:
     )
 
 
-def _labels_of(number: int) -> list[str]:
+def _letters(number: int) -> list[str]:
     letters = string.ascii_uppercase
     return [letters[i] if number <= len(letters) else f"R{i + 1}" for i in range(number)]
 
 
-def _labels(runs: Sequence[Finished], split: Split | None) -> Split:
-    """The split with the labels that the runs were scored on."""
-    name, wanted = runs[0].result.split, runs[0].result.split_hash
-    if split is not None:
-        if split.hash != wanted:
-            raise SplitError(
-                f"{runs[0].folder} was scored on other labels than those in {split.path} (field split_hash of its "
-                "result.json); name the split that it was scored on with --split"
-            )
-        return split
-    holding = [parent for run in runs for parent in run.folder.resolve().parents if (parent / "split.yaml").is_file()]
-    tried = list(dict.fromkeys(holding))
-    with suppress(SplitError):
-        tried.append(find_split(name))
-    for path in tried:
-        if (there := load_split(path)).hash == wanted:
-            return there
-    raise SplitError(
-        f"the split {name!r} with the labels that {runs[0].folder} was scored on is not among the shipped ones; "
-        "name its folder with --split"
-    )
-
-
-def _side(label: str, run: Finished, core: Sequence[Item], easy: Sequence[Item], tau: float) -> _Side:
-    """The run's counts, which must be complete and give the result that stands beside them."""
-    cells = [_cells(run, items) for items in (core, easy)]
-    told = run.result.groups["unlearnable"]
-    hits = int(converted(cells[0], tau).sum())
-    if (told.items, told.converted) != (len(core), hits):
-        raise DataError(
-            f"{run.folder}: by counts.parquet {hits} of {len(core)} unlearnable items are converted, and result.json "
-            f"says {told.converted} of {told.items}; give the same `eval` command again, which scores them anew"
-        )
-    return _Side(label, run, *cells)
-
-
-def _cells(run: Finished, items: Sequence[Item]) -> Cells:
-    ids, names = [item.item_id for item in items], [str(seed) for seed in run.result.seeds]
-    source = run.folder / "counts.parquet"
-    cells = Cells.of(read_phase(run.counts, "eval", ids, runs=names, source=str(source)))
-    if (wrong := np.argwhere(cells.n != run.result.samples)).size:
-        row, seed = wrong[0]
-        raise DataError(
-            f"{source}: item {ids[row]!r}, phase eval, run {names[seed]!r}: n is {cells.n[row, seed]}, and result.json "
-            f"says {run.result.samples} samples; give the same `eval` command again"
-        )
-    return cells
-
-
-def _run(side: _Side, core: Sequence[Item], tau: float) -> ComparedRun:
+def _run(side: Counted, core: Sequence[Item], tau: float) -> ComparedRun:
     result, families = side.run.result, [item.family for item in core]
     arm = conversion_arm(side.core, tau, side.core.runs)
     return ComparedRun(
@@ -251,7 +186,7 @@ def _per_seed(run: Finished, name: str) -> float | None:
     return total / len(run.result.seeds) if run.result.cost.flops else None
 
 
-def _pair(first: _Side, second: _Side, core: Sequence[Item], easy: Sequence[Item], tau: float) -> Pair:
+def _pair(first: Counted, second: Counted, core: Sequence[Item], easy: Sequence[Item], tau: float) -> Pair:
     seeds = min(first.core.runs, second.core.runs)
     for side in (first, second):
         if comb(side.core.runs, seeds) > MOST_SUBSETS:
@@ -320,7 +255,7 @@ def _same_method(first: Finished, second: Finished) -> bool:
     return same and first.start is not None and first.start == second.start
 
 
-def _shared_draws(first: _Side, second: _Side) -> list[int]:
+def _shared_draws(first: Counted, second: Counted) -> list[int]:
     places = {seed: place for place, seed in enumerate(second.run.result.seeds)}
     same = []
     for place, seed in enumerate(first.run.result.seeds):
@@ -332,7 +267,7 @@ def _shared_draws(first: _Side, second: _Side) -> list[int]:
     return same
 
 
-def _moved(first: _Side, second: _Side, arms: Sequence[Arm], core: Sequence[Item], *, up: int) -> list[Moved]:
+def _moved(first: Counted, second: Counted, arms: Sequence[Arm], core: Sequence[Item], *, up: int) -> list[Moved]:
     """Items that are converted in most subsets of one run's seeds and not of the other's, the largest change first."""
     shares = [arm.values for arm in arms]
     high, low = shares[up], shares[1 - up]
@@ -357,7 +292,7 @@ def _count(cells: Cells, item: int) -> Count:
     return Count(correct=correct, n=n, rate=correct / n)
 
 
-def _retention(first: _Side, second: _Side, easy: Sequence[Item]) -> RetentionPair:
+def _retention(first: Counted, second: Counted, easy: Sequence[Item]) -> RetentionPair:
     if not easy:
         return RetentionPair(items=0, difference=None, interval=None)
     difference = first.easy.rates - second.easy.rates
@@ -384,150 +319,3 @@ def _cost(first: Finished, second: Finished) -> CostRatio:
         trained_tokens=ratio("trained_tokens"),
         seconds=ratio("seconds") if same_device else None,
     )
-
-
-# --- the null control against itself --------------------------------------------------------------------------
-
-
-class Miss(Record):
-    """A comparison of GRPO with itself in which an interval does not hold 0."""
-
-    first: Sequence[int]
-    second: Sequence[int]
-    gain: float
-    interval: Interval | None
-    interval_families: Interval | None
-
-
-class Repeats(Record):
-    """Many comparisons of GRPO with itself, which share seeds and so are not independent."""
-
-    comparisons: int
-    of: int
-    """All that there are; fewer were made where there are too many."""
-    intervals: int
-    """Comparisons with an interval: two arms of at least two seeds, and at least two families."""
-    interval_holds_zero: int
-    interval_families_holds_zero: int
-    mean_gain: float
-    mean_absolute_gain: float
-    gain_sd: float
-    smallest_gain: float
-    largest_gain: float
-    misses: Sequence[Miss]
-
-
-class NullAgainstNull(Record):
-    split: str
-    split_hash: str
-    null_hash: str
-    null_seeds: Sequence[int]
-    seeds: int
-    items: int
-    families: int
-    rate: float
-    """Conversion of the null, the mean over all its subsets of `seeds` seeds."""
-    method_against_rest: Repeats
-    """`seeds` of the seeds as the method, the rest as its null control: how every method is scored."""
-    disjoint: Repeats | None
-    """`seeds` against `seeds` others, every unordered pair; None where there are too few seeds."""
-    single: Repeats
-    """Every seed against every other; one seed has no interval."""
-
-
-def null_against_null(split: Split, seeds: int = 3, progress: Callable[[float], None] | None = None) -> NullAgainstNull:
-    """GRPO against GRPO on the shipped null seeds. `progress` is told the share that is done.
-
-    Raises RunError if the split has no null control, or too few seeds for `seeds` against at least as many.
-    """
-    control = split.control("null_control", "1x")
-    if control is None:
-        raise RunError(
-            f"split {split.name} has no null control to compare with itself; fill it with `unlearnbench eval --method "
-            f"grpo --seeds 10 --split {split.path} --out {split.path / 'null_control' / '1x'}`"
-        )
-    total = len(control.seeds)
-    if total < seeds + 2 or total < 2 * seeds - 1:
-        raise RunError(
-            f"the null control of split {split.name} has {total} seeds, too few for {seeds} against the rest; give a "
-            f"smaller --seeds, or add null seeds"
-        )
-    items = [item for item in split.items if item.group == "unlearnable"]
-    if not items:
-        raise RunError(f"split {split.name} has no unlearnable items, so there is nothing to convert")
-    ids, runs = [item.item_id for item in items], [str(seed) for seed in control.seeds]
-    cells = Cells.of(read_phase(control.counts, "eval", ids, runs=runs, source="the null control"))
-    tau, families = split.config.protocol.tau, [item.family for item in items]
-
-    @cache
-    def arm(chosen: tuple[int, ...], size: int) -> Arm:
-        columns = list(chosen)
-        return conversion_arm(Cells(cells.correct[:, columns], cells.n[:, columns]), tau, size)
-
-    everyone = tuple(range(total))
-    rest = [(c, tuple(i for i in everyone if i not in c)) for c in combinations(everyone, seeds)]
-    equal = list(_disjoint(total, seeds)) if total >= 2 * seeds and seeds > 1 else []
-    single = list(_disjoint(total, 1))
-    kept = equal[:: -(-len(equal) // MOST_PAIRS)] if equal else []
-    work, done = len(rest) + len(kept) + len(single), 0
-
-    def repeats(pairs: Sequence[tuple[tuple[int, ...], tuple[int, ...]]], size: int, of: int) -> Repeats:
-        nonlocal done
-        gains, both, missed = [], [], []
-        for one, other in pairs:
-            first, second = arm(one, size), arm(other, size)
-            found = (gain_intervals if len(one) != len(other) else paired_intervals)(first, second, families)
-            gains.append(float(first.values.mean() - second.values.mean()))
-            both.append(found)
-            if any(interval is not None and not _holds_zero(interval) for interval in found):
-                missed.append(
-                    Miss(
-                        first=[control.seeds[i] for i in one],
-                        second=[control.seeds[i] for i in other],
-                        gain=gains[-1],
-                        interval=found[0],
-                        interval_families=found[1],
-                    )
-                )
-            done += 1
-            if progress:
-                progress(done / work)
-        return Repeats(
-            comparisons=len(pairs),
-            of=of,
-            intervals=sum(interval is not None for interval, _ in both),
-            interval_holds_zero=sum(interval is not None and _holds_zero(interval) for interval, _ in both),
-            interval_families_holds_zero=sum(beyond is not None and _holds_zero(beyond) for _, beyond in both),
-            mean_gain=float(np.mean(gains)),
-            mean_absolute_gain=float(np.mean(np.abs(gains))),
-            gain_sd=float(np.std(gains)),
-            smallest_gain=min(gains),
-            largest_gain=max(gains),
-            misses=missed,
-        )
-
-    return NullAgainstNull(
-        split=split.name,
-        split_hash=split.hash,
-        null_hash=control.hash,
-        null_seeds=control.seeds,
-        seeds=seeds,
-        items=len(items),
-        families=len(set(families)),
-        rate=float(arm(everyone, seeds).values.mean()),
-        method_against_rest=repeats(rest, seeds, len(rest)),
-        disjoint=repeats(kept, seeds, len(equal)) if kept else None,
-        single=repeats(single, 1, len(single)),
-    )
-
-
-def _disjoint(total: int, size: int) -> Iterator[tuple[tuple[int, ...], tuple[int, ...]]]:
-    """All unordered pairs of disjoint sets of `size` out of `total` places."""
-    for one in combinations(range(total), size):
-        later = [place for place in range(one[0] + 1, total) if place not in one]
-        for other in combinations(later, size):
-            yield one, other
-
-
-def _holds_zero(interval: Interval) -> bool:
-    return interval[0] <= 0 <= interval[1]

@@ -7,6 +7,7 @@ unusual, it is read again line by line, and that reading is the one that counts.
 
 from __future__ import annotations
 
+from codecs import BOM_UTF8
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -94,7 +95,9 @@ def _read_jsonl(path: Path) -> Iterator[Batch]:
 
 
 def _blocks(path: Path, file: Any) -> Iterator[bytes]:
-    """The bytes of a file, cut at ends of lines."""
+    """The bytes of a file, cut at ends of lines; without the byte order mark that some editors put first."""
+    if file.read(len(BOM_UTF8)) != BOM_UTF8:
+        file.seek(0)
     rest = b""
     while piece := file.read(BLOCK):
         end = piece.rfind(b"\n") + 1

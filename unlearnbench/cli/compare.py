@@ -13,7 +13,8 @@ import click
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from unlearnbench.comparison import Comparison, Moved, NullAgainstNull, Pair, Repeats
+    from unlearnbench.aa import NullAgainstNull, Repeats
+    from unlearnbench.comparison import Comparison, Moved, Pair
 
 MAX_ROWS = 10  # of each table on the screen; --json has all
 
@@ -40,6 +41,7 @@ def compare(folders: tuple[Path, ...], aa: bool, split: str | None, seeds: int |
         raise click.UsageError("Give the folders of at least two runs, or --aa.")
     if twice := [folder for place, folder in enumerate(folders) if folder.resolve() in _resolved(folders[:place])]:
         raise click.UsageError(f"{twice[0]} is given twice; a run is no evidence against itself.")
+    from unlearnbench import aa as against_itself
     from unlearnbench import comparison, fairness
     from unlearnbench.splits import load_split
 
@@ -47,7 +49,7 @@ def compare(folders: tuple[Path, ...], aa: bool, split: str | None, seeds: int |
         from unlearnbench.cli.progress import Bar
 
         with Bar("GRPO against GRPO") as bar:
-            found = comparison.null_against_null(load_split(split or "micro"), seeds or 3, bar.show)
+            found = against_itself.null_against_null(load_split(split or "micro"), seeds or 3, bar.show)
         _print(found.model_dump(mode="json")) if as_json else _show_null(found)
         return
     told = comparison.compare(
@@ -130,7 +132,12 @@ def _show(told: Comparison) -> None:
         ]
         _table(console, "What differs", ["setting", *(run.label for run in told.runs), "meaning", "why"], rows, left=99)
     else:
-        console.print("Nothing else that could move the score differs.\n")
+        console.print("What differs and could move the score: nothing that these folders tell of.\n")
+    if first.track == "undeclared":
+        console.print(
+            "Nothing of these runs' training was metered: whether they cost alike, and what they read, is their "
+            "makers' word.\n"
+        )
     methods = {run.label: f"{run.label} ({run.method})" for run in told.runs}
     for pair in told.pairs:
         _show_pair(console, pair, methods)
@@ -223,7 +230,7 @@ def _show_null(told: NullAgainstNull) -> None:
         f"{told.families} families. With {plural(k, 'seed')} GRPO converts {pct(told.rate)}.\n"
     )
     kinds = {
-        f"{k} seeds as the method, {total - k} as its null": told.method_against_rest,
+        f"{plural(k, 'seed')} as the method, {total - k} as its null": told.method_against_rest,
         f"{k} seeds against {k} others": told.disjoint,
         "one seed against another": told.single,
     }
@@ -250,7 +257,8 @@ def _repeats(name: str, part: Repeats) -> list[str]:
         str(part.comparisons) + ("" if part.comparisons == part.of else f" of {part.of}"),
         share(part.interval_holds_zero),
         share(part.interval_families_holds_zero),
-        pct(part.mean_absolute_gain),
-        pct(part.gain_sd),
-        pct(max(part.largest_gain, -part.smallest_gain)),
+        *(
+            f"{100 * size:.2f} points"
+            for size in (part.mean_absolute_gain, part.gain_sd, max(part.largest_gain, -part.smallest_gain))
+        ),
     ]

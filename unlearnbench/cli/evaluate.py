@@ -128,12 +128,15 @@ def show(result: Result) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from unlearnbench.notation import plain, plural
     from unlearnbench.records import FATES
     from unlearnbench.verdict import verdict
 
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 110)
-    console.print(f"\n{verdict(result).sentence}\n", markup=False)
-    table = Table(title=f"{result.method.name} on {result.split}, {len(result.seeds)} seeds x {result.samples} samples")
+    # A method's name is foreign text: no markup, and its control characters are spelled out.
+    console = Console(highlight=False, markup=False, emoji=False, width=None if sys.stdout.isatty() else 110)
+    console.print(f"\n{plain(verdict(result).sentence)}\n")
+    size = f"{plural(len(result.seeds), 'seed')} x {result.samples} samples"
+    table = Table(title=f"{plain(result.method.name)} on {result.split}, {size}")
     for name in ("group", "items", "rate before", "rate after", "95 % interval", "converted"):
         table.add_column(name, justify="left" if name == "group" else "right")
     for name, group in result.groups.items():
@@ -155,13 +158,12 @@ def show(result: Result) -> None:
     console.print(twins)
     if met := result.fates:
         counted = ", ".join(f"{name} {getattr(met, name)}" for name in FATES)
-        console.print(f"fates in training of the unlearnable items, once a seed: {counted}", markup=False)
+        console.print(f"fates in training of the unlearnable items, once a seed: {counted}")
     lost, spent = result.retention, f"cost {result.cost.flops:.3g} FLOPs in {result.cost.seconds:.0f} s of training"
     console.print(
         f"easy items lost: {'-' if lost.easy_lost is None else lost.easy_lost} of {lost.easy_items}; canaries "
         f"converted: {result.canaries.converted if result.canaries.converted is not None else '-'} of "
-        f"{result.canaries.items}; {spent if result.budget.used else 'cost unknown'}",
-        markup=False,
+        f"{result.canaries.items}; {spent if result.budget.used else 'cost unknown'}"
     )
 
 

@@ -10,7 +10,8 @@ import click
 from unlearnbench.cli.evaluate import Multiple, parse_changes
 
 if TYPE_CHECKING:
-    from unlearnbench.planning import Planned, Tokens
+    from unlearnbench.planning import Planned
+    from unlearnbench.probe import Tokens
 
 _EFFECTS = {"spread": "spread over all items alike", "families": "some families learned whole"}
 _BOUNDS = {"interval": "these families", "interval_families": "families like these (the headline)"}
@@ -75,12 +76,12 @@ def _show(told: Planned) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from unlearnbench.notation import count, duration, pct, power, span
+    from unlearnbench.notation import count, duration, pct, plain, plural, power, span
 
     console = Console(highlight=False, markup=False, emoji=False, width=None if sys.stdout.isatty() else 110)
     console.print(
-        f"\n{told.method} on {told.split}: {told.seeds} seeds x {told.samples} samples at {told.multiple:g}x "
-        f"({count(told.parameters)} parameters)\n"
+        f"\n{plain(told.method)} on {told.split}: {plural(told.seeds, 'seed')} x {told.samples} samples at "
+        f"{told.multiple:g}x ({count(told.parameters)} parameters)\n"
     )
     table = Table(show_edge=False)
     for name in ("tokens", "generated", "prefilled", "forward", "trained", "FLOPs"):
@@ -107,8 +108,9 @@ def _show(told: Planned) -> None:
             f"seed: {seed}).\n  By {timing.how}."
         )
     if timing.reference_seconds is not None:
+        at = "" if timing.reference_multiple is None else f" at {timing.reference_multiple:g}x"
         console.print(
-            f"  The null control took {duration(timing.reference_seconds)} of training a seed on "
+            f"  The null control{at} took {duration(timing.reference_seconds)} of training a seed on "
             f"{timing.reference_device}."
         )
     fits = {True: "", False: ": too little", None: ""}[space.fits]
@@ -118,7 +120,8 @@ def _show(told: Planned) -> None:
         f"Disk: {_bytes(space.disk)} ({space.disk_source}).\n"
     )
 
-    where = f"{chance.items} unlearnable items in {chance.families} families against {chance.null_seeds} null seeds"
+    null = f"{chance.null_seeds} null seeds" if chance.null_shipped else f"{chance.null_seeds} assumed null seeds"
+    where = f"{chance.items} unlearnable items in {chance.families} families against {null}"
     if chance.why_not is not None:
         console.print(f"Power: none that counts, on {where}: {chance.why_not}.")
         return
