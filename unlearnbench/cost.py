@@ -168,7 +168,8 @@ def timing(
         if seconds is not None and probe.flops:
             train = probe.start_seconds + training.flops * seconds * probe.steps / probe.flops
         evaluate = probe.start_seconds + evaluation.rollouts / probe.rollouts_a_second
-        how = f"{probe.steps} real steps and some {PROBE_ROLLOUTS} rollouts, with the machine as busy as now"
+        steps = f"{probe.steps} real steps and " if probe.steps else ""
+        how = f"{steps}some {PROBE_ROLLOUTS} rollouts, with the machine as busy as now"
         if probe.core_share < BUSY and not accelerated():
             how += f" (the probe had {100 * probe.core_share:.0f} % of a core: on a free one it takes that share of it)"
         if probe.prompts < split.config.recipe.prompts_per_step:
