@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from unlearnbench import Method
-from unlearnbench.batch import make_batch, token_logprobs
+from unlearnbench.batch import fixed_logprobs, make_batch, token_logprobs
 from unlearnbench.errors import MethodError, RunError, VerifierError
 from unlearnbench.ledger import read_ledger, read_metrics
 from unlearnbench.method import LossBatch, Plan, overridden, settings_of, strays
@@ -97,6 +97,25 @@ def _group(run: Any) -> list[RolloutGroup]:
     groups = run._choose(run._collect())
     assert groups
     return groups[:3]
+
+
+def test_rollouts_that_are_the_same_have_the_reference_computed_once_and_bit_for_bit_the_same(
+    training: Any, tmp_path: Path
+) -> None:
+    run = training(Grpo, tmp_path, drop_zero_signal=False)
+    batch = run._batch(run._collect())
+    different = len(torch.unique(batch.input_ids, dim=0))
+    assert 1 < different < len(batch)  # easy items are among them
+    rows: list[int] = []
+    handle = run.reference.model.register_forward_pre_hook(
+        lambda _, args, kwargs: rows.append(len(kwargs["input_ids"])), with_kwargs=True
+    )
+    fixed = fixed_logprobs(run.reference.model, batch, 1.0)
+    handle.remove()
+    with torch.no_grad():
+        whole, _ = token_logprobs(run.reference.model, batch, 1.0)
+    assert rows == [different]
+    assert torch.equal(fixed, whole)
 
 
 def test_the_gradient_is_that_of_the_formula_for_any_size_of_micro_batch(training: Any, tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -115,3 +115,16 @@ def token_logprobs(
         return logprobs, None
     entropy = -(scores.exp() * scores).sum(-1)
     return logprobs, torch.nn.functional.pad(entropy, (batch.first, 0))
+
+
+@torch.no_grad()
+def fixed_logprobs(model: Any, batch: TokenBatch, temperature: float) -> Tensor:
+    """As `token_logprobs`, of a policy that is not trained: rows of the same tokens are computed once.
+
+    Rollouts of an easy prompt are often the same. The width stays, so a row's values are those of the whole batch.
+    """
+    _, which = torch.unique(batch.input_ids, dim=0, return_inverse=True)
+    rows = which.new_zeros(int(which.max()) + 1)
+    rows[which] = torch.arange(len(which), device=which.device)
+    logprobs, _ = token_logprobs(model, replace(batch, input_ids=batch.input_ids[rows]), temperature)
+    return logprobs[which]

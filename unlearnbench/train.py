@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 
 from unlearnbench import checkpoint
-from unlearnbench.batch import TokenBatch, make_batch, token_logprobs
+from unlearnbench.batch import TokenBatch, fixed_logprobs, make_batch, token_logprobs
 from unlearnbench.budget import Meter
 from unlearnbench.draws import stream
 from unlearnbench.errors import MethodError, RunError, VerifierError
@@ -271,8 +271,7 @@ class Training:
         if self.recipe.kl == 0:
             return [None] * len(slices)
         self.meter.forward += batch.tokens
-        with torch.no_grad():
-            return [token_logprobs(self.reference.model, part, self.recipe.temperature)[0] for part in slices]
+        return [fixed_logprobs(self.reference.model, part, self.recipe.temperature) for part in slices]
 
     def _backward(self, batch: TokenBatch, references: Sequence[torch.Tensor | None]) -> Metrics:
         """Accumulate the gradient of one update; the weights already hold its one denominator."""
