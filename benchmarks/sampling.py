@@ -236,8 +236,11 @@ def main() -> None:
 
 def _quiet() -> None:
     """lm-eval and its libraries talk about what is meant to be so here: no few-shot examples, a nameless version."""
+    from transformers.utils.logging import disable_progress_bar
+
     logging.disable(logging.WARNING)
     warnings.simplefilter("ignore")
+    disable_progress_bar()
 
 
 if __name__ == "__main__":

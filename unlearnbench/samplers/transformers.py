@@ -9,6 +9,7 @@ buffers. Works for any causal language model of transformers with full attention
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any
@@ -28,6 +29,18 @@ CACHE_CHUNK = 256  # tokens that the cache grows by, so that a high limit does n
 CACHE_BYTES = 1 << 29  # what the keys and values of one batch may take, if no two of its rollouts share anything
 
 
+class _Spare:
+    """Memory of a buffer that is out of use, for the next one to be filled: fresh memory costs a fault a page."""
+
+    def __init__(self) -> None:
+        self.memory: Tensor | None = None
+
+    def take(self, size: int, like: Tensor) -> Tensor:
+        """At least `size` uninitialised numbers: the spare memory, if it is large enough."""
+        memory, self.memory = self.memory, None
+        return like.new_empty(size + size // 8) if memory is None or len(memory) < size else memory
+
+
 class _PreallocatedLayer(DynamicLayer):  # type: ignore[misc]
     """Keys and values of one layer in a buffer that is written in place instead of concatenated every token."""
 
@@ -36,9 +49,11 @@ class _PreallocatedLayer(DynamicLayer):  # type: ignore[misc]
             self.lazy_initialization(key_states, value_states)
             self.used = 0
             self.buffers = [self._room(key_states, 0), self._room(value_states, 0)]
+            self.memories = [buffer.view(-1) for buffer in self.buffers]
         end = self.used + key_states.shape[2]
         if end > self.buffers[0].shape[2]:
             self.buffers = [self._grown(buffer, end) for buffer in self.buffers]
+            self.memories = [buffer.view(-1) for buffer in self.buffers]
         for buffer, states in zip(self.buffers, (key_states, value_states), strict=True):
             buffer[:, :, self.used : end] = states
         self.used = end
@@ -54,15 +69,15 @@ class _PreallocatedLayer(DynamicLayer):  # type: ignore[misc]
         grown[:, :, : self.used] = buffer[:, :, : self.used]
         return grown
 
-    def select(self, rows: Tensor, room: int) -> None:
+    def select(self, rows: Tensor, room: int, spare: _Spare) -> None:
         """Keep these rows (repeats allowed), with room for at least `room` more tokens."""
         total = self.used + min(room, CACHE_CHUNK)
-        chosen = []
-        for buffer in self.buffers:
-            new = buffer.new_empty(len(rows), buffer.shape[1], total, buffer.shape[3])
-            new[:, :, : self.used] = buffer[:, :, : self.used].index_select(0, rows)
-            chosen.append(new)
-        self.buffers = chosen
+        for number, buffer in enumerate(self.buffers):
+            shape = (len(rows), buffer.shape[1], total, buffer.shape[3])
+            memory = spare.take(math.prod(shape), buffer)
+            new = memory[: math.prod(shape)].view(shape)
+            torch.index_select(buffer[:, :, : self.used], 0, rows, out=new[:, :, : self.used])
+            self.buffers[number], self.memories[number], spare.memory = new, memory, self.memories[number]
         self.keys, self.values = (buffer[:, :, : self.used] for buffer in self.buffers)
 
 
@@ -119,7 +134,7 @@ class TransformersSampler:
         lane = np.concatenate([lanes(r.key, r.first + np.arange(r.n, dtype=np.int64)) for r in requests])
         row = np.repeat(np.arange(len(requests)), counts)
         logits, cache, padding = self._prefill([request.prompt_ids for request in requests])
-        length = cache.get_seq_length()
+        length, spare = cache.get_seq_length(), _Spare()
 
         for position in range(max_tokens):
             drawn, chosen = _draw(logits, row, uniforms(lane, position), temperature, top_p)
@@ -138,7 +153,7 @@ class TransformersSampler:
                 (parents != torch.arange(len(parents), device=parents.device)).any()
             ):
                 for layer in cache.layers:
-                    layer.select(parents, max_tokens - position)
+                    layer.select(parents, max_tokens - position, spare)
                 padding = padding.index_select(0, parents) if padding is not None else None
             step = torch.from_numpy(prefixes % vocabulary).to(logits.device)
             where = torch.tensor([length + position], device=step.device)
