@@ -89,7 +89,12 @@ def main() -> None:
         [phase, *(f"{1000 * where[name].get(phase, 0.0):.0f}" for name in done)] for phase in grpo.PHASES
     ]))  # fmt: skip
     print(f"\nThe floor: {parameters:,} parameters, 2 N FLOPs a token forward and 6 N forward and backward, at the")
-    print(f"{peak / 1e9:.0f} GFLOP/s that one core reaches in a large float32 matrix product.\n")
+    print(
+        f"{peak / 1e9:.0f} GFLOP/s that one core reaches in a large float32 matrix product. Every token of a rollout is"
+    )
+    print(
+        "counted; ours computes beginnings that rollouts share, and the reference of rollouts that are equal, once.\n"
+    )
     print(table(["FLOP floor", *done], _floor(done, seconds, parameters, peak)))
 
 
