@@ -1,4 +1,4 @@
-"""`eval` and `curate` from the outside, in real processes, on a small split: results, resume, seals, refusals."""
+"""`eval` from the outside, in real processes, on a small split: results, resume, seals, refusals."""
 
 from __future__ import annotations
 
@@ -257,41 +257,3 @@ def test_killed_with_its_workers_and_resumed_it_gives_the_unbroken_result(
     assert not (out / "result.json").exists()
     evaluate("grpo", small_split, 2, out=out)
     assert _numbers(out) == _numbers(finished)
-
-
-def test_curation_labels_a_pool_and_resumes(small_split: Split, tmp_path: Path) -> None:
-    from unlearnbench import curate
-    from unlearnbench.audit import validate
-    from unlearnbench.splits import write_split
-
-    pool = tmp_path / "pool"
-    shutil.copytree(small_split.path / "policy", pool / "policy")
-    samples = small_split.config.protocol.samples.model_copy(
-        update={"base": 48, "after": 48, "certify": 32, "base_fresh": 32, "twins": 32}
-    )
-    protocol = small_split.config.protocol.model_copy(update={"runs": 2, "samples": samples})
-    config = small_split.config.model_copy(update={"name": "again", "protocol": protocol, "files": {}})
-    items = [item.model_copy(update={"group": None, "certified": None}) for item in small_split.items]
-    write_split(pool, config, items, twins=list(small_split.twins), canaries=list(small_split.canaries))
-    one = curate(pool / "split.yaml", tmp_path / "one")
-    assert validate(tmp_path / "one") == []
-    assert one.config.budget is not None
-    assert one.config.budget.flops_1x > 0
-    assert {item.group for item in one.items} <= {
-        "easy",
-        "learnable",
-        "unlearnable",
-        "no_reward",
-        "unstable",
-        "boundary",
-    }
-    assert len(one.ids("easy")) >= 8  # ten easy items of micro went in
-    before = one.hash
-    shutil.rmtree(tmp_path / "one/.curation/runs/2/checkpoint")  # as if killed in its second run
-    (tmp_path / "one/.curation/runs/2/after.0.parquet").unlink()
-    assert curate(pool / "split.yaml", tmp_path / "one", workers=1).hash == before
-    changed = config.model_copy(update={"seed": 99})
-    write_split(pool, changed, items, twins=list(small_split.twins), canaries=list(small_split.canaries))
-    with pytest.raises(RunError, match="another pool, policy or protocol"):
-        curate(pool / "split.yaml", tmp_path / "one")
-    assert load_split(tmp_path / "one").hash == before

@@ -102,11 +102,11 @@ def test_no_honest_policy_can_state_a_canarys_gold(problems: Problems) -> None:
 
 def test_no_policy_is_trained_on_a_problem_of_the_pool(world: World, problems: Problems) -> None:
     draw = random.Random(0)
-    held_out = problems.prompts
+    held_out, taught_held_out = problems.prompts, problems.held_out
     kept = {read_prompt(record.prompt) for record in (*problems.items, *problems.twins, *problems.canaries)}
     for _ in range(3000):
         assert base_example(draw, world, held_out)[0] not in held_out
-        prompt, completion = taught_example(draw, world, problems.held_out)
+        prompt, completion = taught_example(draw, world, taught_held_out)
         name, numbers = read_prompt(prompt)
         assert (name, numbers) not in kept
         assert completion == world.solution(name, numbers)
