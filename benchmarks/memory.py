@@ -1,8 +1,8 @@
 """The peak memory of `unlearnbench eval` over the length of training: it should not grow with the number of steps.
 
-    python -m benchmarks.memory [--budgets 0.4 4] [--method grpo]
+    python -m benchmarks.memory [--budgets 0.46 2.7] [--method grpo]
 
-One seed for each budget, about 100 and 1,000 steps of `micro` for the default: six minutes on a quiet core. The peaks
+One seed for each budget, about 100 and 1,000 steps of `micro` for the default: four minutes on a quiet core. The peaks
 are the kernel's own high-water marks (VmHWM in /proc, so Linux only) of every process of the command, read ten times
 a second until each ends: the command itself (which scores), its training worker and its measuring worker.
 """
@@ -29,7 +29,7 @@ INTERVAL = 0.1
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description="Peak memory of eval over steps.")
-    parser.add_argument("--budgets", type=float, nargs=2, default=[0.4, 4.0], help="two budgets, the smaller first")
+    parser.add_argument("--budgets", type=float, nargs=2, default=[0.46, 2.7], help="two budgets, the smaller first")
     parser.add_argument("--method", default="grpo", help="the method that trains (default grpo)")
     chosen = parser.parse_args()
     if not Path("/proc/self/status").is_file():
