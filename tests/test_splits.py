@@ -697,3 +697,12 @@ def test_reading_a_split_needs_neither_torch_nor_datasets() -> None:
     )
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert run.stdout == "[]\n"
+
+
+def test_new_labels_change_the_cards_head_by_which_datasets_caches(small_split: Split, tmp_path: Path) -> None:
+    shelf = tmp_path / "splits"
+    shutil.copytree(small_split.path, shelf / "small")
+    before = splits.front_matter(shelf, "")
+    items = [item.model_copy(update={"thin": not item.thin}) for item in small_split.items]
+    write_split(shelf / "small", small_split.config, items)
+    assert splits.front_matter(shelf, "") != before
