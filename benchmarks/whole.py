@@ -67,14 +67,15 @@ def main() -> None:
             words.seek(0)
             if command.returncode != 0:
                 raise SystemExit(f"make eval failed: {words.read().strip()[-500:]}")
-            sentence = next((line for line in words.read().splitlines() if " converted " in line), "")
+            paragraphs = [" ".join(part.split()) for part in words.read().split("\n\n")]
+            sentence = next((part for part in paragraphs if " converted " in part), "")
     seconds = shares(watch.spans(total))
     print(f"{described('torch', 'transformers')}\n")
     print(f"`make eval` in a fresh clone, pip's cache {'on' if chosen.pip_cache else 'off'}, {os.cpu_count()} cores:\n")
     rows = [[stage, f"{seconds[stage]:.0f}", f"{100 * seconds[stage] / total:.0f} %"] for stage in STAGES]
     print(table(["stage", "s", "share"], [*rows, ["all of it", f"{total:.0f}", "100 %"]]))
     print(f"\n{judged([Target('seconds in all', total, LIMIT, at_most=True, digits=0)])}")
-    print(f"\n> {sentence.strip()}")
+    print(f"\n> {sentence}")
 
 
 class Watch:
