@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
-from itertools import combinations
+from itertools import combinations, count
 
 import numpy as np
 
@@ -21,6 +21,10 @@ from unlearnbench.splits import Split
 
 MOST_PAIRS = 5_000
 """Disjoint pairs of seed sets that are compared; of more, every so-manieth."""
+
+
+Seeds = tuple[int, ...]
+Compared = tuple[float, Interval | None, Interval | None]
 
 
 class Miss(Record):
@@ -94,51 +98,25 @@ def null_against_null(split: Split, seeds: int = 3, progress: Callable[[float], 
     tau, families = split.config.protocol.tau, [item.family for item in items]
 
     @cache
-    def arm(chosen: tuple[int, ...], size: int) -> Arm:
+    def arm(chosen: Seeds, size: int) -> Arm:
         columns = list(chosen)
         return conversion_arm(Cells(cells.correct[:, columns], cells.n[:, columns]), tau, size)
 
     everyone = tuple(range(total))
-    rest = [(c, tuple(i for i in everyone if i not in c)) for c in combinations(everyone, seeds)]
+    rest = [(chosen, tuple(i for i in everyone if i not in chosen)) for chosen in combinations(everyone, seeds)]
     equal = list(_disjoint(total, seeds)) if seeds > 1 else []
     single = list(_disjoint(total, 1))
     kept = equal[:: -(-len(equal) // MOST_PAIRS)] if equal else []
-    work, done = len(rest) + len(kept) + len(single), 0
+    ticks = count(1)
+    work = len(rest) + len(kept) + len(single)
 
-    def repeats(pairs: Sequence[tuple[tuple[int, ...], tuple[int, ...]]], size: int, of: int) -> Repeats:
-        nonlocal done
-        gains, both, missed = [], [], []
+    def repeats(pairs: Sequence[tuple[Seeds, Seeds]], size: int, of: int) -> Repeats:
+        compared = []
         for one, other in pairs:
-            first, second = arm(one, size), arm(other, size)
-            found = (gain_intervals if len(one) != len(other) else paired_intervals)(first, second, families)
-            gains.append(float(first.values.mean() - second.values.mean()))
-            both.append(found)
-            if any(interval is not None and not _holds_zero(interval) for interval in found):
-                missed.append(
-                    Miss(
-                        first=[control.seeds[i] for i in one],
-                        second=[control.seeds[i] for i in other],
-                        gain=gains[-1],
-                        interval=found[0],
-                        interval_families=found[1],
-                    )
-                )
-            done += 1
+            compared.append(_compared(arm(one, size), arm(other, size), families, len(one) == len(other)))
             if progress:
-                progress(done / work)
-        return Repeats(
-            comparisons=len(pairs),
-            of=of,
-            intervals=sum(interval is not None for interval, _ in both),
-            interval_holds_zero=sum(interval is not None and _holds_zero(interval) for interval, _ in both),
-            interval_families_holds_zero=sum(beyond is not None and _holds_zero(beyond) for _, beyond in both),
-            mean_gain=float(np.mean(gains)),
-            mean_absolute_gain=float(np.mean(np.abs(gains))),
-            gain_sd=float(np.std(gains)),
-            smallest_gain=min(gains),
-            largest_gain=max(gains),
-            misses=missed,
-        )
+                progress(next(ticks) / work)
+        return _repeats(compared, [[[control.seeds[i] for i in side] for side in pair] for pair in pairs], of)
 
     return NullAgainstNull(
         split=split.name,
@@ -152,6 +130,33 @@ def null_against_null(split: Split, seeds: int = 3, progress: Callable[[float], 
         method_against_rest=repeats(rest, seeds, len(rest)),
         disjoint=repeats(kept, seeds, len(equal)) if kept else None,
         single=repeats(single, 1, len(single)),
+    )
+
+
+def _compared(first: Arm, second: Arm, families: Sequence[str], alike: bool) -> Compared:
+    """The gain and both intervals; arms of as many seeds have no order, and neither is the null of the other."""
+    intervals = (paired_intervals if alike else gain_intervals)(first, second, families)
+    return float(first.values.mean() - second.values.mean()), *intervals
+
+
+def _repeats(compared: Sequence[Compared], seeds: Sequence[Sequence[Sequence[int]]], of: int) -> Repeats:
+    gains = np.array([gain for gain, _, _ in compared])
+    return Repeats(
+        comparisons=len(compared),
+        of=of,
+        intervals=sum(interval is not None for _, interval, _ in compared),
+        interval_holds_zero=sum(interval is not None and _holds_zero(interval) for _, interval, _ in compared),
+        interval_families_holds_zero=sum(beyond is not None and _holds_zero(beyond) for _, _, beyond in compared),
+        mean_gain=float(gains.mean()),
+        mean_absolute_gain=float(np.abs(gains).mean()),
+        gain_sd=float(gains.std()),
+        smallest_gain=float(gains.min()),
+        largest_gain=float(gains.max()),
+        misses=[
+            Miss(first=first, second=second, gain=gain, interval=interval, interval_families=beyond)
+            for (gain, interval, beyond), (first, second) in zip(compared, seeds, strict=True)
+            if any(limits is not None and not _holds_zero(limits) for limits in (interval, beyond))
+        ],
     )
 
 

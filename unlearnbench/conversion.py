@@ -24,6 +24,7 @@ from unlearnbench.records import (
     CountOf,
     FamilyConversion,
     Fates,
+    GroupName,
     GroupScore,
     Item,
     MethodRecord,
@@ -81,19 +82,6 @@ def score(
 
     reason = why_not_comparable or _reason(split, kind, len(seeds), samples, null)
     usable = why_not_comparable is None and defined and null is not None and len(null.seeds) >= len(seeds)
-    parts = [_part(items, group) for group in GROUPS]
-    groups = {
-        group: _group_score(
-            [items[i] for i in part],
-            after[part],
-            before[part],
-            None if start is None else start[part],
-            tau,
-            defined,
-            samples,
-        )
-        for group, part in zip(GROUPS, parts, strict=True)
-    }
     core = _part(items, "unlearnable")
     unlearnable = [items[i] for i in core]
     hit = converted(after[core], tau) if defined else None
@@ -115,7 +103,7 @@ def score(
         samples=samples,
         sampling=sampling,
         budget=budget,
-        groups=groups,
+        groups=_groups(items, after, before, start, tau, defined, samples),
         conversion=_conversion(split, unlearnable, after[core], hit, null, null_cells, strong_null, samples),
         twins=_twins(split, counts, unlearnable, after[core], hit, null, null_cells, runs),
         thin=CountOf(
@@ -164,6 +152,24 @@ def _reason(split: Split, kind: str, seeds: int, samples: int, null: Control | N
     if seeds < MIN_SEEDS:
         return f"the protocol asks for at least {MIN_SEEDS} seeds, and this run has {seeds}"
     return None
+
+
+def _groups(
+    items: Sequence[Item], after: Cells, before: Cells, start: Cells | None, tau: float, defined: bool, samples: int
+) -> dict[GroupName, GroupScore]:
+    parts = {group: _part(items, group) for group in GROUPS}
+    return {
+        group: _group_score(
+            [items[i] for i in part],
+            after[part],
+            before[part],
+            None if start is None else start[part],
+            tau,
+            defined,
+            samples,
+        )
+        for group, part in parts.items()
+    }
 
 
 def _group_score(

@@ -16,9 +16,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from unlearnbench import errors
 from unlearnbench.methods import MethodSource
 from unlearnbench.splits import SEALED, Split
+from unlearnbench.tables import read_parquet
 
 Event = Mapping[str, Any]
 Problems = Sequence[tuple[str, str, str]]  # (id, prompt, answer)
@@ -137,6 +141,15 @@ def measure_task(
     }
 
 
+def is_measured(task: Mapping[str, Any]) -> bool:
+    """Whether a task's file holds its problems."""
+    path = Path(task["out"])
+    if not path.is_file():
+        return False
+    found = pc.unique(read_parquet(path, {task["key"]: pa.string()})[task["key"]])
+    return set(found.to_pylist()) == {problem[0] for problem in task["problems"]}
+
+
 def run_chains(chains: Sequence[Sequence[Job]], workers: int, on_event: Callable[[Event], None] | None = None) -> None:
     """Run chains of jobs, `workers` at once; the jobs of a chain one after the other.
 
@@ -151,7 +164,9 @@ def run_chains(chains: Sequence[Sequence[Job]], workers: int, on_event: Callable
         for job in chain:
             if stopping.is_set():
                 return
-            _run(job, alive, lock, stopping, on_event)
+            # A process takes seconds to start: none for what an earlier command measured.
+            if job.kind != "measure" or not all(map(is_measured, job.payload["tasks"])):
+                _run(job, alive, lock, stopping, on_event)
 
     pool = ThreadPoolExecutor(max_workers=max(1, workers))
     futures = [pool.submit(run_chain, chain) for chain in chains]

@@ -86,23 +86,7 @@ def label_items(
         sets = _paper_sets(hard, every, none, train, source)
         group = _first_that_holds([(name, sets[name]) for name in PAPER_ORDER], len(item_ids))
     else:
-        enough = successes >= protocol.min_successes
-        candidate = hard & none & enough
-        if certify.n.any():
-            core = _certify(certify, candidate, tau)
-            certified = [bool(c) if asked else None for c, asked in zip(core, candidate, strict=True)]
-        else:
-            core = np.ones(len(item_ids), bool)
-        group = _first_that_holds(
-            [
-                ("easy", ~hard),
-                ("learnable", every),
-                ("no_reward", none & ~enough),
-                ("unlearnable", candidate & core),
-                ("boundary", candidate),
-            ],
-            len(item_ids),
-        )
+        group, certified = _protocol_groups(hard, every, none, successes >= protocol.min_successes, certify, tau)
     unlearnable = np.array([name == "unlearnable" for name in group], bool)
     return Labels(
         rule=rule,
@@ -161,6 +145,26 @@ def summary(labels: Labels) -> dict[str, Any]:
             "train_min": int(train_n.min()),
         },
     }
+
+
+def _protocol_groups(
+    hard: Flags, every: Flags, none: Flags, enough: Flags, certify: Grid, tau: float
+) -> tuple[list[GroupName], list[bool | None]]:
+    """The group of each item, and whether it was certified (None where nobody asked)."""
+    candidate = hard & none & enough
+    certified: list[bool | None] = [None] * len(hard)
+    core = np.ones(len(hard), bool)
+    if certify.n.any():
+        core = _certify(certify, candidate, tau)
+        certified = [bool(c) if asked else None for c, asked in zip(core, candidate, strict=True)]
+    rules: list[tuple[GroupName, Flags]] = [
+        ("easy", ~hard),
+        ("learnable", every),
+        ("no_reward", none & ~enough),
+        ("unlearnable", candidate & core),
+        ("boundary", candidate),
+    ]
+    return _first_that_holds(rules, len(hard)), certified
 
 
 def _certify(certify: Grid, candidate: Flags, tau: float) -> Flags:

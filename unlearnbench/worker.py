@@ -224,6 +224,7 @@ def _made(cls: type[Any], settings: Any, hooks: Any) -> Any:
 def measure(job: Mapping[str, Any], report: Report) -> None:
     """Measure a saved policy, task by task; a task whose file holds its problems is done."""
     from unlearnbench.errors import RunError
+    from unlearnbench.jobs import is_measured
     from unlearnbench.measure import Problem
     from unlearnbench.measure import measure as draw
     from unlearnbench.policy import load_policy
@@ -233,9 +234,7 @@ def measure(job: Mapping[str, Any], report: Report) -> None:
     from unlearnbench.verifier import Verifier
 
     _set_threads()
-    tasks = [task for task in job["tasks"] if not _measured(task)]
-    if not tasks:
-        return
+    tasks = [task for task in job["tasks"] if not is_measured(task)]
     if (state := Path(job["policy"]) / "state.json").is_file() and not json.loads(state.read_text())["finished"]:
         raise RunError(f"{job['policy']} is the checkpoint of a run that has not ended; finish that run first")
     policy = load_policy(job["policy"], revision=job["revision"], prompt_format=job["prompt_format"])
@@ -265,17 +264,6 @@ def measure(job: Mapping[str, Any], report: Report) -> None:
                 progress=progress,
             )
             write_parquet(Path(task["out"]), rows)
-
-
-def _measured(task: Mapping[str, Any]) -> bool:
-    import pyarrow.compute as pc
-
-    from unlearnbench.tables import read_parquet
-
-    path = Path(task["out"])
-    if not path.is_file():
-        return False
-    return set(pc.unique(read_parquet(path)[task["key"]]).to_pylist()) == {problem[0] for problem in task["problems"]}
 
 
 def environment() -> dict[str, Any]:

@@ -5,13 +5,28 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 
-class Bars:
+class _Shown:
+    """The context in which a progress display is on the screen."""
+
+    _progress: Progress
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+
+class Bars(_Shown):
     """One bar a seed and stage: a context in which `show` takes the events of worker processes."""
 
     def __init__(self) -> None:
@@ -25,15 +40,6 @@ class Bars:
             disable=not sys.stderr.isatty(),
         )
         self._tasks: dict[tuple[int, str], TaskID] = {}
-
-    def __enter__(self) -> Bars:
-        self._progress.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._progress.stop()
 
     def show(self, event: Mapping[str, Any]) -> None:
         """Move the bar of the event's seed and stage."""
@@ -50,7 +56,7 @@ class Bars:
         self._progress.update(self._tasks[key], completed=told["done"], note=note)
 
 
-class Bar:
+class Bar(_Shown):
     """A context in which `show` takes the share of one piece of work that is done."""
 
     def __init__(self, what: str) -> None:
@@ -64,15 +70,6 @@ class Bar:
             transient=True,
         )
         self._task = self._progress.add_task(what, total=1.0)
-
-    def __enter__(self) -> Bar:
-        self._progress.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._progress.stop()
 
     def show(self, done: float) -> None:
         """Move the bar to this share, from 0 to 1."""
