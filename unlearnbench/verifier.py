@@ -33,13 +33,13 @@ from unlearnbench.answers import (
 )
 from unlearnbench.equality import EXHAUSTED, Outcome, quick_equal, too_large
 from unlearnbench.records import Reason, Rule, Verdict
+from unlearnbench.verdict_cache import VerdictCache
 
 UNGRADABLE: frozenset[Reason] = frozenset({"timeout", "too_large", "unparsable"})
 
 _MEMORY = 1 << 30
 _START_LIMIT = 120.0
 """Seconds in which a worker must have imported its libraries, even on a busy machine."""
-_CACHED_CHARACTERS = 1 << 26
 
 # The worker finds its modules where this process does; -P keeps modules of the working folder out of its start.
 _BOOT = (
@@ -64,10 +64,13 @@ class Verifier:
 
     At most `workers` processes are started, each when first needed. Leaving the `with` block, `close`, garbage
     collection or the end of this process, however sudden, ends them. `calls` counts verdicts given, `ungradable`
-    those on text that could not be graded.
+    those on text that could not be graded. `cache` names a file of verdicts that outlives this process and may be
+    shared with others (verdict_cache.py); DataError and RunError where it cannot serve as one.
     """
 
-    def __init__(self, rule: Rule = "strict", *, workers: int = 1, time_limit: float = 2.0) -> None:
+    def __init__(
+        self, rule: Rule = "strict", *, workers: int = 1, time_limit: float = 2.0, cache: str | Path | None = None
+    ) -> None:
         if rule not in get_args(Rule) or workers < 1 or not time_limit > 0:
             raise ValueError(
                 f"a verifier needs a rule of {get_args(Rule)}, at least one worker and a time limit above 0"
@@ -78,8 +81,7 @@ class Verifier:
         self.calls = 0
         self.ungradable = 0
         self._nothing = {reason: Verdict(False, None, reason, rule) for reason in ("no_answer", "too_large")}
-        self._cache: dict[tuple[str, str], Verdict] = {}
-        self._cached_characters = 0
+        self._cache = VerdictCache(rule, cache)
         self._live: set[_Worker] = set()
         self._new_slots()
         _verifiers.add(self)
@@ -105,8 +107,9 @@ class Verifier:
         return verdicts
 
     def close(self) -> None:
-        """End the workers. A later call starts new ones."""
+        """End the workers and close the cache's file. A later call starts new ones and opens it again."""
         _kill_all(self._live)
+        self._cache.close()
 
     def __enter__(self) -> Self:
         return self
@@ -122,7 +125,7 @@ class Verifier:
         answer = stated.answer
         if answer is None:
             return self._nothing[stated.reason or "no_answer"]
-        verdict = self._cache.get((gold, answer))
+        verdict = self._cache.get(gold, answer)
         if verdict is None:
             if len(gold) > ANSWER_LIMIT:
                 return Verdict(False, answer, "too_large", self.rule)
@@ -136,16 +139,8 @@ class Verifier:
                 verdict = Verdict(False, answer, "too_large", self.rule)
             else:
                 return None
-            self._remember(gold, answer, verdict)
+            self._cache.put(gold, answer, verdict)
         return verdict
-
-    def _remember(self, gold: str, answer: str, verdict: Verdict) -> None:
-        with self._lock:
-            self._cached_characters += len(gold) + len(answer) + 200
-            if self._cached_characters > _CACHED_CHARACTERS:
-                self._cache.clear()
-                self._cached_characters = 0
-            self._cache[gold, answer] = verdict
 
     def _count(self, verdicts: Sequence[Verdict]) -> None:
         with self._lock:
@@ -162,6 +157,10 @@ class Verifier:
             return list(pool.map(lambda pair: self._judge(pair[0], pair[1].answer or ""), hard))
 
     def _judge(self, gold: str, answer: str) -> Verdict:
+        """The verdict from the cache's file, from another thread that asks at this moment, or from a worker."""
+        return self._cache.once(gold, answer, lambda: self._judge_anew(gold, answer))
+
+    def _judge_anew(self, gold: str, answer: str) -> Verdict:
         """The verdict of a worker; a time limit met and a worker's death are each retried once in a fresh one."""
         question = _Question(_clean_gold(gold), answer, self.rule == "paper", self.time_limit)
         timeouts = 0
@@ -183,7 +182,6 @@ class Verifier:
                 verdict = Verdict(False, answer, "too_large", self.rule)
             else:
                 verdict = Verdict(outcome == "match", answer, outcome, self.rule, seconds)
-            self._remember(gold, answer, verdict)
             return verdict
 
     def _ask(self, question: _Question, fresh: bool) -> tuple[Outcome, float]:
@@ -223,6 +221,7 @@ class Verifier:
             worker.disown()
         self._live.clear()
         self._new_slots()
+        self._cache.after_fork()
 
 
 class _Question(NamedTuple):
