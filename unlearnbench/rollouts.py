@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -80,7 +80,7 @@ def _read_jsonl(path: Path) -> Iterator[Batch]:
     try:
         size = max(path.stat().st_size, 1)
         with path.open("rb") as file:
-            for block in _blocks(path, file):
+            for block in blocks(path, file):
                 read += len(block)
                 lines = block.count(b"\n") + (not block.endswith(b"\n"))
                 rows = _in_bulk(block, lines)
@@ -94,10 +94,14 @@ def _read_jsonl(path: Path) -> Iterator[Batch]:
         raise tables.unreadable(path, error) from error
 
 
-def _blocks(path: Path, file: Any) -> Iterator[bytes]:
-    """The bytes of a file, cut at ends of lines; without the byte order mark that some editors put first."""
-    if file.read(len(BOM_UTF8)) != BOM_UTF8:
-        file.seek(0)
+def blocks(path: Path, file: BinaryIO, start: int = 0) -> Iterator[bytes]:
+    """The bytes of a file from a line's start on, cut at ends of lines.
+
+    The byte order mark that some editors put first is left out. Raises DataError where a line exceeds LINE_LIMIT.
+    """
+    file.seek(start)
+    if start or file.read(len(BOM_UTF8)) != BOM_UTF8:
+        file.seek(start)
     rest = b""
     while piece := file.read(BLOCK):
         end = piece.rfind(b"\n") + 1
@@ -227,11 +231,12 @@ def _checked(path: Path, first: int, batch: pa.RecordBatch) -> pa.Table:
         elif field.name == "seed":
             columns.append(_seeds(path, first, column))
         else:
-            columns.append(_texts(path, first, field.name, column))
+            columns.append(texts(path, first, field.name, column))
     return pa.table(columns, schema=SCHEMA)
 
 
-def _texts(path: Path, first: int, name: str, column: pa.Array) -> pa.Array:
+def texts(path: Path, first: int, name: str, column: pa.Array) -> pa.Array:
+    """A column of a file as strings, its rows numbered from `first`. Raises DataError where a value is no text."""
     if not _is_text(column.type):
         raise DataError(_no_text(f"{path}, row {first}", name, column[0].as_py()))
     column = column.cast(pa.string())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
@@ -74,3 +75,29 @@ class Bar(_Shown):
     def show(self, done: float) -> None:
         """Move the bar to this share, from 0 to 1."""
         self._progress.update(self._task, completed=done)
+
+
+class Rows(_Shown):
+    """A context in which `show` takes the rows of a file that a piece of work has done, and their share of all."""
+
+    def __init__(self) -> None:
+        self._progress = Progress(
+            TextColumn("{task.description:<13}"),
+            BarColumn(),
+            TextColumn("{task.percentage:>3.0f} %  {task.fields[rows]:>11,} rows"),
+            TextColumn("{task.fields[rate]:>9,.0f}/s"),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+            disable=not sys.stderr.isatty(),
+            transient=True,
+        )
+        self._tasks: dict[str, tuple[TaskID, float, int]] = {}
+
+    def show(self, what: str, rows: int, share: float) -> None:
+        """Move the bar of this work; the first call for it may come when rows of an earlier command are done."""
+        if what not in self._tasks:
+            task = self._progress.add_task(what, total=1.0, rows=rows, rate=0.0)
+            self._tasks[what] = (task, time.monotonic(), rows)
+        task, began, done = self._tasks[what]
+        rate = (rows - done) / max(time.monotonic() - began, 1e-6)
+        self._progress.update(task, completed=share, rows=rows, rate=rate)
