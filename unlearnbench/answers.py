@@ -9,6 +9,8 @@ Nothing here knows the gold answer or any mathematics; every scan is linear in t
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from functools import lru_cache
 from typing import Literal, NamedTuple
 
 from unlearnbench.records import Rule
@@ -34,12 +36,16 @@ _TOO_LARGE = Stated(None, "too_large")
 _BRACES = re.compile(r"\\f?box(?:ed)?\s{0,9}\{|\\\\(?!f?box)|\\[{}]|[{}]")
 _STATEMENT = re.compile(r"####|\banswer[ \t]{0,3}(?:is\b[ \t]{0,3}:?|:|=)", re.IGNORECASE)
 _SENTENCE_END = re.compile(r"[.!?](?:\s|$)")
-_FORMATTING = re.compile(r"\\(?:left|right)(?![A-Za-z])\.?|\\(?:display|text)style(?![A-Za-z])|\\?\$")
-_THIN_SPACE_IN_NUMBER = re.compile(r"(?<=[0-9,])(?:\\[!,;:]|~)(?=[0-9])")
+_FORMATTING = re.compile(r"\\(?:left|right)(?![A-Za-z])\.?|\\(?:display|text)style(?![A-Za-z])|(?<!\\)\$")
+_THIN_SPACE_IN_NUMBER = re.compile(r"(?<=[0-9,])(?:\\[!,;:]|~) ?(?=[0-9])")
 _SPACE = re.compile(r"(?<!\\)\\[!,;: ]|~|\\q?quad(?![A-Za-z])")
-_WRAPPER = re.compile(r"(?:\\(?:text|math)(?:rm|bf|it|sf|tt|normal)?\s?|\\(?:mbox|emph|f?box(?:ed)?)\s?)?\{")
+_WRAPPER = re.compile(
+    r"(?:\\(?:text|math)(?:rm|bf|it|sf|tt|normal)?\s?|\\(?:mbox|emph|boldsymbol|bm|f?box(?:ed)?)\s?)?\{"
+)
 _BLANK = re.compile(r"(?:[?_.…\s]|\\(?:[lc]?dots|_|square)(?![A-Za-z]))*")
 _ALTERNATIVES = re.compile(r"\bor\b|\\(?:lor|vee)(?![A-Za-z])")
+_THOUSANDS = re.compile(r"[-+$\\ ]{0,4}[0-9]{1,3}(?:,[0-9]{3})+(?:\.[0-9]*)?")
+_LISTING = re.compile(r"[(\[{)\]},;]|\\(?:pm|mp|lor|vee)(?![A-Za-z])|\b(?:and|or)\b")
 _SEVERAL = re.compile(r"[,;<>]|\\(?:pm|mp|cup|in|leq?|geq?|neq?|lor|vee)(?![A-Za-z])|\b(?:and|or)\b")
 
 
@@ -81,6 +87,34 @@ def offers_alternatives(gold: str, answer: str) -> bool:
     return _ALTERNATIVES.search(answer) is not None and _SEVERAL.search(gold) is None
 
 
+def stated_values(completion: str) -> list[str]:
+    """The contents of all boxes, formatting removed, each once: together they may list the values of a set."""
+    if completion.count("box") < 2 or len(completion) > COMPLETION_LIMIT:
+        return []
+    contents = [without_formatting(completion[start:end]) for start, end in _boxes(completion)]
+    values = list(dict.fromkeys(content for content in contents if not _BLANK.fullmatch(content)))
+    return values if sum(map(len, values)) <= ANSWER_LIMIT else []
+
+
+@lru_cache(maxsize=1 << 14)
+def lists_values(gold: str) -> bool:
+    """Whether a gold answer is a set, or a list outside brackets, of several values."""
+    if _SEVERAL.search(gold) is None or _THOUSANDS.fullmatch(gold):
+        return False
+    text = gold.replace("\\{", "{").replace("\\}", "}").strip()
+    if text.startswith("{") and text.endswith("}") and _closing(text, 1) == len(text) - 1:
+        text = text[1:-1]
+    depth = 0
+    for token in _LISTING.finditer(text):
+        if token.group() in "([{":
+            depth += 1
+        elif token.group() in ")]}":
+            depth -= 1
+        elif depth == 0:
+            return True
+    return False
+
+
 def _last_box(text: str) -> str | None:
     start = text.rfind("\\boxed{") + 7
     if start >= 7:
@@ -95,19 +129,23 @@ def _last_box(text: str) -> str | None:
 
 
 def _last_box_by_braces(text: str) -> str | None:
+    start, end = max(_boxes(text), default=(-1, -1))
+    return None if start < 0 else text[start:end]
+
+
+def _boxes(text: str) -> Iterator[tuple[int, int]]:
+    """Where the content of each complete box starts and ends."""
     open_braces: list[int] = []  # for a box, where its content starts; for any other brace, -1
-    last = (-1, -1)
     for token in _BRACES.finditer(text):
         brace = token.group()
         if brace == "{":
             open_braces.append(-1)
         elif brace == "}":
             start = open_braces.pop() if open_braces else -1
-            if start > last[0]:
-                last = (start, token.start())
+            if start >= 0:
+                yield start, token.start()
         elif len(brace) > 2:  # not \{, \} or a line break
             open_braces.append(token.end())
-    return None if last[0] < 0 else text[last[0] : last[1]]
 
 
 def _last_statement(text: str) -> str | None:

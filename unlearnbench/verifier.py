@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from multiprocessing.connection import Pipe
@@ -27,11 +27,14 @@ from typing import NamedTuple, Self, get_args
 from unlearnbench.answers import (
     ANSWER_LIMIT,
     Stated,
+    lists_values,
     offers_alternatives,
     stated_answer,
+    stated_values,
     without_formatting,
 )
-from unlearnbench.equality import EXHAUSTED, Outcome, quick_equal, too_large
+from unlearnbench.equality import quick_equal, too_large
+from unlearnbench.grader import EXHAUSTED, Outcome, Stage
 from unlearnbench.records import Reason, Rule, Verdict
 from unlearnbench.verdict_cache import VerdictCache
 
@@ -44,7 +47,7 @@ _START_LIMIT = 120.0
 # The worker finds its modules where this process does; -P keeps modules of the working folder out of its start.
 _BOOT = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
-    "from unlearnbench.equality import serve; serve(int(sys.argv[2]))"
+    "from unlearnbench.grader import serve; serve(int(sys.argv[2]))"
 )
 # A text that brings down a fresh worker in one of these ways has exhausted memory or the stack.
 _TEXT_ENDS = frozenset({EXHAUSTED, -signal.SIGSEGV, -signal.SIGABRT, -signal.SIGBUS})
@@ -89,20 +92,14 @@ class Verifier:
 
     def verify(self, gold: str, completion: str) -> Verdict:
         """The verdict on one completion."""
-        stated = stated_answer(completion, self.rule)
-        verdict = self._known(gold, stated)
-        if verdict is None:
-            verdict = self._judge(gold, stated.answer or "")
-        self._count((verdict,))
-        return verdict
+        return self.verify_many([(gold, completion)])[0]
 
     def verify_many(self, pairs: Sequence[tuple[str, str]]) -> list[Verdict]:
         """The verdicts on pairs of gold and completion, in their order; what is there twice is judged once."""
-        stated = [(gold, stated_answer(completion, self.rule)) for gold, completion in pairs]
-        known = [self._known(gold, answer) for gold, answer in stated]
-        hard = list(dict.fromkeys(pair for pair, verdict in zip(stated, known, strict=True) if verdict is None))
-        judged = dict(zip(hard, self._judge_all(hard), strict=True))
-        verdicts = [verdict or judged[pair] for pair, verdict in zip(stated, known, strict=True)]
+        verdicts = self._verdicts([(gold, stated_answer(completion, self.rule)) for gold, completion in pairs])
+        for place, joint in self._in_several_boxes(pairs, verdicts):
+            if (whole := self._verdicts([joint])[0]).correct:
+                verdicts[place] = whole
         self._count(verdicts)
         return verdicts
 
@@ -118,6 +115,24 @@ class Verifier:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _in_several_boxes(
+        self, pairs: Sequence[tuple[str, str]], verdicts: Sequence[Verdict]
+    ) -> Iterator[tuple[int, tuple[str, Stated]]]:
+        """Wrong last boxes that may, with those before them, list the values of a set-valued gold."""
+        for place, ((gold, completion), verdict) in enumerate(zip(pairs, verdicts, strict=True)):
+            if verdict.correct is False and verdict.answer is not None and lists_values(_clean_gold(gold)):
+                boxes = stated_values(completion)
+                if len(boxes) > 1:
+                    yield place, (gold, Stated(", ".join(boxes)))
+
+    def _verdicts(self, stated: Sequence[tuple[str, Stated]]) -> list[Verdict]:
+        known = [self._known(gold, answer) for gold, answer in stated]
+        hard = list(dict.fromkeys(pair for pair, verdict in zip(stated, known, strict=True) if verdict is None))
+        if not hard:
+            return [verdict for verdict in known if verdict is not None]
+        judged = dict(zip(hard, self._judge_all(hard), strict=True))
+        return [verdict or judged[pair] for pair, verdict in zip(stated, known, strict=True)]
 
     # --- what needs no worker ---
 
@@ -241,9 +256,10 @@ class _DeathError(Exception):
 
 
 class _Worker:
-    """One process that runs `equality.serve`, for one thread at a time. Raises _DeathError or _TimeLimitError."""
+    """One process that runs `grader.serve`, for one thread at a time. Raises _DeathError or _TimeLimitError."""
 
     def __init__(self) -> None:
+        self._prepared = False
         path = [entry or str(Path.cwd()) for entry in sys.path]
         self._channel, theirs = Pipe()
         try:
@@ -274,13 +290,34 @@ class _Worker:
             raise
 
     def ask(self, question: _Question) -> tuple[Outcome, float]:
-        """What the worker finds, and the seconds it took."""
-        try:
-            self._channel.send_bytes(json.dumps(question._asdict()).encode())
-        except OSError as error:
-            raise _DeathError(by_text=False) from error
+        """What the worker finds, and the seconds it took; sympy is asked only about what structure leaves open."""
+        seconds = 0.0
+        if not question.loose:
+            outcome, seconds = self._ask("structure", question)
+            if outcome is not None:
+                return outcome, seconds
+        self._prepare()
+        outcome, more = self._ask("algebra", question)
+        assert outcome is not None
+        return outcome, seconds + more
+
+    def _prepare(self) -> None:
+        """Have sympy imported, before any clock starts."""
+        if not self._prepared:
+            self._send({"stage": "prepare"})
+            self.wait_until_ready()
+            self._prepared = True
+
+    def _ask(self, stage: Stage, question: _Question) -> tuple[Outcome | None, float]:
+        self._send({"stage": stage, **question._asdict()})
         reply = json.loads(self._receive(question.limit))
         return reply["outcome"], reply["seconds"]
+
+    def _send(self, message: Mapping[str, object]) -> None:
+        try:
+            self._channel.send_bytes(json.dumps(message).encode())
+        except OSError as error:
+            raise _DeathError(by_text=False) from error
 
     def kill(self) -> None:
         self._channel.close()
