@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -32,8 +32,22 @@ class _Contents:
     twin_counts: pa.Table | None
 
 
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """What is wrong with a split, a sentence each; how many gold answers were verified, and how many in vain."""
+
+    problems: list[str]
+    golds: int = 0
+    unverified: int = 0
+
+
 def validate(path: str | Path) -> list[str]:
     """What is wrong with the split in that folder: a sentence each, naming file, row and field; empty if valid."""
+    return inspect(path).problems
+
+
+def inspect(path: str | Path) -> Inspection:
+    """Every check of this module on the split in that folder."""
     folder = Path(path)
     problems: list[str] = []
 
@@ -49,7 +63,7 @@ def validate(path: str | Path) -> list[str]:
 
     config = read(lambda: tables.read_yaml_record(folder / "split.yaml", SplitConfig))
     if config is None:
-        return problems
+        return Inspection(problems)
     contents = _Contents(
         folder=folder,
         config=config,
@@ -61,10 +75,12 @@ def validate(path: str | Path) -> list[str]:
     )
     problems += _hashes(contents)
     if problems and not contents.items:
-        return problems  # whatever refers to items would only repeat that they cannot be read
-    for check in (_ids, _labels, _groups, _parts, _references, _prompts, _controls, _answers):
+        return Inspection(problems)  # whatever refers to items would only repeat that they cannot be read
+    for check in (_ids, _labels, _groups, _parts, _references, _prompts, _controls):
         problems += check(contents)
-    return problems
+    asked = _asked(contents)
+    unverified = list(_answers(asked))
+    return Inspection(problems + unverified, len(asked), len(unverified))
 
 
 def _hashes(split: _Contents) -> Iterator[str]:
@@ -219,31 +235,42 @@ def _controls(split: _Contents) -> Iterator[str]:
             yield f"{result_file}, field 'split_hash': a control of another version of this split; run it again"
 
 
-def _answers(split: _Contents) -> Iterator[str]:
+class _Asked(NamedTuple):
+    place: str
+    gold: str
+    completion: str
+    correct: bool = True
+    """What the verdict must be."""
+
+
+def _asked(split: _Contents) -> list[_Asked]:
+    """Gold answers, and those that reference solutions state, against the gold; canaries' true answers too."""
+
+    def place(name: str, row: int, field: str) -> str:
+        return f"{split.folder / name}, row {row}, field {field!r}"
+
+    asked = []
+    for row, item in enumerate(split.items, start=1):
+        asked.append(_Asked(place("items.parquet", row, "answer"), item.answer, f"\\boxed{{{item.answer}}}"))
+        # Published solutions may state nothing that can be checked; those of a generated split must.
+        if item.solution and (item.cause is not None or "\\boxed" in item.solution):
+            asked.append(_Asked(place("items.parquet", row, "solution"), item.answer, item.solution))
+    for row, twin in enumerate(split.twins, start=1):
+        asked.append(_Asked(place("twins.parquet", row, "answer"), twin.answer, f"\\boxed{{{twin.answer}}}"))
+    for row, canary in enumerate(split.canaries, start=1):
+        true, answer = f"\\boxed{{{canary.true_answer}}}", place("canaries.json", row, "answer")
+        asked.append(_Asked(answer, canary.answer, f"\\boxed{{{canary.answer}}}"))
+        asked.append(_Asked(place("canaries.json", row, "true_answer"), canary.true_answer, true))
+        asked.append(_Asked(answer, canary.answer, true, correct=False))
+    return asked
+
+
+def _answers(asked: list[_Asked]) -> Iterator[str]:
     """Gold answers, and those that reference solutions state, verify; a canary's true answer does not."""
     from unlearnbench.verifier import Verifier
 
-    asked: list[tuple[str, str]] = []
-    expected: list[tuple[bool, str]] = []
-
-    def ask(name: str, row: int, field: str, gold: str, completion: str, correct: bool = True) -> None:
-        asked.append((gold, completion))
-        expected.append((correct, f"{split.folder / name}, row {row}, field {field!r}"))
-
-    for row, item in enumerate(split.items, start=1):
-        ask("items.parquet", row, "answer", item.answer, f"\\boxed{{{item.answer}}}")
-        # Published solutions may state nothing that can be checked; those of a generated split must.
-        if item.solution and (item.cause is not None or "\\boxed" in item.solution):
-            ask("items.parquet", row, "solution", item.answer, item.solution)
-    for row, twin in enumerate(split.twins, start=1):
-        ask("twins.parquet", row, "answer", twin.answer, f"\\boxed{{{twin.answer}}}")
-    for row, canary in enumerate(split.canaries, start=1):
-        true = f"\\boxed{{{canary.true_answer}}}"
-        ask("canaries.json", row, "answer", canary.answer, f"\\boxed{{{canary.answer}}}")
-        ask("canaries.json", row, "true_answer", canary.true_answer, true)
-        ask("canaries.json", row, "answer", canary.answer, true, correct=False)
-    verdicts = Verifier().verify_many(asked)
-    for (correct, place), (gold, completion), verdict in zip(expected, asked, verdicts, strict=True):
+    verdicts = Verifier().verify_many([(question.gold, question.completion) for question in asked])
+    for (place, gold, completion, correct), verdict in zip(asked, verdicts, strict=True):
         if correct and not verdict.correct:
             stated = "no answer" if verdict.answer is None else repr(verdict.answer)
             yield f"{place}: it states {stated}, which does not verify against {gold!r} ({verdict.reason})"

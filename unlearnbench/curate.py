@@ -42,6 +42,7 @@ from unlearnbench.measure import counts_of
 from unlearnbench.methods import locate
 from unlearnbench.records import BudgetRef, PolicyRef, Protocol, SplitConfig
 from unlearnbench.splits import Split, seal, write_split
+from unlearnbench.stored import write_base_rollouts
 
 Progress = Callable[[Event], None]
 CuratedRule = Literal["protocol", "paper"]
@@ -157,6 +158,10 @@ class Curation:
             config = config.model_copy(update={"base_policy": _policy_record(config, out / "policy")})
         tables.write_parquet(out / "labels.parquet", table)
         tables.write_json(out / "labels.json", summary(labels))
+        base = self.work / "base"
+        write_base_rollouts(
+            out, [file for name in ("base", "base_fresh") for file in sorted(base.glob(f"{name}.*.parquet"))]
+        )
         return write_split(
             out,
             config,

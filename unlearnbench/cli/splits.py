@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 if TYPE_CHECKING:
+    from unlearnbench.grading import Audit, Share
     from unlearnbench.splits import Split
+
+_SHOWN = 20
+"""Lines of each kind on the terminal; JSON has them all."""
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 
@@ -72,19 +78,136 @@ def show(split: str, as_json: bool) -> None:
 
 @splits.command()
 @click.argument("directory", metavar="DIR")
+@click.argument("more", metavar="", nargs=-1, type=click.Path(path_type=Path))
+@click.option("--audit", "audited", is_flag=True, help="Audit the verdicts too, over the base policy's rollouts.")
+@click.option(
+    "--rollouts",
+    metavar="PATH...",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Files or folders to audit instead of the split's own; stored verdicts in them are compared with today's.",
+)
+@click.option("--out", type=click.Path(path_type=Path), help="Where to write the audit as JSON.")
+@click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes for algebra.")
 @as_json
-def validate(directory: str, as_json: bool) -> None:
+def validate(
+    directory: str,
+    more: tuple[Path, ...],
+    audited: bool,
+    rollouts: tuple[Path, ...],
+    out: Path | None,
+    workers: int,
+    as_json: bool,
+) -> None:
     """Check every file of a split against its hash, its schema and the others; exit 1 if anything is wrong."""
-    from unlearnbench import audit
-    from unlearnbench.splits import find_split
-
-    problems = audit.validate(find_split(directory))
-    if as_json:
-        _print_json({"valid": not problems, "problems": problems})
+    if more and not rollouts:
+        raise click.UsageError(f"Got unexpected extra argument ({more[0]}).")
+    if not audited and (rollouts or out):
+        raise click.UsageError("--rollouts and --out belong to --audit.")
+    if audited:
+        problems = _audited(directory, (*rollouts, *more), out, workers, as_json)
     else:
+        from unlearnbench import audit
+        from unlearnbench.splits import find_split
+
+        problems = audit.validate(find_split(directory))
+        if as_json:
+            _print_json({"valid": not problems, "problems": problems})
+    if not as_json:
         click.echo("\n".join(problems) or "valid")
     if problems:
         raise SystemExit(1)
+
+
+def _audited(directory: str, rollouts: Sequence[Path], out: Path | None, workers: int, as_json: bool) -> list[str]:
+    """Show or write what the audit of a split says; returns what is wrong."""
+    from unlearnbench import grading, tables
+    from unlearnbench.cli.progress import Bar
+
+    with Bar("auditing") as bar:
+        found = grading.audit(directory, rollouts=rollouts, workers=workers, progress=bar.show)
+    if out is not None:
+        tables.write_json(out, found)
+    if as_json:
+        _print_json({"valid": not found.problems, "problems": found.problems, "audit": found.model_dump(mode="json")})
+    else:
+        _show_audit(found)
+    return list(found.problems)
+
+
+def _show_audit(found: Audit) -> None:
+    click.echo(
+        f"{found.split}: {found.golds.n:,} gold answers verified, {found.golds.unverified:,} in vain; "
+        f"{found.rollouts:,} base rollouts, {found.different:,} different"
+    )
+    _print_table(
+        ["group", "false negatives", "false positives", "unknown"],
+        [
+            [name, *map(_share, (of.false_negatives, of.false_positives, of.unknown))]
+            for name, of in found.groups.items()
+        ],
+    )
+    _print_table(
+        ["group", "accepted", "without answer (paper)", "cut off"],
+        [
+            [name, f"{of.accepted:,} of {of.rollouts:,}", *map(_share, (of.answerless, of.truncated))]
+            for name, of in found.groups.items()
+        ],
+    )
+    click.echo("the most frequent answer of each item:")
+    _print_table(
+        ["group", "items", "median", "90 %", "above half", "is the gold"],
+        [
+            [
+                *(name, of.guesses.items, _percent(of.guesses.median), _percent(of.guesses.ninetieth)),
+                *(of.guesses.above_half, of.guesses.gold),
+            ]
+            for name, of in found.groups.items()
+        ],
+    )
+    for told in found.disagreements[:_SHOWN]:
+        ours, theirs = ("right", "wrong") if told.verifier else ("wrong", "right")
+        click.echo(
+            f"{told.item_id} ({told.group}): gold {told.gold!r}, verifier {ours} ({told.reason}), second grader "
+            f"{theirs}, {told.count} times: ...{told.completion!r}"
+        )
+    if found.different_disagreements > _SHOWN:
+        click.echo(f"and {found.different_disagreements - _SHOWN:,} more disagreements (--json, --out)")
+    click.echo(f"{len(found.relabelled)} of {found.labels_checked:,} labels would differ by the second grader's counts")
+    for row in found.relabelled[:_SHOWN]:
+        click.echo(
+            f"{row.item_id}: {row.group} by {row.correct} of {row.n}, {row.group_second} by {row.correct_second}"
+        )
+    hard = [guess for guess in found.guessable if guess.group != "easy"]  # an easy item's answer is mostly right
+    for guess in hard[:_SHOWN]:
+        right = "the gold" if guess.gold else "wrong"
+        click.echo(f"{guess.item_id} ({guess.group}): {guess.count} of {guess.n} state {guess.answer!r}, {right}")
+    if len(hard) > _SHOWN:
+        click.echo(f"and {len(hard) - _SHOWN:,} more items that can be guessed (--json, --out)")
+    if found.only_truncated:
+        click.echo(f"fail only by length: {', '.join(found.only_truncated[:_SHOWN])}")
+    if found.stored:
+        click.echo(
+            f"{found.stored.rollouts:,} stored verdicts in {found.stored.files:,} files ({found.stored.rows:,} rows): "
+            f"{found.stored.differ:,} differ from today's; {found.stored.without:,} were null"
+        )
+        for stale in found.stored.differences:
+            then, now = ("right", "wrong") if stale.stored else ("wrong", "right")
+            click.echo(
+                f"{stale.file}, row {stale.row}, {stale.problem_id}: gold {stale.gold!r}, {then} then, "
+                f"{now} now ({stale.reason}), {stale.count} times: ...{stale.completion!r}"
+            )
+
+
+def _share(of: Share) -> str:
+    if of.interval is None:
+        return "-"
+    low, high = of.interval
+    return f"{of.count:,} of {of.n:,}\n{100 * low:.2g} to {100 * high:.2g} %"
+
+
+def _percent(rate: float | None) -> str:
+    return "-" if rate is None else f"{100 * rate:.1f} %"
 
 
 def _summary(split: Split) -> dict[str, Any]:
