@@ -174,11 +174,11 @@ def _batch(part: _Part, verifier: Verifier, stop: threading.Event) -> LoggedBatc
         if stop.is_set():
             break  # nobody waits for this batch any more
         verdicts += verifier.verify_many(pairs[start : start + size])
-    numbers: dict[Fields, int] = {}
-    number = [
-        numbers.setdefault(tuple(getattr(verdict, name) for name in COLUMNS), len(numbers)) for verdict in verdicts
-    ]
-    return LoggedBatch(part.after, list(numbers), [number[index] for index in which])
+    different = {id(verdict): verdict for verdict in verdicts}  # what the verifier knows already is one object
+    number = {key: place for place, key in enumerate(different)}
+    fields = [tuple(getattr(verdict, name) for name in COLUMNS) for verdict in different.values()]
+    numbers = [number[id(verdict)] for verdict in verdicts]
+    return LoggedBatch(part.after, fields, [numbers[index] for index in which])
 
 
 # --- jsonl ----------------------------------------------------------------------------------------------------
@@ -246,6 +246,7 @@ def _parquet_parts(source: Path, place: Place) -> Iterator[_Part]:
 
 def _write_tables_as_lines(source: Path, log: VerdictLog, file: BinaryIO, tell: Progress) -> None:
     verdicts = _verdicts(log, lambda fields: dict(zip(COLUMNS, fields, strict=True)))
+    encode = json.JSONEncoder(default=str).encode  # what JSON has no word for is written as Python prints it
     for first, table, share in parquet_tables(source):
         try:
             rows = table.to_pylist()
@@ -253,7 +254,7 @@ def _write_tables_as_lines(source: Path, log: VerdictLog, file: BinaryIO, tell: 
             raise DataError(
                 f"{source}, row {first} or one of the {table.num_rows} after it: text is not UTF-8"
             ) from error
-        lines = (json.dumps(row | _next(verdicts, source), default=str).encode() for row in rows)
+        lines = (encode(row | _next(verdicts, source)).encode() for row in rows)
         file.write(b"\n".join([*lines, b""]))
         tell("writing", first - 1 + table.num_rows, share)
 

@@ -32,6 +32,16 @@ _DECIDING = ("math-verify", "latex2sympy2-extended", "sympy", "mpmath", "python-
 _APPLICATION = 0x5542_5643  # SQLite's application_id: whose file this is
 _LAYOUT = 1
 _ENTRY = 200
+_BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+_OUTSIDE = _BUSY | {
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_PERM,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_NOLFS,
+}
+"""What is wrong with the place of a file and not with the file."""
 _PATIENCE = 10.0
 """Seconds to wait for another process that writes."""
 _NOT_KEPT: frozenset[Reason] = frozenset({"verifier_error"})
@@ -203,9 +213,9 @@ class _File:
                 return None
             try:
                 row: tuple[object, ...] | None = self._opened().execute(words, values).fetchone()
-            except (sqlite3.Error, DataError, RunError) as error:
+            except (sqlite3.Error, UnicodeError, DataError, RunError) as error:
                 # Locked for long by others is nothing but slow; whatever else it is, verdicts come without it.
-                self._usable = isinstance(error, sqlite3.OperationalError) and "locked" in str(error)
+                self._usable = _code(error) in _BUSY
                 return None
             return row
 
@@ -228,19 +238,25 @@ def _connected(path: Path) -> sqlite3.Connection:
             connection = sqlite3.connect(path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False)
             _prepare(connection, path)
             return connection
-        except (sqlite3.Error, OSError, DataError) as error:
+        except (sqlite3.Error, UnicodeError, OSError, DataError) as error:
             if connection is not None:
                 connection.close()
             if isinstance(error, DataError):
                 raise
-            if isinstance(error, sqlite3.OperationalError) and "locked" in str(error) and time.monotonic() < deadline:
+            if _code(error) in _BUSY and time.monotonic() < deadline:
                 time.sleep(0.02)  # SQLite does not wait by itself where a file becomes WAL
-                continue
-            if isinstance(error, sqlite3.OperationalError | OSError):
+            elif isinstance(error, OSError) or _code(error) in _OUTSIDE:
                 raise RunError(
                     f"the cache {path} cannot be opened or written ({error}); mend that, or name another file"
                 ) from error
-            raise _foreign(path) from error
+            else:  # a damaged file shows in all kinds of errors, even in its own words for them
+                raise _foreign(path) from error
+
+
+def _code(error: Exception) -> int | None:
+    """SQLite's number of an error, without the details above its lowest byte."""
+    code = getattr(error, "sqlite_errorcode", None)
+    return None if code is None else code & 0xFF
 
 
 def _prepare(connection: sqlite3.Connection, path: Path) -> None:
