@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 LONGEST = 300
 """Characters of an answer that sympy's grammar is asked to read; its parser's time grows with their cube."""
 TIME_LIMIT = 3.0
+"""Seconds for one pair of answers."""
 MEMORY = 1 << 30
 _REMEMBERED = 1 << 17
 _POINTS = ("17/13", "29/11", "5/19")
@@ -36,7 +37,7 @@ _POINTS = ("17/13", "29/11", "5/19")
 _BRACES = re.compile(r"\\(?:boxed|fbox)\s*\{|\\.|[{}]", re.DOTALL)
 _SPACES = re.compile(r"\\(?:[,;:!> ]|quad\b|qquad\b)|~|\s")
 _THOUSANDS = re.compile(r"(?<=\d)(?:,|\{,\}|\\,|\\!|\\ )(?=\d{3}(?!\d))")
-_DECORATION = re.compile(r"\\(?:left|right|displaystyle|big|Big|bigg|Bigg)(?![a-z])|\$|\\[()\[\]]")
+_DECORATION = re.compile(r"\\(?:left|right|displaystyle|big|Big|bigg|Bigg)(?![a-z])|\\?\$|\\[()\[\]]")
 _WRAPPER = re.compile(r"\\(?:text|textbf|textit|mathrm|mathbf|mbox|operatorname)\s*\{([^{}]*)\}")
 _DECIMAL = re.compile(r"([+-]?)(\d{0,40})(?:\.(\d{0,40}))?")
 _FRACTION = re.compile(
@@ -45,7 +46,12 @@ _FRACTION = re.compile(
 _MIXED = re.compile(r"([+-]?)(\d{1,40})(\\[dt]?frac.*)")
 _WORDS = re.compile(r"[A-Za-z]{2,}(?: ?[A-Za-z]+)*")
 
-_BOOT = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from unlearnbench.second_grader import serve; serve()"
+_BOOT = """
+import json, sys
+sys.path[:] = json.loads(sys.argv[1])
+from unlearnbench.second_grader import serve
+serve(float(sys.argv[2]))
+"""
 
 
 def boxed(text: str) -> str | None:
@@ -72,7 +78,8 @@ class SecondGrader:
     collection or the end of this process ends it. For one thread at a time.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, time_limit: float = TIME_LIMIT) -> None:
+        self.time_limit = time_limit
         self._known: dict[tuple[str, str], bool | None] = {}
         self._reader: _Reader | None = None
 
@@ -118,7 +125,7 @@ class SecondGrader:
         if not (_readable(first) and _readable(second)):
             return None
         if self._reader is None:
-            self._reader = _Reader()
+            self._reader = _Reader(self.time_limit)
         try:
             return self._reader.equal(_for_grammar(first), _for_grammar(second))
         except (OSError, EOFError, ValueError):  # it was killed in the middle, and nobody knows what it would say
@@ -196,10 +203,10 @@ def _for_grammar(text: str) -> str:
 class _Reader:
     """A process that runs `serve`: one question a line, one answer a line."""
 
-    def __init__(self) -> None:
+    def __init__(self, time_limit: float) -> None:
         path = [entry or str(Path.cwd()) for entry in sys.path]
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-c", _BOOT, json.dumps(path)],
+            [sys.executable, "-P", "-c", _BOOT, json.dumps(path), str(time_limit)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -233,7 +240,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
                 pipe.close()
 
 
-def serve() -> None:
+def serve(time_limit: float) -> None:
     """Answer questions from standard input until it closes. Runs in the guarded process."""
     import resource
 
@@ -249,7 +256,7 @@ def serve() -> None:
     answers.flush()
     for line in sys.stdin:
         first, second = json.loads(line)
-        signal.setitimer(signal.ITIMER_REAL, TIME_LIMIT)
+        signal.setitimer(signal.ITIMER_REAL, time_limit)
         try:
             found = _same(first, second)
         except Exception:  # any text may raise anything in sympy, and then nothing is known
