@@ -15,6 +15,7 @@ from unlearnbench.splits import Split
 def test_curation_labels_a_pool_and_resumes(small_split: Split, tmp_path: Path) -> None:
     from unlearnbench import curate
     from unlearnbench.audit import validate
+    from unlearnbench.grading import audit
     from unlearnbench.splits import write_split
 
     pool = tmp_path / "pool"
@@ -39,10 +40,14 @@ def test_curation_labels_a_pool_and_resumes(small_split: Split, tmp_path: Path) 
         "boundary",
     }
     assert len(one.ids("easy")) >= 8  # ten easy items of micro went in
-    before = one.hash
+    audited = audit(tmp_path / "one")
+    assert (audited.problems, audited.labels_checked) == ([], len(items))  # counts.parquet is what the rollouts say
+    assert audited.rollouts == len(items) * (48 + 32)
+    before, rollouts = one.hash, (tmp_path / "one/base_rollouts.parquet").read_bytes()
     shutil.rmtree(tmp_path / "one/.curation/runs/2/checkpoint")  # as if killed in its second run
     (tmp_path / "one/.curation/runs/2/after.0.parquet").unlink()
     assert curate(pool / "split.yaml", tmp_path / "one", workers=1).hash == before
+    assert (tmp_path / "one/base_rollouts.parquet").read_bytes() == rollouts
     changed = config.model_copy(update={"seed": 99})
     write_split(pool, changed, items, twins=list(small_split.twins), canaries=list(small_split.canaries))
     with pytest.raises(RunError, match="another pool, policy or protocol"):
