@@ -1,6 +1,6 @@
 """`make bench`: the benchmarks one after another, each in a process of its own, on one thread.
 
-    python -m benchmarks.run [NAME ...] [--all] [--write docs/benchmarks.md]
+    python -m benchmarks.run [NAME ...] [--all] [--data DIR] [--write docs/benchmarks.md]
 
 Without names, those that take minutes; `--all` adds `memory` (two long runs) and `whole` (a fresh clone). `--write`
 puts each table into its place in a page, between `<!-- NAME -->` and `<!-- /NAME -->`, instead of what was there.
@@ -16,7 +16,7 @@ from pathlib import Path
 
 from benchmarks.turns import progress
 
-QUICK = ("training", "sampling", "counts", "score", "start")
+QUICK = ("training", "sampling", "counts", "score", "start", "verify")
 LONG = ("memory", "whole")
 
 
@@ -26,6 +26,9 @@ def main() -> None:
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join((*QUICK, *LONG))}")
     parser.add_argument("--all", action="store_true", help=f"also {' and '.join(LONG)}, which take long")
     parser.add_argument("--write", type=Path, metavar="PAGE", help="a markdown page to put the tables into")
+    parser.add_argument(
+        "--data", type=Path, metavar="DIR", help="real completions for `verify`, which tells what is in it"
+    )
     chosen = parser.parse_args()
     names = chosen.names or (QUICK + LONG if chosen.all else QUICK)
     if unknown := sorted(set(names) - set(QUICK + LONG)):
@@ -38,6 +41,8 @@ def main() -> None:
     for name in names:
         progress(f"{name} ...")
         command = [sys.executable, "-m", f"benchmarks.{name}"]
+        if name == "verify" and chosen.data is not None:
+            command += ["--data", str(chosen.data)]
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
         if done.returncode != 0:  # its reason stands on standard error
             failed.append(name)

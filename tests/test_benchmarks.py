@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -89,6 +90,38 @@ def test_both_evaluations_draw_the_same_number_of_rollouts(small_split: Split, t
     theirs = LmEval(small_split, items, 8, 16, tmp_path).once(0)
     assert theirs.rollouts == 32
     assert theirs.correct > 0.7
+
+
+def test_the_hard_pairs_are_what_they_are_called() -> None:
+    """By their values at two points, found by sympy from the text: the right form is equal, the wrong one is not."""
+    from math_verify import parse
+
+    from benchmarks import verify
+
+    def value(text: str, x: float) -> complex:
+        expression = parse(f"${text}$")[0]
+        return complex(expression.subs(dict.fromkeys(expression.free_symbols, x)).evalf())
+
+    pairs = verify.hard()
+    assert len(pairs) >= 60 and len({pair.gold for pair in pairs}) == len(pairs)
+    assert len({pair.kind for pair in pairs}) == 5
+    for pair in pairs:
+        for x in (9.7, 12.3):
+            gold = value(pair.gold, x)
+            assert value(pair.right, x) == pytest.approx(gold, rel=1e-9), pair
+            assert value(pair.wrong, x) != pytest.approx(gold, rel=1e-3), pair
+
+
+def test_both_verifiers_judge_the_same_rows(tmp_path: Path) -> None:
+    from benchmarks import verify
+    from benchmarks.process import elsewhere
+
+    assert verify.write_rollouts(tmp_path / "rows.jsonl", 200, None) > 100
+    theirs = elsewhere(verify.theirs_on_rows, tmp_path / "rows.jsonl", 200)
+    rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text(encoding="utf-8").splitlines()]
+    ours = verify.ours_on([(row["gold"], row["completion"]) for row in rows])
+    assert (ours.accepted, ours.refused, ours.unanswered) == (theirs.accepted, theirs.refused, theirs.unanswered)
+    assert 40 < ours.accepted < 200
 
 
 def test_sides_take_turns_and_medians_are_compared_with_what_was_promised() -> None:
