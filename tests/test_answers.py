@@ -35,7 +35,7 @@ from unlearnbench.answers import Stated, offers_alternatives, stated_answer, wit
         (r"\boxed{\left( 3, \frac{\pi}{2} \right)}", r"( 3, \frac{\pi}{2} )"),
         (r"\boxed{1\,234\,567}", "1234567"),
         (r"\boxed{1,\!000}", "1,000"),
-        (r"\boxed{\$18.90}", "18.90"),
+        (r"\boxed{\$18.90}", r"\$18.90"),
         (r"\boxed{$17$}", "17"),
         (r"\boxed{ 17. }", "17"),
         (r"\boxed{\begin{pmatrix} 1 \\ 2 \end{pmatrix}}", r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}"),

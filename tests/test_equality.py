@@ -1,4 +1,4 @@
-"""Equality: what is decided at once, what math-verify decides, and that order never matters."""
+"""Equality: what is decided at once, by structure and value, or by sympy; and that order never matters."""
 
 from __future__ import annotations
 
@@ -10,7 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unlearnbench.equality import UnparsableError, quick_equal, symbolic_equal, too_large
+from unlearnbench.agreement import same_answer
+from unlearnbench.algebra import UnparsableError, symbolic_equal
+from unlearnbench.enclosures import UndecidedError
+from unlearnbench.equality import quick_equal, too_large
+from unlearnbench.expressions import UnreadableError
 
 QUICK = [
     ("17", "17", True),
@@ -88,14 +92,38 @@ def test_decided_at_once(gold: str, answer: str, equal: bool | None) -> None:
 
 
 @pytest.mark.parametrize(("gold", "answer", "equal"), SYMBOLIC)
-def test_decided_by_algebra(gold: str, answer: str, equal: bool) -> None:
+def test_decided_by_structure_and_value(gold: str, answer: str, equal: bool) -> None:
     assert quick_equal(gold, answer) is None
+    assert same_answer(gold, answer) is equal
+    assert same_answer(answer, gold) is equal
+
+
+@pytest.mark.parametrize(("gold", "answer", "equal"), QUICK)
+def test_structure_agrees_with_what_was_decided_at_once(gold: str, answer: str, equal: bool | None) -> None:
+    if equal is not None:
+        assert same_answer(gold, answer) is equal
+
+
+@pytest.mark.parametrize(
+    ("gold", "answer", "equal"),
+    [
+        (r"\frac{x}{2}", "0.5x", True),
+        (r"\int_0^1 x\,dx", r"\frac12", True),
+        (r"\int_0^1 x\,dx", r"\frac13", False),
+        (r"\sum_{k=1}^{4} k^2", "30", True),
+        (r"\int_0^1 x^2\,dx", "0.333333", True),
+        (r"\int_0^1 x^2\,dx", "0.333", False),
+    ],
+)
+def test_sympy_decides_what_the_grammar_does_not_read(gold: str, answer: str, equal: bool) -> None:
     assert symbolic_equal(gold, answer) is equal
     assert symbolic_equal(answer, gold) is equal
 
 
 @pytest.mark.parametrize("text", [r"\frac{", "&&&", r"\frac{1}{0}"])
 def test_unparsable(text: str) -> None:
+    with pytest.raises((UnreadableError, UndecidedError)):
+        same_answer("5", text)
     with pytest.raises(UnparsableError):
         symbolic_equal("5", text)
     with pytest.raises(UnparsableError):

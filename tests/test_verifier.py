@@ -24,7 +24,7 @@ from unlearnbench.errors import DataError
 from unlearnbench.records import Verdict
 from unlearnbench.verifier import Verifier, verify
 
-HANGS = r"\boxed{10!!!!}"  # sympy computes it in C, where no Python signal handler ever runs
+HANGS = r"\boxed{\int_0^1 \int_0^1 \frac{\sin(xy)}{1+x^3+y^5} dx dy}"  # sympy is at it for ever, and is killed
 
 
 def children(parent: int | None = None) -> set[int]:
@@ -126,7 +126,8 @@ def test_many_keep_their_order_and_share_work() -> None:
 def test_a_hang_is_cut_off_retried_once_and_wrong() -> None:
     with Verifier(time_limit=0.5) as hasty:
         verdict = hasty.verify("5", HANGS)
-        assert (verdict.correct, verdict.reason, verdict.seconds) == (False, "timeout", 1.0)
+        assert (verdict.correct, verdict.reason) == (False, "timeout")
+        assert 0.75 <= verdict.seconds < 3.0  # two attempts of half a second, the second begun at half time
         assert hasty.verify("5", HANGS) is verdict  # from the cache, at no cost
         assert (hasty.calls, hasty.ungradable) == (2, 2)
         assert hasty.verify("2x", r"\boxed{x+x}").correct is True
@@ -170,7 +171,8 @@ def test_no_worker_outlives_a_killed_parent() -> None:
     with subprocess.Popen([sys.executable, "-c", code]) as parent:
         wait_for(lambda: children(parent.pid))
         workers = children(parent.pid)
-        time.sleep(1.0)
+        wait_for(lambda: any(map(children, workers)))  # sympy is at it, in a process of its own
+        workers |= {attempt for worker in workers for attempt in children(worker)}
         parent.kill()
     wait_for(lambda: not any(Path(f"/proc/{worker}/cmdline").exists() for worker in workers))
     assert workers

@@ -36,7 +36,9 @@ _TOO_LARGE = Stated(None, "too_large")
 _BRACES = re.compile(r"\\f?box(?:ed)?\s{0,9}\{|\\\\(?!f?box)|\\[{}]|[{}]")
 _STATEMENT = re.compile(r"####|\banswer[ \t]{0,3}(?:is\b[ \t]{0,3}:?|:|=)", re.IGNORECASE)
 _SENTENCE_END = re.compile(r"[.!?](?:\s|$)")
-_FORMATTING = re.compile(r"\\(?:left|right)(?![A-Za-z])\.?|\\(?:display|text)style(?![A-Za-z])|(?<!\\)\$")
+_FORMATTING = re.compile(
+    r"\\(?:left|right)(?![A-Za-z])\.?|\\(?:display|text)style(?![A-Za-z])|(?<!\\)(?:\$|\\[()\[\]])"
+)
 _THIN_SPACE_IN_NUMBER = re.compile(r"(?<=[0-9,])(?:\\[!,;:]|~) ?(?=[0-9])")
 _SPACE = re.compile(r"(?<!\\)\\[!,;: ]|~|\\q?quad(?![A-Za-z])")
 _WRAPPER = re.compile(

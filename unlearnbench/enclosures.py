@@ -15,7 +15,7 @@ from math import gcd, lcm
 
 from flint import acb, arb, ctx, fmpq, fmpz
 
-from unlearnbench.expressions import TRIGONOMETRIC, Apply, Node, Number, Symbol, mentions, symbols
+from unlearnbench.expressions import REPEATED, TRIGONOMETRIC, Apply, Node, Number, Symbol, mentions, symbols
 
 _FIRST_BITS = 128
 _SPARE_BITS = 384
@@ -23,7 +23,10 @@ _SPARE_BITS = 384
 _MOST_BITS = 1 << 19
 _POINTS = 4
 """Points at which two expressions with variables must agree."""
-_TRIES = 40
+_TRIES = 48
+_WHOLE_FROM = 32
+"""The try from which on points are whole numbers, as binomial coefficients and sums need them."""
+_MOST_TERMS = 2_000
 _LOG10 = "log10"
 _ELEMENTARY = {
     "sin": "sin",
@@ -166,6 +169,9 @@ def _points(names: list[str], a: Node, b: Node) -> Iterator[dict[str, fmpq]]:
         point = {}
         for name in names:
             drawn = hashlib.sha256(f"{number}\n{name}\n{texts}".encode("utf-8", "surrogatepass")).digest()
+            if number >= _WHOLE_FROM:
+                point[name] = fmpq(1 + drawn[0] % 12)
+                continue
             size = (1, 3, 1, 12, 1, 100, 3, 4000)[number % 8]
             fraction = Fraction(int.from_bytes(drawn[:6], "big") | 1, 1 << 48) * size
             negative = number % 4 == 2 or (number % 4 == 3 and drawn[7] & 1)
@@ -195,6 +201,7 @@ class _Evaluation:
         self._decimal = decimal
         self._unreal = unreal
         self.magnitude = 0
+        self._terms = 0
 
     def value(self, node: Node) -> acb:
         exact = self._rational(node)
@@ -233,6 +240,8 @@ class _Evaluation:
         if head in TRIGONOMETRIC and isinstance(node.args[0], Apply) and _in_degrees(node.args[0]):
             argument = self.value(node.args[0]) * acb(arb.pi()) / 180
             return acb(getattr(argument, _ELEMENTARY[head])())
+        if head in REPEATED:
+            return self._repeated(node)
         args = [self.value(arg) for arg in node.args]
         if head == "add":
             return reduce(lambda x, y: x + y, args)
@@ -266,6 +275,21 @@ class _Evaluation:
         if head in ("min", "max"):
             return reduce(lambda x, y: x if bool(x.real < y.real) == (head == "min") else y, args)
         return acb(getattr(args[0], _ELEMENTARY[head])())
+
+    def _repeated(self, node: Apply) -> acb:
+        index, low, high, body = node.args
+        assert isinstance(index, Symbol)
+        first, last = _integer(self.value(low)), _integer(self.value(high))
+        self._terms += max(0, last - first)
+        if self._terms > _MOST_TERMS:
+            raise TooLargeError("a sum of that many terms")
+        whole, outside = acb(0 if node.head == "sum" else 1), self._point
+        for term in range(first, last + 1):
+            self._point = {**outside, index.name: fmpq(term)}
+            value = self.value(body)
+            whole = whole + value if node.head == "sum" else whole * value
+        self._point = outside
+        return whole
 
     def _constant(self, name: str) -> acb:
         if name == "pi":
@@ -308,7 +332,7 @@ class _Evaluation:
     def _root(base: acb, index: acb) -> acb:
         n = _integer(index)
         if not 0 < n < 1000:
-            raise UndecidedError("a root of that index")
+            raise TooLargeError("a root of that index")
         if base.is_zero():
             return acb(0)
         if base.imag.is_zero() and base.real < 0 and n % 2 == 1:
@@ -326,7 +350,7 @@ class _Evaluation:
         if not 0 <= below <= 2000:
             above = _integer(n)
             if not 0 <= below <= above or above - below > 2000:
-                raise UndecidedError("that binomial coefficient")
+                raise TooLargeError("that binomial coefficient")
             below = above - below
         value = acb(1)
         for j in range(below):
@@ -353,7 +377,7 @@ def _literal(node: Node) -> Fraction | None:
 def _integer(value: acb) -> int:
     whole = value.unique_fmpz()
     if whole is None or not value.imag.contains(0):
-        raise UndecidedError("a whole number is needed")
+        raise UndefinedError("a whole number is needed")
     return int(whole)
 
 

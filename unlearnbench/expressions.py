@@ -3,8 +3,8 @@
     >>> parse("2\\\\sqrt{x}")
     Apply(head='mul', args=(Number(value=Fraction(2, 1)), Apply(head='sqrt', args=(Symbol(name='x'),))))
 
-Only finite expressions are read: numbers, symbols, sums, products, powers, roots and named functions. Sums over an
-index, integrals, limits and whatever else is not in the grammar raise UnreadableError.
+Only finite expressions are read: numbers, symbols, sums, products, powers, roots and named functions. Sums without end,
+integrals, limits and whatever else is not in the grammar raise UnreadableError.
 """
 
 from __future__ import annotations
@@ -74,6 +74,8 @@ class Apply:
 
 Node = Number | Symbol | Apply
 CONSTANTS = frozenset({"pi", "e", "i"})
+REPEATED = frozenset({"sum", "prod"})
+"""Heads whose arguments are an index, its first and last value, and what is added or multiplied."""
 
 
 def parse(text: str) -> Node:
@@ -82,16 +84,15 @@ def parse(text: str) -> Node:
 
 
 def symbols(node: Node) -> frozenset[str]:
-    """The variables of an expression."""
-    found: set[str] = set()
-    pending = [node]
-    while pending:
-        one = pending.pop()
-        if isinstance(one, Apply):
-            pending += one.args
-        elif isinstance(one, Symbol) and one.name not in CONSTANTS:
-            found.add(one.name)
-    return frozenset(found)
+    """The variables of an expression; the index of a sum is none."""
+    if isinstance(node, Symbol):
+        return frozenset() if node.name in CONSTANTS else frozenset({node.name})
+    if isinstance(node, Number):
+        return frozenset()
+    if node.head in REPEATED:
+        index, low, high, body = node.args
+        return symbols(low) | symbols(high) | (symbols(body) - symbols(index))
+    return frozenset().union(*map(symbols, node.args))
 
 
 def difference(left: Node, right: Node) -> Node:
@@ -239,7 +240,7 @@ class _Parser:
             or name in _LETTERS
             or name in _FONTS
             or name in _MARKED
-            or name in ("frac", "binom", "pi", "infty", "overline", "lvert", "imath")
+            or name in ("frac", "binom", "pi", "infty", "overline", "lvert", "imath", "sum", "prod")
         )
 
     def _primary(self) -> Node:
@@ -301,6 +302,8 @@ class _Parser:
             return Apply("div", (self._argument(), self._argument()))
         if name == "binom":
             return Apply("binomial", (self._argument(), self._argument()))
+        if name in ("sum", "prod"):
+            return self._repeated(name)
         if name == "sqrt" and self._peek() == "[":
             self._next()
             index = self._sum()
@@ -321,6 +324,22 @@ class _Parser:
         if name in _MARKED:
             return self._symbol(f"{name} " + ("".join(self._braced()) if self._peek() == "{" else self._next()))
         raise UnreadableError(f"\\{name} is not read")
+
+    def _repeated(self, name: str) -> Node:
+        """A sum or product over whole numbers; its body reaches to the next sign of a sum."""
+        low = high = index = None
+        for _ in range(2):
+            if self._take("_"):
+                self._expect("{")
+                index = self._primary()
+                self._expect("=")
+                low = self._sum()
+                self._expect("}")
+            elif self._take("^"):
+                high = self._exponent()
+        if not isinstance(index, Symbol) or index.name in ("e", "pi") or low is None or high is None:
+            raise UnreadableError(f"\\{name} without an index or an end")
+        return Apply(name, (index, low, high, self._product()))
 
     def _upright(self, name: str) -> Node:
         if len(name) == 1 and name.isalpha():

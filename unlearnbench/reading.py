@@ -38,7 +38,8 @@ _CHOICE_DOT = re.compile(
 _CLOCK = re.compile(r"(\d{1,2})(?::|\{:\})(\d{2})\s*(?:\\text\s?\{)?\s*([ap])?\.?\s?(?(3)m\.?)\s*\}?", re.I)
 _PHRASE = re.compile(r"[A-Za-z]{4}|\b(?:no|on|yes|odd|off|out|and|the|none|all)\b", re.I)
 _SEPARATOR = re.compile(
-    r",|;|\\(?:vee|wedge)(?![A-Za-z])|\\(?:text|mathrm|mbox|textrm)\s?\{\s*,?\s*(?:and|or)\s*\}|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])"
+    r",?\s*(?:\\(?:vee|wedge)(?![A-Za-z])|\\(?:text|mathrm|mbox|textrm)\s?\{\s*,?\s*(?:and|or)\s*\}"
+    r"|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z]))|,|;"
 )
 _OPENING, _CLOSING = "([{", ")]}"
 _THOUSANDS = re.compile(r"(?<![0-9.,])[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])")
@@ -57,12 +58,12 @@ _BASE_WORDS = re.compile(
 _RELATIONS = re.compile(r"<|>|=|\\(?:le|ge|ne|in|approx|neq)(?![A-Za-z])")
 _LABEL = re.compile(
     r"\|?(?:\\(?:angle|triangle|text|mathrm|overline|widehat|vec|mathbf|operatorname|alpha|beta|gamma|theta|phi|lambda|mu|det|max|min|Delta|"
-    r"omega|sigma|rho|ell)|[A-Za-z'(){},| ]|_\{?[A-Za-z0-9,]+\}?|\^\{-1\}|(?<=[a-zA-Z]\()[0-9]+(?=\)))+"
+    r"omega|sigma|rho|ell)|[A-Za-z'(){},| ]|_\{[A-Za-z0-9, ]*\}|_[A-Za-z0-9]|\^\{-1\}|(?<=[a-zA-Z]\()[0-9]+(?=\)))+"
 )
 _UNIT_GROUP = re.compile(
     r"(.*?)\s*\\(?:text|mathrm|textrm|mbox|rm)\s?\{([^{}]*)\}\s*(?:\^\s?\{?\s?(-?[0-9])\s?\}?)?", re.DOTALL
 )
-_UNIT_TAIL = re.compile(r"(.*[0-9)}\]!])( ?)((?:[A-Za-z]+\.?|\^ ?\{?-?[0-9]\}?| |/)+)", re.DOTALL)
+_UNIT_TAIL = re.compile(r"(.*[0-9)}\]!])( ?)((?:[A-Za-z. /]|\^ ?\{?-?[0-9]\}?)+)", re.DOTALL)
 _UNIT_WORD = re.compile(r"[A-Za-z]+")
 _CURRENCY = {"$": "dollar", "\\$": "dollar", "€": "euro", "£": "gbp", "¥": "yen", "₹": "rupee"}
 _MONEY = re.compile(r"([-+]?)\s?(\\?\$|[€£¥₹])\s?(.*)", re.DOTALL)
@@ -89,7 +90,7 @@ def read(text: str) -> Answer:
         return _region(text)
     parts, joints = _split(text, _SEPARATOR)
     if len(parts) > 1 and not (_ONE_NUMBER.fullmatch(text) and set(joints) == {","}):
-        return _listed([part for part in parts if part], joints)
+        return _listed(parts, joints)
     if _RELATIONS.search(text) and (answer := _relation(text)) is not None:
         return answer
     return _bracketed(text) or _ratio(text) or _value(text)
@@ -99,7 +100,7 @@ def _bare(text: str) -> str:
     text = text.strip()
     for _ in range(12):
         before = text
-        text = text.strip().rstrip(";:,").strip()
+        text = text.strip()
         if text.endswith(".") and not text.endswith(("..", "m.")):
             text = text[:-1].rstrip()
         if len(text) > 1 and text[0] == "$" == text[-1]:

@@ -22,7 +22,7 @@ from typing import get_args
 from unlearnbench.errors import DataError, RunError
 from unlearnbench.records import Reason, Rule, Verdict
 
-VERIFIER_VERSION = "1"
+VERIFIER_VERSION = "2"
 """Raise it whenever any verdict may come out otherwise than before: files of verdicts made by another are not used."""
 
 MEMORY = 1 << 26

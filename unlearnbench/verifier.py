@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -34,7 +33,7 @@ from unlearnbench.answers import (
     without_formatting,
 )
 from unlearnbench.equality import quick_equal, too_large
-from unlearnbench.grader import EXHAUSTED, Outcome, Stage
+from unlearnbench.grader import TEXT_ENDS, End, Judged, Stage
 from unlearnbench.records import Reason, Rule, Verdict
 from unlearnbench.verdict_cache import VerdictCache
 
@@ -49,8 +48,6 @@ _BOOT = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
     "from unlearnbench.grader import serve; serve(int(sys.argv[2]))"
 )
-# A text that brings down a fresh worker in one of these ways has exhausted memory or the stack.
-_TEXT_ENDS = frozenset({EXHAUSTED, -signal.SIGSEGV, -signal.SIGABRT, -signal.SIGBUS})
 
 
 def verify(gold: str, completion: str, rule: Rule = "strict") -> Verdict:
@@ -199,7 +196,7 @@ class Verifier:
                 verdict = Verdict(outcome == "match", answer, outcome, self.rule, seconds)
             return verdict
 
-    def _ask(self, question: _Question, fresh: bool) -> tuple[Outcome, float]:
+    def _ask(self, question: _Question, fresh: bool) -> tuple[Judged, float]:
         slots = self._slots
         worker = slots.get()
         answered = False
@@ -289,16 +286,17 @@ class _Worker:
             death.by_text = False  # it has seen no text yet
             raise
 
-    def ask(self, question: _Question) -> tuple[Outcome, float]:
+    def ask(self, question: _Question) -> tuple[Judged, float]:
         """What the worker finds, and the seconds it took; sympy is asked only about what structure leaves open."""
         seconds = 0.0
         if not question.loose:
             outcome, seconds = self._ask("structure", question)
-            if outcome is not None:
+            if outcome is not None and outcome != "failed":
                 return outcome, seconds
         self._prepare()
         outcome, more = self._ask("algebra", question)
-        assert outcome is not None
+        if outcome is None or outcome == "failed":
+            raise _DeathError(by_text=False)
         return outcome, seconds + more
 
     def _prepare(self) -> None:
@@ -308,9 +306,11 @@ class _Worker:
             self.wait_until_ready()
             self._prepared = True
 
-    def _ask(self, stage: Stage, question: _Question) -> tuple[Outcome | None, float]:
+    def _ask(self, stage: Stage, question: _Question) -> tuple[End | None, float]:
         self._send({"stage": stage, **question._asdict()})
-        reply = json.loads(self._receive(question.limit))
+        # the worker itself ends an algebra's two attempts, the second of which starts half a limit after the first
+        patience = question.limit if stage == "structure" else 2 * question.limit + 1.0
+        reply = json.loads(self._receive(patience))
         return reply["outcome"], reply["seconds"]
 
     def _send(self, message: Mapping[str, object]) -> None:
@@ -335,7 +335,7 @@ class _Worker:
             return self._channel.recv_bytes(4096)
         except (EOFError, OSError) as error:
             self._channel.close()
-            raise _DeathError(by_text=self._process.wait() in _TEXT_ENDS) from error
+            raise _DeathError(by_text=self._process.wait() in TEXT_ENDS) from error
 
 
 @lru_cache(maxsize=1 << 14)
