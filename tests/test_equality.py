@@ -7,7 +7,7 @@ import sys
 from fractions import Fraction
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unlearnbench.agreement import same_answer
@@ -160,6 +160,78 @@ def test_quick_equality_is_symmetric_and_reflexive(a: str, b: str) -> None:
 def test_fractions_compare_exactly(a: Fraction, b: Fraction) -> None:
     written = f"\\frac{{{3 * b.numerator}}}{{{3 * b.denominator}}}"
     assert quick_equal(str(a), written) is (a == b)
+
+
+PIECES = [
+    *"0123456789xyabi+-*/^_=<>()[]{},.:;!%$| '",
+    *[
+        r"\frac{1}{2}",
+        r"\frac",
+        r"\sqrt",
+        r"\sqrt{",
+        r"\pi",
+        r"\infty",
+        r"\cup",
+        r"\pm",
+        r"\text{ cm}",
+        r"\text{",
+        r"\le ",
+        r"\in ",
+    ],
+    *[
+        r"\{",
+        r"\}",
+        r"\left(",
+        r"\right)",
+        r"\overline{3}",
+        r"\sum_{k=1}^{3}",
+        r"\binom",
+        r"\log",
+        r"\sin",
+        r"^\circ",
+        r"\setminus",
+    ],
+    *[
+        r"\mathbb{R}",
+        r"\begin{pmatrix}",
+        r"\end{pmatrix}",
+        "&",
+        r"\\",
+        " or ",
+        " and ",
+        " cm",
+        " apples",
+        "(B) ",
+        "_2",
+        "...",
+        "\x00",
+    ],
+    *["\ud800", "\u0301", "½", "√2", "π", "10:30", "p.m.", "1,234", "e", "sqrt", "1011_2", "f(x)=", "x=", "!!"],
+]
+TEXTS = st.lists(st.sampled_from(PIECES), min_size=1, max_size=14).map("".join)
+
+
+def decided(a: str, b: str) -> bool | str:
+    """The answer, or that there is none; any other error than these two is a flaw of the reader."""
+    try:
+        return same_answer(a, b)
+    except (UnreadableError, UndecidedError):
+        return "open"
+
+
+@settings(max_examples=600, deadline=None)
+@given(TEXTS, TEXTS)
+def test_any_text_is_read_or_refused_and_order_never_matters(a: str, b: str) -> None:
+    assert decided(a, b) == decided(b, a)
+    assert decided(a, f" {a} ") is not False
+
+
+@pytest.mark.parametrize(
+    "text",
+    [r"\frac{\pi R^2" + "pi R^2" * 300 + " H}{2}", "a_bc" * 400 + "!=3", "1 or " * 199 + "2", "5" + "ab " * 900 + "!"],
+)
+def test_no_pattern_takes_exponential_time(text: str) -> None:
+    decided("5", text)  # pytest's own time limit would end it
 
 
 def test_importing_is_light() -> None:

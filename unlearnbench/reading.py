@@ -341,6 +341,8 @@ def _region(text: str) -> Answer:
         if part.replace(" ", "") == "\\mathbb{R}":
             regions.append(Region((Span(None, None, False, False),)))
             continue
+        if "\\mathbb{R}" in part:
+            raise UnreadableError("the real numbers within an expression")
         answer = read(part)
         if (region := as_region(answer)) is not None:
             regions.append(region)
