@@ -1,0 +1,390 @@
+"""The policy gradient of each item, exactly, with respect to a random LoRA adapter or to the weights themselves.
+
+An item's vector is minus the gradient of the mean log-probability of its rollouts' tokens, first over the tokens of a
+rollout and then over rollouts: the policy loss at ratio 1 and advantage 1 (PROTOCOL 5; arXiv 2605.16787, section 5). An
+adapter's B is 0 at the start, so the gradient of A is exactly 0 and that of B is, for a module y = W x + s B A x,
+
+    dL/dB = s * sum over tokens of (dL/dy) (A x)^T.
+
+So the policy stays frozen: hooks take A x on the way forward and dL/dy on the way back, and one product per row gives
+its gradient. A row is a prompt with all rollouts of one part of an item, each of which sees the prompt and itself: the
+prompt is computed once. Parts (4 by default) hold as many rollouts each; their differences are what noise is known by.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from unlearnbench.errors import PolicyError
+
+RANK, ALPHA = 16, 32.0
+TARGETS = ("q_proj", "v_proj")
+"""What the paper's script adapts: the default of its LoRA library."""
+LOGITS = 1 << 22
+"""Logits that are held at once."""
+_UNSUPPORTED = ("final_logit_softcapping", "logits_scaling", "logit_scale", "lm_head_multiplier")
+
+
+@dataclass(frozen=True, slots=True)
+class ItemRollouts:
+    """What one item's gradient is made of: responses in order, each with its weight (1 for a correct rollout)."""
+
+    item_id: str
+    prompt: tuple[int, ...]
+    responses: tuple[tuple[int, ...], ...]
+    weights: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Adapter:
+    """A LoRA adapter at its start: B is 0, A uniform in +-1/sqrt(inputs) from a seed."""
+
+    seed: int = 0
+    rank: int = RANK
+    alpha: float = ALPHA
+    targets: tuple[str, ...] = TARGETS
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """The policy's own parameters whose name holds one of `names`; all of them if it is empty."""
+
+    names: tuple[str, ...] = ()
+
+
+Parameters = Adapter | Weights
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """A prompt and different responses to it, with each response's weight in the loss of one part of an item."""
+
+    item: int
+    part: int
+    prompt: tuple[int, ...]
+    responses: tuple[tuple[int, ...], ...]
+    weights: tuple[float, ...]
+
+    @property
+    def length(self) -> int:
+        return len(self.prompt) + sum(map(len, self.responses))
+
+
+def dimension(model: Any, parameters: Parameters) -> int:
+    """Length of an item's vector. Raises PolicyError where no module or weight has one of the names."""
+    if isinstance(parameters, Adapter):
+        return sum(_outputs(module) * parameters.rank for _, module in _targets(model, parameters.targets))
+    return sum(weight.numel() for _, weight in _chosen(model, parameters))
+
+
+def item_gradients(
+    model: Any,
+    items: Sequence[ItemRollouts],
+    out: NDArray[np.float32],
+    *,
+    parameters: Parameters | None = None,
+    max_tokens: int = 8192,
+    entropy_share: float = 1.0,
+    done: Callable[[int], None] | None = None,
+) -> None:
+    """Fill `out` (items, parts, dimension) with each part's gradient; an item's vector is the mean over its parts.
+
+    Responses are dealt to the parts in turn, so each part has as many (their number must divide by the parts). A pass
+    holds at most `max_tokens` tokens, padding included. With `entropy_share` below 1 only that share of each
+    response's tokens counts, those of highest entropy. `done(i)` is told after item i is complete. Not-finite values
+    are left in `out` for the caller to see. Raises PolicyError where the policy cannot be used so.
+    """
+    parameters = parameters or Adapter()
+    if out.shape[0] != len(items) or out.shape[2] != dimension(model, parameters):
+        raise ValueError(f"out has shape {out.shape}, not ({len(items)}, parts, {dimension(model, parameters)})")
+    for name in _UNSUPPORTED:
+        if getattr(model.config, name, None) not in (None, 1, 1.0):
+            raise PolicyError(f"This policy's logits pass through {name}, which gradients do not know; choose another.")
+    out[:] = 0
+    rows = [row for i, item in enumerate(items) for row in _rows(i, item, out.shape[1], _packs(model))]
+    waiting = np.bincount([row.item for row in rows], minlength=len(items))
+    rows.sort(key=lambda row: (row.length, row.item, row.part))
+    frozen = {weight: weight.requires_grad for weight in model.parameters()}
+    batches = _batches(rows, max_tokens if isinstance(parameters, Adapter) else 0)
+    try:
+        for weight in frozen:
+            weight.requires_grad_(False)
+        taker = (
+            _AdapterGradients(model, parameters)
+            if isinstance(parameters, Adapter)
+            else _WeightGradients(model, parameters)
+        )
+        with taker:
+            for batch in batches:
+                found = taker.of(batch, entropy_share)
+                for row, gradient in zip(batch, found, strict=True):
+                    out[row.item, row.part] += gradient
+                    waiting[row.item] -= 1
+                    if done and waiting[row.item] == 0:
+                        done(row.item)
+    finally:
+        for weight, wanted in frozen.items():
+            weight.requires_grad_(wanted)
+            weight.grad = None
+
+
+def max_tokens_for(model: Any, memory: int) -> int:
+    """Tokens a pass may hold so that its activations stay within so many bytes, roughly."""
+    config = model.config
+    hidden, layers = int(config.hidden_size), int(config.num_hidden_layers)
+    inner = int(getattr(config, "intermediate_size", 4 * hidden))
+    per_token = 4 * layers * (14 * hidden + 5 * inner) + 8 * hidden
+    return max(64, memory // per_token)
+
+
+# --- rows -----------------------------------------------------------------------------------------------------------
+
+
+def _rows(place: int, item: ItemRollouts, parts: int, packed: bool) -> Iterator[_Row]:
+    given = item.weights or (1.0,) * len(item.responses)
+    if not item.responses or len(item.responses) % parts:
+        raise ValueError(f"item {item.item_id!r} has {len(item.responses)} rollouts, which make no {parts} equal parts")
+    for part in range(parts):
+        share: dict[tuple[int, ...], float] = {}  # equal responses are computed once
+        responses = item.responses[part::parts]
+        for response, weight in zip(responses, given[part::parts], strict=True):
+            share[response] = share.get(response, 0.0) + weight / len(responses)
+        if packed:
+            yield _Row(place, part, item.prompt, tuple(share), tuple(share.values()))
+        else:
+            for response, weight in share.items():
+                yield _Row(place, part, item.prompt, (response,), (weight,))
+
+
+def _packs(model: Any) -> bool:
+    """Whether responses may share a row: only with full attention does a mask say all about who sees whom."""
+    return set(getattr(model.config, "layer_types", None) or ["full_attention"]) == {"full_attention"}
+
+
+def _batches(rows: Sequence[_Row], max_tokens: int) -> Iterator[Sequence[_Row]]:
+    """Rows, sorted by length, in passes of at most so many tokens; one row a pass if that is 0."""
+    start = 0
+    while start < len(rows):
+        stop = start + 1
+        while stop < len(rows) and rows[stop].length * (stop + 1 - start) <= max_tokens:
+            stop += 1
+        yield rows[start:stop]
+        start = stop
+
+
+@dataclass(frozen=True, slots=True)
+class _Packed:
+    """Tensors of rows: each response's tokens see the prompt and, up to themselves, their own response."""
+
+    ids: Tensor  # (rows, tokens)
+    positions: Tensor  # (rows, tokens)
+    mask: Tensor  # (rows, 1, tokens, tokens), added to attention scores
+    sources: Tensor  # (predictions,): flat index of the token that predicts
+    targets: Tensor  # (predictions,)
+    weights: Tensor  # (predictions,): in the row's loss
+    responses: Tensor  # (predictions,): which response, counted over all rows
+
+
+def _pack(rows: Sequence[_Row], dtype: torch.dtype, device: torch.device) -> _Packed:
+    width = max(row.length for row in rows)
+    ids = np.zeros((len(rows), width), dtype=np.int64)
+    positions = np.zeros_like(ids)
+    group = np.full(ids.shape, -1, dtype=np.int64)  # 0 the prompt, k the k-th response, -1 padding
+    sources: list[NDArray[np.int64]] = []
+    targets: list[int] = []
+    weights: list[float] = []
+    responses: list[int] = []
+    count = 0
+    for place, row in enumerate(rows):
+        start = len(row.prompt)
+        ids[place, :start], positions[place, :start], group[place, :start] = row.prompt, np.arange(start), 0
+        at = start
+        for number, (response, weight) in enumerate(zip(row.responses, row.weights, strict=True), start=1):
+            end = at + len(response)
+            ids[place, at:end] = response
+            positions[place, at:end] = np.arange(start, start + len(response))
+            group[place, at:end] = number
+            sources.append(place * width + np.r_[start - 1, np.arange(at, end - 1)])
+            targets += response
+            weights += [weight / len(response)] * len(response)
+            responses += [count] * len(response)
+            count += 1
+            at = end
+    where = torch.from_numpy(group).to(device)
+    ordered = torch.ones(width, width, dtype=torch.bool, device=device).tril()
+    same = (where[:, :, None] == where[:, None, :]) | (where[:, None, :] == 0)
+    seen = (same & ordered) | torch.eye(width, dtype=torch.bool, device=device)  # padding sees itself: no row is empty
+    mask = torch.zeros(seen.shape, dtype=dtype, device=device).masked_fill(~seen, torch.finfo(dtype).min)
+    return _Packed(
+        torch.from_numpy(ids).to(device),
+        torch.from_numpy(positions).to(device),
+        mask[:, None],
+        torch.from_numpy(np.concatenate(sources)).to(device),
+        torch.tensor(targets, device=device),
+        torch.tensor(weights, dtype=dtype, device=device),
+        torch.tensor(responses, device=device),
+    )
+
+
+# --- passes ---------------------------------------------------------------------------------------------------------
+
+
+def _backward(model: Any, rows: Sequence[_Row], entropy_share: float, embeds_need_grad: bool) -> None:
+    """One forward and backward pass of the loss of all rows: minus the weighted log-probabilities of their tokens."""
+    packed = _pack(rows, model.dtype, model.device)
+    embeds = model.get_input_embeddings()(packed.ids)
+    if embeds_need_grad:  # nothing else in a frozen policy asks for gradients
+        embeds = embeds.detach().requires_grad_()
+    mask = packed.mask if _packs(model) else None  # a response by itself, padded on the right, is plainly causal
+    hidden = model.base_model(
+        inputs_embeds=embeds, position_ids=packed.positions, attention_mask=mask, use_cache=False
+    ).last_hidden_state
+    predicting = hidden.flatten(0, 1)[packed.sources]
+    head = model.get_output_embeddings()
+    weights = packed.weights
+    if entropy_share < 1.0:
+        weights = weights * _highest_entropy(predicting.detach(), head, packed.responses, entropy_share)
+    # Logits are made a slice at a time, so that a large vocabulary costs no memory.
+    held = predicting.detach().requires_grad_()
+    size = max(1, LOGITS // int(model.config.vocab_size))
+    for states, targets, share in zip(
+        *(torch.split(whole, size) for whole in (held, packed.targets, weights)), strict=True
+    ):
+        losses = torch.nn.functional.cross_entropy(
+            head(states).float() if model.dtype.itemsize < 4 else head(states), targets, reduction="none"
+        )
+        (losses * share).sum().backward()
+    predicting.backward(held.grad)
+
+
+@torch.no_grad()
+def _highest_entropy(states: Tensor, head: Any, responses: Tensor, share: float) -> Tensor:
+    """1 for the tokens of highest entropy, at least one of each response, rescaled so that means stay means."""
+    size = max(1, LOGITS // int(head.weight.shape[0]))
+    entropy = torch.cat([_entropy(head(part)) for part in torch.split(states, size)])
+    kept = torch.zeros_like(entropy)
+    for response in torch.unique(responses):
+        place = (responses == response).nonzero()[:, 0]
+        count = max(1, round(share * len(place)))
+        kept[place[entropy[place].topk(count).indices]] = len(place) / count
+    return kept
+
+
+def _entropy(logits: Tensor) -> Tensor:
+    scores = torch.log_softmax(logits, dim=-1)
+    return -(scores.exp() * scores).sum(-1)
+
+
+class _AdapterGradients:
+    """Gradients of an adapter's B matrices, row by row of a pass, from hooks on its modules."""
+
+    def __init__(self, model: Any, adapter: Adapter) -> None:
+        self._model = model
+        self._scale = adapter.alpha / adapter.rank
+        generator = torch.Generator().manual_seed(adapter.seed)
+        self._downs: list[tuple[Any, Tensor, slice]] = []
+        start = 0
+        for _, module in _targets(model, adapter.targets):
+            inputs, outputs = _inputs(module), _outputs(module)
+            down = (torch.rand(adapter.rank, inputs, generator=generator, dtype=torch.float64) * 2 - 1) / inputs**0.5
+            stop = start + outputs * adapter.rank
+            self._downs.append((module, down.to(model.device, model.dtype), slice(start, stop)))
+            start = stop
+        self._dimension = start
+        self._found = torch.zeros(0, start)
+
+    def __enter__(self) -> _AdapterGradients:
+        self._handles = [module.register_forward_hook(self._hook(down, where)) for module, down, where in self._downs]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+    def of(self, rows: Sequence[_Row], entropy_share: float) -> NDArray[np.float32]:
+        """(rows, dimension)."""
+        self._found = torch.zeros(len(rows), self._dimension, dtype=self._model.dtype, device=self._model.device)
+        _backward(self._model, rows, entropy_share, embeds_need_grad=True)
+        found: NDArray[np.float32] = self._found.cpu().numpy()
+        return found
+
+    def _hook(self, down: Tensor, where: slice) -> Callable[[Any, Any, Tensor], None]:
+        def forward(_: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            reduced = inputs[0].detach() @ down.T  # (rows, tokens, rank)
+
+            def backward(gradient: Tensor) -> None:
+                product = torch.bmm(gradient.transpose(1, 2), reduced)  # (rows, outputs, rank)
+                self._found[:, where] += self._scale * product.flatten(1)
+
+            output.register_hook(backward)  # type: ignore[no-untyped-call]
+
+        return forward
+
+
+class _WeightGradients:
+    """Gradients of the policy's own weights; a pass has one row."""
+
+    def __init__(self, model: Any, weights: Weights) -> None:
+        self._model = model
+        self._weights = [weight for _, weight in _chosen(model, weights)]
+
+    def __enter__(self) -> _WeightGradients:
+        for weight in self._weights:
+            weight.requires_grad_(True)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for weight in self._weights:
+            weight.requires_grad_(False)
+
+    def of(self, rows: Sequence[_Row], entropy_share: float) -> NDArray[np.float32]:
+        """(1, dimension)."""
+        for weight in self._weights:
+            weight.grad = None
+        needs = not any(weight is self._model.get_input_embeddings().weight for weight in self._weights)
+        _backward(self._model, rows, entropy_share, embeds_need_grad=needs)
+        parts = [
+            torch.zeros(weight.numel()) if weight.grad is None else weight.grad.flatten().cpu()
+            for weight in self._weights
+        ]
+        found: NDArray[np.float32] = torch.cat(parts)[None].numpy()
+        return found
+
+
+def _targets(model: Any, names: Sequence[str]) -> list[tuple[str, Any]]:
+    found = [(name, module) for name, module in model.named_modules() if name.rpartition(".")[2] in names]
+    if not found:
+        leaves = sorted({name.rpartition(".")[2] for name, module in model.named_modules() if _is_linear(module)})
+        raise PolicyError(f"This policy has no module named {' or '.join(names)}; it has {', '.join(leaves)}.")
+    return found
+
+
+def _is_linear(module: Any) -> bool:
+    return getattr(module, "weight", None) is not None and module.weight.ndim == 2
+
+
+def _inputs(module: Any) -> int:
+    return int(module.in_features if hasattr(module, "in_features") else module.weight.shape[0])
+
+
+def _outputs(module: Any) -> int:
+    return int(module.out_features if hasattr(module, "out_features") else module.weight.shape[1])
+
+
+def _chosen(model: Any, weights: Weights) -> list[tuple[str, Any]]:
+    """Parameters in the model's order, shared ones once."""
+    found = [
+        (name, weight)
+        for name, weight in model.named_parameters()
+        if not weights.names or any(part in name for part in weights.names)
+    ]
+    if not found:
+        raise PolicyError(f"This policy has no weights whose name holds {' or '.join(weights.names)}.")
+    return found
