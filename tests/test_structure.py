@@ -51,9 +51,11 @@ STAGES = (
     ("fates", "conversion", "fairness", "counted", "comparison", "aa"),
     ("gradients", "similarity"),
     ("notation", "verdict", "recorded", "outcomes", "plots", "report", "leaderboard"),
+    ("rollout_pool", "item_vectors", "similarity_record", "similarity_page"),
     ("export", "augment", "adapters"),
     ("devices", "jobs", "sealing", "worker", "evaluate", "curate", "tally", "score"),
     ("probe", "cost", "detection", "planning"),
+    ("diagnosis",),
     ("cli",),
 )
 RANK = {name: rank for rank, stage in enumerate(STAGES) for name in stage}
@@ -122,6 +124,11 @@ TORCH_FREE = (
     "evaluate",
     "tally",
     "score",
+    "similarity",
+    "rollout_pool",
+    "similarity_record",
+    "similarity_page",
+    "diagnosis",
     "cli",
 )
 

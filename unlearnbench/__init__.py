@@ -18,6 +18,7 @@ _PUBLIC = {
     "Method": "method",
     "evaluate": "evaluate",
     "curate": "curate",
+    "diagnose": "diagnosis",
     "Item": "records",
     "Twin": "records",
     "Result": "records",
@@ -30,6 +31,7 @@ __all__ = [*_PUBLIC, "__version__"]
 
 if TYPE_CHECKING:
     from unlearnbench.curate import curate as curate
+    from unlearnbench.diagnosis import diagnose as diagnose
     from unlearnbench.errors import UnlearnBenchError as UnlearnBenchError
     from unlearnbench.evaluate import evaluate as evaluate
     from unlearnbench.method import Method as Method

@@ -226,6 +226,28 @@ def learning_curves(panels: Sequence[Panel]) -> str:
     return svg[0]
 
 
+def lines_plot(
+    name: str, label: str, x: Sequence[str], series: Mapping[str, Sequence[tuple[float, float, float]]], xlabel: str
+) -> str:
+    """Values with the ends of their intervals (all equal where there is none), one line a series over the places x.
+
+    A value that is NaN leaves a gap.
+    """
+    with _figure(name, label, (9.6, 3.4)) as (figure, svg):
+        axes = figure.subplots()
+        axes.axhline(0, color=_INK, lw=0.8)
+        for number, (title, values) in enumerate(series.items()):
+            colour, marker = _SERIES[number % SERIES], _MARKERS[number % len(_MARKERS)]
+            middle, low, high = np.array(values, dtype=np.float64).reshape(-1, 3).T
+            places = np.arange(len(middle)) + 0.04 * (number - (len(series) - 1) / 2)
+            axes.vlines(places, low, high, color=colour, lw=1.6, alpha=0.5)
+            axes.plot(places, middle, color=colour, lw=1.2, marker=marker, ms=5, label=title)
+        axes.set_xticks(range(len(x)), x)
+        axes.set(xlim=(-0.4, len(x) - 0.6), xlabel=xlabel, ylabel="mean cosine")
+        figure.legend(loc="outside upper left", ncols=4, columnspacing=1.4)
+    return svg[0]
+
+
 def _curve(axes: Axes, panel: Panel) -> None:
     curves = list(panel.seeds.values())
     points = int(np.clip(MAX_CURVES // len(curves), 50, MAX_POINTS))

@@ -67,7 +67,7 @@ def write_report(folder: Path, split: Split, result: Result) -> Path:
     """
     run = Run(folder, split, result)
     page = (
-        _templates()
+        templates()
         .get_template("report.html")
         .render(
             run=run,
@@ -121,7 +121,8 @@ def rebuild(folder: Path, split: str | Path | None = None) -> Path:
     return write_report(folder, found, result)
 
 
-def _templates() -> Environment:
+def templates() -> Environment:
+    """The pages' templates, with the filters they are written in."""
     environment = Environment(
         loader=PackageLoader("unlearnbench", "templates"),
         autoescape=True,

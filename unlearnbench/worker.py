@@ -27,7 +27,7 @@ def main() -> int:
     def report(event: Mapping[str, Any]) -> None:
         channel.write(json.dumps(event) + "\n")
 
-    kinds = {"train": train, "measure": measure, "check": check}
+    kinds = {"train": train, "measure": measure, "check": check, "gather": diagnose, "gradients": diagnose}
     from unlearnbench.errors import UnlearnBenchError
 
     try:
@@ -264,6 +264,15 @@ def measure(job: Mapping[str, Any], report: Report) -> None:
                 progress=progress,
             )
             write_parquet(Path(task["out"]), rows)
+
+
+def diagnose(job: Mapping[str, Any], report: Report) -> None:
+    """A share of a diagnosis: rollouts of some chunks of items, or gradients of some blocks of them."""
+    from unlearnbench import item_vectors
+
+    _set_threads()
+    act = item_vectors.gather if job["kind"] == "gather" else item_vectors.fill
+    act(item_vectors.load(job), job, lambda items: report({"items": items}))
 
 
 def environment() -> dict[str, Any]:

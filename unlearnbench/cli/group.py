@@ -17,6 +17,7 @@ COMMANDS = {
     "check": ("check", "check", "Run a method for two tiny steps: what it overrides, reads and costs."),
     "score": ("score", "score", "Score rollouts made anywhere, every verdict made anew."),
     "curate": ("curate", "curate", "Label a pool for a policy by the protocol, or label from counts alone."),
+    "diagnose": ("diagnose", "diagnose", "Compare the policy gradients of a split's items, group by group."),
     "verify": ("verify", "verify", "Judge one completion, or a file of them, against a gold answer."),
     "report": ("report", "report", "Rebuild report.html from a run's files."),
     "compare": ("compare", "compare", "Compare runs item by item, or the null control with itself (--aa)."),

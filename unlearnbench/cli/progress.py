@@ -78,13 +78,13 @@ class Bar(_Shown):
 
 
 class Rows(_Shown):
-    """A context in which `show` takes the rows of a file that a piece of work has done, and their share of all."""
+    """A context in which `show` takes the rows (or `unit`) that a piece of work has done, and their share of all."""
 
-    def __init__(self) -> None:
+    def __init__(self, unit: str = "rows") -> None:
         self._progress = Progress(
             TextColumn("{task.description:<13}"),
             BarColumn(),
-            TextColumn("{task.percentage:>3.0f} %  {task.fields[rows]:>11,} rows"),
+            TextColumn(f"{{task.percentage:>3.0f}} %  {{task.fields[rows]:>11,}} {unit}"),
             TextColumn("{task.fields[rate]:>9,.0f}/s"),
             TimeRemainingColumn(),
             console=Console(stderr=True),

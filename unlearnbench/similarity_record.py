@@ -1,0 +1,173 @@
+"""What a diagnosis leaves: the record that similarity.json holds, and the object that `diagnose` returns."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unlearnbench.records import Record
+from unlearnbench.similarity import FLOOR, Auc, Block, Matrix
+
+
+class Excluded(Record):
+    """An item that takes no part, with the rollouts found of it and why."""
+
+    item_id: str
+    group: str
+    found: int
+    sampled: int
+    reason: str
+
+
+class BlockRecord(Record):
+    """A `similarity.Block`; undefined values are null."""
+
+    a: str
+    b: str
+    pairs: int
+    raw: float | None
+    corrected: float | None
+    interval: tuple[float, float] | None
+    corrected_interval: tuple[float, float] | None
+    p: float | None
+    reliable_items: int
+
+
+class AucRecord(Record):
+    """A `similarity.Auc`; n: learnable and unlearnable items."""
+
+    value: float
+    interval: tuple[float, float] | None
+    n: tuple[int, int]
+
+
+class GroupReliability(Record):
+    """Reliability of a group's items: quartiles, and how many reach the floor of corrected means."""
+
+    group: str
+    items: int
+    low: float | None
+    median: float | None
+    high: float | None
+    above_floor: int
+
+
+class ByRollouts(Record):
+    """Raw block means from fewer rollouts of each item."""
+
+    rollouts: int
+    blocks: tuple[BlockRecord, ...]
+
+
+class BySeed(Record):
+    """Block means with one adapter alone."""
+
+    seed: int
+    blocks: tuple[BlockRecord, ...]
+
+
+class Memory(Record):
+    """Bytes as planned: of all processes together, of the policy's weights in one, of a pass, of stored vectors."""
+
+    total: int
+    weights: int
+    per_pass: int
+    vectors: int
+    tokens_per_pass: int
+    workers: int
+
+
+class SimilarityRecord(Record):
+    """similarity.json. Blocks of several adapters are those of their inner products summed."""
+
+    schema_version: Literal[1] = 1
+    code_version: str
+    policy: str
+    revision: str | None
+    split: str | None
+    split_hash: str | None
+    rollouts_file: str | None
+    item_ids: tuple[str, ...]
+    groups: tuple[str, ...]
+    group_order: tuple[str, ...]
+    rollouts_per_item: int
+    parts: int
+    excluded: tuple[Excluded, ...]
+    blocks: tuple[BlockRecord, ...]
+    auc: AucRecord | None
+    reliability: tuple[GroupReliability, ...]
+    reliability_floor: float
+    by_rollouts: tuple[ByRollouts, ...]
+    parameters: str
+    dimension: int
+    adapter_seeds: tuple[int, ...]
+    by_adapter_seed: tuple[BySeed, ...]
+    pair_spread: float | None
+    seed: int
+    options: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What was found at one policy: arrays over `item_ids`, and the record that similarity.json holds."""
+
+    folder: Path
+    record: SimilarityRecord
+    cosine: Matrix  # (items, items)
+    reliability: NDArray[np.float64]  # (items,)
+
+    @property
+    def item_ids(self) -> tuple[str, ...]:
+        return self.record.item_ids
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """The group of each item."""
+        return self.record.groups
+
+    @property
+    def blocks(self) -> tuple[BlockRecord, ...]:
+        return self.record.blocks
+
+    @property
+    def auc(self) -> AucRecord | None:
+        return self.record.auc
+
+    @property
+    def excluded(self) -> tuple[Excluded, ...]:
+        return self.record.excluded
+
+    def block(self, a: str, b: str) -> BlockRecord:
+        """The block of two groups, in either order. Raises KeyError if there is none."""
+        for block in self.record.blocks:
+            if {block.a, block.b} == {a, b}:
+                return block
+        raise KeyError((a, b))
+
+
+def block_record(block: Block) -> BlockRecord:
+    return BlockRecord(**{**asdict(block), "raw": block.raw if np.isfinite(block.raw) else None})
+
+
+def auc_record(auc: Auc | None) -> AucRecord | None:
+    return AucRecord(**asdict(auc)) if auc is not None and np.isfinite(auc.value) else None
+
+
+def reliability_record(name: str, values: NDArray[np.float64]) -> GroupReliability:
+    finite = values[np.isfinite(values)]
+    low, median, high = np.quantile(finite, [0.25, 0.5, 0.75]).tolist() if len(finite) else (None, None, None)
+    return GroupReliability(
+        group=name, items=len(values), low=low, median=median, high=high, above_floor=int((finite >= FLOOR).sum())
+    )
+
+
+def gib(size: int) -> str:
+    """Bytes in the largest unit that they fill."""
+    for unit, scale in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
+        if size >= scale:
+            return f"{size / scale:.1f} {unit}"
+    return f"{size} B"
