@@ -16,7 +16,7 @@ from pathlib import Path
 
 from benchmarks.turns import progress
 
-QUICK = ("training", "sampling", "counts", "score", "start", "verify")
+QUICK = ("training", "sampling", "gradients", "counts", "score", "start", "verify")
 LONG = ("memory", "whole")
 
 
