@@ -7,14 +7,18 @@ adapter's B is 0 at the start, so the gradient of A is exactly 0 and that of B i
     dL/dB = s * sum over tokens of (dL/dy) (A x)^T.
 
 So the policy stays frozen: hooks take A x on the way forward and dL/dy on the way back, and one product per row gives
-its gradient. A row is a prompt with all rollouts of one part of an item, each of which sees the prompt and itself: the
-prompt is computed once. Parts (4 by default) hold as many rollouts each; their differences are what noise is known by.
+its gradient. A row is a prompt with all rollouts of one part of an item, and the prompt is computed once. A pass lays
+many rows end to end, without padding: everything but attention acts on single tokens, and attention is computed piece
+by piece, each response with its prompt and itself. Parts (4 by default) hold as many rollouts each; their differences
+are what noise is known by.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -29,7 +33,14 @@ TARGETS = ("q_proj", "v_proj")
 """What the paper's script adapts: the default of its LoRA library."""
 LOGITS = 1 << 22
 """Logits that are held at once."""
-_UNSUPPORTED = ("final_logit_softcapping", "logits_scaling", "logit_scale", "lm_head_multiplier")
+_UNSUPPORTED = (
+    "final_logit_softcapping",
+    "attn_logit_softcapping",
+    "logits_scaling",
+    "logit_scale",
+    "lm_head_multiplier",
+)
+_ATTENTION = "unlearnbench_rows"
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +108,7 @@ def item_gradients(
     """Fill `out` (items, parts, dimension) with each part's gradient; an item's vector is the mean over its parts.
 
     Responses are dealt to the parts in turn, so each part has as many (their number must divide by the parts). A pass
-    holds at most `max_tokens` tokens, padding included. With `entropy_share` below 1 only that share of each
+    holds at most `max_tokens` tokens, or one row. With `entropy_share` below 1 only that share of each
     response's tokens counts, those of highest entropy. `done(i)` is told after item i is complete. Not-finite values
     are left in `out` for the caller to see. Raises PolicyError where the policy cannot be used so.
     """
@@ -108,14 +119,15 @@ def item_gradients(
         if getattr(model.config, name, None) not in (None, 1, 1.0):
             raise PolicyError(f"This policy's logits pass through {name}, which gradients do not know; choose another.")
     out[:] = 0
-    rows = [row for i, item in enumerate(items) for row in _rows(i, item, out.shape[1], _packs(model))]
+    rows = [row for i, item in enumerate(items) for row in _rows(i, item, out.shape[1])]
     waiting = np.bincount([row.item for row in rows], minlength=len(items))
-    rows.sort(key=lambda row: (row.length, row.item, row.part))
     frozen = {weight: weight.requires_grad for weight in model.parameters()}
+    attention = model.config._attn_implementation
     batches = _batches(rows, max_tokens if isinstance(parameters, Adapter) else 0)
     try:
         for weight in frozen:
             weight.requires_grad_(False)
+        _use_attention(model, _ATTENTION)
         taker = (
             _AdapterGradients(model, parameters)
             if isinstance(parameters, Adapter)
@@ -133,6 +145,7 @@ def item_gradients(
         for weight, wanted in frozen.items():
             weight.requires_grad_(wanted)
             weight.grad = None
+        model.set_attn_implementation(attention)
 
 
 def max_tokens_for(model: Any, memory: int) -> int:
@@ -147,7 +160,7 @@ def max_tokens_for(model: Any, memory: int) -> int:
 # --- rows -----------------------------------------------------------------------------------------------------------
 
 
-def _rows(place: int, item: ItemRollouts, parts: int, packed: bool) -> Iterator[_Row]:
+def _rows(place: int, item: ItemRollouts, parts: int) -> Iterator[_Row]:
     given = item.weights or (1.0,) * len(item.responses)
     if not item.responses or len(item.responses) % parts:
         raise ValueError(f"item {item.item_id!r} has {len(item.responses)} rollouts, which make no {parts} equal parts")
@@ -156,106 +169,163 @@ def _rows(place: int, item: ItemRollouts, parts: int, packed: bool) -> Iterator[
         responses = item.responses[part::parts]
         for response, weight in zip(responses, given[part::parts], strict=True):
             share[response] = share.get(response, 0.0) + weight / len(responses)
-        if packed:
-            yield _Row(place, part, item.prompt, tuple(share), tuple(share.values()))
-        else:
-            for response, weight in share.items():
-                yield _Row(place, part, item.prompt, (response,), (weight,))
-
-
-def _packs(model: Any) -> bool:
-    """Whether responses may share a row: only with full attention does a mask say all about who sees whom."""
-    return set(getattr(model.config, "layer_types", None) or ["full_attention"]) == {"full_attention"}
+        yield _Row(place, part, item.prompt, tuple(share), tuple(share.values()))
 
 
 def _batches(rows: Sequence[_Row], max_tokens: int) -> Iterator[Sequence[_Row]]:
-    """Rows, sorted by length, in passes of at most so many tokens; one row a pass if that is 0."""
-    start = 0
-    while start < len(rows):
-        stop = start + 1
-        while stop < len(rows) and rows[stop].length * (stop + 1 - start) <= max_tokens:
-            stop += 1
-        yield rows[start:stop]
-        start = stop
+    """Rows in passes of at most so many tokens; one row a pass if that is 0."""
+    start = held = 0
+    for stop, row in enumerate(rows):
+        if stop > start and held + row.length > max_tokens:
+            yield rows[start:stop]
+            start, held = stop, 0
+        held += row.length
+    yield rows[start:]
 
 
 @dataclass(frozen=True, slots=True)
-class _Packed:
-    """Tensors of rows: each response's tokens see the prompt and, up to themselves, their own response."""
+class _Piece:
+    """Neighbouring tokens that see one another up to themselves, and all tokens of their context before them."""
 
-    ids: Tensor  # (rows, tokens)
-    positions: Tensor  # (rows, tokens)
-    mask: Tensor  # (rows, 1, tokens, tokens), added to attention scores
-    sources: Tensor  # (predictions,): flat index of the token that predicts
+    start: int
+    stop: int
+    context: slice
+
+
+@dataclass(frozen=True, slots=True)
+class _Laid:
+    """Rows end to end."""
+
+    ids: Tensor  # (1, tokens)
+    positions: Tensor  # (1, tokens)
+    pieces: tuple[_Piece, ...]
+    spans: tuple[slice, ...]  # the tokens of each row
+    sources: Tensor  # (predictions,): the token that predicts
     targets: Tensor  # (predictions,)
     weights: Tensor  # (predictions,): in the row's loss
     responses: Tensor  # (predictions,): which response, counted over all rows
 
 
-def _pack(rows: Sequence[_Row], dtype: torch.dtype, device: torch.device) -> _Packed:
-    width = max(row.length for row in rows)
-    ids = np.zeros((len(rows), width), dtype=np.int64)
-    positions = np.zeros_like(ids)
-    group = np.full(ids.shape, -1, dtype=np.int64)  # 0 the prompt, k the k-th response, -1 padding
-    sources: list[NDArray[np.int64]] = []
+def _lay(rows: Sequence[_Row], dtype: torch.dtype, device: torch.device) -> _Laid:
+    ids: list[int] = []
+    positions: list[int] = []
+    pieces: list[_Piece] = []
+    spans: list[slice] = []
+    sources: list[int] = []
     targets: list[int] = []
     weights: list[float] = []
     responses: list[int] = []
     count = 0
-    for place, row in enumerate(rows):
-        start = len(row.prompt)
-        ids[place, :start], positions[place, :start], group[place, :start] = row.prompt, np.arange(start), 0
-        at = start
-        for number, (response, weight) in enumerate(zip(row.responses, row.weights, strict=True), start=1):
-            end = at + len(response)
-            ids[place, at:end] = response
-            positions[place, at:end] = np.arange(start, start + len(response))
-            group[place, at:end] = number
-            sources.append(place * width + np.r_[start - 1, np.arange(at, end - 1)])
+    for row in rows:
+        first, end = len(ids), len(ids) + len(row.prompt)
+        prompt = slice(first, end)
+        pieces.append(_Piece(first, end, slice(first, first)))
+        ids += row.prompt
+        positions += range(len(row.prompt))
+        for response, weight in zip(row.responses, row.weights, strict=True):
+            start, stop = len(ids), len(ids) + len(response)
+            pieces.append(_Piece(start, stop, prompt))
+            ids += response
+            positions += range(len(row.prompt), len(row.prompt) + len(response))
+            sources += [end - 1, *range(start, stop - 1)]
             targets += response
             weights += [weight / len(response)] * len(response)
             responses += [count] * len(response)
             count += 1
-            at = end
-    where = torch.from_numpy(group).to(device)
-    ordered = torch.ones(width, width, dtype=torch.bool, device=device).tril()
-    same = (where[:, :, None] == where[:, None, :]) | (where[:, None, :] == 0)
-    seen = (same & ordered) | torch.eye(width, dtype=torch.bool, device=device)  # padding sees itself: no row is empty
-    mask = torch.zeros(seen.shape, dtype=dtype, device=device).masked_fill(~seen, torch.finfo(dtype).min)
-    return _Packed(
-        torch.from_numpy(ids).to(device),
-        torch.from_numpy(positions).to(device),
-        mask[:, None],
-        torch.from_numpy(np.concatenate(sources)).to(device),
+        spans.append(slice(first, len(ids)))
+    return _Laid(
+        torch.tensor([ids], device=device),
+        torch.tensor([positions], device=device),
+        tuple(pieces),
+        tuple(spans),
+        torch.tensor(sources, device=device),
         torch.tensor(targets, device=device),
         torch.tensor(weights, dtype=dtype, device=device),
         torch.tensor(responses, device=device),
     )
 
 
+# --- attention ------------------------------------------------------------------------------------------------------
+
+_pieces: ContextVar[tuple[_Piece, ...]] = ContextVar("pieces")
+
+
+def _attend(
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: None,
+    scaling: float | None = None,
+    **rest: Any,
+) -> tuple[Tensor, None]:
+    """Attention of a pass, piece by piece: (1, heads, tokens, size) each, to (1, tokens, heads, size)."""
+    window = rest.get("sliding_window")
+    shared = key.shape[1] != query.shape[1]
+    found = []
+    for piece in _pieces.get():
+        keys, values = key[:, :, piece.start : piece.stop], value[:, :, piece.start : piece.stop]
+        before = piece.context.stop - piece.context.start
+        if before:
+            keys = torch.cat([key[:, :, piece.context], keys], 2)
+            values = torch.cat([value[:, :, piece.context], values], 2)
+        length = piece.stop - piece.start
+        plain = not before and window is None
+        found.append(
+            torch.nn.functional.scaled_dot_product_attention(
+                query[:, :, piece.start : piece.stop],
+                keys,
+                values,
+                attn_mask=None if plain else _causal(length, before, window, query.dtype, query.device),
+                is_causal=plain,
+                scale=scaling,
+                enable_gqa=shared,
+            )
+        )
+    return torch.cat(found, 2).transpose(1, 2), None
+
+
+@lru_cache(maxsize=4096)
+def _causal(length: int, before: int, window: int | None, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """(length, before + length), added to scores: minus infinity where a token does not see another."""
+    at = torch.arange(before, before + length, device=device)[:, None]
+    other = torch.arange(before + length, device=device)[None]
+    seen = other <= at if window is None else (other <= at) & (other > at - window)
+    return torch.zeros(seen.shape, dtype=dtype, device=device).masked_fill(~seen, float("-inf"))
+
+
+def _use_attention(model: Any, name: str) -> None:
+    from transformers import AttentionInterface
+
+    AttentionInterface.register(_ATTENTION, _attend)
+    model.set_attn_implementation(name)
+    if model.config._attn_implementation != name:
+        raise PolicyError(f"{type(model).__name__} has an attention of its own, which gradients do not know.")
+
+
 # --- passes ---------------------------------------------------------------------------------------------------------
 
 
-def _backward(model: Any, rows: Sequence[_Row], entropy_share: float, embeds_need_grad: bool) -> None:
+def _backward(model: Any, laid: _Laid, entropy_share: float, embeds_need_grad: bool) -> None:
     """One forward and backward pass of the loss of all rows: minus the weighted log-probabilities of their tokens."""
-    packed = _pack(rows, model.dtype, model.device)
-    embeds = model.get_input_embeddings()(packed.ids)
+    embeds = model.get_input_embeddings()(laid.ids)
     if embeds_need_grad:  # nothing else in a frozen policy asks for gradients
         embeds = embeds.detach().requires_grad_()
-    mask = packed.mask if _packs(model) else None  # a response by itself, padded on the right, is plainly causal
-    hidden = model.base_model(
-        inputs_embeds=embeds, position_ids=packed.positions, attention_mask=mask, use_cache=False
-    ).last_hidden_state
-    predicting = hidden.flatten(0, 1)[packed.sources]
+    before = _pieces.set(laid.pieces)
+    try:
+        hidden = model.base_model(inputs_embeds=embeds, position_ids=laid.positions, use_cache=False).last_hidden_state
+    finally:
+        _pieces.reset(before)
+    predicting = hidden[0, laid.sources]
     head = model.get_output_embeddings()
-    weights = packed.weights
+    weights = laid.weights
     if entropy_share < 1.0:
-        weights = weights * _highest_entropy(predicting.detach(), head, packed.responses, entropy_share)
+        weights = weights * _highest_entropy(predicting.detach(), head, laid.responses, entropy_share)
     # Logits are made a slice at a time, so that a large vocabulary costs no memory.
     held = predicting.detach().requires_grad_()
     size = max(1, LOGITS // int(model.config.vocab_size))
     for states, targets, share in zip(
-        *(torch.split(whole, size) for whole in (held, packed.targets, weights)), strict=True
+        *(torch.split(whole, size) for whole in (held, laid.targets, weights)), strict=True
     ):
         losses = torch.nn.functional.cross_entropy(
             head(states).float() if model.dtype.itemsize < 4 else head(states), targets, reduction="none"
@@ -299,6 +369,7 @@ class _AdapterGradients:
             start = stop
         self._dimension = start
         self._found = torch.zeros(0, start)
+        self._spans: tuple[slice, ...] = ()
 
     def __enter__(self) -> _AdapterGradients:
         self._handles = [module.register_forward_hook(self._hook(down, where)) for module, down, where in self._downs]
@@ -310,18 +381,21 @@ class _AdapterGradients:
 
     def of(self, rows: Sequence[_Row], entropy_share: float) -> NDArray[np.float32]:
         """(rows, dimension)."""
+        laid = _lay(rows, self._model.dtype, self._model.device)
+        self._spans = laid.spans
         self._found = torch.zeros(len(rows), self._dimension, dtype=self._model.dtype, device=self._model.device)
-        _backward(self._model, rows, entropy_share, embeds_need_grad=True)
+        _backward(self._model, laid, entropy_share, embeds_need_grad=True)
         found: NDArray[np.float32] = self._found.cpu().numpy()
         return found
 
     def _hook(self, down: Tensor, where: slice) -> Callable[[Any, Any, Tensor], None]:
         def forward(_: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            reduced = inputs[0].detach() @ down.T  # (rows, tokens, rank)
+            reduced = self._scale * (inputs[0][0].detach() @ down.T)  # (tokens, rank)
 
             def backward(gradient: Tensor) -> None:
-                product = torch.bmm(gradient.transpose(1, 2), reduced)  # (rows, outputs, rank)
-                self._found[:, where] += self._scale * product.flatten(1)
+                for row, span in enumerate(self._spans):
+                    found = self._found[row, where].view(-1, reduced.shape[1])
+                    torch.matmul(gradient[0, span].T, reduced[span], out=found)
 
             output.register_hook(backward)  # type: ignore[no-untyped-call]
 
@@ -349,7 +423,8 @@ class _WeightGradients:
         for weight in self._weights:
             weight.grad = None
         needs = not any(weight is self._model.get_input_embeddings().weight for weight in self._weights)
-        _backward(self._model, rows, entropy_share, embeds_need_grad=needs)
+        laid = _lay(rows, self._model.dtype, self._model.device)
+        _backward(self._model, laid, entropy_share, embeds_need_grad=needs)
         parts = [
             torch.zeros(weight.numel()) if weight.grad is None else weight.grad.flatten().cpu()
             for weight in self._weights

@@ -11,7 +11,7 @@ Spearman and Brown (1910). Noise of different items is independent, so it leaves
 the vectors: the raw cosine is expected to be the true one times sqrt(reliability(i) reliability(j)) (Spearman 1904). An
 item's own reliability is too noisy to take a root of, so a block's mean is divided by the root of both groups' mean
 reliabilities, where these are above a floor. That takes away the bias of few rollouts, not their noise; where
-reliabilities within a group differ much, it takes away a little too little. In simulation the corrected mean is right to
+reliabilities within a group differ much, it takes away too little. In simulation the corrected mean is right to
 a few percent from a mean reliability of 0.3 on, and 6 % too large at 0.2.
 """
 
