@@ -24,6 +24,7 @@ import pyarrow as pa
 from unlearnbench import __version__, tables
 from unlearnbench.errors import DataError, PolicyError, RunError
 from unlearnbench.jobs import Event, Job, locked, run_chains, stream_root, weights_hash
+from unlearnbench.notation import plural
 from unlearnbench.rollout_pool import Pool, read_pool
 from unlearnbench.similarity import FLOOR, Matrix, Similarity, gram, similarity
 from unlearnbench.similarity_record import (
@@ -189,8 +190,9 @@ def resolve(policy: str | Path) -> list[Place]:
         return [Place(str(policy), str(policy))]
     here = folder.resolve()
     if any(folder.glob("*.safetensors")):
-        run = here.parent
-        return [Place(folder, f"{run.parent.name}/{run.name}" if here.name == "checkpoint" else here.name)]
+        told = here.parent if here.name == "checkpoint" else here
+        plain = here.name not in ("checkpoint", "policy", "model")
+        return [Place(folder, here.name if plain else f"{told.parent.name}/{told.name}")]
     if (folder / "checkpoint" / "config.json").is_file():
         return [Place(folder / "checkpoint", f"{here.parent.name}/{here.name}")]
     seeds = sorted(path.parent.parent for path in folder.glob("*/checkpoint/config.json"))
@@ -300,7 +302,7 @@ class _Stages:
             )
         )
         path = self.work / "configuration.json"
-        if path.is_file():
+        if path.is_file() and any((self.work / "gathered").glob("*.parquet")):
             found = json.loads(path.read_text())
             if different := [key for key in wanted if found.get(key) != wanted[key]]:
                 key = different[0]
@@ -309,6 +311,8 @@ class _Stages:
                     "here); name another folder with --out, or remove it"
                 )
             return
+        for left in (self.work / "policy.json", self.work / "used.parquet"):  # of a command that came to nothing
+            left.unlink(missing_ok=True)
         tables.write_json(path, wanted)
 
     def _facts(self) -> dict[str, Any]:
@@ -451,8 +455,8 @@ class _Stages:
             workers = max(1, min(workers, self.task.max_memory // least))
         if least * workers > self.task.max_memory:
             raise RunError(
-                f"{workers} processes take at least {gib(least * workers)}, more than the {gib(self.task.max_memory)} "
-                "that --max-memory allows; raise it, or choose fewer --workers or more --parts"
+                f"{plural(workers, 'process', 'processes')} would need {gib(least * workers)} or more, beyond the "
+                f"{gib(self.task.max_memory)} of --max-memory; raise it, or choose fewer --workers or more --parts"
             )
         free = shutil.disk_usage(self.work).free
         have = sum(path.stat().st_blocks * 512 for path in self.work.glob("vectors-*.f32"))

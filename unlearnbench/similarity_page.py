@@ -124,9 +124,7 @@ def finding(record: SimilarityRecord) -> str:
     found = {(block.a, block.b): block for block in record.blocks}
     apart, own = found.get(("learnable", "unlearnable")), found.get(("learnable", "learnable"))
     if apart is None or own is None or apart.raw is None or own.raw is None:
-        return (
-            "The items are of groups that the paper's finding says nothing of; the blocks below stand for themselves."
-        )
+        return "The paper's finding says nothing of these groups; the blocks below stand for themselves."
     told = f"Learnable items' gradients have a mean cosine of {_signed(own.raw)} with one another and of "
     told += f"{_signed(apart.raw)} with those of unlearnable items"
     if own.corrected is not None and apart.corrected is not None:
