@@ -126,7 +126,7 @@ def ratio(a: Node, b: Node) -> int | None:
 
 def _same(a: Node, b: Node, decimal: bool) -> bool:
     names = sorted(symbols(a) | symbols(b))
-    unreal = mentions(a, "i") or mentions(b, "i")
+    unreal = any(mentions(node, name) for node in (a, b) for name in ("i", "cis"))
     if not names:
         return _same_at({}, a, b, decimal, True)
     for allowed in (unreal, True):
@@ -237,9 +237,9 @@ class _Evaluation:
             return self._constant(node.name)
         assert isinstance(node, Apply)
         head = node.head
-        if head in TRIGONOMETRIC and isinstance(node.args[0], Apply) and _in_degrees(node.args[0]):
+        if (head in TRIGONOMETRIC or head == "cis") and isinstance(node.args[0], Apply) and _in_degrees(node.args[0]):
             argument = self.value(node.args[0]) * acb(arb.pi()) / 180
-            return acb(getattr(argument, _ELEMENTARY[head])())
+            return (argument * acb(0, 1)).exp() if head == "cis" else acb(getattr(argument, _ELEMENTARY[head])())
         if head in REPEATED:
             return self._repeated(node)
         args = [self.value(arg) for arg in node.args]
@@ -262,6 +262,8 @@ class _Evaluation:
         if head == "log" or head == _LOG10:
             natural = self._logarithm(args[0])
             return natural / acb(arb(10).log()) if self._decimal or head == _LOG10 else natural
+        if head == "cis":
+            return (args[0] * acb(0, 1)).exp()
         if head == "ln":
             return self._logarithm(args[0])
         if head == "factorial":

@@ -21,7 +21,7 @@ _SEVERAL = frozenset({"gcd", "lcm", "min", "max"})
 FUNCTIONS = (
     TRIGONOMETRIC
     | _SEVERAL
-    | {"arcsin", "arccos", "arctan", "sinh", "cosh", "tanh", "coth", "ln", "log", "lg", "exp", "abs", "sqrt"}
+    | {"arcsin", "arccos", "arctan", "sinh", "cosh", "tanh", "coth", "ln", "log", "lg", "exp", "abs", "sqrt", "cis"}
 )
 _INVERSE = {"sin": "arcsin", "cos": "arccos", "tan": "arctan"}
 _LETTERS = frozenset(
@@ -101,9 +101,9 @@ def difference(left: Node, right: Node) -> Node:
 
 
 def mentions(node: Node, name: str) -> bool:
-    """Whether a symbol of that name occurs, constants included."""
+    """Whether a symbol or function of that name occurs, constants included."""
     if isinstance(node, Apply):
-        return any(mentions(arg, name) for arg in node.args)
+        return node.head == name or any(mentions(arg, name) for arg in node.args)
     return isinstance(node, Symbol) and node.name == name
 
 

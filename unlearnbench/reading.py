@@ -5,7 +5,18 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
-from unlearnbench.expressions import Apply, Node, Number, Symbol, UnreadableError, difference, in_base, parse, symbols
+from unlearnbench.expressions import (
+    FUNCTIONS,
+    Apply,
+    Node,
+    Number,
+    Symbol,
+    UnreadableError,
+    difference,
+    in_base,
+    parse,
+    symbols,
+)
 from unlearnbench.regions import as_region, intersection, union, without
 from unlearnbench.spelling import TEXT_GROUP, folded
 from unlearnbench.structures import (
@@ -33,10 +44,15 @@ _CHOICE = re.compile(
     re.DOTALL | re.I,
 )
 _CHOICE_DOT = re.compile(
-    r"(?:\\(?:text|textbf|mathrm|mathbf)\s?\{\s*)?([A-H])\s*(?:[.:)]\s*\}?|\}\s*[.:)]?)(.*)", re.DOTALL
+    r"(?:\\(?:text|textbf|mathrm|mathbf)\s?\{\s*)?([A-H])\s*(?:[.:)]\s*\}?|\}\s*[.:)]|\}(?=\s|$))(.*)", re.DOTALL
 )
 _CLOCK = re.compile(r"(\d{1,2})(?::|\{:\})(\d{2})\s*(?:\\text\s?\{)?\s*([ap])?\.?\s?(?(3)m\.?)\s*\}?", re.I)
 _PHRASE = re.compile(r"[A-Za-z]{4}|\b(?:no|on|yes|odd|off|out|and|the|none|all)\b", re.I)
+_DATED = re.compile(r"[A-Za-z]{3,}(?: [A-Za-z]+)* [0-9]{1,4}(?:st|nd|rd|th)?(?:,? [0-9]{4})?")
+_ANSWER_IS = re.compile(
+    r"(?:\\text\s?\{\s*)?(?:(?:so|thus|hence|therefore),? )?(?:the )?(?:final |correct )?answer(?: is|:)[: ]*\}?\s*",
+    re.I,
+)
 _SEPARATOR = re.compile(
     r",?\s*(?:\\(?:vee|wedge)(?![A-Za-z])|\\(?:text|mathrm|mbox|textrm)\s?\{\s*,?\s*(?:and|or)\s*\}"
     r"|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z]))|,|;"
@@ -109,6 +125,9 @@ def _bare(text: str) -> str:
             text = text[1:-1]
         if (found := TEXT_GROUP.fullmatch(text)) and re.search("[0-9]", found[1]):
             text = found[1]
+        if found := _ANSWER_IS.match(text):
+            text = text[found.end() :]
+            text = text.removesuffix("}") if text.count("}") > text.count("{") else text
         if text == before:
             break
     return text
@@ -199,6 +218,8 @@ def _choice(text: str) -> Answer | None:
 
 
 def _words(text: str) -> Answer | None:
+    if re.fullmatch("[A-Z]{2,}", text) or (_DATED.fullmatch(text) and text.split()[0] not in FUNCTIONS):
+        return Words(folded(text))  # names: ABC is not ACB, and IV is not VI
     inner = text
     grouped = False
     for _ in range(4):
@@ -294,6 +315,7 @@ def _is_label(text: str) -> bool:
         and not re.fullmatch(r"[()\[\]{}, ]*[A-Za-z](?:,[A-Za-z ]+)+[()]", text)
         and (text not in ("e", "i"))
         and not text.startswith("(")
+        and not re.fullmatch(r"\|.\|", text)  # |AB|=5 is a length, |x|=5 an equation
     )
 
 
@@ -475,7 +497,7 @@ def _unit_of(text: str) -> tuple[str, Unit | None]:
     if found := _MONEY_AFTER.fullmatch(text):
         return found[1], parse_unit(_CURRENCY[found[2]])
     if found := re.fullmatch(r"(.*)\^\{\\circ\} ?(?:\\text ?\{ ?|\\mathrm ?\{)?([CF])? ?\}?", text, re.DOTALL):
-        if _balanced(found[1]) and not re.search(r"\\?(?:sin|cos|tan|cot|sec|csc)", found[1]):
+        if _balanced(found[1]) and not re.search(r"\\?(?:sin|cos|tan|cot|sec|csc|cis)", found[1]):
             name = {"C": "celsius", "F": "fahrenheit", None: None}[found[2]]
             return found[1], DEGREE if name is None else parse_unit(name)
         return text, None

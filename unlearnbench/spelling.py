@@ -139,6 +139,12 @@ _DROPPED = frozenset(
 _COMMAND = re.compile(r"\\([A-Za-z]+)(?:(?<=left)\.|(?<=right)\.)?")
 _THIN_IN_NUMBER = re.compile(r"(?<=[0-9,])(?:\\[!,;:]|~|\{,\}) ?(?=[0-9])")
 _SPACES = re.compile(r"(?<!\\)\\[!,;:> ]|~|\\q?quad(?![A-Za-z])|\s+")
+_DECORATED = re.compile(
+    r"\\(?:color|textcolor|mathcolor|hspace|phantom)\s?\{[^{}]*\}"
+    r"|\\(?:tiny|small|normalsize|large|Large|LARGE|huge|Huge|bf|rm|it|sf)(?![A-Za-z])"
+)
+_REPEATING = re.compile(r"(?<=[0-9.])\\bar(?![A-Za-z])")
+_MODULUS = re.compile(r"\\pmod\s*([0-9A-Za-z])")
 _DEGREES = re.compile(r"(?:\{\})?\^ ?(?:\\circ(?![A-Za-z])|\{ ?\\circ ?\})")
 _OVER = re.compile(r"\{([^{}]*)\\over(?![A-Za-z])([^{}]*)\}|^([^{}]*)\\over(?![A-Za-z])([^{}]*)$")
 _COMPARED = {"<=": "\\le ", ">=": "\\ge ", "!=": "\\ne ", "=<": "\\le "}
@@ -157,7 +163,8 @@ def respelled(text: str) -> str:
         text = _STYLED.sub(lambda found: unicodedata.normalize("NFKC", found.group()), text).translate(_TABLE)
     if "\\" in text or "{" in text or "~" in text:
         text = _THIN_IN_NUMBER.sub(lambda found: "," if found.group() == "{,}" else "", text)
-        text = _COMMAND.sub(_one_name, text)
+        text = _COMMAND.sub(_one_name, _DECORATED.sub("", text))
+        text = _MODULUS.sub(r"\\pmod{\1}", _REPEATING.sub(r"\\overline", text))
         text = _DEGREES.sub(r"^{\\circ}", text).replace("\\%", "%")
         if "\\over" in text:
             text = _OVER.sub(_fraction, text)

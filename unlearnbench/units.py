@@ -96,8 +96,10 @@ def parse_unit(text: str) -> Unit | None:
         if other is not None and not other.isspace():
             return None
         if exponent is not None:
-            if last is None:
-                return None
+            if last is None:  # units^2
+                if nouns or not match.start():
+                    return None
+                continue
             measure, one, power = last
             more = int(exponent) * (1 if power > 0 else -1) - power
             powers[measure] = powers.get(measure, 0) + more
