@@ -15,6 +15,7 @@ import argparse
 import copy
 import os
 import random
+import statistics
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -94,11 +95,17 @@ def main() -> None:
     larger = compare("random", chosen.items, (OURS, PAPER, CLEAN), chosen.repeats)
     peak = max(peak, peak_flops())
     small = compare("micro", chosen.micro_items, (OURS, CLEAN, ONCE), chosen.repeats)
-    spreads = [
-        Side("one process", lambda _: spread(chosen.spread_items, 1)),
-        Side("two processes", lambda _: spread(chosen.spread_items, 2)),
-    ]
+    many = micro_items(chosen.spread_items)
+    alone: dict[int, list[float]] = {1: [], 2: []}
+
+    def spread_over(processes: int) -> float:
+        seconds, slowest = spread(many, processes)
+        alone[processes].append(slowest)
+        return seconds
+
+    spreads = [Side("one process", lambda _: spread_over(1)), Side("two processes", lambda _: spread_over(2))]
     take_turns(spreads, chosen.repeats)
+    vectors_alone = {processes: statistics.median(values) for processes, values in alone.items()}
     progress("cosines")
     gram_peak = elsewhere(peak_of_gram)
     gram, loops = cosine_sides()
@@ -117,8 +124,12 @@ def main() -> None:
     print("float32 one: every prompt and different response of an item once, forward and backward through a frozen")
     print("model, and what the adapter adds.")
     print(f"\nThe policy of micro, {chosen.spread_items:,} items x {ROLLOUTS} (some items twice, with other rollouts),")
-    print("from the start of the processes to the last vector:\n")
-    print(table(["unlearnbench in", "s", "least", "most"], [[side.name, *times(side)] for side in spreads]))
+    print("from the start of the processes to the last vector, and the vectors alone in the slower process:\n")
+    rows = [
+        [side.name, *times(side), f"{seconds:.2f}"]
+        for side, seconds in zip(spreads, vectors_alone.values(), strict=True)
+    ]
+    print(table(["unlearnbench in", "s", "least", "most", "vectors alone"], rows))
     print(f"\nCosines of {COSINE_ITEMS} vectors of {DIMENSION:,} float32 numbers. A loop's time is extrapolated from")
     beyond = gram_peak.most - gram_peak.before
     print(f"{PAIRS} pairs to {all_pairs():,}. The Gram matrix takes {beyond:,.0f} MiB beyond the vectors.\n")
@@ -132,7 +143,7 @@ def main() -> None:
         Target("the clean loop's time over ours, micro", small.ratio(CLEAN), 3),
         Target("largest difference of a cosine, in 1e-5", difference * 1e5, 1, at_most=True, digits=3),
         Target(f"seconds for {chosen.spread_items:,} items, two processes", spreads[1].median, 120, True, 1),
-        Target("one process's time over two's", spreads[0].median / spreads[1].median, 1.8),
+        Target("one process's time over two's, vectors alone", vectors_alone[1] / vectors_alone[2], 1.8),
         Target("the loop over pairs over the Gram matrix", loops[0].median / gram.median, 500, digits=0),
     ]))  # fmt: skip
 
@@ -438,7 +449,8 @@ def products(model: Any, items: Sequence[ItemRollouts]) -> int:
     A product of (n, k) and (k, m) takes 2 n k m. Backward, a frozen module's takes as many again (for its input). The
     modules that read the first layer's input need none, since nothing before them is adapted. A token that sees k
     tokens has 2 products forward and 4 backward, of 2 k x width each, width being that of all heads. The head works
-    where a token is predicted. The adapter needs A x and one product for B's gradient.
+    where a token is predicted; a response's last token predicts none and is not read. The adapter needs A x and one
+    product for B's gradient.
     """
     from unlearnbench.gradients import RANK
 
@@ -452,33 +464,36 @@ def products(model: Any, items: Sequence[ItemRollouts]) -> int:
     adapter = sum(RANK * (module.in_features + module.out_features) for _, module in adapted(model))
     flops = 0
     for item in items:
-        prompt, responses = len(item.prompt), [len(response) for response in set(item.responses)]
-        tokens = prompt + sum(responses)
-        sees = prompt * (prompt + 1) // 2 + sum(n * prompt + n * (n + 1) // 2 for n in responses)
+        prompt, read = len(item.prompt), [len(response) - 1 for response in set(item.responses)]
+        tokens = prompt + sum(read)
+        sees = prompt * (prompt + 1) // 2 + sum(n * prompt + n * (n + 1) // 2 for n in read)
         flops += tokens * 2 * (2 * forward - unneeded + adapter)
         flops += sees * config.num_hidden_layers * 6 * 2 * width
-        flops += sum(responses) * 2 * 2 * head
+        flops += sum(n + 1 for n in read) * 2 * 2 * head
     return flops
 
 
 # --- processes, and cosines -------------------------------------------------------------------------------------------
 
 
-def spread(count: int, processes: int) -> float:
-    """Seconds on the wall for that many items of micro over fresh processes, each with every n-th item."""
+def spread(items: Sequence[ItemRollouts], processes: int) -> tuple[float, float]:
+    """Items of micro over fresh processes, each with every n-th: seconds on the wall, and of the slowest's vectors."""
     began = time.perf_counter()
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-        shapes = list(pool.map(share, [count] * processes, range(processes), [processes] * processes))
+        done = list(pool.map(share, [items[place::processes] for place in range(processes)]))
     seconds = time.perf_counter() - began
-    if sum(items for items, _ in shapes) != count:
+    if sum(count for count, _ in done) != len(items):
         raise RuntimeError("the processes did not compute all items")
-    return seconds
+    return seconds, max(alone for _, alone in done)
 
 
-def share(count: int, place: int, processes: int) -> tuple[int, ...]:
-    """In a process: the vectors of its items."""
+def share(items: Sequence[ItemRollouts]) -> tuple[int, float]:
+    """In a process: how many vectors it made of its items, and the seconds that they took."""
     one_thread()
-    return ours(micro_model())(micro_items(count)[place::processes]).shape
+    way = ours(micro_model())
+    began = time.perf_counter()
+    made = len(way(items))
+    return made, time.perf_counter() - began
 
 
 def all_pairs() -> int:

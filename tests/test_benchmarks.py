@@ -113,7 +113,7 @@ def test_all_ways_make_the_same_vectors(kind: str) -> None:
 
 
 def test_the_floor_is_what_the_layers_are_known_to_need() -> None:
-    """By hand: one prompt of 3 tokens and one response of 2, twice the same."""
+    """By hand: a prompt of 3 tokens and twice the same response of 2, of which one is read."""
     from benchmarks import gradients
     from unlearnbench.gradients import ItemRollouts
 
@@ -124,7 +124,7 @@ def test_the_floor_is_what_the_layers_are_known_to_need() -> None:
     seen = 12 * gradients.LAYERS * hidden
     head = 4 * hidden * gradients.VOCABULARY
     items = [ItemRollouts("a", (1, 2, 3), ((4, 5), (4, 5)))]
-    assert gradients.products(gradients.random_model(), items) == 5 * tokens + (1 + 2 + 3 + 4 + 5) * seen + 2 * head
+    assert gradients.products(gradients.random_model(), items) == 4 * tokens + (1 + 2 + 3 + 4) * seen + 2 * head
 
 
 def test_the_hard_pairs_are_what_they_are_called() -> None:
