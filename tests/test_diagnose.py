@@ -26,7 +26,6 @@ from unlearnbench.splits import Split
 from unlearnbench.verifier import Verifier
 
 OPTIONS: dict[str, Any] = {"rollouts_per_item": 8, "cap": 400, "items_per_group": 6}
-LITTLE = 406 << 20  # memory for the libraries, the policy's weights and a pass of few tokens
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +142,7 @@ def told(stage, done, total):
     if stage == "gradients" and done > 0:
         os.kill(os.getpid(), signal.SIGKILL)
 unlearnbench.diagnose({str(small_split.policy_path)!r}, {str(small_split.path)!r}, out={str(tmp_path)!r},
-    workers=1, max_memory={LITTLE}, progress=told, **{OPTIONS!r})
+    workers=1, progress=told, **{OPTIONS!r})
 """
     killed = subprocess.run([sys.executable, "-c", code], env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False)
     assert killed.returncode == -signal.SIGKILL
@@ -156,7 +155,6 @@ unlearnbench.diagnose({str(small_split.policy_path)!r}, {str(small_split.path)!r
         small_split,
         out=tmp_path,
         workers=2,
-        max_memory=2 * LITTLE,
         progress=lambda *event: told.append(event),
         **OPTIONS,
     )
@@ -360,10 +358,9 @@ def test_a_wrong_word_is_one_sentence(
 
 
 def test_too_little_memory_is_said_before_it_starts(small_split: Split, tmp_path: Path) -> None:
-    with pytest.raises(RunError, match=r"2 processes would need .* MiB or more, beyond the 406.0 MiB of --max-memory"):
-        unlearnbench.diagnose(
-            small_split.policy_path, small_split, out=tmp_path, max_memory=LITTLE, workers=2, **OPTIONS
-        )
+    with pytest.raises(RunError, match=r"process.* would need .* or more, beyond the 400.0 MiB of --max-memory"):
+        unlearnbench.diagnose(small_split.policy_path, small_split, out=tmp_path, max_memory=400 << 20, **OPTIONS)
+    assert not list(tmp_path.rglob("gathered/*")), "nothing was sampled"
 
 
 def test_options_state_what_they_cannot_be() -> None:

@@ -48,12 +48,12 @@ Progress = Callable[[str, int, int], None]
 """Told the stage, how many items it has done, and of how many."""
 
 GIB = 1 << 30
-OVERHEAD = 400 << 20
+OVERHEAD = 512 << 20
 """Bytes that a process takes for its libraries alone, torch among them."""
-MAX_TOKENS = 8192
-"""Tokens of a pass beyond which it gets no faster."""
-BLOCK_PASSES = 4
-"""Passes after which finished items are marked."""
+MAX_TOKENS = {"cpu": 1024, "cuda": 8192}
+"""Tokens of a pass beyond which it gets no faster: on CPU, what the caches hold."""
+BLOCK_ITEMS, BLOCK_TOKENS = 8, 8192
+"""Items, and their tokens, at most, after which they are marked as finished: what a kill can cost a process."""
 ADAPTER_RANK, ADAPTER_ALPHA, ADAPTER_TARGETS = 16, 32.0, ("q_proj", "v_proj")
 
 
@@ -360,7 +360,9 @@ class _Stages:
                 "reward": self.options.reward,
                 "cap": self.options.cap,
             }
-            workers = self._workers(facts, len(left))
+            held = OVERHEAD + facts["weights"]
+            workers = self._workers(facts, len(left), held)
+            job["memory"] = (self.task.max_memory - _beside(workers)) // workers - held
             jobs = [{**job, "chunks": left[number::workers]} for number in range(workers)]
             self._work("gather", jobs, len(items) - len(left) * CHUNK, len(items))
             gathered = [row for c in chunks for row in tables.read_parquet(gathered_file(self.work, c)).to_pylist()]
@@ -421,7 +423,7 @@ class _Stages:
         lengths = [
             len(item.prompt) * self.options.parts + sum(map(len, item.responses)) for item in read_items(self.work)
         ]
-        blocks = _blocks(lengths, BLOCK_PASSES * memory.tokens_per_pass)
+        blocks = _blocks(lengths)
         left = [block for block in blocks if not done[slice(*block)].all()]
         job = {
             **self.job,
@@ -450,14 +452,7 @@ class _Stages:
         vectors = items * self.options.parts * facts["dimension"] * 4
         held = OVERHEAD + facts["weights"] * (2 if self.options.parameters != "lora" else 1)
         least = held + int(longest * facts["token"])
-        workers = self._workers(facts, items)
-        if self.task.workers is None:
-            workers = max(1, min(workers, self.task.max_memory // least))
-        if least * workers > self.task.max_memory:
-            raise RunError(
-                f"{plural(workers, 'process', 'processes')} would need {gib(least * workers)} or more, beyond the "
-                f"{gib(self.task.max_memory)} of --max-memory; raise it, or choose fewer --workers or more --parts"
-            )
+        workers = self._workers(facts, items, least)
         free = shutil.disk_usage(self.work).free
         have = sum(path.stat().st_blocks * 512 for path in self.work.glob("vectors-*.f32"))
         if vectors > free + have:
@@ -465,11 +460,11 @@ class _Stages:
                 f"the vectors of {items} items take {gib(vectors)} in {self.work}, where {gib(free)} are free; "
                 "choose fewer items, or parameters lora"
             )
-        affordable = int((self.task.max_memory / workers - held) / facts["token"])
-        tokens = max(longest, min(MAX_TOKENS, affordable))
+        affordable = int(((self.task.max_memory - _beside(workers)) / workers - held) / facts["token"])
+        tokens = max(longest, min(MAX_TOKENS.get(facts["device"], MAX_TOKENS["cuda"]), affordable))
         per_pass = int(tokens * facts["token"])
         return Memory(
-            total=workers * (held + per_pass),
+            total=_beside(workers) + workers * (held + per_pass),
             weights=facts["weights"],
             per_pass=per_pass,
             vectors=vectors,
@@ -477,10 +472,22 @@ class _Stages:
             workers=workers,
         )
 
-    def _workers(self, facts: Mapping[str, Any], pieces: int) -> int:
-        """Processes: as many as asked for, else one a core, and one where the policy is on an accelerator."""
+    def _workers(self, facts: Mapping[str, Any], pieces: int, each: int) -> int:
+        """Processes of so many bytes each, beside this one: as many as asked for, else one a core, if they fit.
+
+        One where the policy is on an accelerator. Raises RunError where not even these may be started.
+        """
         wanted = self.task.workers or (1 if facts["device"] != "cpu" else os.cpu_count() or 1)
-        return max(1, min(wanted, pieces))
+        if self.task.workers is None:
+            wanted = min(wanted, (self.task.max_memory - OVERHEAD) // each)
+        workers = int(max(1, min(wanted, pieces)))
+        needed = _beside(workers) + workers * each
+        if needed > self.task.max_memory:
+            raise RunError(
+                f"{plural(workers, 'process', 'processes')} would need {gib(needed)} or more, beyond the "
+                f"{gib(self.task.max_memory)} of --max-memory; raise it, or choose fewer --workers or more --parts"
+            )
+        return workers
 
     def _work(self, kind: str, jobs: Sequence[Mapping[str, Any]], done: int, total: int) -> None:
         """Do jobs in processes of their own, or a single one in this one."""
@@ -693,18 +700,23 @@ def _too_few(excluded: Sequence[Excluded], not_finite: str | None, label: str) -
     )
 
 
-def _blocks(lengths: Sequence[int], most: int) -> list[tuple[int, int]]:
-    """Runs of items of at most so many tokens together, at least one item each."""
+def _blocks(lengths: Sequence[int]) -> list[tuple[int, int]]:
+    """Runs of items that are computed together, whatever the memory and the number of processes."""
     blocks: list[tuple[int, int]] = []
     start, held = 0, 0
     for place, length in enumerate(lengths):
-        if place > start and held + length > most:
+        if place - start == BLOCK_ITEMS or (place > start and held + length > BLOCK_TOKENS):
             blocks.append((start, place))
             start, held = place, 0
         held += length
     if lengths:
         blocks.append((start, len(lengths)))
     return blocks
+
+
+def _beside(workers: int) -> int:
+    """Bytes of this process where others do the work."""
+    return OVERHEAD if workers > 1 else 0
 
 
 def _make(path: Path, size: int) -> None:

@@ -32,7 +32,7 @@ from unlearnbench.gradients import (
 )
 from unlearnbench.policy import Policy, load_policy
 from unlearnbench.samplers import Completions, Request
-from unlearnbench.samplers.transformers import TransformersSampler
+from unlearnbench.samplers.transformers import CACHE_BYTES, TransformersSampler
 from unlearnbench.verifier import Verifier
 
 CHUNK = 32
@@ -108,7 +108,7 @@ def gather(policy: Policy, job: Mapping[str, Any], done: Callable[[int], None]) 
     given: dict[str, list[dict[str, Any]]] = {}
     for row in tables.read_parquet(work / "given.parquet").to_pylist():
         given.setdefault(row["item_id"], []).append(row)
-    sampler = TransformersSampler(policy)
+    sampler = TransformersSampler(policy, _rows_at_once(policy, job["memory"], job["max_tokens"]))
     with Verifier(rule=job["rule"]) as verifier:
         for chunk in job["chunks"]:
             mine = [
@@ -123,6 +123,16 @@ def gather(policy: Policy, job: Mapping[str, Any], done: Callable[[int], None]) 
             rows = [item.row() for item in mine]
             tables.write_parquet(gathered_file(work, chunk), pa.Table.from_pylist(rows, schema=GATHERED))
             done(len(mine))
+
+
+def _rows_at_once(policy: Policy, memory: int, max_tokens: int) -> int:
+    """Rollouts to decode at once: what their keys, values (held twice while they grow) and scores may take."""
+    config = policy.model.config
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    kept = 16 * config.num_hidden_layers * heads * width * 2 * max_tokens
+    scores = 40 * int(config.vocab_size)
+    return int(max(8, min(8192, min(memory, CACHE_BYTES) // (kept + scores))))
 
 
 @dataclass
