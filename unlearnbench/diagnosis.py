@@ -463,8 +463,15 @@ class _Stages:
         affordable = int(((self.task.max_memory - _beside(workers)) / workers - held) / facts["token"])
         tokens = max(longest, min(MAX_TOKENS.get(facts["device"], MAX_TOKENS["cuda"]), affordable))
         per_pass = int(tokens * facts["token"])
+        # Inner products with one adapter each, their sum, and two arrays of that size while they are worked on.
+        compared = 8 * (items * self.options.parts) ** 2 * (self.options.adapter_seeds + 3)
+        if OVERHEAD + compared > self.task.max_memory:
+            raise RunError(
+                f"comparing {items} items in {self.options.parts} parts takes {gib(OVERHEAD + compared)}, more than "
+                "--max-memory; raise it, or choose fewer --items-per-group or --parts"
+            )
         return Memory(
-            total=_beside(workers) + workers * (held + per_pass),
+            total=max(_beside(workers) + workers * (held + per_pass), OVERHEAD + compared),
             weights=facts["weights"],
             per_pass=per_pass,
             vectors=vectors,
@@ -531,10 +538,11 @@ class _Stages:
     ) -> tuple[SimilarityRecord, Similarity]:
         options, split = self.options, self.task.split
         parts = options.parts
+        whole = len(kept) * parts == len(inners[0])  # copies of inner products are what takes most memory here
         rows = (np.array(kept)[:, None] * parts + np.arange(parts)).ravel()
         groups = [row["group"] for row in used]
-        cut = [inner[np.ix_(rows, rows)] for inner in inners]
-        found = similarity(np.sum(cut, axis=0), groups, parts, seed=options.seed)
+        cut = inners if whole else [inner[np.ix_(rows, rows)] for inner in inners]
+        found = similarity(cut[0] if len(cut) == 1 else sum(cut[1:], cut[0]), groups, parts, seed=options.seed)
         # With one adapter its own blocks say nothing new; intervals are of the whole.
         each = [similarity(inner, groups, parts, draws=1, seed=options.seed) for inner in cut] if len(cut) > 1 else []
         spread = None
