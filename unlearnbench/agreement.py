@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from fractions import Fraction
 
 from unlearnbench import enclosures
@@ -85,7 +86,8 @@ def _letters(answer: Answer) -> str | None:
 
 def _same_choice(a: Answer, b: Answer) -> bool:
     if isinstance(a, Choice) and isinstance(b, Choice):
-        return a.letter == b.letter
+        # (B) 12 and (B) 13 contradict
+        return a.letter == b.letter and (a.rest is None or b.rest is None or same(a.rest, b.rest))
     choice, other = (a, b) if isinstance(a, Choice) else (b, a)
     assert isinstance(choice, Choice)
     if isinstance(other, Value) and isinstance(other.node, Symbol) and other.unit is None:
@@ -140,8 +142,9 @@ def _same_collection(a: Answer, b: Answer) -> bool:
         if "tuple" in (a.kind, b.kind):
             if "set" in (a.kind, b.kind):
                 return False
-            left, right = _values(a), _values(b)
-            return len(left) == len(right) and all(same(x, y) for x, y in zip(left, right, strict=True))
+            return _in_order(_values(a), _values(b))
+        if _is_labelled(a) != _is_labelled(b):  # x=1, y=2 says which value is whose
+            return "set" not in (a.kind, b.kind) and _in_order(_values(a), _values(b))
         return _same_set(a.items, b.items)
     collection, other = (a, b) if isinstance(a, Collection) else (b, a)
     assert isinstance(collection, Collection)
@@ -150,15 +153,26 @@ def _same_collection(a: Answer, b: Answer) -> bool:
         return region is not None and _same_region(region, other)
     if len(_distinct(collection.items)) == 1 and collection.kind != "tuple":
         return same(collection.items[0], other)
+    if isinstance(other, Value) and "," in other.text and collection.kind != "tuple":  # 120,240 may be two numbers
+        return _same_set(collection.items, tuple(read(part) for part in other.text.split(",") if part))
     return False
 
 
+def _in_order(a: Sequence[Answer], b: Sequence[Answer]) -> bool:
+    return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
+
+
+def _is_labelled(collection: Collection) -> bool:
+    """Whether every item has a name of its own."""
+    labels = {item.label for item in collection.items if isinstance(item, Labelled)}
+    return len(labels) == len(collection.items) > 1
+
+
 def _values(collection: Collection) -> tuple[Answer, ...]:
-    """Its items; those of `y=2, x=1` in the order of their names, without them."""
-    if all(isinstance(item, Labelled) for item in collection.items):
-        items = sorted((item for item in collection.items if isinstance(item, Labelled)), key=lambda item: item.label)
-        return tuple(item.answer for item in items)
-    return collection.items
+    """Its items; those of a list `y=2, x=1` in the order of their names."""
+    if collection.kind == "tuple" or not _is_labelled(collection):
+        return collection.items
+    return tuple(sorted((x for x in collection.items if isinstance(x, Labelled)), key=lambda x: x.label.lstrip("\\")))
 
 
 def _same_set(a: tuple[Answer, ...], b: tuple[Answer, ...]) -> bool:
@@ -209,7 +223,8 @@ def _same_quantity(a: Value, b: Value) -> bool:
         return True
     for percent, plain in ((a, b), (b, a)):
         if percent.unit == PERCENT and plain.unit is None:
-            return enclosures.same_value(_sized(percent), plain.node)
+            step = None if percent.half_step is None else percent.half_step * PERCENT.size
+            return _same_number(Value(_sized(percent), None, step), plain)
         if plain.unit is None and percent.unit is not None and (reread := _with_unit(plain, percent.unit)) is not None:
             return _same_quantity(percent, reread)
     return False

@@ -42,7 +42,7 @@ _FORMATTING = re.compile(
 _THIN_SPACE_IN_NUMBER = re.compile(r"(?<=[0-9,])(?:\\[!,;:]|~) ?(?=[0-9])")
 _SPACE = re.compile(r"(?<!\\)\\[!,;: ]|~|\\q?quad(?![A-Za-z])")
 _WRAPPER = re.compile(
-    r"(?:\\(?:text|math)(?:rm|bf|it|sf|tt|normal)?\s?|\\(?:mbox|emph|boldsymbol|bm|f?box(?:ed)?)\s?)?\{"
+    r"(?:\\(?:text|math)(?:rm|bf|it|sf|tt|normal)?\s?|\\(?:mbox|emph|underline|boldsymbol|bm|f?box(?:ed)?)\s?)?\{"
 )
 _BLANK = re.compile(r"(?:[?_.…\s]|\\(?:[lc]?dots|_|square)(?![A-Za-z]))*")
 _ALTERNATIVES = re.compile(r"\bor\b|\\(?:lor|vee)(?![A-Za-z])")

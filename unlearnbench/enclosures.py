@@ -26,6 +26,8 @@ _POINTS = 4
 _TRIES = 48
 _WHOLE_FROM = 32
 """The try from which on points are whole numbers, as binomial coefficients and sums need them."""
+_PIECEWISE = ("abs", "floor", "ceil", "min", "max", "sqrt", "root", "gcd", "lcm")
+"""Functions that may be alike here and different far away: compared at all points."""
 _MOST_TERMS = 2_000
 _LOG10 = "log10"
 _ELEMENTARY = {
@@ -129,6 +131,7 @@ def _same(a: Node, b: Node, decimal: bool) -> bool:
     unreal = any(mentions(node, name) for node in (a, b) for name in ("i", "cis"))
     if not names:
         return _same_at({}, a, b, decimal, True)
+    piecewise = any(mentions(node, name) for node in (a, b) for name in _PIECEWISE)
     for allowed in (unreal, True):
         agreed = 0
         for point in _points(names, a, b):
@@ -138,8 +141,10 @@ def _same(a: Node, b: Node, decimal: bool) -> bool:
             except UndecidedError:
                 continue
             agreed += 1
-            if agreed >= _POINTS:
+            if agreed >= _POINTS and not piecewise:
                 return True
+        if agreed >= _POINTS:
+            return True
         if allowed:
             break
     raise UndecidedError("too few points at which both are defined")
@@ -194,7 +199,7 @@ def _has_log(node: Node) -> bool:
 
 
 class _Evaluation:
-    """Values of subexpressions at one point, and the largest magnitude (in bits, up or down) that occurred."""
+    """Values of subexpressions at one point, and the magnitudes (in bits, up or down) that occurred, added up."""
 
     def __init__(self, point: Mapping[str, fmpq], decimal: bool, unreal: bool) -> None:
         self._point = point
@@ -221,8 +226,7 @@ class _Evaluation:
                 continue
             mantissa, exponent = part.mid().man_exp()
             size = abs(int(exponent) + int(mantissa).bit_length())
-            if size > self.magnitude:
-                self.magnitude = size
+            self.magnitude += size
 
     def _rational(self, node: Node) -> fmpq | None:
         """The exact value where it is a rational number that takes no more than a few operations to know."""
@@ -243,6 +247,8 @@ class _Evaluation:
         if head in REPEATED:
             return self._repeated(node)
         args = [self.value(arg) for arg in node.args]
+        if head in ("tanh", "coth"):  # as near to 1 as exp(-2|x|) is to 0
+            self._note(args[0].exp())
         if head == "add":
             return reduce(lambda x, y: x + y, args)
         if head == "mul":

@@ -283,6 +283,8 @@ class _Parser:
         return node if function is None else Apply(function, (node,))
 
     def _symbol(self, name: str) -> Node:
+        if name in ("f", "g") and self._peek() == "(":
+            raise UnreadableError("a function without a definition")
         if self._peek() == "_":
             self._next()
             name += "_" + ("".join(self._braced()) if self._peek() == "{" else self._next())
@@ -299,7 +301,10 @@ class _Parser:
 
     def _command(self, name: str) -> Node:
         if name == "frac":
-            return Apply("div", (self._argument(), self._argument()))
+            above, below = self._argument(), self._argument()
+            if _differential(above) and _differential(below):
+                raise UnreadableError("derivatives are not read")
+            return Apply("div", (above, below))
         if name == "binom":
             return Apply("binomial", (self._argument(), self._argument()))
         if name in ("sum", "prod"):
@@ -425,6 +430,10 @@ def in_base(digits: str, base: str) -> int:
         return int(digits, value) if 2 <= value <= 36 else int("")
     except ValueError as error:
         raise UnreadableError(f"{digits} is no number in base {name}") from error
+
+
+def _differential(node: Node) -> bool:
+    return isinstance(node, Apply) and node.head == "mul" and node.args[0] == Symbol("d") and len(node.args) == 2
 
 
 def _times(a: Node, b: Node) -> Node:

@@ -18,7 +18,7 @@ from unlearnbench.expressions import (
     symbols,
 )
 from unlearnbench.regions import as_region, intersection, union, without
-from unlearnbench.spelling import TEXT_GROUP, folded
+from unlearnbench.spelling import SHORT_WORDS, TEXT_GROUP, folded
 from unlearnbench.structures import (
     Answer,
     Choice,
@@ -46,17 +46,27 @@ _CHOICE = re.compile(
 _CHOICE_DOT = re.compile(
     r"(?:\\(?:text|textbf|mathrm|mathbf)\s?\{\s*)?([A-H])\s*(?:[.:)]\s*\}?|\}\s*[.:)]|\}(?=\s|$))(.*)", re.DOTALL
 )
+_ANOTHER_CHOICE = re.compile(r"\([A-Z]\)|\b[A-H][.:)]|\b(?:not|wrong|incorrect|and|or)\b")
 _CLOCK = re.compile(r"(\d{1,2})(?::|\{:\})(\d{2})\s*(?:\\text\s?\{)?\s*([ap])?\.?\s?(?(3)m\.?)\s*\}?", re.I)
 _PHRASE = re.compile(r"[A-Za-z]{4}|\b(?:no|on|yes|odd|off|out|and|the|none|all)\b", re.I)
-_DATED = re.compile(r"[A-Za-z]{3,}(?: [A-Za-z]+)* [0-9]{1,4}(?:st|nd|rd|th)?(?:,? [0-9]{4})?")
+_TWO_SIGNS = re.compile(r"\\(?:pm|mp)\s*[-+]?\s*\\(?:pm|mp)")
+_DATED = re.compile(
+    r"[0-9]+ ?- ?[0-9]+(?: ?- ?[0-9]+)?|[0-9]{1,2}/[0-9]{1,2}/[0-9]{2,4}|\\(?:angle|triangle) ?[A-Z]+"
+    r"|[A-Za-z]{3,}(?: [A-Za-z]+)* [0-9]{1,4}(?:st|nd|rd|th)?(?:,? [0-9]{4})?"
+)
+"""Dates, ranges and names that hold numbers: words, not differences or products."""
 _ANSWER_IS = re.compile(
     r"(?:\\text\s?\{\s*)?(?:(?:so|thus|hence|therefore),? )?(?:the )?(?:final |correct )?answer(?: is|:)[: ]*\}?\s*",
     re.I,
 )
+_OR, _AND = re.compile(r"\bor\b|vee"), re.compile(r"\band\b|wedge")
+_NAMED = re.compile(r"\\text\s?\{[A-Za-z ]{3,40}: ?\}\s*")
 _SEPARATOR = re.compile(
     r",?\s*(?:\\(?:vee|wedge)(?![A-Za-z])|\\(?:text|mathrm|mbox|textrm)\s?\{\s*,?\s*(?:and|or)\s*\}"
     r"|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z]))|,|;"
 )
+_COMMA = re.compile(_SEPARATOR.pattern.replace(r"\\(?:vee|wedge)(?![A-Za-z])|", ""))
+"""Without signs of logic, which join statements and never values."""
 _OPENING, _CLOSING = "([{", ")]}"
 _THOUSANDS = re.compile(r"(?<![0-9.,])[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])")
 _ONE_NUMBER = re.compile(r"[-+]?(?:\\?\$|[€£¥₹])?\s?[0-9]{1,3}(?:,[0-9]{3})+(?:\.[0-9]+)?(?![0-9]|,).*", re.DOTALL)
@@ -74,7 +84,7 @@ _BASE_WORDS = re.compile(
 _RELATIONS = re.compile(r"<|>|=|\\(?:le|ge|ne|in|approx|neq)(?![A-Za-z])")
 _LABEL = re.compile(
     r"\|?(?:\\(?:angle|triangle|text|mathrm|overline|widehat|vec|mathbf|operatorname|alpha|beta|gamma|theta|phi|lambda|mu|det|max|min|Delta|"
-    r"omega|sigma|rho|ell)|[A-Za-z'(){},| ]|_\{[A-Za-z0-9, ]*\}|_[A-Za-z0-9]|\^\{-1\}|(?<=[a-zA-Z]\()[0-9]+(?=\)))+"
+    r"omega|sigma|rho|ell)|[A-Za-z'(){},| ]|_\{[A-Za-z0-9, \\]*\}|_[A-Za-z0-9]|\^\{-1\}|(?<=[a-zA-Z]\()[0-9]+(?=\)))+"
 )
 _UNIT_GROUP = re.compile(
     r"(.*?)\s*\\(?:text|mathrm|textrm|mbox|rm)\s?\{([^{}]*)\}\s*(?:\^\s?\{?\s?(-?[0-9])\s?\}?)?", re.DOTALL
@@ -85,9 +95,6 @@ _CURRENCY = {"$": "dollar", "\\$": "dollar", "€": "euro", "£": "gbp", "¥": "
 _MONEY = re.compile(r"([-+]?)\s?(\\?\$|[€£¥₹])\s?(.*)", re.DOTALL)
 _MONEY_AFTER = re.compile(r"(.*[0-9}])\s?(\\\$|[€£¥₹])", re.DOTALL)
 _MATRIX = re.compile(r"\\begin\{([pbBv]?matrix|array)\}(?:\{[clr| ]*\})?(.*)\\end\{\1\}", re.DOTALL)
-_SHORT_WORDS = frozenset(
-    ["no", "on", "yes", "odd", "off", "red", "up", "out", "one", "two", "six", "ten", "true", "all", "none"]
-)
 
 
 def read(text: str) -> Answer:
@@ -97,6 +104,8 @@ def read(text: str) -> Answer:
         raise UnreadableError("it is empty")
     if ", " in text:  # 1,234, 5,678: a comma that separates has a space behind it
         text = _THOUSANDS.sub(lambda found: found.group().replace(",", ""), text)
+    if _TWO_SIGNS.search(text) or "\\not" in text:
+        raise UnreadableError("signs that contradict")
     if "\\pm" in text or "\\mp" in text:
         return _both_signs(text)
     for reader in (_matrix, _clock, _choice, _words, _empty, _infinite):
@@ -104,7 +113,7 @@ def read(text: str) -> Answer:
             return answer
     if "\\cup" in text or "\\setminus" in text or "\\mathbb{R}" in text:
         return _region(text)
-    parts, joints = _split(text, _SEPARATOR)
+    parts, joints = _split(text, _SEPARATOR if _RELATIONS.search(text) else _COMMA)
     if len(parts) > 1 and not (_ONE_NUMBER.fullmatch(text) and set(joints) == {","}):
         return _listed(parts, joints)
     if _RELATIONS.search(text) and (answer := _relation(text)) is not None:
@@ -123,9 +132,11 @@ def _bare(text: str) -> str:
             text = text[1:-1]
         if text.startswith("{") and _closes(text, 0) == len(text) - 1:
             text = text[1:-1]
-        if (found := TEXT_GROUP.fullmatch(text)) and re.search("[0-9]", found[1]):
+        if (found := TEXT_GROUP.fullmatch(text)) and re.search(r"[0-9]|\([A-Z]\).*\([A-Z]\)", found[1]):
             text = found[1]
-        if found := _ANSWER_IS.match(text):
+        if len(text) > 4 and text.startswith("**") and text.endswith("**"):
+            text = text[2:-2]
+        if found := _ANSWER_IS.match(text) or _NAMED.match(text):
             text = text[found.end() :]
             text = text.removesuffix("}") if text.count("}") > text.count("{") else text
         if text == before:
@@ -202,7 +213,7 @@ def _choice(text: str) -> Answer | None:
     if found is None:
         return None
     rest = found[2].strip().strip("}{").strip()
-    if rest[:1] in "+-*/^=<>!'" and rest:
+    if (rest[:1] in "+-*/^=<>!'_" and rest) or _ANOTHER_CHOICE.search(found[2]):
         return None
     marked = "\\text" in text or "\\math" in text
     if rest and not marked and not text.startswith(("(", "O", "o", "C", "c")) and _CHOICE_DOT.fullmatch(text) is None:
@@ -226,13 +237,15 @@ def _words(text: str) -> Answer | None:
         if (found := TEXT_GROUP.fullmatch(inner)) is None:
             break
         inner, grouped = found[1].strip(), True
+    if not grouped and _COMMA.search(inner):
+        return None
     plain = TEXT_GROUP.sub(r" \1 ", inner)
     if not re.fullmatch(r"[A-Za-z' .\-]+", plain):
         return None
     letters = folded(plain)
     if letters in ("infinity", "pi"):
         return None
-    if (grouped and len(letters) > 1) or _PHRASE.search(plain) or letters in _SHORT_WORDS:
+    if (grouped and len(letters) > 1) or _PHRASE.search(plain) or letters in SHORT_WORDS:
         return Words(letters)
     return None
 
@@ -250,10 +263,11 @@ def _listed(parts: list[str], joints: list[str]) -> Answer:
     answers = [read(part) for part in parts]
     if answers and all(isinstance(answer, Region) for answer in answers):
         regions = [answer for answer in answers if isinstance(answer, Region)]
-        if any("and" in joint or "wedge" in joint for joint in joints):
-            return intersection(regions)
-        if all("or" in joint or "vee" in joint for joint in joints) or _names(regions):
+        if all(_OR.search(joint) for joint in joints):
             return union(regions)
+        if all(region.variable for region in regions):  # x>1, x<5 means both; x<1, x>5 can only mean one of them
+            both = intersection(regions)
+            return both if both.spans or any(_AND.search(joint) for joint in joints) else union(regions)
     if answers and all(isinstance(answer, Labelled) for answer in answers):
         labels = {answer.label for answer in answers if isinstance(answer, Labelled)}
         if len(labels) == 1:
@@ -263,16 +277,14 @@ def _listed(parts: list[str], joints: list[str]) -> Answer:
     return Collection("list", tuple(answers)) if len(answers) > 1 else answers[0]
 
 
-def _names(regions: list[Region]) -> bool:
-    return all(region.variable for region in regions)
-
-
 def _relation(text: str) -> Answer | None:
     terms, signs = _split(text, _RELATIONS)
     signs = [sign.strip() for sign in signs]
     if not signs:
         return None
     if signs == ["\\in"] or signs == ["\\approx"]:
+        if not _is_label(terms[0]):
+            raise UnreadableError("a relation of something else than a name")
         return read(terms[1])
     if all(sign == "=" for sign in signs):
         return _equation(terms)
@@ -303,9 +315,14 @@ def _equation(terms: list[str]) -> Answer:
     if _is_label(left):
         return Labelled(left.replace(" ", ""), read(right), equation)
     if left.startswith("(") and _closes(left, 0) == len(left) - 1 and not re.search("[0-9]", left):
-        return read(right)  # (x,y)=(1,2)
-    if equation is None or not symbols(equation.node):
-        return read(right)  # 2+3=5
+        names, values = left[1:-1].replace(" ", "").split(","), read(right)  # (x,y)=(1,2)
+        if isinstance(values, Collection) and values.kind == "tuple" and len(values.items) == len(names):
+            return Collection("tuple", tuple(map(Labelled, names, values.items)))
+        raise UnreadableError("names and values of different number")
+    if equation is None:
+        raise UnreadableError("an equation of something else than numbers")
+    if not symbols(equation.node):
+        return read(right)  # of a chain of numbers, 2+3=5, the last one is stated, true or not
     return equation
 
 
@@ -315,6 +332,7 @@ def _is_label(text: str) -> bool:
         and not re.fullmatch(r"[()\[\]{}, ]*[A-Za-z](?:,[A-Za-z ]+)+[()]", text)
         and (text not in ("e", "i"))
         and not text.startswith("(")
+        and not re.fullmatch("[a-z]{2,}", text)  # xy=5 is about a product
         and not re.fullmatch(r"\|.\|", text)  # |AB|=5 is a length, |x|=5 an equation
     )
 
@@ -407,8 +425,10 @@ def _bracketed(text: str) -> Answer | None:
 
 def _set(inner: str) -> Answer:
     for bar in ("\\mid", "|", ":"):
-        _, found, condition = inner.partition(bar)
+        element, found, condition = inner.partition(bar)
         if found and _RELATIONS.search(condition) and "|" not in condition:
+            if re.fullmatch(r"\s*[A-Za-z]\s*(?:\\in\s*\\mathbb\{R\}\s*)?", element) is None:
+                raise UnreadableError("a set of something else than the numbers of a region")
             return read(condition.strip().removeprefix("\\text{}"))
     parts, _ = _split(inner, re.compile(","))
     return Collection("set", tuple(read(part) for part in parts if part))

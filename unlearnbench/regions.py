@@ -13,10 +13,14 @@ def without(region: Region, point: Node) -> Region:
     """The region less one point."""
     spans: list[Span] = []
     for span in region.spans:
-        below = span.low is None or enclosures.order(span.low, point) < 0
-        above = span.high is None or enclosures.order(point, span.high) < 0
-        if below and above:
+        below = -1 if span.low is None else enclosures.order(span.low, point)
+        above = -1 if span.high is None else enclosures.order(point, span.high)
+        if below < 0 and above < 0:
             spans += [Span(span.low, point, span.low_closed, False), Span(point, span.high, False, span.high_closed)]
+        elif below == 0 or above == 0:
+            closed = span.low_closed and below != 0, span.high_closed and above != 0
+            if below < 0 or above < 0:  # else it was that point alone
+                spans.append(Span(span.low, span.high, *closed))
         else:
             spans.append(span)
     return Region(tuple(spans), region.variable)
@@ -59,27 +63,37 @@ def _joined(a: Span, b: Span) -> Span:
 
 
 def intersection(regions: list[Region]) -> Region:
-    """What lies in all of them, single intervals of one variable. Raises UnreadableError for others."""
-    if len({region.variable for region in regions}) > 1 or any(len(region.spans) != 1 for region in regions):
-        raise UnreadableError("regions that are not intersected here")
-    low: Span | None = None
-    high: Span | None = None
-    for (span,) in (region.spans for region in regions):
-        if span.low is not None and (low is None or _by_low(low, span) < 0):
-            low = span
-        if span.high is not None and (high is None or high.high is None or enclosures.order(span.high, high.high) < 0):
-            high = span
-    return Region(
-        (
-            Span(
-                low.low if low else None,
-                high.high if high else None,
-                bool(low and low.low_closed),
-                bool(high and high.high_closed),
-            ),
-        ),
-        regions[0].variable,
-    )
+    """What lies in all of them. Raises UnreadableError where they are of different variables."""
+    names = {region.variable for region in regions if region.variable}
+    if len(names) > 1:
+        raise UnreadableError("regions of different variables")
+    spans = regions[0].spans
+    for region in regions[1:]:
+        spans = tuple(both for one in spans for other in region.spans if (both := _common(one, other)) is not None)
+    return Region(spans, names.pop() if names else None)
+
+
+def _common(a: Span, b: Span) -> Span | None:
+    first, high = (a if _by_low(a, b) > 0 else b), _lower_high(a, b)
+    low_closed = first.low_closed
+    if a.low is not None and b.low is not None and enclosures.order(a.low, b.low) == 0:
+        low_closed = a.low_closed and b.low_closed
+    high_closed = high.high_closed
+    if a.high is not None and b.high is not None and enclosures.order(a.high, b.high) == 0:
+        high_closed = a.high_closed and b.high_closed
+    if first.low is not None and high.high is not None:
+        order = enclosures.order(first.low, high.high)
+        if order > 0 or (order == 0 and not (low_closed and high_closed)):
+            return None
+    return Span(first.low, high.high, low_closed, high_closed)
+
+
+def _lower_high(a: Span, b: Span) -> Span:
+    if a.high is None:
+        return b
+    if b.high is None:
+        return a
+    return a if enclosures.order(a.high, b.high) <= 0 else b
 
 
 def as_region(answer: Answer) -> Region | None:

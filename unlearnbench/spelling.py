@@ -151,6 +151,28 @@ _COMPARED = {"<=": "\\le ", ">=": "\\ge ", "!=": "\\ne ", "=<": "\\le "}
 _COMPARISON = re.compile("<=|>=|!=|=<")
 TEXT_GROUP = re.compile(r"\\(?:text|mathrm|textrm|textbf|mathbf|mbox|textit|textsf|mathit|mathsf|rm|bf)\s?\{([^{}]*)\}")
 """Words within mathematics."""
+SHORT_WORDS = frozenset(
+    {
+        "no",
+        "on",
+        "yes",
+        "odd",
+        "off",
+        "red",
+        "up",
+        "out",
+        "one",
+        "two",
+        "six",
+        "ten",
+        "true",
+        "all",
+        "none",
+        "the",
+        "an",
+    }
+)
+"""Words of few letters that are no product of symbols."""
 _ARTICLES = re.compile(r"\b(?:the|a|an)\s+")
 
 
@@ -166,7 +188,7 @@ def respelled(text: str) -> str:
         text = _COMMAND.sub(_one_name, _DECORATED.sub("", text))
         text = _MODULUS.sub(r"\\pmod{\1}", _REPEATING.sub(r"\\overline", text))
         text = _DEGREES.sub(r"^{\\circ}", text).replace("\\%", "%")
-        if "\\over" in text:
+        if 0 < text.count("\\over") < 20:
             text = _OVER.sub(_fraction, text)
     text = _SPACES.sub(" ", text)
     if "=" in text:
@@ -190,6 +212,15 @@ def _one_name(found: re.Match[str]) -> str:
 
 
 def folded(text: str) -> str:
-    """Words for comparison: in lower case, without articles, hyphens and full stops."""
-    text = TEXT_GROUP.sub(r" \1 ", text).casefold().replace("-", " ").replace(".", " ")
-    return _ARTICLES.sub("", " ".join(text.split()))
+    """Words for comparison: without articles, hyphens and full stops, and in lower case.
+
+    Capitals stay where they tell: within a word (AaBb), and in short names (CO is not Co).
+    """
+    text = TEXT_GROUP.sub(r" \1 ", text).replace("-", " ").replace(".", " ")
+    return _ARTICLES.sub("", " ".join(map(_lowered, text.split())))
+
+
+def _lowered(word: str) -> str:
+    lower = word.casefold()
+    plain = word in (lower, lower.capitalize()) or (word.isupper() and (len(word) > 3 or lower in SHORT_WORDS))
+    return lower if plain or not word.isalpha() else word

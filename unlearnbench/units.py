@@ -62,6 +62,18 @@ _KNOWN: dict[str, tuple[str, Fraction]] = {
 }
 SINGLE = frozenset("mgshLlNJWV")
 _NOTHING = frozenset({"unit", "of", "the", "a", "an", "in", "total", "about", "each"})
+_NO_NOUN = frozenset(
+    {"not", "is", "incorrect", "wrong", "plus", "minus", "time", "squared", "cubed", "factorial", "half", "halve"}
+    | {"third", "quarter", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth", "hundredth", "thousandth"}
+    | {"midnight", "noon", "pi", "below", "above", "at", "least", "most", "less", "more", "or", "and", "than", "no"}
+    | {"zero", "mod", "modulo", "over", "choose", "never", "except", "only", "if", "false", "true", "negative", "base"}
+    | {"to", "by", "point"}
+)
+"""Words behind a number that make another statement of it."""
+_MOST_NOUNS = 3
+_CASED = frozenset(
+    {"kW", "Hz", "kJ", "mL", "W", "N", "J", "V", "L", "CM", "KM", "Kg", "KG", "USD", "EUR", "GBP", "JPY", "INR"}
+)
 _NUMBER_WORDS = {
     "hundred": 10**2,
     "thousand": 10**3,
@@ -120,8 +132,12 @@ def parse_unit(text: str) -> Unit | None:
             found = _named(word)
             if found is None:
                 single = _singular(word.lower())
+                if single in _NO_NOUN or word.lower() in _NO_NOUN or (len(word) < 3 and single not in _NOTHING):
+                    return None
                 if single not in _NOTHING:
                     nouns.append(single)
+                if len(nouns) > _MOST_NOUNS:
+                    return None
                 pending, last = 1, None
                 continue
             measure, one = found
@@ -129,6 +145,8 @@ def parse_unit(text: str) -> Unit | None:
             powers[measure] = powers.get(measure, 0) + power
             size *= one**power
             last, pending = (measure, one, power), 1
+    if "celsius" in powers or "fahrenheit" in powers:
+        powers.pop("degree", None)
     litres = powers.pop("volume", 0)
     if litres:
         powers["length"] = powers.get("length", 0) + 3 * litres
@@ -138,6 +156,9 @@ def parse_unit(text: str) -> Unit | None:
 
 
 def _named(word: str) -> tuple[str, Fraction] | None:
+    """A unit by its name; in short ones capitals tell (mW is not MW)."""
+    if len(word) <= 3 and not (word.islower() or word.istitle() or word in _CASED or word in SINGLE):
+        return None
     for name in (word.lower(), _singular(word.lower())):
         if name in _KNOWN and (len(name) > 1 or word in SINGLE):
             return _KNOWN[name]
