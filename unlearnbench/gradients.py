@@ -101,7 +101,7 @@ def item_gradients(
     out: NDArray[np.float32],
     *,
     parameters: Parameters | None = None,
-    max_tokens: int = 8192,
+    max_tokens: int = 2048,
     entropy_share: float = 1.0,
     done: Callable[[int], None] | None = None,
 ) -> None:
@@ -185,11 +185,10 @@ def _batches(rows: Sequence[_Row], max_tokens: int) -> Iterator[Sequence[_Row]]:
 
 @dataclass(frozen=True, slots=True)
 class _Piece:
-    """Neighbouring tokens that see one another up to themselves, and all tokens of their context before them."""
+    """Neighbouring tokens that see one another up to themselves, and all tokens of their context, another piece."""
 
-    start: int
-    stop: int
-    context: slice
+    size: int
+    context: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,16 +217,17 @@ def _lay(rows: Sequence[_Row], dtype: torch.dtype, device: torch.device) -> _Lai
     count = 0
     for row in rows:
         first, end = len(ids), len(ids) + len(row.prompt)
-        prompt = slice(first, end)
-        pieces.append(_Piece(first, end, slice(first, first)))
+        prompt = len(pieces)
+        pieces.append(_Piece(len(row.prompt), None))
         ids += row.prompt
         positions += range(len(row.prompt))
         for response, weight in zip(row.responses, row.weights, strict=True):
-            start, stop = len(ids), len(ids) + len(response)
-            pieces.append(_Piece(start, stop, prompt))
-            ids += response
-            positions += range(len(row.prompt), len(row.prompt) + len(response))
-            sources += [end - 1, *range(start, stop - 1)]
+            start, read = len(ids), len(response) - 1  # nothing is predicted from a response's last token
+            if read:
+                pieces.append(_Piece(read, prompt))
+            ids += response[:-1]
+            positions += range(len(row.prompt), len(row.prompt) + read)
+            sources += [end - 1, *range(start, start + read)]
             targets += response
             weights += [weight / len(response)] * len(response)
             responses += [count] * len(response)
@@ -261,28 +261,35 @@ def _attend(
 ) -> tuple[Tensor, None]:
     """Attention of a pass, piece by piece: (1, heads, tokens, size) each, to (1, tokens, heads, size)."""
     window = rest.get("sliding_window")
-    shared = key.shape[1] != query.shape[1]
-    found = []
-    for piece in _pieces.get():
-        keys, values = key[:, :, piece.start : piece.stop], value[:, :, piece.start : piece.stop]
-        before = piece.context.stop - piece.context.start
-        if before:
-            keys = torch.cat([key[:, :, piece.context], keys], 2)
-            values = torch.cat([value[:, :, piece.context], values], 2)
-        length = piece.stop - piece.start
+    pieces = _pieces.get()
+    # Cut at once: the backward pass of many single slices would fill as many whole tensors.
+    sizes = [piece.size for piece in pieces]
+    queries, keys, values = (torch.split(whole, sizes, 2) for whole in (query, key, value))
+    alike: dict[tuple[int, int], list[int]] = {}
+    for place, piece in enumerate(pieces):
+        alike.setdefault((piece.size, 0 if piece.context is None else pieces[piece.context].size), []).append(place)
+    found = [query[:, :, :0]] * len(pieces)
+    for (size, before), places in alike.items():
+        contexts = [context for place in places if (context := pieces[place].context) is not None]
         plain = not before and window is None
-        found.append(
-            torch.nn.functional.scaled_dot_product_attention(
-                query[:, :, piece.start : piece.stop],
-                keys,
-                values,
-                attn_mask=None if plain else _causal(length, before, window, query.dtype, query.device),
-                is_causal=plain,
-                scale=scaling,
-                enable_gqa=shared,
-            )
+        attended = torch.nn.functional.scaled_dot_product_attention(
+            _stacked(queries, places),
+            torch.cat([_stacked(keys, contexts), _stacked(keys, places)], 2) if before else _stacked(keys, places),
+            torch.cat([_stacked(values, contexts), _stacked(values, places)], 2)
+            if before
+            else _stacked(values, places),
+            attn_mask=None if plain else _causal(size, before, window, query.dtype, query.device),
+            is_causal=plain,
+            scale=scaling,
+            enable_gqa=key.shape[1] != query.shape[1],
         )
+        for place, one in zip(places, torch.split(attended, 1), strict=True):
+            found[place] = one
     return torch.cat(found, 2).transpose(1, 2), None
+
+
+def _stacked(parts: Sequence[Tensor], places: Sequence[int]) -> Tensor:
+    return parts[places[0]] if len(places) == 1 else torch.cat([parts[place] for place in places])
 
 
 @lru_cache(maxsize=4096)
@@ -384,13 +391,15 @@ class _AdapterGradients:
         laid = _lay(rows, self._model.dtype, self._model.device)
         self._spans = laid.spans
         self._found = torch.zeros(len(rows), self._dimension, dtype=self._model.dtype, device=self._model.device)
-        _backward(self._model, laid, entropy_share, embeds_need_grad=True)
+        _backward(self._model, laid, entropy_share, embeds_need_grad=False)
         found: NDArray[np.float32] = self._found.cpu().numpy()
         return found
 
     def _hook(self, down: Tensor, where: slice) -> Callable[[Any, Any, Tensor], None]:
         def forward(_: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
             reduced = self._scale * (inputs[0][0].detach() @ down.T)  # (tokens, rank)
+            if not output.requires_grad:  # the first module: what is before it needs no gradient
+                output.requires_grad_()
 
             def backward(gradient: Tensor) -> None:
                 for row, span in enumerate(self._spans):

@@ -148,7 +148,9 @@ def _row(where: str, number: int, row: Mapping[str, Any], known: Mapping[str, An
         )
     item_id = _text(where, row, "item_id")
     item = known.get(item_id)
-    if item is None and row.get("prompt") is None:
+    prompt = None if row.get("prompt") is None else _text(where, row, "prompt")
+    prompt = item.prompt if prompt is None and item is not None else prompt
+    if prompt is None:
         remedy = "; add it, or name the split that knows this item with --split"
         raise DataError(f"{where}, field 'prompt': item {item_id!r} has none{remedy}")
     correct = row.get("correct")
@@ -165,7 +167,7 @@ def _row(where: str, number: int, row: Mapping[str, Any], known: Mapping[str, An
     return {
         "item_id": item_id,
         "row": number,
-        "prompt": _text(where, row, "prompt") if row.get("prompt") is not None else item.prompt,
+        "prompt": prompt,
         "answer": item.answer if item else None,
         "group": group,
         "completion": None if row.get("completion") is None else _text(where, row, "completion", empty=True),
