@@ -275,7 +275,7 @@ def test_an_item_whose_gradient_is_not_finite_is_left_out(
 
 def test_unknown_targets_name_what_is_there_and_the_folder_stays_free(small_split: Split, tmp_path: Path) -> None:
     where = {"out": tmp_path / "out", "workers": 1, **OPTIONS}
-    with pytest.raises(PolicyError, match=r"no module named nope; it has .*q_proj"):
+    with pytest.raises(PolicyError, match=r"no module named nope that an adapter fits; it has .*q_proj"):
         unlearnbench.diagnose(small_split.policy_path, small_split, targets=("nope",), **where)
     with pytest.raises(PolicyError, match="no weights whose name holds nope"):
         unlearnbench.diagnose(small_split.policy_path, small_split, parameters="nope", **where)

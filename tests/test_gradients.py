@@ -207,9 +207,9 @@ def test_weights_that_are_not_finite_show_in_the_gradients() -> None:
 
 
 def test_unknown_names_are_one_sentence() -> None:
-    with pytest.raises(PolicyError, match=r"no module named query or value; it has .*q_proj"):
-        dimension(qwen2(), Adapter(targets=("query", "value")))
-    with pytest.raises(PolicyError, match="no weights whose name holds layer_9"):
+    with pytest.raises(PolicyError, match=r"no module named query that an adapter fits; it has .*q_proj"):
+        dimension(qwen2(), Adapter(targets=("q_proj", "query")))
+    with pytest.raises(PolicyError, match="no weights whose name holds 'layer_9'"):
         dimension(qwen2(), Weights(("layer_9",)))
 
 
@@ -217,3 +217,21 @@ def test_rollouts_must_make_equal_parts() -> None:
     item = ItemRollouts("odd", (1, 2), ((3,),) * 6)
     with pytest.raises(ValueError, match="6 rollouts, which make no 4 equal parts"):
         gradients(qwen2(), [item], Adapter())
+
+
+def test_policies_whose_tokens_meet_elsewhere_are_refused() -> None:
+    from transformers import Lfm2Config, Lfm2ForCausalLM
+
+    config = Lfm2Config(
+        vocab_size=40,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        layer_types=["conv", "full_attention"],
+        max_position_embeddings=64,
+    )
+    model = Lfm2ForCausalLM(config).eval()
+    with pytest.raises(PolicyError, match="Lfm2ForCausalLM lets tokens meet elsewhere"):
+        gradients(model, rollouts(2), Adapter())

@@ -160,11 +160,11 @@ def diagnose_each(
     if len(places) == 1:
         return (task.run(places[0], Path(out), revision),)
     found: list[Diagnosis] = []
-    failed: list[PolicyError] = []
+    failed: list[Exception] = []
     for number, place in enumerate(places, start=1):
         try:
             found.append(task.run(place, Path(out) / f"{number}-{place.label.replace('/', '-')}", revision))
-        except PolicyError as problem:
+        except (PolicyError, DataError) as problem:
             failed.append(problem)
     if found:
         write_comparison(Path(out), [diagnosis.record for diagnosis in found])

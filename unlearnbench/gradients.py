@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -128,6 +128,8 @@ def item_gradients(
         for weight in frozen:
             weight.requires_grad_(False)
         _use_attention(model, _ATTENTION)
+        if rows:
+            _compare(model, rows[0], attention)
         taker = (
             _AdapterGradients(model, parameters)
             if isinstance(parameters, Adapter)
@@ -292,13 +294,44 @@ def _stacked(parts: Sequence[Tensor], places: Sequence[int]) -> Tensor:
     return parts[places[0]] if len(places) == 1 else torch.cat([parts[place] for place in places])
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=32)  # long rollouts have large ones
 def _causal(length: int, before: int, window: int | None, dtype: torch.dtype, device: torch.device) -> Tensor:
     """(length, before + length), added to scores: minus infinity where a token does not see another."""
     at = torch.arange(before, before + length, device=device)[:, None]
     other = torch.arange(before + length, device=device)[None]
     seen = other <= at if window is None else (other <= at) & (other > at - window)
     return torch.zeros(seen.shape, dtype=dtype, device=device).masked_fill(~seen, float("-inf"))
+
+
+@torch.no_grad()
+def _compare(model: Any, row: _Row, attention: str) -> None:
+    """Raise PolicyError where rows end to end do not give what each response gives in a pass of its own.
+
+    So it is with policies in which tokens meet elsewhere than in attention (convolutions, state spaces) or whose
+    attention has more to it (sinks): their gradients would be wrong without a word.
+    """
+    rows = (row, replace(row, responses=row.responses[::-1]))
+    laid = _lay(rows, model.dtype, model.device)
+    before = _pieces.set(laid.pieces)
+    try:
+        found = model.base_model(input_ids=laid.ids, position_ids=laid.positions, use_cache=False).last_hidden_state
+    finally:
+        _pieces.reset(before)
+    found = found[0, laid.sources]
+    model.set_attn_implementation(attention)
+    expected = []
+    for one in rows:
+        for response in one.responses:
+            ids = torch.tensor([[*one.prompt, *response]], device=model.device)
+            hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
+            expected.append(hidden[0, len(one.prompt) - 1 : -1])
+    _use_attention(model, _ATTENTION)
+    own = torch.cat(expected)
+    slack = (1e-4 if model.dtype.itemsize >= 4 else 0.05) * float(own.abs().max())
+    if bool(torch.isfinite(own).all()) and not torch.allclose(found, own, rtol=0.0, atol=slack):
+        raise PolicyError(
+            f"{type(model).__name__} lets tokens meet elsewhere than in plain attention, which gradients do not know."
+        )
 
 
 def _use_attention(model: Any, name: str) -> None:
@@ -443,15 +476,23 @@ class _WeightGradients:
 
 
 def _targets(model: Any, names: Sequence[str]) -> list[tuple[str, Any]]:
-    found = [(name, module) for name, module in model.named_modules() if name.rpartition(".")[2] in names]
-    if not found:
-        leaves = sorted({name.rpartition(".")[2] for name, module in model.named_modules() if _is_linear(module)})
-        raise PolicyError(f"This policy has no module named {' or '.join(names)}; it has {', '.join(leaves)}.")
-    return found
+    leaves = {name.rpartition(".")[2] for name, module in model.named_modules() if _is_linear(module)}
+    leaves -= {name.rpartition(".")[2] for name, module in model.named_modules() if module is _head(model)}
+    if missing := [name for name in names if name not in leaves]:
+        raise PolicyError(
+            f"This policy has no module named {' or '.join(missing)} that an adapter fits; it has "
+            f"{', '.join(sorted(leaves))}."
+        )
+    return [(name, module) for name, module in model.named_modules() if name.rpartition(".")[2] in names]
+
+
+def _head(model: Any) -> Any:
+    return model.get_output_embeddings()
 
 
 def _is_linear(module: Any) -> bool:
-    return getattr(module, "weight", None) is not None and module.weight.ndim == 2
+    weight = getattr(module, "weight", None)
+    return weight is not None and weight.ndim == 2 and not isinstance(module, torch.nn.Embedding)
 
 
 def _inputs(module: Any) -> int:
@@ -464,11 +505,11 @@ def _outputs(module: Any) -> int:
 
 def _chosen(model: Any, weights: Weights) -> list[tuple[str, Any]]:
     """Parameters in the model's order, shared ones once."""
-    found = [
+    for part in weights.names:
+        if not any(part in name for name, _ in model.named_parameters()):
+            raise PolicyError(f"This policy has no weights whose name holds {part!r}.")
+    return [
         (name, weight)
         for name, weight in model.named_parameters()
         if not weights.names or any(part in name for part in weights.names)
     ]
-    if not found:
-        raise PolicyError(f"This policy has no weights whose name holds {' or '.join(weights.names)}.")
-    return found

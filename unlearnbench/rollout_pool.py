@@ -182,6 +182,8 @@ def _text(where: str, row: Mapping[str, Any], name: str, *, empty: bool = False)
     if not isinstance(value, str) or not (value or empty):
         what = "it is missing" if value is None else f"text was expected, not {_shown(value)}"
         raise DataError(f"{where}, field {name!r}: {what}")
+    if any("\ud800" <= character <= "\udfff" for character in value):
+        raise DataError(f"{where}, field {name!r}: it holds a lone surrogate, which no tokenizer reads; remove it")
     return value
 
 

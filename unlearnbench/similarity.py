@@ -176,6 +176,7 @@ def _block(
     means = _means(cosine[np.ix_(rows, columns)], weights, a == b)
     sides = reliability[rows], reliability[columns]
     factor = _attenuation(sides, (np.ones((1, len(rows))), np.ones((1, len(columns)))), floor)[0]
+    several = min(len(rows), len(columns)) > 1  # one item resampled is always the same
     corrected = None if np.isnan(factor) else float(raw.raw / factor)
     return Block(
         a,
@@ -183,8 +184,8 @@ def _block(
         raw.pairs,
         raw.raw,
         corrected,
-        _interval(means),
-        None if corrected is None else _interval(means / _attenuation(sides, weights, 0.0)),
+        _interval(means) if several else None,
+        None if corrected is None or not several else _interval(means / _attenuation(sides, weights, 0.0)),
         _permutation(a, b, cosine, names, usable, draws, random),
         int(sum((side >= floor).sum() for side in (sides[:1] if a == b else sides))),
     )

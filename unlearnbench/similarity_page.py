@@ -129,13 +129,11 @@ def finding(record: SimilarityRecord) -> str:
     told += f"{_signed(apart.raw)} with those of unlearnable items"
     if own.corrected is not None and apart.corrected is not None:
         told += f" ({_signed(own.corrected)} and {_signed(apart.corrected)} when corrected for noise)"
-    if apart.p is None:
+    if apart.interval is None or own.interval is None:
         return f"{told}; there are too few items to say whether that is chance."
-    if apart.p < LEVEL and own.raw > apart.raw:
-        verdict = "labels exchanged at random seldom set them so far apart, so unlearnable items are outliers here"
-    else:
-        verdict = "that does not show unlearnable items as outliers here"
-    return f"{told}: {verdict} (p = {apart.p:.3f})."
+    if own.interval[0] > apart.interval[1]:
+        return f"{told}: their 95 % intervals do not overlap, so unlearnable items are outliers here."
+    return f"{told}: their 95 % intervals overlap, which does not show unlearnable items as outliers here."
 
 
 def _sensitivity(record: SimilarityRecord) -> str:
