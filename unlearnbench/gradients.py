@@ -507,7 +507,7 @@ def _chosen(model: Any, weights: Weights) -> list[tuple[str, Any]]:
     """Parameters in the model's order, shared ones once."""
     for part in weights.names:
         if not any(part in name for name, _ in model.named_parameters()):
-            raise PolicyError(f"This policy has no weights whose name holds {part!r}.")
+            raise PolicyError(f"This policy has no weights whose name holds {part}.")
     return [
         (name, weight)
         for name, weight in model.named_parameters()
