@@ -24,7 +24,8 @@ def symbolic_equal(gold: str, answer: str, *, loose: bool = False) -> bool:
     """Whether math-verify finds the two equal, whichever is called the gold. Call it only in a guarded process.
 
     With `loose` (the rule `paper`) an answer may be any text that math-verify finds some mathematics in. Raises
-    UnparsableError if either text is no mathematics, MemoryError or RecursionError if it is beyond the machine.
+    UnparsableError if either text is no mathematics or the two cannot be compared in either order, MemoryError or
+    RecursionError if it is beyond the machine.
     """
     from math_verify import verify
 
@@ -32,14 +33,17 @@ def symbolic_equal(gold: str, answer: str, *, loose: bool = False) -> bool:
     for text, other in ((gold, expression), (answer, gold_expression)):
         if _DECIMAL.fullmatch(text.strip()) and (value := _value(other)) is not None:
             return _is_close(text, value)
+    failures: list[Exception] = []
     for a, b in ((gold_expression, expression), (expression, gold_expression)):
         try:
             if verify(a, b, timeout_seconds=None, raise_on_error=True):
                 return True
         except (MemoryError, RecursionError):
             raise
-        except Exception:  # sympy raises all kinds where two things cannot be compared: then they are not equal
-            continue
+        except Exception as failure:  # sympy raises all kinds where two things cannot be compared
+            failures.append(failure)
+    if len(failures) == 2:
+        raise UnparsableError(answer) from failures[0]
     return False
 
 
