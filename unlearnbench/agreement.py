@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from fractions import Fraction
 
 from unlearnbench import enclosures
-from unlearnbench.expressions import Apply, Node, Number, Symbol, UnreadableError, difference, parse, symbols
-from unlearnbench.reading import plain_number, read
+from unlearnbench.expressions import Apply, Node, Number, Symbol, UnreadableError, difference, symbols
+from unlearnbench.grammar import parse
+from unlearnbench.numerals import plain_number
+from unlearnbench.reading import read
 from unlearnbench.regions import as_region
 from unlearnbench.spelling import folded, respelled
 from unlearnbench.structures import (

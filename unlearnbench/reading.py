@@ -3,20 +3,12 @@
 from __future__ import annotations
 
 import re
-from fractions import Fraction
 
-from unlearnbench.expressions import (
-    FUNCTIONS,
-    Apply,
-    Node,
-    Number,
-    Symbol,
-    UnreadableError,
-    difference,
-    in_base,
-    parse,
-    symbols,
-)
+from unlearnbench.brackets import MOST_PARTS, bare, closes, split
+from unlearnbench.expressions import Node, Symbol, UnreadableError, difference, symbols
+from unlearnbench.grammar import FUNCTIONS, parse
+from unlearnbench.numerals import plain_number, ungrouped
+from unlearnbench.quantities import quantity, ratio
 from unlearnbench.regions import as_region, intersection, union, without
 from unlearnbench.spelling import SHORT_WORDS, TEXT_GROUP, folded
 from unlearnbench.structures import (
@@ -33,11 +25,6 @@ from unlearnbench.structures import (
     Value,
     Words,
 )
-from unlearnbench.units import DEGREE, PERCENT, Unit, known, parse_unit
-
-MOST_PARTS = 200
-PLACES_THAT_ROUND = 6
-"""A decimal with at least so many significant digits stands for every value that rounds to it."""
 
 _CHOICE = re.compile(
     r"(?:\\(?:text|textbf|mathrm|mathbf|textrm)\s?\{\s*)?(?:option|choice|answer)?\s*\(([A-Za-z])\s*\)\s*\}?(.*)",
@@ -55,55 +42,29 @@ _DATED = re.compile(
     r"|[A-Za-z]{3,}(?: [A-Za-z]+)* [0-9]{1,4}(?:st|nd|rd|th)?(?:,? [0-9]{4})?"
 )
 """Dates, ranges and names that hold numbers: words, not differences or products."""
-_ANSWER_IS = re.compile(
-    r"(?:\\text\s?\{\s*)?(?:(?:so|thus|hence|therefore),? )?(?:the )?(?:final |correct )?answer(?: is|:)[: ]*\}?\s*",
-    re.I,
-)
 _OR, _AND = re.compile(r"\bor\b|vee"), re.compile(r"\band\b|wedge")
-_NAMED = re.compile(r"\\text\s?\{[A-Za-z ]{3,40}: ?\}\s*")
 _SEPARATOR = re.compile(
     r",?\s*(?:\\(?:vee|wedge)(?![A-Za-z])|\\(?:text|mathrm|mbox|textrm)\s?\{\s*,?\s*(?:and|or)\s*\}"
     r"|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z]))|,|;"
 )
 _COMMA = re.compile(_SEPARATOR.pattern.replace(r"\\(?:vee|wedge)(?![A-Za-z])|", ""))
 """Without signs of logic, which join statements and never values."""
-_OPENING, _CLOSING = "([{", ")]}"
-_THOUSANDS = re.compile(r"(?<![0-9.,])[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])")
 _ONE_NUMBER = re.compile(r"[-+]?(?:\\?\$|[€£¥₹])?\s?[0-9]{1,3}(?:,[0-9]{3})+(?:\.[0-9]+)?(?![0-9]|,).*", re.DOTALL)
-_SPACED = re.compile(r"[0-9]{1,3}(?: [0-9]{3})+(?:\.[0-9]+)?")
-_MIXED = re.compile(r"([-+]?)([0-9]+) ([0-9]+)/([0-9]+)")
-_SCIENTIFIC = re.compile(r"([-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+))[eE]([-+]?[0-9]+)")
-_DECIMAL = re.compile(r"[-+]?([0-9]+)?\.([0-9]+)(?:\\times ?10\^\{?([-+]?[0-9]{1,4})\}?)?")
-_RECURRING = re.compile(r"([0-9]*\.[0-9]*)(?:\(([0-9]+)\)|\\dot ?\{?([0-9])\}?(?:([0-9]*)\\dot ?\{?([0-9])\}?)?)")
-_NO_WHOLE = re.compile(r"(?<![0-9])\.(?=\\)")
-_ENDLESS = re.compile(r"([0-9]*\.[0-9]+)(?:\\ldots|\.\.\.)")
-_BASED = re.compile(r"[({]?([0-9A-F]*[0-9][0-9A-F]*|[A-F]{2,})[)}]?_\{?(?:\\text\s?\{)?([0-9]{1,2}|[a-z]{3,7})\}?\}?")
-_BASE_WORDS = re.compile(
-    r"([0-9A-F]+)\s?(?:\\text\s?\{|\(|,|_\{(?:\\text\s?\{)?)?\s*(?:in )?base[ -]?(?:\})?\s?(\w{1,7})\s*\}?\)?\}?"
-)
 _RELATIONS = re.compile(r"<|>|=|\\(?:le|ge|ne|in|approx|neq)(?![A-Za-z])")
 _LABEL = re.compile(
     r"\|?(?:\\(?:angle|triangle|text|mathrm|overline|widehat|vec|mathbf|operatorname|alpha|beta|gamma|theta|phi|lambda|mu|det|max|min|Delta|"
     r"omega|sigma|rho|ell)|[A-Za-z'(){},| ]|_\{[A-Za-z0-9, \\]*\}|_[A-Za-z0-9]|\^\{-1\}|(?<=[a-zA-Z]\()[0-9]+(?=\)))+"
 )
-_UNIT_GROUP = re.compile(
-    r"(.*?)\s*\\(?:text|mathrm|textrm|mbox|rm)\s?\{([^{}]*)\}\s*(?:\^\s?\{?\s?(-?[0-9])\s?\}?)?", re.DOTALL
-)
-_UNIT_TAIL = re.compile(r"(.*[0-9)}\]!])( ?)((?:[A-Za-z. /]|\^ ?\{?-?[0-9]\}?)+)", re.DOTALL)
-_UNIT_WORD = re.compile(r"[A-Za-z]+")
-_CURRENCY = {"$": "dollar", "\\$": "dollar", "€": "euro", "£": "gbp", "¥": "yen", "₹": "rupee"}
-_MONEY = re.compile(r"([-+]?)\s?(\\?\$|[€£¥₹])\s?(.*)", re.DOTALL)
-_MONEY_AFTER = re.compile(r"(.*[0-9}])\s?(\\\$|[€£¥₹])", re.DOTALL)
 _MATRIX = re.compile(r"\\begin\{([pbBv]?matrix|array)\}(?:\{[clr| ]*\})?(.*)\\end\{\1\}", re.DOTALL)
 
 
 def read(text: str) -> Answer:
     """What a respelled text is. Raises UnreadableError."""
-    text = _bare(text)
+    text = bare(text)
     if not text:
         raise UnreadableError("it is empty")
     if ", " in text:  # 1,234, 5,678: a comma that separates has a space behind it
-        text = _THOUSANDS.sub(lambda found: found.group().replace(",", ""), text)
+        text = ungrouped(text)
     if _TWO_SIGNS.search(text) or "\\not" in text:
         raise UnreadableError("signs that contradict")
     if "\\pm" in text or "\\mp" in text:
@@ -113,70 +74,12 @@ def read(text: str) -> Answer:
             return answer
     if "\\cup" in text or "\\setminus" in text or "\\mathbb{R}" in text:
         return _region(text)
-    parts, joints = _split(text, _SEPARATOR if _RELATIONS.search(text) else _COMMA)
+    parts, joints = split(text, _SEPARATOR if _RELATIONS.search(text) else _COMMA)
     if len(parts) > 1 and not (_ONE_NUMBER.fullmatch(text) and set(joints) == {","}):
         return _listed(parts, joints)
     if _RELATIONS.search(text) and (answer := _relation(text)) is not None:
         return answer
-    return _bracketed(text) or _ratio(text) or _value(text)
-
-
-def _bare(text: str) -> str:
-    text = text.strip()
-    for _ in range(12):
-        before = text
-        text = text.strip()
-        if text.endswith(".") and not text.endswith(("..", "m.")):
-            text = text[:-1].rstrip()
-        if len(text) > 1 and text[0] == "$" == text[-1]:
-            text = text[1:-1]
-        if text.startswith("{") and _closes(text, 0) == len(text) - 1:
-            text = text[1:-1]
-        if (found := TEXT_GROUP.fullmatch(text)) and re.search(r"[0-9]|\([A-Z]\).*\([A-Z]\)", found[1]):
-            text = found[1]
-        if len(text) > 4 and text.startswith("**") and text.endswith("**"):
-            text = text[2:-2]
-        if found := _ANSWER_IS.match(text) or _NAMED.match(text):
-            text = text[found.end() :]
-            text = text.removesuffix("}") if text.count("}") > text.count("{") else text
-        if text == before:
-            break
-    return text
-
-
-def _closes(text: str, start: int) -> int:
-    """Where the bracket at `start` closes, by depth alone (intervals mix brackets), or -1."""
-    depth = 0
-    for at in range(start, len(text)):
-        if text[at] in _OPENING:
-            depth += 1
-        elif text[at] in _CLOSING:
-            depth -= 1
-            if depth == 0:
-                return at
-    return -1
-
-
-def _split(text: str, separator: re.Pattern[str]) -> tuple[list[str], list[str]]:
-    """The parts between separators that stand outside all brackets, and the separators."""
-    ends: list[tuple[int, int]] = []
-    places = {found.start(): found.end() for found in separator.finditer(text)}
-    if not places:
-        return [text], []
-    depth, after = 0, 0
-    for at, character in enumerate(text):
-        if depth == 0 and at in places and at >= after:
-            ends.append((at, places[at]))
-            after = places[at]
-        if character in _OPENING:
-            depth += 1
-        elif character in _CLOSING:
-            depth -= 1
-    if len(ends) >= MOST_PARTS:
-        raise UnreadableError("it has too many parts")
-    starts = [0, *(end for _, end in ends)]
-    stops = [*(start for start, _ in ends), len(text)]
-    return [text[a:b].strip() for a, b in zip(starts, stops, strict=True)], [text[a:b] for a, b in ends]
+    return _bracketed(text) or ratio(text) or quantity(text)
 
 
 def _both_signs(text: str) -> Answer:
@@ -278,7 +181,7 @@ def _listed(parts: list[str], joints: list[str]) -> Answer:
 
 
 def _relation(text: str) -> Answer | None:
-    terms, signs = _split(text, _RELATIONS)
+    terms, signs = split(text, _RELATIONS)
     signs = [sign.strip() for sign in signs]
     if not signs:
         return None
@@ -314,7 +217,7 @@ def _equation(terms: list[str]) -> Answer:
             raise
     if _is_label(left):
         return Labelled(left.replace(" ", ""), read(right), equation)
-    if left.startswith("(") and _closes(left, 0) == len(left) - 1 and not re.search("[0-9]", left):
+    if left.startswith("(") and closes(left, 0) == len(left) - 1 and not re.search("[0-9]", left):
         names, values = left[1:-1].replace(" ", "").split(","), read(right)  # (x,y)=(1,2)
         if isinstance(values, Collection) and values.kind == "tuple" and len(values.items) == len(names):
             return Collection("tuple", tuple(map(Labelled, names, values.items)))
@@ -362,10 +265,9 @@ def _inequality(terms: list[str], signs: list[str]) -> Answer:
 
 def _end(text: str) -> Node | None:
     """An end of an interval; None if it is infinite."""
-    if _infinite(_bare(text)) is not None:
+    if _infinite(bare(text)) is not None:
         return None
-    value = _value(_bare(text))
-    return value.node if isinstance(value, Value) else None
+    return quantity(bare(text)).node
 
 
 def _region(text: str) -> Answer:
@@ -377,7 +279,7 @@ def _region(text: str) -> Answer:
     regions: list[Region] = []
     points: list[Answer] = []
     for part in parts:
-        part = _bare(part)
+        part = bare(part)
         if part.replace(" ", "") == "\\mathbb{R}":
             regions.append(Region((Span(None, None, False, False),)))
             continue
@@ -396,7 +298,7 @@ def _region(text: str) -> Answer:
     whole = union(regions)
     if len(wholes) == 1:
         return whole
-    out = read(_bare(wholes[1]))
+    out = read(bare(wholes[1]))
     for point in _items(out):
         whole = without(whole, _node(point))
     return whole
@@ -411,9 +313,9 @@ def _node(answer: Answer) -> Node:
 def _bracketed(text: str) -> Answer | None:
     if text.startswith("\\{") and text.endswith("\\}"):
         return _set(text[2:-2])
-    if text[0] not in "([" or text[-1] not in ")]" or _closes(text, 0) != len(text) - 1:
+    if text[0] not in "([" or text[-1] not in ")]" or closes(text, 0) != len(text) - 1:
         return None
-    parts, _ = _split(text[1:-1], re.compile(","))
+    parts, _ = split(text[1:-1], re.compile(","))
     if len(parts) == 2 and (text[0] == "[" or text[-1] == "]" or any("\\infty" in part for part in parts)):
         return Region((Span(_end(parts[0]), _end(parts[1]), text[0] == "[", text[-1] == "]"),))
     if len(parts) == 1:
@@ -430,121 +332,5 @@ def _set(inner: str) -> Answer:
             if re.fullmatch(r"\s*[A-Za-z]\s*(?:\\in\s*\\mathbb\{R\}\s*)?", element) is None:
                 raise UnreadableError("a set of something else than the numbers of a region")
             return read(condition.strip().removeprefix("\\text{}"))
-    parts, _ = _split(inner, re.compile(","))
+    parts, _ = split(inner, re.compile(","))
     return Collection("set", tuple(read(part) for part in parts if part))
-
-
-def _ratio(text: str) -> Answer | None:
-    if text.count(":") != 1:
-        return None
-    left, right = (parse(plain_number(part)) for part in text.split(":"))
-    return Value(Apply("div", (left, right)), text=text)
-
-
-def _value(text: str) -> Answer:
-    number, unit = _unit_of(text)
-    number = _bare(number)
-    if found := _MIXED.fullmatch(number):
-        whole = Fraction(int(found[2])) + Fraction(int(found[3]), int(found[4]) or 1)
-        if not int(found[4]):
-            raise UnreadableError("a fraction with denominator 0")
-        return Value(Number(-whole if found[1] == "-" else whole), unit, text=text)
-    based = _BASED.fullmatch(number) or _BASE_WORDS.fullmatch(number)
-    if based is not None:
-        return Value(Number(Fraction(in_base(based[1], based[2]))), unit, text=text)
-    number = plain_number(number)
-    node = parse(number)
-    if unit is not None and unit.scale != 1:
-        node = Apply("mul", (node, Number(Fraction(unit.scale))))
-        return Value(node, unit, text=text)
-    return Value(node, unit, _half_step(number), text)
-
-
-def plain_number(text: str) -> str:
-    """Numbers as the grammar has them: no thousands separators, powers of ten and repeating digits spelled out."""
-    text = _THOUSANDS.sub(lambda found: found.group().replace(",", ""), text)
-    if _SPACED.fullmatch(text):
-        text = text.replace(" ", "")
-    if found := _SCIENTIFIC.fullmatch(text):
-        text = f"{found[1]}\\times 10^{{{found[2]}}}"
-    if "." in text:
-        text = _NO_WHOLE.sub("0.", text)
-        text = _RECURRING.sub(_overlined, text)
-        if found := _ENDLESS.fullmatch(text.lstrip("+-")):
-            sign = "-" if text.startswith("-") else ""
-            text = sign + _repeated(found[1])
-    return text
-
-
-def _overlined(found: re.Match[str]) -> str:
-    digits = found[2] or "".join(found[group] or "" for group in (3, 4, 5))
-    return f"{found[1]}\\overline{{{digits}}}"
-
-
-def _repeated(decimal: str) -> str:
-    """0.1666... with what repeats under a line: the shortest block that stands at its end three times (or two)."""
-    whole, _, places = decimal.partition(".")
-    for length in range(1, len(places) // 2 + 1):
-        block = places[-length:]
-        times = 3 if length == 1 else 2
-        if len(places) >= length * times and places.endswith(block * times):
-            while places.endswith(block):
-                places = places[:-length]
-            return f"{whole}.{places}\\overline{{{block}}}"
-    raise UnreadableError("an unfinished decimal")
-
-
-def _half_step(number: str) -> Fraction | None:
-    found = _DECIMAL.fullmatch(number.replace(" ", "").replace("\\times10", "\\times10"))
-    if found is None:
-        return None
-    significant = len(((found[1] or "") + found[2]).lstrip("0"))
-    if significant < PLACES_THAT_ROUND:
-        return None
-    return Fraction(1, 2 * 10 ** len(found[2])) * Fraction(10) ** int(found[3] or 0)
-
-
-def _unit_of(text: str) -> tuple[str, Unit | None]:
-    """A number's text and the unit that stands behind (or, for money, before) it."""
-    if text.endswith("%"):
-        return text[:-1], PERCENT
-    if found := _MONEY.fullmatch(text):
-        number, unit = _unit_of(found[3])
-        money = parse_unit(_CURRENCY[found[2]])
-        if unit is not None and unit.scale != 1 and money is not None:
-            money = money._replace(scale=unit.scale)
-        return found[1] + number, money
-    if found := _MONEY_AFTER.fullmatch(text):
-        return found[1], parse_unit(_CURRENCY[found[2]])
-    if found := re.fullmatch(r"(.*)\^\{\\circ\} ?(?:\\text ?\{ ?|\\mathrm ?\{)?([CF])? ?\}?", text, re.DOTALL):
-        if _balanced(found[1]) and not re.search(r"\\?(?:sin|cos|tan|cot|sec|csc|cis)", found[1]):
-            name = {"C": "celsius", "F": "fahrenheit", None: None}[found[2]]
-            return found[1], DEGREE if name is None else parse_unit(name)
-        return text, None
-    if (found := _UNIT_GROUP.fullmatch(text)) and found[1] and _balanced(found[1]):
-        name = found[2] if found[3] is None else f"{found[2]}^{found[3]}"
-        inner, before = _unit_of(found[1])
-        unit = parse_unit(name)
-        if before is not None and before.scale != 1 and unit is not None:
-            return inner, unit._replace(scale=before.scale)
-        if unit is not None:
-            return found[1].rstrip("\\ "), unit
-    if (found := _UNIT_TAIL.fullmatch(text)) and _balanced(found[1]):
-        names = _UNIT_WORD.findall(found[3])
-        if (
-            names
-            and parse_unit(found[3]) is not None
-            and (
-                all(len(name) > 3 for name in names)
-                or (known(names[0]) and (len(names[0]) > 1 or found[2]) and names[0] not in ("pi", "in"))
-                or (names[0] in ("in",) and bool(found[2]))
-                or (len(names) > 1 and len(names[0]) > 3)
-            )
-            and names[0] not in ("base", "sqrt", "choose")
-        ):
-            return found[1], parse_unit(found[3])
-    return text, None
-
-
-def _balanced(text: str) -> bool:
-    return text.count("{") == text.count("}") and text.count("(") == text.count(")")
