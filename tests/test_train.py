@@ -276,7 +276,7 @@ def test_services_are_metered_and_consistent(training: Any, tmp_path: Path) -> N
     drawn = run.services.generate(prompt, 3, "a")
     assert run.meter.generated == drawn.lengths.sum()
     tokens = drawn.tokens[0, : drawn.lengths[0]]
-    again = run.services.logprobs(prompt, tokens)
+    (again,) = run.services.logprobs(prompt, [tokens])
     assert np.abs(again - drawn.logprobs[0, : drawn.lengths[0]]).max() < 1e-4
     assert run.meter.forward == len(run.services.encode(prompt)) + len(tokens)
     assert (run.services.random("x").random(3) == run.services.random("x").random(3)).all()

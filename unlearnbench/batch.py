@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from unlearnbench.records import Rollout
+from unlearnbench.records import DRAWN, Rollout
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,9 @@ class TokenBatch:
     mask: Tensor  # (rows, tokens): weight of the prediction in the loss, 0 in the context and the padding
     behaviour: Tensor  # (rows, tokens): NaN where unknown
     advantages: Tensor  # (rows, tokens)
-    weights: Tensor  # (rows, tokens): mask over the update's denominator; sums to one over an update
+    weights: Tensor  # (rows, tokens): mask over the update's denominator
+    sources: tuple[str, ...]  # the source of each row's rollout
+    comparable: Tensor  # (rows, 1): drawn by this version of the policy in the context of its loss
 
     def __len__(self) -> int:
         return len(self.input_ids)
@@ -56,21 +58,30 @@ class TokenBatch:
             self.input_ids[start:stop, :width],
             self.lengths[start:stop],
             first,
-            *(part[start:stop, : width - 1] for part in (self.mask, self.behaviour, self.advantages, self.weights)),
+            mask=self.mask[start:stop, : width - 1],
+            behaviour=self.behaviour[start:stop, : width - 1],
+            advantages=self.advantages[start:stop, : width - 1],
+            weights=self.weights[start:stop, : width - 1],
+            sources=self.sources[start:stop],
+            comparable=self.comparable[start:stop],
         )
 
 
 def make_batch(
     rollouts: Sequence[Rollout],
     advantages: Sequence[NDArray[np.float64]],
-    aggregation: Literal["token_mean", "sequence_mean"],
+    aggregation: Literal["token_mean", "sequence_mean", "constant"],
     device: torch.device,
+    *,
+    max_tokens: int = 1,
+    version: int | None = None,
 ) -> TokenBatch:
     """Tensors of one optimiser update. `advantages[i]` has one value a token of rollout i.
 
     The denominator is fixed here, before any backward pass, so the gradient does not depend on how the update is cut
-    into micro-batches (LOOP 7): all loss tokens of the update (`token_mean`), or each rollout's tokens and then the
-    number of rollouts (`sequence_mean`).
+    into micro-batches (LOOP 7): all loss tokens of the update (`token_mean`), each rollout's tokens and then the
+    number of rollouts (`sequence_mean`), or rollouts times `max_tokens` (`constant`; Liu et al. 2025, 2503.20783).
+    `version` is that of the policy which is trained: what an older one drew is not compared with the sampler.
     """
     contexts = [r.prompt_ids if r.context_ids is None else r.context_ids for r in rollouts]
     total = [len(c) + len(r.token_ids) for c, r in zip(contexts, rollouts, strict=True)]
@@ -89,11 +100,27 @@ def make_batch(
         spread[row, span] = advantages[i]
     if aggregation == "token_mean":
         weights = mask / max(mask.sum(), 1e-9)
-    else:
+    elif aggregation == "sequence_mean":
         weights = mask / np.maximum(mask.sum(1, keepdims=True), 1e-9) / len(rollouts)
-    tensors = [torch.from_numpy(array).to(device) for array in (mask, behaviour, spread, weights)]
+    else:
+        weights = mask / (len(rollouts) * max_tokens)
     lengths = torch.tensor([total[i] for i in order])
-    whole = TokenBatch(torch.from_numpy(ids).to(device), lengths, 0, *tensors)
+    ordered = [rollouts[i] for i in order]
+    alike = [
+        r.context_ids is None and r.source in DRAWN and (version is None or r.policy_version == version)
+        for r in ordered
+    ]
+    whole = TokenBatch(
+        torch.from_numpy(ids).to(device),
+        lengths,
+        first=0,
+        mask=torch.from_numpy(mask).to(device),
+        behaviour=torch.from_numpy(behaviour).to(device),
+        advantages=torch.from_numpy(spread).to(device),
+        weights=torch.from_numpy(weights).to(device),
+        sources=tuple(r.source for r in ordered),
+        comparable=torch.tensor(alike, device=device)[:, None],
+    )
     return whole._slice(0, len(whole))
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from unlearnbench import __version__, tables
 from unlearnbench.conversion import score
@@ -34,10 +35,13 @@ from unlearnbench.jobs import (
 from unlearnbench.ledger import read_ledger
 from unlearnbench.measure import counts_of
 from unlearnbench.methods import MethodSource, locate
-from unlearnbench.records import TRACKS, Cost, MethodRecord, Result, SpentBudget
+from unlearnbench.privileges import POLICY, Privileges, asked
+from unlearnbench.records import READS, TRACKS, Cost, MethodRecord, Result, SpentBudget
 from unlearnbench.splits import Control, Split, load_split, seal
 
 QUICK = {"steps": 24, "samples": 8, "seeds": 1}
+PATIENCE = 1800.0
+"""Seconds that a process may be silent: a step of a large policy takes minutes, one that hangs takes for ever."""
 Progress = Callable[[Event], None]
 
 
@@ -54,6 +58,7 @@ class Plan:
     purpose: str = "eval"
     start: Path | None = None
     quick: bool = False
+    patience: float | None = None
 
     def configuration(self) -> dict[str, Any]:
         return {
@@ -95,13 +100,14 @@ def evaluate(
     workers: int | None = None,
     start: str | Path | None = None,
     purpose: str | None = None,
+    patience: float | None = PATIENCE,
     progress: Progress | None = None,
 ) -> Result:
     """Train `method` on `split` for every seed, evaluate, score, and write the run's folder.
 
     A folder that holds part of the same run is resumed; one of another configuration is refused with RunError.
-    `start` names another policy to start from than the split's base (the positive control does). Raises MethodError,
-    SplitError, RunError, VerifierError.
+    `start` names another policy to start from than the split's base (the positive control does). A process that says
+    nothing for `patience` seconds is taken to hang. Raises MethodError, SplitError, RunError, VerifierError.
     """
     if samples < 1 or not budget > 0:
         raise RunError(f"samples {samples} and budget {budget} must both be above 0")
@@ -118,13 +124,16 @@ def evaluate(
         purpose=purpose or _purpose(chosen, source, folder),
         start=None if start is None else Path(start).resolve(),
         quick=quick,
+        patience=patience,
     )
     folder = folder or default_folder(plan)
     with locked(folder):
         _claim(plan, folder)
         sealed = seal(chosen, folder / ".sealed")
         chains = [_chain(plan, folder, sealed, seed) for seed in plan.seeds]
-        run_chains(chains, workers or min(len(chains), os.cpu_count() or 1), progress)
+        at_once = workers or min(len(chains), os.cpu_count() or 1)
+        run_chains(chains, at_once, progress)
+        run_chains([_start(plan, folder, seed) for seed in plan.seeds], at_once, progress)
         return score_run(plan, folder)
 
 
@@ -194,7 +203,8 @@ def score_run(plan: Plan, folder: Path) -> Result:
     tables.write_parquet(folder / "fates.parquet", table)
     records = [json.loads((folder / str(seed) / "method.json").read_text()) for seed in seeds]
     costs = [json.loads((folder / str(seed) / "cost.json").read_text()) for seed in seeds]
-    track = max((record["track"] for record in records), key=_privilege)
+    reads = sorted({read for record in records for read in record["reads"]} | _asked(folder, seeds))
+    track = max([*(record["track"] for record in records), *(READS[read] for read in reads)], key=_privilege)
     null, why = _null(plan)
     why = why or _overspent(plan, [cost["flops"] for cost in costs])
     result = score(
@@ -204,7 +214,7 @@ def score_run(plan: Plan, folder: Path) -> Result:
             name=plan.method.name,
             source_hash=plan.method.hash,
             track=track if plan.start is None else "base",
-            reads=sorted({read for record in records for read in record["reads"]}),
+            reads=reads,
             settings=records[0]["settings"],
         ),
         seeds=seeds,
@@ -253,18 +263,23 @@ def _chain(plan: Plan, folder: Path, sealed: Path, seed: int) -> list[Job]:
         steps=steps,
         changes=plan.changes,
         start=plan.start,
+        answer=Privileges(plan.split, place).answer,
+        patience=plan.patience,
     )
     measured = _measured(plan.split, folder, seed, place / "checkpoint", plan.samples, plan.purpose)
-    if plan.start is None:
-        return [train, measured]
-    # A run that starts elsewhere than at the split's base is measured at its start, too.
+    return [train, measured]
+
+
+def _start(plan: Plan, folder: Path, seed: int) -> list[Job]:
+    """Measure the policy that a seed started from, where it is not the split's base."""
+    place = folder / str(seed)
+    elsewhere = json.loads((place / "method.json").read_text()).get("start", "base") != "base"
+    start = plan.start or (place / POLICY if elsewhere else None)
+    if start is None:
+        return []
     root = stream_root(plan.split, plan.purpose, seed) + "/measure/start"
     task = measure_task(place / "evaluation/start.parquet", root, _items(plan.split), "item_id", plan.samples)
-    return [
-        train,
-        measured,
-        measure_job(plan.split, plan.start, [task], place / "log.txt", seed=seed, stage="start"),
-    ]
+    return [measure_job(plan.split, start, [task], place / "log.txt", seed=seed, stage="start")]
 
 
 def _measured(split: Split, folder: Path, seed: int, policy: Path, samples: int, purpose: str) -> Job:
@@ -283,6 +298,11 @@ def _measured(split: Split, folder: Path, seed: int, policy: Path, samples: int,
         if problems
     ]
     return measure_job(split, policy, tasks, place / "log.txt", seed=seed, stage="measure")
+
+
+def _asked(folder: Path, seeds: Sequence[int]) -> set[str]:
+    """What any seed asked its parent process for, as noted on this side."""
+    return {name for seed in seeds for name in asked(folder / str(seed))}
 
 
 def _items(split: Split) -> list[tuple[str, str, str]]:
@@ -336,8 +356,9 @@ def _claim_seed(folder: Path, seed: int, configuration: Mapping[str, Any]) -> No
 
 
 def _visits(place: Path, seed: int) -> pa.Table:
-    """The training ledger of one seed, as `fates` reads it."""
-    table = read_ledger(place, ("step", "round", "item_id", "rollout", "correct", "valid_trace"))
+    """The training ledger of one seed, as `fates` reads it: what the policy drew in the items' own prompts."""
+    table = read_ledger(place, ("step", "round", "item_id", "rollout", "correct", "valid_trace", "source"))
+    table = table.filter(pc.equal(table["source"], "policy")).drop_columns(["source"])
     return table.append_column("seed", pa.array([seed] * table.num_rows, pa.int64()))
 
 

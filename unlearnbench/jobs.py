@@ -37,6 +37,10 @@ class Job:
     log: Path
     payload: Mapping[str, Any]
     environment: Mapping[str, str] = field(default_factory=dict)
+    answer: Callable[[str], Any] | None = None
+    """Answers what the process asks for (`privileges.Privileges`)."""
+    patience: float | None = None
+    """Seconds without a word after which the process is ended; None waits for ever."""
 
 
 def weights_hash(folder: Path) -> str:
@@ -81,6 +85,8 @@ def train_job(
     start: Path | None = None,
     kind: str = "train",
     recipe: Mapping[str, Any] | None = None,
+    answer: Callable[[str], Any] | None = None,
+    patience: float | None = None,
 ) -> Job:
     """Train one seed of a method on the sealed copy, until `flops` are spent or `steps` are done."""
     return Job(
@@ -103,6 +109,8 @@ def train_job(
             "fingerprint": fingerprint,
         },
         environment={SEALED: str(sealed.resolve())},
+        answer=answer,
+        patience=patience,
     )
 
 
@@ -190,6 +198,41 @@ def run_job(job: Job) -> Event:
     return last
 
 
+class _Watch:
+    """Ends a process that says nothing for too long: a method that hangs must not hold up everything."""
+
+    def __init__(self, process: subprocess.Popen[str], patience: float | None) -> None:
+        self.gave_up = False
+        self._process, self._patience = process, patience
+        self._timer: threading.Timer | None = None
+        self.heard()
+
+    def heard(self) -> None:
+        self.stop()
+        if self._patience is not None:
+            self._timer = threading.Timer(self._patience, self._end)
+            self._timer.daemon = True
+            self._timer.start()
+
+    def stop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _end(self) -> None:
+        self.gave_up = True
+        self._process.kill()
+
+
+def _reply(job: Job, name: str) -> dict[str, Any]:
+    """The answer to what a process asks for, or the sentence that says why there is none."""
+    if job.answer is None:
+        return {"error": f"{job.label} asked for {name}, which this command does not give"}
+    try:
+        return {"reply": job.answer(name)}
+    except errors.UnlearnBenchError as problem:
+        return {"error": str(problem)}
+
+
 def _run(
     job: Job,
     alive: set[subprocess.Popen[str]],
@@ -222,6 +265,7 @@ def _run(
             process.kill()
     failure: Exception | None = None
     ended = False
+    watch = _Watch(process, job.patience)
     try:
         assert process.stdin is not None and process.stdout is not None
         with suppress(BrokenPipeError):
@@ -230,7 +274,12 @@ def _run(
             process.stdin.flush()
         for line in process.stdout:
             event = json.loads(line)
-            if "error" in event:
+            watch.heard()
+            if "ask" in event:
+                with suppress(BrokenPipeError):
+                    process.stdin.write(json.dumps(_reply(job, event["ask"])) + "\n")
+                    process.stdin.flush()
+            elif "error" in event:
                 kind = getattr(errors, event["error"]["type"], errors.RunError)
                 failure = kind(event["error"]["message"])
             elif "done" in event:
@@ -239,6 +288,7 @@ def _run(
                 on_event(event)
         status = process.wait()
     finally:
+        watch.stop()
         with lock:
             alive.discard(process)
         for pipe in (process.stdin, process.stdout):
@@ -247,6 +297,11 @@ def _run(
                     pipe.close()
     if failure is not None:
         raise failure
+    if watch.gave_up:
+        raise errors.MethodError(
+            f"{job.label} said nothing for {job.patience:.0f} seconds and was ended, so it may hang; its last words "
+            f"are in {job.log}; mend the method, or give it more time with --patience, and run the same command again"
+        )
     if status == 0 and not ended and not stopping.is_set():
         raise errors.MethodError(
             f"{job.label} ended its own process before its work was done; remove what calls exit, and run it again"

@@ -16,14 +16,14 @@ import difflib
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from unlearnbench.records import Recipe, Rollout, RolloutGroup, Tokens, Track
+from unlearnbench.records import GroupName, Recipe, Rollout, RolloutGroup, Tokens, Track, Verdict
 from unlearnbench.samplers import Completions
 
 ZERO_SIGNAL = 1e-6  # a group whose raw rewards span no more than this teaches nothing (LOOP 8)
@@ -39,11 +39,16 @@ class PoolItem:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Ask for n rollouts of an item, optionally sampled in another context than its prompt."""
+    """Ask for n rollouts of an item, optionally sampled in another context than its prompt, or after a beginning.
+
+    The loss of what was sampled in another `context` is computed in the item's own prompt; that of what was sampled
+    after a `prefix` of the answer, in prompt and prefix.
+    """
 
     item_id: str
     n: int
     context: str | None = None
+    prefix: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +74,8 @@ class LossBatch:
     """Entropy of the next-token distribution in nats, where an entropy term asks for it."""
     advantages: Tensor
     mask: Tensor
+    sources: tuple[str, ...] = ()
+    """The source of each row's rollout: `policy`, `hinted`, `prefixed`, or what the method called what it injected."""
 
     @property
     def ratio(self) -> Tensor:
@@ -105,8 +112,19 @@ class Services(Protocol):
     def generate(self, context: str, n: int, *names: object) -> Completions:
         """n metered completions of any context by the current policy; `names` tell this request from others."""
 
-    def logprobs(self, context: str, token_ids: Tokens, policy: str = "current") -> NDArray[np.float32]:
-        """Metered log-probabilities of a completion under `current` or `reference`, without gradient."""
+    def logprobs(
+        self, context: str, completions: Sequence[Tokens], policy: str = "current"
+    ) -> list[NDArray[np.float32]]:
+        """Metered log-probabilities of completions of one context under a policy, without gradient.
+
+        `policy` is `current`, `reference` (the run's start) or `teacher` (reading it makes the track `teacher`).
+        """
+
+    def written(self, item_id: str, text: str, source: str, reward: float = 1.0) -> Rollout:
+        """A rollout that was written and not drawn, to be injected; its behaviour log-probabilities are unknown."""
+
+    def verdict(self, item_id: str, text: str) -> Verdict:
+        """The verdict on any text: asking for it is reading the answer, and makes the run's track `answer`."""
 
     def answer(self, item_id: str) -> str:
         """The gold answer: reading it makes the run's track `answer`."""
@@ -114,12 +132,23 @@ class Services(Protocol):
     def solution(self, item_id: str) -> str:
         """The reference solution: reading it makes the run's track `solution`."""
 
+    def group(self, item_id: str) -> GroupName | None:
+        """The group that the labels put an item in: reading it makes the run's track `labels`."""
+
+    def similar(self, item_id: str) -> Sequence[PoolItem]:
+        """Problems like an item, which may be planned and selected from then on; track `labels`."""
+
+    def sub_problems(self, item_id: str) -> Sequence[PoolItem]:
+        """Steps towards an item, which may be planned and selected from then on; track `labels`."""
+
 
 class Method:
     """The reference GRPO with every step open to change. Subclass it and override only what you invent."""
 
     track: ClassVar[Track] = "verifier"
     source: ClassVar[str] = "this project"
+    start: ClassVar[Literal["base", "positive_control"]] = "base"
+    """The policy that a run starts from; the split's mid-trained one makes the track `base`."""
 
     class Settings(Recipe):
         """Hyper-parameters, frozen and validated. A default that a subclass declares wins over the split's recipe."""

@@ -38,8 +38,8 @@ class Policy:
         device: torch.device = next(self.model.parameters()).device
         return device
 
-    def encode(self, prompt: str) -> Tokens:
-        """Token ids of the context that a prompt is answered in, shape (L,)."""
+    def encode(self, prompt: str, prefix: str = "") -> Tokens:
+        """Token ids of the context that a prompt is answered in, shape (L,), and of the answer's first words."""
         if self.prompt_format == "chat":
             ids = self.tokenizer.apply_chat_template(
                 [{"role": "user", "content": prompt}], add_generation_prompt=True, return_dict=False
@@ -48,6 +48,15 @@ class Policy:
             ids = self.tokenizer.encode(prompt, add_special_tokens=False)
         if not ids:
             raise PolicyError(f"The tokenizer of {self.source} turns a prompt into no tokens; choose another policy.")
+        if prefix:
+            ids = [*ids, *self.tokenizer.encode(prefix, add_special_tokens=False)]
+        return np.asarray(ids, dtype=np.int32)
+
+    def encode_completion(self, text: str) -> Tokens:
+        """Token ids of a text as a completion that ends there, shape (T,)."""
+        own = self.tokenizer.eos_token_id
+        end = own if own in self.stop_ids else self.stop_ids[0]
+        ids = [*self.tokenizer.encode(text, add_special_tokens=False), end]
         return np.asarray(ids, dtype=np.int32)
 
     def decode(self, token_ids: Sequence[int] | Tokens) -> str:

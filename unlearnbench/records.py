@@ -25,6 +25,19 @@ Rule = Literal["strict", "lenient", "paper"]
 GROUPS: tuple[GroupName, ...] = get_args(GroupName)
 TWIN_KINDS: tuple[TwinKind, ...] = get_args(TwinKind)
 TRACKS: tuple[Track, ...] = get_args(Track)  # from least to most privileged
+READS: Mapping[str, Track] = {
+    "answer": "answer",
+    "verdict": "answer",
+    "solution": "solution",
+    "teacher": "teacher",
+    "labels": "labels",
+    "similar": "labels",
+    "sub_problems": "labels",
+    "base": "base",
+}
+"""The track of each privileged thing that a method may read through the contract (PROTOCOL 3.8)."""
+DRAWN = ("policy", "hinted", "prefixed")
+"""Sources of rollouts that the policy drew in this step: in the item's prompt, in another context, after a prefix."""
 FATES: tuple[Fate, ...] = get_args(Fate)
 
 
@@ -71,6 +84,18 @@ class Canary(Record):
     family: str = Field(min_length=1)
     solution: str = ""
     """Ends in the wrong gold, so that nothing in a sealed copy tells canaries from items."""
+
+
+class RelatedProblem(Record):
+    """A generated problem that is like an item, or a step towards it: a row of similar or sub_problems.parquet."""
+
+    problem_id: str = Field(min_length=1)
+    item_id: str = Field(min_length=1)
+    prompt: str = Field(min_length=1)
+    answer: str = Field(min_length=1)
+    solution: str = ""
+    leaked: bool = False
+    """Its text is that of an item or a twin: not to be trained on."""
 
 
 # --- split.yaml -----------------------------------------------------------------------------------------------
@@ -128,7 +153,8 @@ class Recipe(Record):
     entropy: float = Field(default=1e-3, ge=0)
     standardise: bool = True
     """Divide a group's advantages by the standard deviation of its rewards (GRPO) or not (Dr. GRPO)."""
-    aggregation: Literal["token_mean", "sequence_mean"] = "token_mean"
+    aggregation: Literal["token_mean", "sequence_mean", "constant"] = "token_mean"
+    """Denominator of an update's loss: its loss tokens; each rollout's and then the rollouts; rollouts x max_tokens."""
     drop_zero_signal: bool = True
     micro_batch_tokens: int = Field(default=16384, ge=1)
     checkpoint_every: int = Field(default=25, ge=1)
@@ -219,6 +245,7 @@ class Rollout:
     round: int = 0
     policy_version: int = 0
     source: str = "policy"
+    """`policy`, `hinted` (drawn in another context), `prefixed` (after a given beginning), or what a method injects."""
     context_ids: Tokens | None = None
     mask: Floats | None = None
 

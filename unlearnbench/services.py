@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,9 +14,29 @@ from unlearnbench.budget import Meter
 from unlearnbench.draws import shuffled, stream
 from unlearnbench.errors import MethodError
 from unlearnbench.method import PoolItem, Visit
-from unlearnbench.policy import Policy
-from unlearnbench.records import TRACKS, Item, Recipe, Tokens, Track
+from unlearnbench.policy import Policy, load_policy
+from unlearnbench.records import (
+    READS,
+    TRACKS,
+    GroupName,
+    Item,
+    Recipe,
+    RelatedProblem,
+    Rollout,
+    Tokens,
+    Track,
+    Verdict,
+)
 from unlearnbench.samplers import Completions, Request, Sampler
+from unlearnbench.verifier import UNGRADABLE, Verifier
+
+Ask = Callable[[str], Any]
+"""Gets what lies outside the process, by the name it has in `records.READS`; the answer is noted there, too."""
+
+
+def unanswered(name: str) -> Any:
+    """Raise MethodError: a run without a split around it has no labels, related problems or teacher."""
+    raise MethodError(f"The method asked for {name}, which this run does not have; train it by `unlearnbench eval`.")
 
 
 class MeteredServices:
@@ -24,8 +44,10 @@ class MeteredServices:
 
     def __init__(
         self,
-        items: Sequence[Item],
+        known: dict[str, Item],
         *,
+        ask: Ask,
+        verifier: Verifier,
         root: str,
         seed: int,
         recipe: Recipe,
@@ -36,11 +58,14 @@ class MeteredServices:
     ) -> None:
         self.seed = seed
         self.step = 0
-        self.items = tuple(PoolItem(item.item_id, item.prompt) for item in items)
-        self.reads: set[Track] = set()
+        self.items = tuple(PoolItem(item.item_id, item.prompt) for item in known.values())
+        self.reads: set[str] = set()
         self.visits: dict[str, list[Visit]] = {}
-        self._items = {item.item_id: item for item in items}
+        self._known = known
         self._pool = {item.item_id: item for item in self.items}
+        self._ask = ask
+        self._given_before: dict[str, Any] = {}
+        self._verifier = verifier
         self._root = root
         self._recipe = recipe
         self._policies = {"current": policy, "reference": reference}
@@ -79,30 +104,109 @@ class MeteredServices:
         self._meter.generated += int(drawn.lengths.sum())
         return drawn
 
-    def logprobs(self, context: str, token_ids: Tokens, policy: str = "current") -> NDArray[np.float32]:
-        chosen = self._policies[policy]
+    def logprobs(
+        self, context: str, completions: Sequence[Tokens], policy: str = "current"
+    ) -> list[NDArray[np.float32]]:
+        chosen = self._policy(policy)
         start = self.encode(context)
-        ids = torch.from_numpy(np.concatenate([start, token_ids]).astype(np.int64))[None].to(chosen.device)
-        self._meter.forward += ids.shape[1]
+        if not completions:
+            return []
+        lengths = [len(tokens) for tokens in completions]
+        rows = np.zeros((len(lengths), len(start) + max(lengths)), dtype=np.int64)
+        for row, tokens in zip(rows, completions, strict=True):
+            row[: len(start) + len(tokens)] = np.concatenate([start, tokens])
+        ids = torch.from_numpy(rows).to(chosen.device)
+        # The cost counts in forward tokens of the policy that is trained (PROTOCOL 3.9: N of the policy used).
+        share = chosen.parameters / self._meter.parameters
+        self._meter.forward += round(share * (len(start) * len(lengths) + sum(lengths)))
         with torch.no_grad():
-            logits = chosen.model(input_ids=ids, use_cache=False).logits[0, len(start) - 1 : -1].float()
-        scores = torch.log_softmax(logits / self._recipe.temperature, dim=-1)
-        values: NDArray[np.float32] = scores.gather(-1, ids[0, len(start) :, None])[:, 0].cpu().numpy()
-        return values
+            logits = chosen.model(input_ids=ids, use_cache=False).logits[:, len(start) - 1 : -1].float()
+            scores = torch.log_softmax(logits / self._recipe.temperature, dim=-1)
+            values = scores.gather(-1, ids[:, len(start) :, None])[..., 0].cpu().numpy()
+        return [row[:length] for row, length in zip(values, lengths, strict=True)]
+
+    def written(self, item_id: str, text: str, source: str, reward: float = 1.0) -> Rollout:
+        tokens = self._policies["current"].encode_completion(text)
+        return Rollout(
+            item_id=item_id,
+            index=0,
+            prompt_ids=self.encode(self.item(item_id).prompt),
+            token_ids=tokens,
+            logprobs=np.full(len(tokens), np.nan, dtype=np.float32),
+            completion=text,
+            finish="stop",
+            verdict=Verdict(None, None, "no_answer"),
+            reward=reward,
+            iteration=self.step,
+            source=source,
+        )
+
+    def verdict(self, item_id: str, text: str) -> Verdict:
+        self.item(item_id)
+        self.reads.add("verdict")
+        verdict = self._verifier.verify_many([(self._known[item_id].answer, text)])[0]
+        self._meter.verifier_calls += 1
+        self._meter.ungradable += verdict.reason in UNGRADABLE
+        return verdict
 
     def answer(self, item_id: str) -> str:
         self.item(item_id)
         self.reads.add("answer")
-        return self._items[item_id].answer
+        return self._known[item_id].answer
 
     def solution(self, item_id: str) -> str:
         self.item(item_id)
         self.reads.add("solution")
-        return self._items[item_id].solution
+        return self._known[item_id].solution
+
+    def group(self, item_id: str) -> GroupName | None:
+        self.item(item_id)
+        groups: Mapping[str, GroupName | None] = self._given("labels")
+        return groups.get(item_id)
+
+    def similar(self, item_id: str) -> Sequence[PoolItem]:
+        return self._related("similar", item_id)
+
+    def sub_problems(self, item_id: str) -> Sequence[PoolItem]:
+        return self._related("sub_problems", item_id)
 
     def track(self, declared: Track) -> Track:
         """The highest of what the method declares and what it has read."""
-        return max({declared, "verifier", *self.reads}, key=TRACKS.index)
+        return max({declared, "verifier", *(READS[name] for name in self.reads)}, key=TRACKS.index)
+
+    def _given(self, name: str) -> Any:
+        """What the parent process answers, asked once; noted first, so that a resumed run still knows of it."""
+        self.reads.add(name)
+        if name not in self._given_before:
+            self._given_before[name] = self._ask(name)
+        return self._given_before[name]
+
+    def _policy(self, name: str) -> Policy:
+        if name == "teacher" and name not in self._policies:
+            ours = self._policies["current"]
+            self._policies[name] = load_policy(
+                self._given(name), prompt_format=ours.prompt_format, device=ours.device
+            )
+        if name not in self._policies:
+            raise MethodError(f"There is no policy {name!r}; ask for current, reference or teacher.")
+        return self._policies[name]
+
+    def _related(self, kind: str, item_id: str) -> Sequence[PoolItem]:
+        """The problems of one kind that belong to an item; from now on they are known as items are."""
+        self.item(item_id)
+        rows = [RelatedProblem.model_validate(row) for row in self._given(kind).get(item_id, ())]
+        family = self._known[item_id].family
+        for row in rows:
+            if row.problem_id not in self._known:
+                self._known[row.problem_id] = Item(
+                    item_id=row.problem_id,
+                    prompt=row.prompt,
+                    answer=row.answer,
+                    solution=row.solution,
+                    family=family,
+                )
+                self._pool[row.problem_id] = PoolItem(row.problem_id, row.prompt)
+        return tuple(self._pool[row.problem_id] for row in rows)
 
     def state(self) -> dict[str, Any]:
         visits = {key: [[v.step, v.n, v.correct] for v in value] for key, value in self.visits.items()}

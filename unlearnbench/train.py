@@ -32,7 +32,7 @@ from unlearnbench.method import ZERO_SIGNAL, LossBatch, Method, Plan, Visit
 from unlearnbench.policy import Policy, restore_weights
 from unlearnbench.records import Item, Recipe, Rollout, RolloutGroup, Verdict
 from unlearnbench.samplers import Request, Sampler
-from unlearnbench.services import MeteredServices
+from unlearnbench.services import Ask, MeteredServices, unanswered
 from unlearnbench.verifier import UNGRADABLE, Verifier
 
 MAX_MISMATCH = 1e-3  # ten times what float32 was seen to leave between sampler and trainer
@@ -68,17 +68,20 @@ class Training:
         folder: Path,
         fingerprint: str,
         knows_traces: bool,
+        ask: Ask = unanswered,
         progress: Progress | None = None,
     ) -> None:
         self.method, self.hooks = method, Hooks(method)
         self.recipe: Recipe = method.settings
         self.policy, self.reference = policy, reference
         self.sampler, self.verifier = sampler, verifier
-        self.items = {item.item_id: item for item in items}
+        self.items = {item.item_id: item for item in items}  # similar and sub-problems join it when they are read
         self.root, self.limits, self.folder, self.fingerprint = root, limits, folder, fingerprint
         self.meter = Meter(policy.parameters, limits.flops)
         self.services = MeteredServices(
-            items,
+            self.items,
+            ask=ask,
+            verifier=verifier,
             root=root,
             seed=seed,
             recipe=self.recipe,
@@ -155,7 +158,7 @@ class Training:
         """One call of the sampler for all groups of a round, and one of the verifier."""
         recipe = self.recipe
         contexts = [self.items[plan.item_id].prompt if plan.context is None else plan.context for plan in plans]
-        prompts = [self.policy.encode(context) for context in contexts]
+        prompts = [self.policy.encode(text, plan.prefix) for text, plan in zip(contexts, plans, strict=True)]
         requests = [
             Request(ids, plan.n, stream(self.root, "train", self.step, round_, plan.item_id, repeat))
             for ids, plan, repeat in zip(prompts, plans, _repeats(plans), strict=True)
@@ -168,7 +171,8 @@ class Training:
         drafts: list[Rollout] = []
         texts: list[tuple[str, str]] = []
         for plan, ids, completions in zip(plans, prompts, answers, strict=True):
-            own = self.policy.encode(self.items[plan.item_id].prompt) if plan.context is not None else None
+            own = None if plan.context is None else self.policy.encode(self.items[plan.item_id].prompt, plan.prefix)
+            source = "hinted" if plan.context is not None else ("prefixed" if plan.prefix else "policy")
             for index in range(len(completions)):
                 tokens = completions.tokens[index, : completions.lengths[index]]
                 text = self.policy.decode(tokens)
@@ -188,6 +192,7 @@ class Training:
                         iteration=self.step,
                         round=round_,
                         policy_version=self.version,
+                        source=source,
                     )
                 )
         verdicts = self.verifier.verify_many(texts)
@@ -263,7 +268,14 @@ class Training:
         for group in groups:
             rollouts += group.rollouts
             advantages += self.hooks.advantages(group)
-        return make_batch(rollouts, advantages, self.recipe.aggregation, self.policy.device)
+        return make_batch(
+            rollouts,
+            advantages,
+            self.recipe.aggregation,
+            self.policy.device,
+            max_tokens=self.recipe.max_tokens,
+            version=self.version,
+        )
 
     def _reference_logprobs(self, batch: TokenBatch) -> list[torch.Tensor | None]:
         """Of each micro-batch, before any update; forward-only passes are paid for."""
@@ -284,7 +296,7 @@ class Training:
             )
             known = torch.isfinite(part.behaviour)
             behaviour = torch.where(known, part.behaviour, logprobs.detach())
-            loss_batch = LossBatch(logprobs, behaviour, reference, entropy, part.advantages, part.mask)
+            loss_batch = LossBatch(logprobs, behaviour, reference, entropy, part.advantages, part.mask, part.sources)
             losses = self.hooks.loss("policy_loss", loss_batch)
             extra = self.hooks.loss("auxiliary_loss", loss_batch)
             assert losses is not None
@@ -294,8 +306,8 @@ class Training:
             with torch.no_grad():
                 used = part.mask > 0
                 sums["loss"] += loss.item()
-                mismatch = max(mismatch, float(((logprobs - behaviour).abs() * used).max()))
-                gap = (logprobs - behaviour) * used
+                gap = (logprobs - behaviour) * (used & part.comparable)
+                mismatch = max(mismatch, float(gap.abs().max()))
                 sums["sampler_kl"] += float((part.weights * (gap.exp() - gap - 1)).sum())
                 unknown += int((used & ~known).sum())
                 ratio = loss_batch.ratio

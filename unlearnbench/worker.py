@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import queue
 import shutil
 import sys
 import threading
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 Report = Callable[[Mapping[str, Any]], None]
+_ANSWERS: queue.SimpleQueue[str] = queue.SimpleQueue()
 
 
 def main() -> int:
@@ -68,7 +70,8 @@ def _leave_with_parent() -> None:
     """A worker whose parent was killed reads the end of its input, and ends at once: no orphans."""
 
     def watch() -> None:
-        sys.stdin.buffer.read()
+        for line in sys.stdin:
+            _ANSWERS.put(line)
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
@@ -95,6 +98,7 @@ def train(job: Mapping[str, Any], report: Report) -> None:
             "reads": sorted(training.services.reads),
             "settings": settings,
             "hooks": overridden(type(training.method)),
+            "start": type(training.method).start,
         },
     )
     write_json(
@@ -171,8 +175,19 @@ def _training(job: Mapping[str, Any], report: Report) -> Any:
         ) from problem
     method = _made(cls, settings, Hooks)
     config = split.config
-    start = Path(job["start"]) if job.get("start") else split.policy_path
-    revision = None if job.get("start") else config.base_policy.revision
+
+    def ask(name: str) -> Any:
+        """What the parent process answers (`privileges.Privileges`). Raises MethodError where it has no answer."""
+        report({"ask": name})
+        reply = json.loads(_ANSWERS.get())
+        if "error" in reply:
+            raise MethodError(reply["error"])
+        return reply["reply"]
+
+    start: Path | str = split.policy_path
+    revision = config.base_policy.revision
+    if job.get("start") or cls.start != "base":
+        start, revision = Path(job.get("start") or ask("base")), None
     policy = load_policy(start, revision=revision, prompt_format=config.prompt_format, trained=True)
     reference = load_policy(start, revision=revision, prompt_format=config.prompt_format)
     began = time.monotonic()
@@ -205,8 +220,11 @@ def _training(job: Mapping[str, Any], report: Report) -> Any:
         folder=Path(job["out"]),
         fingerprint=job["fingerprint"],
         knows_traces=config.protocol.valid_trace == "solution",
+        ask=ask,
         progress=progress,
     )
+    if cls.start != "base":
+        training.services.reads.add("base")
     return training, settings.model_dump(mode="json")
 
 

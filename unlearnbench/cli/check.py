@@ -22,6 +22,7 @@ def check(method: str, split: str, changes: tuple[str, ...], as_json: bool) -> N
     from unlearnbench.cli.evaluate import parse_changes
     from unlearnbench.jobs import run_job, train_job
     from unlearnbench.methods import locate
+    from unlearnbench.privileges import Privileges
     from unlearnbench.splits import load_split, seal
 
     source, chosen = locate(method), load_split(split)
@@ -40,6 +41,8 @@ def check(method: str, split: str, changes: tuple[str, ...], as_json: bool) -> N
             changes=parse_changes(changes),
             kind="check",
             recipe=TINY,
+            answer=Privileges(chosen, Path(folder) / "run").answer,
+            patience=600,
         )
         found: dict[str, Any] = dict(run_job(job)["checked"])
     if as_json:

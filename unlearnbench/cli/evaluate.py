@@ -65,6 +65,13 @@ def _refuse_constant(word: str) -> None:
 @click.option("--quick", is_flag=True, help="One seed, few steps and samples: a smoke test, not comparable.")
 @click.option("--sampler", default="transformers", show_default=True, type=click.Choice(["transformers"]))
 @click.option("--workers", type=click.IntRange(1), help="Seeds at once [default: one a core].")
+@click.option(
+    "--patience",
+    default=1800.0,
+    show_default=True,
+    type=click.FloatRange(1),
+    help="Seconds of silence after which a seed's process is ended, as one that hangs.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print result.json instead of a table.")
 def evaluate(
     method: str | None,
@@ -78,6 +85,7 @@ def evaluate(
     quick: bool,
     sampler: str,
     workers: int | None,
+    patience: float,
     as_json: bool,
 ) -> None:
     """Train a method on a split for every seed, evaluate what it left, and score it against the null control.
@@ -115,6 +123,7 @@ def evaluate(
                 settings=settings,
                 quick=quick,
                 workers=workers,
+                patience=patience,
                 progress=bars.show,
             )
     if as_json:
