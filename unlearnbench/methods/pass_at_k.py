@@ -5,7 +5,8 @@ the unbiased estimate of pass@k from c right of n, a right rollout has the trans
 k/n rho(n-1, c, k-1) (theorem 2). The baseline is the paper's leave-one-out minus one: of every set of k that holds
 rollout i, subtract the best of the other k - 1, which is k/n rho(n-1, c_others, k-1). For right or wrong verdicts
 that leaves 0 for a wrong rollout and k/n C(n-c, k-1) / C(n-1, k-1) for a right one: a success counts the more, the
-fewer others there are, and a group wholly right teaches nothing for k > 1. Differs from the paper: k stays the same for the whole run (the paper also anneals it to 1).
+fewer others there are, and a group wholly right teaches nothing for k > 1.
+Differs from the paper: k stays the same for the whole run (the paper also anneals it to 1).
 """
 
 from __future__ import annotations
