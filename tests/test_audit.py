@@ -21,7 +21,8 @@ from scipy import stats
 from unlearnbench import tables
 from unlearnbench.cli.splits import splits as command
 from unlearnbench.errors import DataError
-from unlearnbench.grading import Audit, audit
+from unlearnbench.grading import audit
+from unlearnbench.grading_record import Audit
 from unlearnbench.labels import label_items
 from unlearnbench.records import Canary, Item, PolicyRef, Protocol, Rule, SplitConfig, Twin
 from unlearnbench.second_grader import SecondGrader, boxed

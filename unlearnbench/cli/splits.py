@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from unlearnbench.grading import Audit, Share
+    from unlearnbench.grading_record import Audit, Share
     from unlearnbench.splits import Split
 
 _SHOWN = 20
