@@ -184,9 +184,7 @@ class MeteredServices:
     def _policy(self, name: str) -> Policy:
         if name == "teacher" and name not in self._policies:
             ours = self._policies["current"]
-            self._policies[name] = load_policy(
-                self._given(name), prompt_format=ours.prompt_format, device=ours.device
-            )
+            self._policies[name] = load_policy(self._given(name), prompt_format=ours.prompt_format, device=ours.device)
         if name not in self._policies:
             raise MethodError(f"There is no policy {name!r}; ask for current, reference or teacher.")
         return self._policies[name]

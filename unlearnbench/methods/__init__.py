@@ -18,7 +18,37 @@ from typing import Any
 
 from unlearnbench.errors import MethodError, MethodNotFound
 
-BUILT_IN = ("grpo", "no_training")
+BUILT_IN = (
+    "grpo",
+    "dr_grpo",
+    "rloo",
+    "dapo",
+    "no_kl",
+    "gspo",
+    "maxrl",
+    "pass_at_k",
+    "negative_only",
+    "positive_only",
+    "unlikeliness",
+    "dars",
+    "replay",
+    "self_distill",
+    "curriculum",
+    "answer_hint",
+    "prefix",
+    "mixed_policy",
+    "sft_then_rl",
+    "distill",
+    "mid_training",
+    "only_unlearnable",
+    "sft_unlearnable",
+    "similar_problems",
+    "sub_problems",
+    "no_training",
+    "random_reward",
+    "format_reward",
+)
+"""By track, from least to most privileged, and then the controls."""
 GROUP = "unlearnbench.methods"
 
 

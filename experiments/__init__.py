@@ -1,0 +1,1 @@
+"""Every method of the package on `micro`, and the paper's experiments, from runs to docs/experiments.md."""
