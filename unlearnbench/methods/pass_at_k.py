@@ -2,7 +2,7 @@
 
 Walder and Karkhanis 2025, "Pass@K Policy Optimization" (arXiv 2505.15201). With rho(n, c, k) = 1 - C(n-c, k) / C(n, k),
 the unbiased estimate of pass@k from c right of n, a right rollout has the transformed reward k/n and a wrong one
-k/n rho(n-1, c, k-1) (theorem 2). The baseline is the paper's leave-one-out minus one: of every set of k that holds
+k/n rho(n-1, c, k-1) (theorem 2). The paper's baseline of least variance (eq. 33): of every set of k that holds
 rollout i, subtract the best of the other k - 1, which is k/n rho(n-1, c_others, k-1). For right or wrong verdicts
 that leaves 0 for a wrong rollout and k/n C(n-c, k-1) / C(n-1, k-1) for a right one: a success counts the more, the
 fewer others there are, and a group wholly right teaches nothing for k > 1.
