@@ -40,7 +40,7 @@ class Planned:
     samples: int = 32
     settings: Mapping[str, float] = field(default_factory=dict)
 
-    def run(self, folder: Path) -> Result:
+    def run(self, folder: Path, workers: int | None) -> Result:
         with Bars() as bars:
             return evaluate(
                 self.method,
@@ -50,6 +50,7 @@ class Planned:
                 out=folder / self.name,
                 budget=self.budget,
                 settings=self.settings,
+                workers=workers,
                 progress=bars.show,
             )
 
@@ -72,13 +73,13 @@ def longer(results: Mapping[str, Result]) -> list[Planned]:
     return [Planned(f"{name}-{LONG:g}x", name, budget=LONG) for name in ranked[:BEST]]
 
 
-def sweep(names: Sequence[str], folder: Path = RUNS) -> None:
+def sweep(names: Sequence[str], folder: Path = RUNS, workers: int | None = None) -> None:
     """Run what is planned, or the methods named, and print one line for each."""
     began = time.monotonic()
     results: dict[str, Result] = {}
 
     def do(planned: Planned) -> None:
-        result = planned.run(folder)
+        result = planned.run(folder, workers)
         results[planned.name] = result
         gain = result.conversion.gain
         print(
@@ -98,7 +99,9 @@ def sweep(names: Sequence[str], folder: Path = RUNS) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("methods", nargs="*", help="names of built-in methods [default: all, and what follows them]")
-    sweep(parser.parse_args().methods)
+    parser.add_argument("--workers", type=int, help="seeds at once [default: one a core]")
+    given = parser.parse_args()
+    sweep(given.methods, workers=given.workers)
 
 
 if __name__ == "__main__":
