@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 
 import pytest
+from tiny import make
 
 from unlearnbench.records import Item, Protocol, Sampling
 from unlearnbench.splits import Split, find_split, load_split, write_split
@@ -53,6 +55,18 @@ def small_split(tmp_path_factory: pytest.TempPathFactory, micro: Split) -> Split
         canaries=list(micro.canaries[:2]),
         counts=of_items(micro.counts()),
     )
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a complete small split, to copy."""
+    return make(tmp_path_factory.mktemp("template") / "tiny").path
+
+
+@pytest.fixture
+def tiny(template: Path, tmp_path: Path) -> Split:
+    """A complete small split of the test's own."""
+    return Split(Path(shutil.copytree(template, tmp_path / "tiny")))
 
 
 @pytest.fixture

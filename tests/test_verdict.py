@@ -5,20 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from results import result_of
 
-from unlearnbench.records import (
-    Conversion,
-    Cost,
-    CountOf,
-    GroupScore,
-    MethodRecord,
-    NaiveConversion,
-    Result,
-    Retention,
-    Sampling,
-    SpentBudget,
-    TwinScore,
-)
+from unlearnbench.records import CountOf, GroupScore, MethodRecord, Result, Retention, SpentBudget, TwinScore
 from unlearnbench.verdict import Verdict, no_strong_null, strong_null_name, verdict
 
 ABOVE, AROUND, BELOW = (0.1, 0.5), (-0.1, 0.5), (-0.5, -0.1)
@@ -38,7 +27,7 @@ def result(score: dict[str, Any] | None = None, **changes: Any) -> Result:
         conversion_interval=None,
         pass_at_k={},
     )
-    stated: dict[str, Any] = {
+    stated = {
         "gain": 0.3,
         "interval": ABOVE,
         "interval_families": ABOVE,
@@ -46,35 +35,16 @@ def result(score: dict[str, Any] | None = None, **changes: Any) -> Result:
         "null_rate": 0.0333,
         "null_hash": "h",
         "null_seeds": 10,
-        "strong_null_rate": None,
-        "rule": "",
         "scope": "families",
-        "naive": NaiveConversion(any_seed=None, two_seeds=None),
-        "families": {},
     }
     given: dict[str, Any] = {
-        "code_version": "",
-        "scorer_version": "",
-        "kind": "eval",
-        "comparable": True,
-        "why_not_comparable": None,
-        "split": "toy",
-        "split_hash": "",
         "method": MethodRecord(name="m", source_hash="", track="verifier"),
-        "seeds": [1, 2, 3],
-        "samples": 32,
-        "sampling": Sampling(),
         "budget": SpentBudget(multiple=1.0),
         "groups": {"unlearnable": core},
-        "conversion": Conversion(**stated | (score or {})),
-        "twins": {},
-        "thin": CountOf(items=0, converted=0),
         "canaries": CountOf(items=20, converted=0),
-        "fates": None,
         "retention": Retention(easy_items=9, easy_lost=0, easy_rate_change=0, interval=None),
-        "cost": Cost(),
     }
-    return Result(**given | changes)
+    return result_of(stated | (score or {}), **given | changes)
 
 
 def strong(interval: tuple[float, float] | None, rate: float = 0.1, **more: Any) -> dict[str, Any]:

@@ -1,0 +1,192 @@
+"""`splits validate` from the outside: whatever is wrong with a split's files is named, with its file, row and field."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from tiny import CANARIES, add_control, rehash
+
+from unlearnbench import tables
+from unlearnbench.audit import validate
+from unlearnbench.records import Canary
+from unlearnbench.splits import Split
+
+
+def edit(name: str, row: int, **changes: Any) -> Callable[[Path], None]:
+    """Change fields of one row (from 1) of a table, whatever its model says."""
+
+    def change(folder: Path) -> None:
+        table = tables.read_parquet(folder / name)
+        rows = table.to_pylist()
+        rows[row - 1] |= changes
+        tables.write_parquet(folder / name, pa.Table.from_pylist(rows, schema=table.schema))
+
+    return change
+
+
+def repeat(name: str, row: int) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        table = tables.read_parquet(folder / name)
+        tables.write_parquet(folder / name, pa.concat_tables([table, table.slice(row - 1, 1)]))
+
+    return change
+
+
+def without_column(name: str, column: str) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        tables.write_parquet(folder / name, tables.read_parquet(folder / name).drop_columns([column]))
+
+    return change
+
+
+def canary(**changes: Any) -> Callable[[Path], None]:
+    return lambda folder: tables.write_records(
+        folder / "canaries.json", [CANARIES[0].model_copy(update=changes)], Canary
+    )
+
+
+def text(name: str, content: str) -> Callable[[Path], None]:
+    return lambda folder: tables.write_text(folder / name, content)
+
+
+BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
+    "no parquet": (text("items.parquet", "x"), "items.parquet is not a readable parquet file"),
+    "no json": (text("canaries.json", "x"), "canaries.json: not valid JSON"),
+    "column missing": (without_column("items.parquet", "answer"), "items.parquet: column 'answer' is missing"),
+    "column missing in a part": (
+        without_column("data/easy.parquet", "cause"),
+        "data/easy.parquet: its columns are not item_id, prompt",
+    ),
+    "unknown group": (edit("items.parquet", 3, group="hard"), "items.parquet, row 3, field 'group'"),
+    "unknown kind of twin": (edit("twins.parquet", 2, kind="evil"), "twins.parquet, row 2, field 'kind'"),
+    "no label": (edit("items.parquet", 3, group=None), "row 3, field 'group': item 'item-02' has no label"),
+    "another group than the counts say": (
+        edit("items.parquet", 1, group="learnable"),
+        "row 1, field 'group': item 'item-00' is labelled learnable (certified None, thin False) and its counts say",
+    ),
+    "item twice": (
+        repeat("items.parquet", 1),
+        "items.parquet, row 11, field 'item_id': 'item-00' is already the id of items.parquet, row 1",
+    ),
+    "twin twice": (repeat("twins.parquet", 4), "twins.parquet, row 31, field 'twin_id'"),
+    "canary among the items": (
+        canary(item_id="item-07"),
+        "canaries.json, row 1, field 'item_id': 'item-07' is already the id of items.parquet, row 8",
+    ),
+    "item in two groups": (
+        edit("data/learnable.parquet", 1, item_id="item-00"),
+        "data/learnable.parquet, row 1, field 'item_id': 'item-00' is also in data/easy.parquet",
+    ),
+    "row twice in a part": (repeat("data/train.parquet", 1), "data/train.parquet, row 11, field 'item_id'"),
+    "row missing in a part": (
+        lambda folder: tables.write_parquet(
+            folder / "data/easy.parquet", tables.read_parquet(folder / "data/easy.parquet").slice(0, 1)
+        ),
+        "data/easy.parquet: item 'item-01' of items.parquet is missing",
+    ),
+    "part disagrees": (
+        edit("data/train.parquet", 2, prompt="other"),
+        "data/train.parquet, row 2, field 'prompt': not what items.parquet says of item 'item-01'",
+    ),
+    "part missing": (lambda folder: (folder / "data/no_reward.parquet").unlink(), "no file"),
+    "twin is an item": (
+        edit("twins.parquet", 5, prompt="sum  3 5= "),
+        "twins.parquet, row 5, field 'prompt': 'item-01/other_wording' has the prompt of item 'item-03'",
+    ),
+    "twin is a twin": (
+        edit("twins.parquet", 5, prompt="twin changed_numbers of sum 0 5="),
+        "has the prompt of 'item-00/changed_numbers' (twins.parquet, row 1)",
+    ),
+    "twin is a canary": (
+        edit("twins.parquet", 5, prompt="sum 90 9="),
+        "prompt of 'item-03b' (canaries.json, row 1)",
+    ),
+    "canary is an item": (canary(prompt="sum 3 5="), "field 'prompt': 'item-03b' has the prompt of item 'item-03'"),
+    "twin of nothing": (
+        edit("twins.parquet", 5, item_id="item-99"),
+        "twins.parquet, row 5, field 'item_id': there is no item 'item-99'",
+    ),
+    "counts of nothing": (
+        edit("counts.parquet", 5, item_id="item-99"),
+        "counts.parquet, row 5, field 'item_id': there is no item 'item-99' here",
+    ),
+    "twin counts of nothing": (
+        edit("twin_counts.parquet", 5, twin_id="t"),
+        "twin_counts.parquet, row 5, field 'twin_id': there is no twin 't' here",
+    ),
+    "impossible counts": (
+        edit("counts.parquet", 1, correct=33),
+        "counts.parquet, row 1: item 'item-00', phase 'base', run '1': correct is 33, above n, which is 32",
+    ),
+    "canary with a true gold": (
+        canary(answer="99"),
+        "canaries.json, row 1, field 'answer': a canary's gold must be",
+    ),
+    "canary with an equal gold": (
+        canary(answer="99.0"),
+        "canaries.json, row 1, field 'answer': a canary's gold must",
+    ),
+    "solution of another problem": (
+        edit("items.parquet", 1, solution="\\boxed{77}"),
+        "items.parquet, row 1, field 'solution': it states '77', which does not verify against '5' (mismatch)",
+    ),
+    "solution without an answer": (
+        edit("items.parquet", 1, solution="5, surely"),
+        "items.parquet, row 1, field 'solution': it states no answer",
+    ),
+    "answer that is none": (
+        edit("twins.parquet", 1, answer="}{"),
+        "twins.parquet, row 1, field 'answer': it states",
+    ),
+}
+
+
+def test_a_whole_split_is_valid(tiny: Split) -> None:
+    assert validate(tiny.path) == []
+    add_control(tiny, "null_control/1x")
+    add_control(tiny, "positive_control")
+    assert validate(tiny.path) == []
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_validation_names_what_is_wrong(tiny: Split, case: str) -> None:
+    change, sentence = BROKEN[case]
+    change(tiny.path)
+    assert validate(tiny.path), "the hash alone shows it"
+    rehash(tiny.path)
+    problems = validate(tiny.path)
+    assert any(sentence in problem for problem in problems), problems
+    assert not any("\n" in problem for problem in problems)
+
+
+def test_validation_of_hashes(tiny: Split) -> None:
+    stated = (tiny.path / "split.yaml").read_text()
+    start = stated.index("  counts.parquet:")
+    (tiny.path / "split.yaml").write_text(stated[:start] + stated[stated.index("\n", start) + 1 :])
+    assert validate(tiny.path) == [f"{tiny.path / 'split.yaml'}, field 'files': the hash of counts.parquet is missing"]
+    (tiny.path / "split.yaml").write_text(stated)
+    tables.write_bytes(tiny.path / "policy" / "config.json", b"{ }")
+    (problem,) = validate(tiny.path)
+    assert str(tiny.path / "policy" / "config.json") in problem
+    assert "hash" in problem
+    tables.write_text(tiny.path / "split.yaml", "name: [")
+    (problem,) = validate(tiny.path)
+    assert "split.yaml, line 1" in problem
+
+
+def test_validation_of_controls(tiny: Split) -> None:
+    add_control(tiny, "null_control/1x")
+    folder = tiny.path / "null_control" / "1x"
+    edit("counts.parquet", 1, item_id="item-03b")(folder)  # a canary, in a phase of items
+    (problem,) = validate(tiny.path)
+    assert problem.endswith("1x/counts.parquet, row 1, field 'item_id': there is no item 'item-03b' here")
+    add_control(tiny, "null_control/1x", seeds=(9, 11))
+    assert [problem for problem in validate(tiny.path) if "its runs are not the seeds" in problem]
+    add_control(tiny, "null_control/1x", split_hash="old")
+    assert [problem for problem in validate(tiny.path) if "another version of this split" in problem]
+    (folder / "counts.parquet").unlink()
+    assert [problem for problem in validate(tiny.path) if "there is no file" in problem and "1x/counts" in problem]
