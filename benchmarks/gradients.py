@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from unlearnbench.gradients import ItemRollouts
+    from unlearnbench.packing import ItemRollouts
 
     Vectors = NDArray[np.float32]
     """(items, dimension): an item's gradient, the B (outputs, rank) of each module one after another."""
@@ -196,7 +196,7 @@ def random_model() -> Any:
 
 def random_items(count: int) -> list[ItemRollouts]:
     """Random tokens: prompts of 30 to 60, responses of 40 to 120, all of them different."""
-    from unlearnbench.gradients import ItemRollouts
+    from unlearnbench.packing import ItemRollouts
 
     rng = random.Random(0)
 
@@ -222,7 +222,7 @@ def micro_items(count: int) -> list[ItemRollouts]:
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
-    from unlearnbench.gradients import ItemRollouts
+    from unlearnbench.packing import ItemRollouts
     from unlearnbench.policy import load_policy
     from unlearnbench.splits import find_split, load_split
 

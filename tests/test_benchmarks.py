@@ -115,7 +115,7 @@ def test_all_ways_make_the_same_vectors(kind: str) -> None:
 def test_the_floor_is_what_the_layers_are_known_to_need() -> None:
     """By hand: a prompt of 3 tokens and twice the same response of 2, of which one is read."""
     from benchmarks import gradients
-    from unlearnbench.gradients import ItemRollouts
+    from unlearnbench.packing import ItemRollouts
 
     hidden, inner, key = gradients.HIDDEN, gradients.INNER, gradients.HIDDEN * gradients.KEY_HEADS // gradients.HEADS
     layer = 2 * hidden * hidden + 2 * hidden * key + 3 * hidden * inner

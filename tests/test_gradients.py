@@ -13,16 +13,25 @@ from numpy.typing import NDArray
 from transformers import GPT2Config, GPT2LMHeadModel, Qwen2Config, Qwen2ForCausalLM
 
 from unlearnbench.errors import PolicyError
-from unlearnbench.gradients import Adapter, ItemRollouts, Parameters, Weights, dimension, item_gradients
+from unlearnbench.gradients import Adapter, Parameters, Weights, dimension, item_gradients
+from unlearnbench.packed_attention import QUERIES
+from unlearnbench.packing import ItemRollouts
 
 PARTS = 4
 
 
-def gpt2() -> Any:
+def gpt2(positions: int = 64) -> Any:
     """Two layers in float64; unlike most models its norms stay in float64 too."""
     torch.manual_seed(0)
     config = GPT2Config(
-        n_layer=2, n_embd=16, n_head=2, vocab_size=40, n_positions=64, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0
+        n_layer=2,
+        n_embd=16,
+        n_head=2,
+        vocab_size=40,
+        n_positions=positions,
+        resid_pdrop=0.0,
+        embd_pdrop=0.0,
+        attn_pdrop=0.0,
     )
     return GPT2LMHeadModel(config).double().eval()
 
@@ -172,6 +181,35 @@ def test_sliding_windows_are_kept() -> None:
     model, items = qwen2(use_sliding_window=True, sliding_window=4, max_window_layers=0), rollouts(3, longest=12)
     assert set(model.config.layer_types) == {"sliding_attention"}
     np.testing.assert_allclose(gradients(model, items, Adapter()), one_by_one(model, items, Adapter()), atol=1e-5)
+
+
+def test_rollouts_longer_than_a_chunk_of_queries() -> None:
+    """Several chunks, the last one short, with a prompt and without one that is worth a word; windows that cut both."""
+    draw = np.random.default_rng(4)
+    sizes = [(1, 2 * QUERIES + 7), (QUERIES + 9, 3), (5, QUERIES + 1), (300, QUERIES)]
+    items = []
+    for number, (prompt, length) in enumerate(sizes):
+        ids = [tuple(int(token) for token in draw.integers(0, 40, size)) for size in (prompt, *[length] * PARTS)]
+        items.append(ItemRollouts(str(number), ids[0], tuple(ids[1:])))
+    model, adapter = gpt2(1024), Adapter(targets=("c_attn",), rank=2)
+    np.testing.assert_allclose(gradients(model, items, adapter), one_by_one(model, items, adapter), atol=1e-12)
+    model = qwen2(use_sliding_window=True, sliding_window=70, max_window_layers=0, max_position_embeddings=1024)
+    np.testing.assert_allclose(gradients(model, items, Adapter()), one_by_one(model, items, Adapter()), atol=1e-5)
+
+
+@pytest.mark.parametrize("parameters", [Adapter(targets=("c_attn",), rank=2), Weights()])
+def test_a_part_too_long_for_a_pass_is_taken_in_several(parameters: Parameters) -> None:
+    model, items = gpt2(), rollouts(3, longest=20)
+    items.insert(0, ItemRollouts("short", (1, 2), ((3, 4),) * PARTS))  # the policy is tried on a row of half a pass
+    lengths: list[int] = []
+    watched = model.transformer.wte.register_forward_hook(lambda _, ids, __: lengths.append(ids[0].shape[1]))
+    found = gradients(model, items, parameters, max_tokens=25)
+    watched.remove()
+    longest = max(len(item.prompt) + len(response) for item in items for response in item.responses)
+    assert (
+        max(lengths) <= max(25, longest) < max(len(item.prompt) + sum(map(len, item.responses[::4])) for item in items)
+    )
+    np.testing.assert_allclose(found, one_by_one(model, items, parameters), atol=1e-12)
 
 
 def test_tokens_of_highest_entropy_alone() -> None:

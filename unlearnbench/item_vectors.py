@@ -23,13 +23,13 @@ from unlearnbench.draws import stream
 from unlearnbench.errors import DataError, VerifierError
 from unlearnbench.gradients import (
     Adapter,
-    ItemRollouts,
     Parameters,
     Weights,
     dimension,
     item_gradients,
     max_tokens_for,
 )
+from unlearnbench.packing import ItemRollouts
 from unlearnbench.policy import Policy, load_policy
 from unlearnbench.samplers import Completions, Request
 from unlearnbench.samplers.transformers import CACHE_BYTES, TransformersSampler
