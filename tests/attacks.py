@@ -20,8 +20,8 @@ def nested(opening: str, core: str, closing: str, depth: int = DEEP) -> str:
     return opening * depth + core + closing * depth
 
 
-def numbers() -> Iterator[tuple[str, str]]:
-    """Numbers too large, too long or not numbers at all."""
+def large_numbers() -> Iterator[tuple[str, str]]:
+    """Towers of powers, factorials and functions whose values have more digits than memory."""
     for name, text in {
         "tower of nines": "9^{9^{9^{9^{9}}}}",
         "tower of twos, 50 high": nested("2^{", "2", "}", 50),
@@ -52,6 +52,13 @@ def numbers() -> Iterator[tuple[str, str]]:
         "zeta": r"\zeta(1+10^{-1000})",
         "zeta at its pole": r"\zeta(1)",
         "fibonacci": r"F_{10^{18}}",
+    }.items():
+        yield name, box(text)
+
+
+def long_numbers() -> Iterator[tuple[str, str]]:
+    """Numbers of very many digits or signs."""
+    for name, text in {
         "scientific exponent": "1e999999999999",
         "scientific exponent with ten to the": r"3.7 \times 10^{99999999999999999999}",
         "negative scientific exponent": "1e-999999999999",
@@ -77,6 +84,13 @@ def numbers() -> Iterator[tuple[str, str]]:
         "star chain": "2" + "*2" * MANY,
         "power chain": "2" + "^2" * DEEP,
         "mixed number chain": "1" + r"\frac{1}{2}" * DEEP,
+    }.items():
+        yield name, box(text)
+
+
+def undefined_numbers() -> Iterator[tuple[str, str]]:
+    """What has no value, or none that can be computed; numerals in bases that do not exist."""
+    for name, text in {
         "zero to the zero": "0^0",
         "one over zero": r"\frac{1}{0}",
         "zero over zero": r"\frac{0}{0}",
@@ -233,7 +247,7 @@ def characters() -> Iterator[tuple[str, str]]:
 
 
 def symbolic() -> Iterator[tuple[str, str]]:
-    """Expressions on which simplification, expansion or evaluation does not end."""
+    """Calculus and algebra on which simplification, expansion or evaluation does not end."""
     letters = [f"x_{{{n}}}" for n in range(200)]
     for name, text in {
         "endless sum": r"\sum_{n=1}^{\infty} \sin(n^n)",
@@ -271,6 +285,13 @@ def symbolic() -> Iterator[tuple[str, str]]:
         "sum of many fractions": "+".join(rf"\frac{{1}}{{{n}}}" for n in range(1, 3000)),
         "sum of many numbers": "+".join(["1"] * MANY),
         "alternating signs": "+".join(["1-1"] * DEEP),
+    }.items():
+        yield name, box(text)
+
+
+def structures() -> Iterator[tuple[str, str]]:
+    """Matrices, lists, chains and regions of very many parts."""
+    for name, text in {
         "huge matrix": r"\begin{pmatrix}" + r"\\".join(["&".join(["17"] * 200)] * 200) + r"\end{pmatrix}",
         "determinant": r"\begin{vmatrix}" + r"\\".join(["&".join("abcdefghij")] * 10) + r"\end{vmatrix}",
         "matrix to a power": r"\begin{pmatrix}1&1\\1&0\end{pmatrix}^{10^{18}}",
@@ -291,6 +312,13 @@ def symbolic() -> Iterator[tuple[str, str]]:
         "contradictory chain": r"1 < x > 3 \leq x \geq 5 \neq x < 1",
         "inequality of huge degree": "x^{999}+x^{17}-3 \\geq \\sin x",
         "interval with ends of no order": r"(\sin(10^{10^{10}}), \infty)",
+    }.items():
+        yield name, box(text)
+
+
+def functions() -> Iterator[tuple[str, str]]:
+    """Named functions and notations that a library may evaluate without end."""
+    for name, text in {
         "complex tower": "(1+i)^{(1+i)^{(1+i)^{(1+i)^{(1+i)}}}}",
         "i to the 10^30": "17i^{10^{30}+2}",
         "piecewise": r"\begin{cases}" + r"\\".join(f"{n} & x={n}" for n in range(1000)) + r"\end{cases}",
@@ -310,7 +338,7 @@ def symbolic() -> Iterator[tuple[str, str]]:
 
 
 def code() -> Iterator[tuple[str, str]]:
-    """Code in every dialect, names that shadow functions, formats, expressions that bomb a regular expression."""
+    """Code in every dialect, names that shadow functions, formats."""
     for name, text in {
         "import": "__import__('os').system('touch owned')",
         "import of a module": "import os; os.abort()",
@@ -374,6 +402,13 @@ def code() -> Iterator[tuple[str, str]]:
         "template": "{{7*7}}{% for x in y %}",
         "regular expression": "(a+)+$",
         "regular expression back reference": r"(.*)*\1",
+    }.items():
+        yield f"code: {name}", box(text)
+
+
+def patterns() -> Iterator[tuple[str, str]]:
+    """Repetitions on which a regular expression could backtrack without end."""
+    for name, text in {
         "bomb for words": r"\text{" + "a " * MANY + "!}",
         "bomb for numbers": "1," * MANY + "x",
         "bomb for thousands": "111" + ",111" * DEEP + ",11",
@@ -403,4 +438,8 @@ def code() -> Iterator[tuple[str, str]]:
 
 def attacks() -> list[tuple[str, str]]:
     """Every attack: its name and the text of the completion."""
-    return [*numbers(), *nesting(), *boxes(), *characters(), *symbolic(), *code()]
+    kinds = (
+        *(large_numbers, long_numbers, undefined_numbers, nesting, boxes, characters),
+        *(symbolic, structures, functions, code, patterns),
+    )
+    return [attack for kind in kinds for attack in kind()]
