@@ -20,7 +20,7 @@ from trl import GRPOConfig, GRPOTrainer
 
 from benchmarks.grpo import FORWARD_ONLY, GENERATE, OPTIMISER, UPDATE, VERIFY, Stamps, Work, ready
 from benchmarks.phases import Phases
-from unlearnbench.records import Item
+from unlearnbench.records import Item, Recipe
 from unlearnbench.splits import Split
 from unlearnbench.verifier import Verifier
 
@@ -50,7 +50,6 @@ def run(
     """One step for each entry of `scheduled`; the first WARM_UP are not timed."""
     recipe, steps = split.config.recipe, len(scheduled)
     items = [item for step in scheduled for item in step]
-    rollouts = recipe.prompts_per_step * recipe.group_size
     counts, stamps = _Counts(), Stamps(phases)
     with Verifier(rule=split.config.protocol.verifier_rule) as verifier, ExitStack() as stack:
         ready(verifier)
@@ -70,40 +69,7 @@ def run(
                     str(split.policy_path), dtype=torch.float32, attn_implementation="sdpa"
                 ),
                 reward_funcs=correct,
-                args=GRPOConfig(
-                    output_dir=str(folder),
-                    use_cpu=True,
-                    bf16=False,
-                    gradient_checkpointing=False,
-                    per_device_train_batch_size=rollouts // recipe.updates_per_batch,
-                    steps_per_generation=recipe.updates_per_batch,
-                    gradient_accumulation_steps=1,
-                    num_iterations=1,
-                    num_generations=recipe.group_size,
-                    max_completion_length=recipe.max_tokens,
-                    temperature=recipe.temperature,
-                    top_p=1.0,
-                    top_k=0,
-                    beta=recipe.kl,
-                    epsilon=recipe.clip_low,
-                    epsilon_high=recipe.clip_high,
-                    loss_type="dapo",  # a mean over tokens, as the split's recipe
-                    learning_rate=recipe.learning_rate,
-                    lr_scheduler_type="constant",
-                    adam_beta1=recipe.adam_betas[0],
-                    adam_beta2=recipe.adam_betas[1],
-                    weight_decay=recipe.weight_decay,
-                    max_grad_norm=recipe.gradient_clip,
-                    max_steps=steps * recipe.updates_per_batch,
-                    shuffle_dataset=False,
-                    seed=seed,
-                    logging_strategy="no",
-                    logging_nan_inf_filter=False,
-                    save_strategy="no",
-                    report_to=[],
-                    disable_tqdm=True,
-                    dataloader_pin_memory=False,
-                ),
+                args=_settings(recipe, folder, steps, seed),
                 train_dataset=Dataset.from_dict(
                     {"prompt": [item.prompt for item in items], "answer": [item.answer for item in items]}
                 ),
@@ -123,6 +89,44 @@ def run(
         forward=counts.forward,
         trained=counts.trained,
         updates=counts.updates,
+    )
+
+
+def _settings(recipe: Recipe, folder: Path, steps: int, seed: int) -> GRPOConfig:
+    """The recipe in TRL's words."""
+    return GRPOConfig(
+        output_dir=str(folder),
+        use_cpu=True,
+        bf16=False,
+        gradient_checkpointing=False,
+        per_device_train_batch_size=recipe.prompts_per_step * recipe.group_size // recipe.updates_per_batch,
+        steps_per_generation=recipe.updates_per_batch,
+        gradient_accumulation_steps=1,
+        num_iterations=1,
+        num_generations=recipe.group_size,
+        max_completion_length=recipe.max_tokens,
+        temperature=recipe.temperature,
+        top_p=1.0,
+        top_k=0,
+        beta=recipe.kl,
+        epsilon=recipe.clip_low,
+        epsilon_high=recipe.clip_high,
+        loss_type="dapo",  # a mean over tokens, as the split's recipe
+        learning_rate=recipe.learning_rate,
+        lr_scheduler_type="constant",
+        adam_beta1=recipe.adam_betas[0],
+        adam_beta2=recipe.adam_betas[1],
+        weight_decay=recipe.weight_decay,
+        max_grad_norm=recipe.gradient_clip,
+        max_steps=steps * recipe.updates_per_batch,
+        shuffle_dataset=False,
+        seed=seed,
+        logging_strategy="no",
+        logging_nan_inf_filter=False,
+        save_strategy="no",
+        report_to=[],
+        disable_tqdm=True,
+        dataloader_pin_memory=False,
     )
 
 

@@ -71,6 +71,20 @@ def main() -> None:
         peak = max(peak, peak_flops())
         progress("")
 
+    _show(done, sides, where, parameters, peak, chosen)
+
+
+def _show(
+    done: Mapping[str, Sequence[Work]],
+    sides: Sequence[Side],
+    where: Mapping[str, Mapping[str, float]],
+    parameters: int,
+    peak: float,
+    chosen: argparse.Namespace,
+) -> None:
+    """Print every table: seconds and work of a step, where its time goes (in seconds, by phase), the FLOP floor."""
+    from benchmarks.grpo import PHASES
+
     seconds = {one.name: one.median for one in sides}
     print(f"{described('trl', 'torch', 'transformers')}; one thread")
     print(f"\nMedians of {chosen.repeats} turns of {chosen.steps} steps each, after one step to warm up; a turn is a")
@@ -86,7 +100,7 @@ def main() -> None:
     ]))  # fmt: skip
     print("\nWhere the time of a step goes, in ms (one more turn of each, with its parts timed):\n")
     print(table(["ms a step", *done], [
-        [phase, *(f"{1000 * where[name].get(phase, 0.0):.0f}" for name in done)] for phase in grpo.PHASES
+        [phase, *(f"{1000 * where[name].get(phase, 0.0):.0f}" for name in done)] for phase in PHASES
     ]))  # fmt: skip
     print(f"\nThe floor: {parameters:,} parameters, 2 N FLOPs a token forward and 6 N forward and backward, at the")
     print(
