@@ -1,9 +1,9 @@
 """A second opinion on answers, independent of the verifier: other code, another grammar, sympy alone.
 
-It exists to find the verifier's mistakes (PROTOCOL 4), so nothing here is shared with `answers`, `equality` or
-`verifier`: the box is found by counting braces, plain numbers are compared as fractions, and the rest is read by
-sympy's own LaTeX grammar (its lark backend, which builds expressions and never runs text) in a process that is killed
-at its time or memory limit. What it cannot read is unknown, which agrees with everything.
+It exists to find the verifier's mistakes (PROTOCOL 4), so nothing here is shared with the verifier's modules, patterns
+that look alike included: the box is found by counting braces, plain numbers are compared as fractions, and the rest is
+read by sympy's own LaTeX grammar (its lark backend, which builds expressions and never runs text) in a process that is
+killed at its time or memory limit. What it cannot read is unknown, which agrees with everything.
 """
 
 from __future__ import annotations
