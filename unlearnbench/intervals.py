@@ -31,6 +31,7 @@ from scipy import special
 from unlearnbench.rates import Counts, Reals, Z, mover, paired_correlation, wilson
 from unlearnbench.records import Interval
 
+LEVEL = 0.95
 FEW_DISCORDANT = 5
 WHOLE_FAMILIES = 0.75
 """How many independent conversions the fear counts that families move as one (`_together`). Tuned in simulation."""
@@ -59,17 +60,20 @@ class Arm:
     freedom: int
 
 
-def gain_intervals(method: Arm, null: Arm, families: Sequence[str]) -> tuple[Interval | None, Interval | None]:
+def gain_intervals(
+    method: Arm, null: Arm, families: Sequence[str], level: float = LEVEL
+) -> tuple[Interval | None, Interval | None]:
     """Intervals of mean(method) - mean(null), items paired: for these families, and beyond them.
 
-    `values` lie in [0, 1]. None where it cannot be estimated: one run in an arm, or one family for the second.
+    `values` lie in [0, 1]. None where it cannot be estimated: one run in an arm, or one family for the second. Other
+    levels than 95 % serve to invert the interval into a p-value; what is known of coverage is known at 95 %.
     """
     if not method.freedom or not null.freedom or not len(method.values):
         return None, None
     family = np.unique(np.asarray(families, object), return_inverse=True)[1]
     runs = [_run_parts(arm, np.arange(len(family)), family) for arm in (method, null)]
-    beyond = _gain_interval(method, null, runs, family, beyond=True) if family.max() else None
-    return _gain_interval(method, null, runs, family, beyond=False), beyond
+    beyond = _gain_interval(method, null, runs, family, level, beyond=True) if family.max() else None
+    return _gain_interval(method, null, runs, family, level, beyond=False), beyond
 
 
 def rate_interval(arm: Arm, families: Sequence[str], trials: float) -> Interval | None:
@@ -130,7 +134,7 @@ def twin_verdict(interval: Interval | None, own: float | None) -> Literal["gener
 
 
 def _gain_interval(
-    method: Arm, null: Arm, runs: Sequence[tuple[Part, Part]], family: Counts, *, beyond: bool
+    method: Arm, null: Arm, runs: Sequence[tuple[Part, Part]], family: Counts, level: float, *, beyond: bool
 ) -> Interval:
     both = np.stack([method.values, null.values], axis=1)
     items, means = len(both), both.mean(axis=0)
@@ -157,9 +161,9 @@ def _gain_interval(
     of_runs = [(common,) if beyond else _floored(common, own) for common, own in runs]
 
     whole = shared.variance + sum(part.variance for parts in of_runs for part in parts)
-    spread *= _quantile(shared, whole)
+    spread *= _quantile(shared, whole, level)
     squares = [
-        float(spread[index, index]) + sum(part.variance * _quantile(part, whole) for part in parts)
+        float(spread[index, index]) + sum(part.variance * _quantile(part, whole, level) for part in parts)
         for index, parts in enumerate(of_runs)
     ]
     limits = []
@@ -168,7 +172,7 @@ def _gain_interval(
         most = items / effect if mean in (0, 1) else items
         if not (beyond or few):
             most = max(most, 4 * mean * (1 - mean) * items**2)
-        limits.append(_wilson(mean, square, most))
+        limits.append(_wilson(mean, square, most, level))
     scale = float(np.sqrt(squares[0] * squares[1]))
     r = float(np.clip(spread[0, 1] / scale, -1, 1)) if scale > 0 else 0.0
     return mover(float(means[0]), limits[0], float(means[1]), limits[1], r)
@@ -234,23 +238,30 @@ def _squared(parts: Sequence[Part]) -> float:
     return sum(part.variance * _quantile(part, whole) for part in parts)
 
 
-def _quantile(part: Part, whole: float) -> float:
-    """The square of the 97.5 % quantile that a part counts with: the normal's, and beyond it Student's excess.
+def _quantile(part: Part, whole: float, level: float = LEVEL) -> float:
+    """The square of the quantile (97.5 %) that a part counts with: the normal's, and beyond it Student's excess.
 
     The excess is weighted by the cube root of the part's share of the whole variance. With the share itself this is
     Welch and Satterthwaite's interval to first order (1946, Biometrics Bulletin 2:110), too narrow where a part with 2
     degrees of freedom is half of the whole; with weight 1 (Howe 1974, JASA 69:789) it is too wide.
     """
+    normal = _normal(level) ** 2
     if whole <= 0 or part.variance <= 0:
-        return Z**2
-    student = float(special.stdtrit(part.freedom, 0.975)) ** 2 if np.isfinite(part.freedom) else Z**2
-    return Z**2 + (student - Z**2) * float(np.cbrt(part.variance / whole))
+        return normal
+    upper = (1 + level) / 2
+    student = float(special.stdtrit(part.freedom, upper)) ** 2 if np.isfinite(part.freedom) else normal
+    return normal + (student - normal) * float(np.cbrt(part.variance / whole))
 
 
-def _wilson(mean: float, square: float, most: float) -> Interval:
+def _wilson(mean: float, square: float, most: float, level: float = LEVEL) -> Interval:
     """Wilson's interval at the number of independent trials whose squared half width is `square`, at most `most`."""
-    inside = 0 < mean < 1 and square > 0
-    return wilson(mean, min(Z**2 * mean * (1 - mean) / square, most) if inside else most)
+    inside, z = 0 < mean < 1 and square > 0, _normal(level)
+    return wilson(mean, min(z**2 * mean * (1 - mean) / square, most) if inside else most, z)
+
+
+def _normal(level: float) -> float:
+    """The normal's quantile of a two-sided interval of that level."""
+    return Z if level == LEVEL else float(special.ndtri((1 + level) / 2))
 
 
 def _sum_by(index: NDArray[np.int64], values: Reals) -> Reals:
