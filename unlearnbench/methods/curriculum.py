@@ -31,9 +31,10 @@ class Curriculum(Method):
 
     def select_items(self, step: int) -> Sequence[str]:
         """The pool's part is the first of what the reference would take, the rest is drawn by learnability."""
-        usual = list(super().select_items(step))
+        usual = super().select_items(step)
         explored = usual[: len(usual) - round(self.settings.share * len(usual))]
-        rest = [item.item_id for item in self.run.items if item.item_id not in set(explored)]
+        explored = list(dict.fromkeys(explored))  # where epochs meet, an item may come twice
+        rest = [item.item_id for item in self.run.items if item.item_id not in explored]
         weights = np.array([self._learnability(item_id) for item_id in rest])
         count = min(len(usual) - len(explored), len(rest))
         if count == 0:
