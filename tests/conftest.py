@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from tiny import make
 
-from unlearnbench.records import Item, Protocol, Sampling
+from unlearnbench.records import Item, Protocol, RelatedProblem, Sampling
 from unlearnbench.splits import Split, find_split, load_split, write_split
+from unlearnbench.tables import read_records, write_records
 
 
 @pytest.fixture(scope="session")
@@ -47,6 +48,10 @@ def small_split(tmp_path_factory: pytest.TempPathFactory, micro: Split) -> Split
 
         return table.filter(pc.is_in(table["item_id"], pa.array(sorted(ids))))
 
+    for name in ("similar", "sub_problems"):
+        rows = read_records(find_split("micro") / f"{name}.parquet", RelatedProblem)
+        write_records(folder / f"{name}.parquet", [row for row in rows if row.item_id in ids], RelatedProblem)
+    shutil.copytree(find_split("micro") / "positive_control/policy", folder / "positive_control/policy")
     return write_split(
         folder,
         config,
@@ -74,6 +79,7 @@ def training(small_split: Split, tmp_path_factory: pytest.TempPathFactory):  # t
     """Make the run of a method class on the small split: `training(cls, folder, steps=6, **settings)`."""
     from unlearnbench.method import Method, settings_of
     from unlearnbench.policy import load_policy
+    from unlearnbench.privileges import Privileges
     from unlearnbench.samplers.transformers import TransformersSampler
     from unlearnbench.splits import load_split, seal
     from unlearnbench.train import Limits, Training
@@ -98,6 +104,7 @@ def training(small_split: Split, tmp_path_factory: pytest.TempPathFactory):  # t
             folder=folder,
             fingerprint="test",
             knows_traces=True,
+            ask=Privileges(small_split, folder).answer,
         )
         run.resume()
         return run
