@@ -114,7 +114,7 @@ def test_pass_at_k_is_unbiased_for_the_gradient_of_pass_at_k_and_its_baseline_lo
         return [sum(max(outcomes[j] for j in s) for s in sets if i in s) / len(sets) for i in range(n)]
 
     exact = k * (1 - p) ** (k - 1) * p * (1 - p)
-    mean, variance = _expected_gradient(lambda outcomes: method.advantages(_group(outcomes)), n, p)
+    mean, variance = _expected_gradient(lambda outcomes: method.advantages(_group(outcomes)) / n, n, p)
     raw_mean, raw_variance = _expected_gradient(plain, n, p)
     assert mean == pytest.approx(exact, rel=1e-9)
     assert raw_mean == pytest.approx(exact, rel=1e-9)
@@ -137,7 +137,7 @@ def test_pass_at_k_averages_what_a_rollout_adds_to_each_set_of_k() -> None:
                 for i in range(n)
             ]
             got = _method(PassAtK, k=k).advantages(_group(outcomes))
-            assert got == pytest.approx(np.array(added) / len(sets))
+            assert got == pytest.approx(n * np.array(added) / len(sets))
 
 
 @pytest.mark.parametrize("p", RATES)

@@ -6,7 +6,9 @@ k/n rho(n-1, c, k-1) (theorem 2). The paper's baseline of least variance (eq. 33
 rollout i, subtract the best of the other k - 1, which is k/n rho(n-1, c_others, k-1). For right or wrong verdicts
 that leaves 0 for a wrong rollout and k/n C(n-c, k-1) / C(n-1, k-1) for a right one: a success counts the more, the
 fewer others there are, and a group wholly right teaches nothing for k > 1.
-Differs from the paper: k stays the same for the whole run (the paper also anneals it to 1).
+All of it is times n here, since the paper adds up what the loop averages over rollouts: so the step is that of
+pass@k itself beside the KL term. Differs from the paper: k stays the same for the whole run (the paper also anneals
+it to 1).
 """
 
 from __future__ import annotations
@@ -32,13 +34,13 @@ class PassAtK(Method):
         k: int = Field(default=4, ge=1)
 
     def advantages(self, rollouts: RolloutGroup) -> Any:
-        """Transformed rewards less their baseline, (n,)."""
+        """n times the transformed rewards less their baseline, (n,)."""
         right = rollouts.rewards > 0
         n, c = len(right), int(right.sum())
         k = min(self.settings.k, n)
-        rewards = np.where(right, k / n, k / n * pass_rate(n - 1, c, k - 1) if c < n else 0.0)
-        baseline = np.array([k / n * pass_rate(n - 1, c - own, k - 1) for own in right])
-        return rewards - baseline
+        rewards = np.where(right, 1.0, pass_rate(n - 1, c, k - 1) if c < n else 0.0)
+        baseline = np.array([pass_rate(n - 1, c - own, k - 1) for own in right])
+        return k * (rewards - baseline)
 
 
 def pass_rate(n: int, c: int, k: int) -> float:
