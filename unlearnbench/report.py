@@ -66,41 +66,43 @@ def write_report(folder: Path, split: Split, result: Result) -> Path:
     Raises DataError or SplitError if a file is malformed, RunError if the page cannot be written.
     """
     run = Run(folder, split, result)
-    page = (
-        templates()
-        .get_template("report.html")
-        .render(
-            run=run,
-            result=result,
-            protocol=split.config.protocol,
-            verdict=verdict(result),
-            few=f"{result.samples} samples an item, the rule needs {MIN_SAMPLES}",
-            strong_null=strong_null_name(result.conversion),
-            no_strong_null=no_strong_null(result),
-            gain_figure=_gain_figure(result),
-            items_figure=_items_figure(run),
-            curves_figure=_curves_figure(run),
-            families=_families(run),
-            fate_names=FATES,
-            fates=outcomes.by_group(run),
-            fates_by_seed=outcomes.by_seed(run),
-            fates_figure=_fates_figure(run),
-            quantiles=QUANTILES,
-            outcomes=outcomes.by_fate(run),
-            best_fates=outcomes.by_best_fate(run),
-            item_fates=outcomes.item_fates(run),
-            fates_data=outcomes.data_url(run),
-            max_fates=MAX_FATES,
-            conversions=[_conversion(run, place) for place in run.converted[:MAX_ROWS]],
-            groups=[name for name in GROUPS if name in result.groups],
-            pass_ks=sorted({k for score in result.groups.values() for k in score.pass_at_k}, key=int),
-            max_text=MAX_TEXT,
-            min_samples=MIN_SAMPLES,
-        )
-    )
+    page = templates().get_template("report.html").render(sections(run))
     path = run.folder / "report.html"
     tables.write_bytes(path, page.encode("utf-8", "replace"))
     return path
+
+
+def sections(run: Run) -> dict[str, Any]:
+    """What run.html, the sections of a run's page, is written from."""
+    result = run.result
+    return {
+        "run": run,
+        "result": result,
+        "protocol": run.split.config.protocol,
+        "verdict": verdict(result),
+        "few": f"{result.samples} samples an item, the rule needs {MIN_SAMPLES}",
+        "strong_null": strong_null_name(result.conversion),
+        "no_strong_null": no_strong_null(result),
+        "gain_figure": _gain_figure(result),
+        "items_figure": _items_figure(run),
+        "curves_figure": _curves_figure(run),
+        "families": _families(run),
+        "fate_names": FATES,
+        "fates": outcomes.by_group(run),
+        "fates_by_seed": outcomes.by_seed(run),
+        "fates_figure": _fates_figure(run),
+        "quantiles": QUANTILES,
+        "outcomes": outcomes.by_fate(run),
+        "best_fates": outcomes.by_best_fate(run),
+        "item_fates": outcomes.item_fates(run),
+        "fates_data": outcomes.data_url(run),
+        "max_fates": MAX_FATES,
+        "conversions": [_conversion(run, place) for place in run.converted[:MAX_ROWS]],
+        "groups": [name for name in GROUPS if name in result.groups],
+        "pass_ks": sorted({k for score in result.groups.values() for k in score.pass_at_k}, key=int),
+        "max_text": MAX_TEXT,
+        "min_samples": MIN_SAMPLES,
+    }
 
 
 def rebuild(folder: Path, split: str | Path | None = None) -> Path:
