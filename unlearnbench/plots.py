@@ -29,13 +29,15 @@ SERIES = 7
 MAX_POINTS = 400  # of a curve: more cannot be told apart on a page
 MAX_CURVES = 1200  # points of all the seeds' curves of a panel, which are a page's bulk
 
-_MARKERS = "osD^vPX"  # categories differ in shape too, for those who cannot tell the colours apart
+MARKERS = "osD^vPX"
+"""Categories differ in shape too, for those who cannot tell the colours apart."""
+
 # matplotlib knows no CSS variables: it draws in these colours, which the SVG then has replaced.
-_INK, _MUTED, _GRID, _PAPER = "#010203", "#040506", "#070809", "#0a0b0c"
-_SERIES = tuple(f"#0d0e{number:02x}" for number in range(1, SERIES + 1))
-_FATE_COLOURS = (_GRID, _SERIES[5], _SERIES[4], _SERIES[2])  # never, flickered, converted, held
-_VARIABLES = {_INK: "ink", _MUTED: "muted", _GRID: "rule", _PAPER: "paper"} | {
-    colour: f"series-{number}" for number, colour in enumerate(_SERIES, start=1)
+INK, MUTED, GRID, PAPER = "#010203", "#040506", "#070809", "#0a0b0c"
+COLOURS = tuple(f"#0d0e{number:02x}" for number in range(1, SERIES + 1))
+_FATE_COLOURS = (GRID, COLOURS[5], COLOURS[4], COLOURS[2])  # never, flickered, converted, held
+_VARIABLES = {INK: "ink", MUTED: "muted", GRID: "rule", PAPER: "paper"} | {
+    colour: f"series-{number}" for number, colour in enumerate(COLOURS, start=1)
 }
 _STYLE = {
     "svg.fonttype": "none",
@@ -46,19 +48,19 @@ _STYLE = {
     "axes.titlesize": 9.5,
     "axes.titlelocation": "left",
     "axes.labelsize": 9.0,
-    "axes.labelcolor": _MUTED,
-    "axes.edgecolor": _MUTED,
+    "axes.labelcolor": MUTED,
+    "axes.edgecolor": MUTED,
     "axes.linewidth": 0.6,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.axisbelow": True,
     "axes.grid": True,
     "axes.grid.axis": "y",
-    "grid.color": _GRID,
+    "grid.color": GRID,
     "grid.linewidth": 0.6,
-    "text.color": _INK,
-    "xtick.color": _MUTED,
-    "ytick.color": _MUTED,
+    "text.color": INK,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
     "xtick.labelsize": 8.5,
     "ytick.labelsize": 8.5,
     "legend.frameon": False,
@@ -115,30 +117,30 @@ def conversion_plot(
     place = np.arange(1, len(order) + 1)
     names = _commonest(categories)
     shown = np.array([name if name in names else "other" for name in categories])[order]
-    with _figure("conversion", "Rate of each unlearnable item after training", (9.6, 3.9)) as (figure, svg):
+    with drawing("conversion", "Rate of each unlearnable item after training", (9.6, 3.9)) as (figure, svg):
         axes = figure.subplots()
         width = float(np.clip(260 / max(len(order), 1), 0.5, 2.0))
         size = float(np.clip(1100 / max(len(order), 1), 5, 26))
         if before is not None:
-            axes.scatter(place, before[order], s=size * 0.5, c=_MUTED, linewidths=0, label=before_label, zorder=2)
+            axes.scatter(place, before[order], s=size * 0.5, c=MUTED, linewidths=0, label=before_label, zorder=2)
         if null is not None:
-            axes.step(place, np.sort(null)[::-1], where="mid", color=_INK, lw=1.1, label=null_label, zorder=2.5)
+            axes.step(place, np.sort(null)[::-1], where="mid", color=INK, lw=1.1, label=null_label, zorder=2.5)
         for number, name in enumerate([*names, "other"] if "other" in shown else names):
             mine = shown == name
-            colour = _MUTED if name == "other" else _SERIES[number % SERIES]
+            colour = MUTED if name == "other" else COLOURS[number % SERIES]
             x, rate = place[mine], after.rate[order][mine]
             axes.vlines(x, after.low[order][mine], after.high[order][mine], color=colour, lw=width, alpha=0.45)
-            marker = _MARKERS[number % len(_MARKERS)]
+            marker = MARKERS[number % len(MARKERS)]
             label = f"{name if len(name) <= 24 else name[:23] + '…'} ({int(mine.sum())})"
             axes.scatter(x, rate, s=size, c=colour, marker=marker, linewidths=0, label=label, zorder=3)
         for level, text in ((threshold, f"pooled rate {100 * threshold:g} %"), (tau, f"tau {100 * tau:g} %")):
-            axes.axhline(level, color=_INK, lw=0.8, ls=(0, (4, 3)))
+            axes.axhline(level, color=INK, lw=0.8, ls=(0, (4, 3)))
             axes.annotate(
                 text, (1, level), (0, 3), xycoords=("axes fraction", "data"), textcoords="offset points", ha="right"
             )
         axes.set(xlim=(0, len(order) + 1), ylim=(-0.02, 1.02), ylabel="rate of correct rollouts (%)")
         axes.set_xlabel("unlearnable items, sorted by their rate after training (rank)")
-        axes.yaxis.set_major_formatter(_PERCENT)
+        axes.yaxis.set_major_formatter(PERCENT)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
         legend = figure.legend(loc="outside upper left", ncols=4, handletextpad=0.4, columnspacing=1.4)
         for handle in legend.legend_handles:
@@ -149,12 +151,12 @@ def conversion_plot(
 
 def gain_plot(rows: Sequence[tuple[str, float, tuple[float, float]]]) -> str:
     """Values with intervals (as fractions, in points), one row each, against zero."""
-    with _figure("gain", "Conversion gain with its intervals", (9.6, 0.62 + 0.34 * len(rows))) as (figure, svg):
+    with drawing("gain", "Conversion gain with its intervals", (9.6, 0.62 + 0.34 * len(rows))) as (figure, svg):
         axes = figure.subplots()
         for number, (_, value, (low, high)) in enumerate(rows):
-            axes.hlines(-number, low, high, color=_SERIES[0], lw=3.0, alpha=0.55)
-            axes.scatter([value], [-number], s=42, c=_SERIES[0], linewidths=0, zorder=3)
-        axes.axvline(0, color=_INK, lw=1.0)
+            axes.hlines(-number, low, high, color=COLOURS[0], lw=3.0, alpha=0.55)
+            axes.scatter([value], [-number], s=42, c=COLOURS[0], linewidths=0, zorder=3)
+        axes.axvline(0, color=INK, lw=1.0)
         axes.set_yticks([-number for number in range(len(rows))], [name for name, _, _ in rows])
         axes.set(ylim=(0.6 - len(rows), 0.6), xlabel="conversion gain (percentage points)")
         axes.spines["left"].set_visible(False)
@@ -162,7 +164,7 @@ def gain_plot(rows: Sequence[tuple[str, float, tuple[float, float]]]) -> str:
         axes.grid(visible=False)
         axes.grid(visible=True, axis="x")
         axes.margins(x=0.08)
-        axes.xaxis.set_major_formatter(_PERCENT)
+        axes.xaxis.set_major_formatter(PERCENT)
     return svg[0]
 
 
@@ -171,9 +173,9 @@ def fates_plot(groups: Sequence[Fated], names: Sequence[str]) -> str:
 
     `groups` are the unlearnable and whatever they are compared with, at most seven; `names` name the four fates.
     """
-    lines = [(_INK, 1.8), *((colour, 1.1) for colour in _SERIES)]
+    lines = [(INK, 1.8), *((colour, 1.1) for colour in COLOURS)]
     last = max((int(group.first_steps[-1]) for group in groups if len(group.first_steps)), default=0)
-    with _figure("fates", "Fates of the items in training", (9.6, 1.5 + 0.28 * len(groups))) as (figure, svg):
+    with drawing("fates", "Fates of the items in training", (9.6, 1.5 + 0.28 * len(groups))) as (figure, svg):
         bars, curves = figure.subplots(1, 2)
         left = np.zeros(len(groups))
         for number, name in enumerate(names):
@@ -183,7 +185,7 @@ def fates_plot(groups: Sequence[Fated], names: Sequence[str]) -> str:
         bars.set_yticks(range(len(groups)), [group.name for group in groups])
         bars.invert_yaxis()
         bars.set(xlim=(0, 1), xlabel="items, once a seed (%)")
-        bars.xaxis.set_major_formatter(_PERCENT)
+        bars.xaxis.set_major_formatter(PERCENT)
         bars.tick_params(axis="y", length=0)
         bars.grid(visible=False)
         bars.legend(loc="lower left", bbox_to_anchor=(-0.02, 1), ncols=4, handlelength=1, columnspacing=1.2)
@@ -192,7 +194,7 @@ def fates_plot(groups: Sequence[Fated], names: Sequence[str]) -> str:
             steps, seen = np.append(steps, max(last, 1)), np.append(seen, len(group.first_steps))
             curves.step(steps, seen / sum(group.met), where="post", color=colour, lw=width, label=group.name)
         curves.set(xlim=(0, max(last, 1)), ylim=(0, 1.02), xlabel="step", ylabel="had a correct rollout (%)")
-        curves.yaxis.set_major_formatter(_PERCENT)
+        curves.yaxis.set_major_formatter(PERCENT)
         curves.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=[1, 2, 5, 10]))
         curves.legend(loc="lower left", bbox_to_anchor=(-0.02, 1), ncols=4, handlelength=1, columnspacing=1.2)
     return svg[0]
@@ -212,7 +214,7 @@ def learning_curves(panels: Sequence[Panel]) -> str:
     """One small plot a quantity: seeds thin, their mean over the steps that all of them reached thick."""
     columns = min(3, len(panels))
     rows = -(-len(panels) // columns)
-    with _figure("curves", "Learning curves of each seed", (9.6, 0.3 + 2.05 * rows)) as (figure, svg):
+    with drawing("curves", "Learning curves of each seed", (9.6, 0.3 + 2.05 * rows)) as (figure, svg):
         grid = figure.subplots(rows, columns, squeeze=False)
         for axes, panel in zip(grid.flat, panels, strict=False):
             _curve(axes, panel)
@@ -221,7 +223,7 @@ def learning_curves(panels: Sequence[Panel]) -> str:
         seeds = list(panels[0].seeds)
         handles = [Line2D([], [], color=_seed_colour(n), lw=0.9, label=f"seed {s}") for n, s in enumerate(seeds)]
         if len(seeds) > 1:
-            handles.append(Line2D([], [], color=_INK, lw=1.8, label="mean of the seeds"))
+            handles.append(Line2D([], [], color=INK, lw=1.8, label="mean of the seeds"))
         figure.legend(handles=handles, loc="outside upper left", ncols=min(len(handles), 8))
     return svg[0]
 
@@ -233,11 +235,11 @@ def lines_plot(
 
     A value that is NaN leaves a gap.
     """
-    with _figure(name, label, (9.6, 3.4)) as (figure, svg):
+    with drawing(name, label, (9.6, 3.4)) as (figure, svg):
         axes = figure.subplots()
-        axes.axhline(0, color=_INK, lw=0.8)
+        axes.axhline(0, color=INK, lw=0.8)
         for number, (title, values) in enumerate(series.items()):
-            colour, marker = _SERIES[number % SERIES], _MARKERS[number % len(_MARKERS)]
+            colour, marker = COLOURS[number % SERIES], MARKERS[number % len(MARKERS)]
             middle, low, high = np.array(values, dtype=np.float64).reshape(-1, 3).T
             places = np.arange(len(middle)) + 0.04 * (number - (len(series) - 1) / 2)
             axes.vlines(places, low, high, color=colour, lw=1.6, alpha=0.5)
@@ -257,14 +259,14 @@ def _curve(axes: Axes, panel: Panel) -> None:
     common = min(len(values) for values in curves)
     if len(curves) > 1:
         x, y = _thinned(np.mean([values[:common] for values in curves], axis=0))
-        axes.plot(x, y, color=_INK, lw=1.5)
+        axes.plot(x, y, color=INK, lw=1.5)
     axes.set_title(panel.title)
     axes.set(xlabel="step", ylabel=panel.unit)
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=[1, 2, 5, 10]))
     axes.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]))
     if panel.share:
         axes.set_ylim(0, max(axes.get_ylim()[1], 0.01))
-        axes.yaxis.set_major_formatter(_PERCENT)
+        axes.yaxis.set_major_formatter(PERCENT)
 
 
 def _thinned(values: Array, points: int = MAX_POINTS) -> tuple[Array, Array]:
@@ -276,7 +278,7 @@ def _thinned(values: Array, points: int = MAX_POINTS) -> tuple[Array, Array]:
 
 
 def _seed_colour(number: int) -> str:
-    return _SERIES[number % SERIES]
+    return COLOURS[number % SERIES]
 
 
 def _commonest(categories: Sequence[str]) -> list[str]:
@@ -285,11 +287,11 @@ def _commonest(categories: Sequence[str]) -> list[str]:
     return sorted(str(name) for name in names[np.argsort(-counts, kind="stable")][:SERIES])
 
 
-_PERCENT = FuncFormatter(lambda value, _: f"{100 * value:.3g}".replace("-", "\N{MINUS SIGN}"))
+PERCENT = FuncFormatter(lambda value, _: f"{100 * value:.3g}".replace("-", "\N{MINUS SIGN}"))
 
 
 @contextmanager
-def _figure(name: str, label: str, inches: tuple[float, float]) -> Iterator[tuple[Figure, list[str]]]:
+def drawing(name: str, label: str, inches: tuple[float, float]) -> Iterator[tuple[Figure, list[str]]]:
     """A figure, and a list that holds its SVG once the block has ended."""
     done: list[str] = []
     with mpl.rc_context(_STYLE):

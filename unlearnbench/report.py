@@ -100,7 +100,6 @@ def sections(run: Run) -> dict[str, Any]:
         "conversions": [_conversion(run, place) for place in run.converted[:MAX_ROWS]],
         "groups": [name for name in GROUPS if name in result.groups],
         "pass_ks": sorted({k for score in result.groups.values() for k in score.pass_at_k}, key=int),
-        "max_text": MAX_TEXT,
         "min_samples": MIN_SAMPLES,
     }
 
@@ -137,7 +136,7 @@ def templates() -> Environment:
         environment.filters[shown.__name__] = _or_undefined(shown)
     environment.filters["known"] = _or_undefined(lambda value: value)
     environment.filters["stated"] = lambda value: value if isinstance(value, str) else json.dumps(value)
-    environment.globals["plural"] = plural
+    environment.globals |= {"plural": plural, "max_text": MAX_TEXT}
     return environment
 
 
