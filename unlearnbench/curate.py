@@ -23,10 +23,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from unlearnbench import tables
+from unlearnbench.crew import Event, Job
 from unlearnbench.errors import RunError
 from unlearnbench.jobs import (
-    Event,
-    Job,
     Problems,
     locked,
     measure_job,

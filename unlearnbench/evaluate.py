@@ -19,11 +19,10 @@ import pyarrow.compute as pc
 
 from unlearnbench import __version__, tables
 from unlearnbench.conversion import score
+from unlearnbench.crew import Event, Job
 from unlearnbench.errors import PolicyError, RunError
 from unlearnbench.fates import count_fates, fates
 from unlearnbench.jobs import (
-    Event,
-    Job,
     locked,
     measure_job,
     measure_task,
@@ -59,6 +58,7 @@ class Plan:
     start: Path | None = None
     quick: bool = False
     patience: float | None = None
+    processes: int = 1
 
     def configuration(self) -> dict[str, Any]:
         return {
@@ -101,13 +101,15 @@ def evaluate(
     start: str | Path | None = None,
     purpose: str | None = None,
     patience: float | None = PATIENCE,
+    processes: int = 1,
     progress: Progress | None = None,
 ) -> Result:
     """Train `method` on `split` for every seed, evaluate, score, and write the run's folder.
 
     A folder that holds part of the same run is resumed; one of another configuration is refused with RunError.
     `start` names another policy to start from than the split's base (the positive control does). A process that says
-    nothing for `patience` seconds is taken to hang. Raises MethodError, SplitError, RunError, VerifierError.
+    nothing for `patience` seconds is taken to hang. `processes` train each seed together, data-parallel.
+    Raises MethodError, SplitError, RunError, VerifierError.
     """
     if samples < 1 or not budget > 0:
         raise RunError(f"samples {samples} and budget {budget} must both be above 0")
@@ -125,13 +127,14 @@ def evaluate(
         start=None if start is None else Path(start).resolve(),
         quick=quick,
         patience=patience,
+        processes=processes,
     )
     folder = folder or default_folder(plan)
     with locked(folder):
         _claim(plan, folder)
         sealed = seal(chosen, folder / ".sealed")
         chains = [_chain(plan, folder, sealed, seed) for seed in plan.seeds]
-        at_once = workers or min(len(chains), os.cpu_count() or 1)
+        at_once = workers or min(len(chains), max(1, (os.cpu_count() or 1) // processes))
         run_chains(chains, at_once, progress)
         run_chains([_start(plan, folder, seed) for seed in plan.seeds], at_once, progress)
         return score_run(plan, folder)
@@ -265,6 +268,7 @@ def _chain(plan: Plan, folder: Path, sealed: Path, seed: int) -> list[Job]:
         start=plan.start,
         answer=Privileges(plan.split, place).answer,
         patience=plan.patience,
+        processes=plan.processes,
     )
     measured = _measured(plan.split, folder, seed, place / "checkpoint", plan.samples, plan.purpose)
     return [train, measured]

@@ -4,15 +4,10 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import json
-import os
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,27 +15,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from unlearnbench import errors
+from unlearnbench.crew import Crew, Event, Job
 from unlearnbench.methods import MethodSource
 from unlearnbench.splits import SEALED, Split
 from unlearnbench.tables import read_parquet
 
-Event = Mapping[str, Any]
 Problems = Sequence[tuple[str, str, str]]  # (id, prompt, answer)
-
-
-@dataclass(frozen=True)
-class Job:
-    """One piece of work for a worker process. What it prints goes to `log`."""
-
-    kind: str
-    label: str
-    log: Path
-    payload: Mapping[str, Any]
-    environment: Mapping[str, str] = field(default_factory=dict)
-    answer: Callable[[str], Any] | None = None
-    """Answers what the process asks for (`privileges.Privileges`)."""
-    patience: float | None = None
-    """Seconds without a word after which the process is ended; None waits for ever."""
 
 
 def weights_hash(folder: Path) -> str:
@@ -87,6 +67,7 @@ def train_job(
     recipe: Mapping[str, Any] | None = None,
     answer: Callable[[str], Any] | None = None,
     patience: float | None = None,
+    processes: int = 1,
 ) -> Job:
     """Train one seed of a method on the sealed copy, until `flops` are spent or `steps` are done."""
     return Job(
@@ -107,10 +88,12 @@ def train_job(
             "steps": steps,
             "start": None if start is None else str(start.resolve()),
             "fingerprint": fingerprint,
+            "processes": processes,
         },
         environment={SEALED: str(sealed.resolve())},
         answer=answer,
         patience=patience,
+        processes=processes,
     )
 
 
@@ -164,7 +147,7 @@ def run_chains(chains: Sequence[Sequence[Job]], workers: int, on_event: Callable
     The first failure, or Ctrl-C, ends all other workers (they go on from their checkpoints when run again) and is
     raised: the error a worker reported, or RunError if it died without a word.
     """
-    alive: set[subprocess.Popen[str]] = set()
+    alive: set[Crew] = set()
     stopping = threading.Event()
     lock = threading.Lock()
 
@@ -174,7 +157,14 @@ def run_chains(chains: Sequence[Sequence[Job]], workers: int, on_event: Callable
                 return
             # A process takes seconds to start: none for what an earlier command measured.
             if job.kind != "measure" or not all(map(is_measured, job.payload["tasks"])):
-                _run(job, alive, lock, stopping, on_event)
+                crew = Crew(job, on_event)
+                with lock:
+                    alive.add(crew)
+                try:
+                    crew.work(stopping)
+                finally:
+                    with lock:
+                        alive.discard(crew)
 
     pool = ThreadPoolExecutor(max_workers=max(1, workers))
     futures = [pool.submit(run_chain, chain) for chain in chains]
@@ -186,8 +176,8 @@ def run_chains(chains: Sequence[Sequence[Job]], workers: int, on_event: Callable
     finally:
         stopping.set()
         with lock:
-            for process in alive:
-                process.kill()
+            for crew in alive:
+                crew.end()
         pool.shutdown(wait=True, cancel_futures=True)
 
 
@@ -196,119 +186,3 @@ def run_job(job: Job) -> Event:
     last: dict[str, Any] = {}
     run_chains([[job]], 1, last.update)
     return last
-
-
-class _Watch:
-    """Ends a process that says nothing for too long: a method that hangs must not hold up everything."""
-
-    def __init__(self, process: subprocess.Popen[str], patience: float | None) -> None:
-        self.gave_up = False
-        self._process, self._patience = process, patience
-        self._timer: threading.Timer | None = None
-        self.heard()
-
-    def heard(self) -> None:
-        self.stop()
-        if self._patience is not None:
-            self._timer = threading.Timer(self._patience, self._end)
-            self._timer.daemon = True
-            self._timer.start()
-
-    def stop(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-
-    def _end(self) -> None:
-        self.gave_up = True
-        self._process.kill()
-
-
-def _reply(job: Job, name: str) -> dict[str, Any]:
-    """The answer to what a process asks for, or the sentence that says why there is none."""
-    if job.answer is None:
-        return {"error": f"{job.label} asked for {name}, which this command does not give"}
-    try:
-        return {"reply": job.answer(name)}
-    except errors.UnlearnBenchError as problem:
-        return {"error": str(problem)}
-
-
-def _run(
-    job: Job,
-    alive: set[subprocess.Popen[str]],
-    lock: threading.Lock,
-    stopping: threading.Event,
-    on_event: Callable[[Event], None] | None,
-) -> None:
-    job.log.parent.mkdir(parents=True, exist_ok=True)
-    environment = {
-        **os.environ,
-        "OMP_NUM_THREADS": "1",  # busy processes with several threads each stall one another
-        "MKL_NUM_THREADS": "1",
-        "TOKENIZERS_PARALLELISM": "false",
-        "TRANSFORMERS_VERBOSITY": "error",
-        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-        **job.environment,
-    }
-    with job.log.open("a", encoding="utf-8") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "unlearnbench.worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            text=True,
-            env=environment,
-        )
-    with lock:
-        alive.add(process)
-        if stopping.is_set():
-            process.kill()
-    failure: Exception | None = None
-    ended = False
-    watch = _Watch(process, job.patience)
-    try:
-        assert process.stdin is not None and process.stdout is not None
-        with suppress(BrokenPipeError):
-            # stdin stays open: a worker whose parent has died reads its end and leaves.
-            process.stdin.write(json.dumps({"kind": job.kind, **job.payload}) + "\n")
-            process.stdin.flush()
-        for line in process.stdout:
-            event = json.loads(line)
-            watch.heard()
-            if "ask" in event:
-                with suppress(BrokenPipeError):
-                    process.stdin.write(json.dumps(_reply(job, event["ask"])) + "\n")
-                    process.stdin.flush()
-            elif "error" in event:
-                kind = getattr(errors, event["error"]["type"], errors.RunError)
-                failure = kind(event["error"]["message"])
-            elif "done" in event:
-                ended = True
-            elif on_event:
-                on_event(event)
-        status = process.wait()
-    finally:
-        watch.stop()
-        with lock:
-            alive.discard(process)
-        for pipe in (process.stdin, process.stdout):
-            if pipe is not None:
-                with suppress(BrokenPipeError):
-                    pipe.close()
-    if failure is not None:
-        raise failure
-    if watch.gave_up:
-        raise errors.MethodError(
-            f"{job.label} said nothing for {job.patience:.0f} seconds and was ended, so it may hang; its last words "
-            f"are in {job.log}; mend the method, or give it more time with --patience, and run the same command again"
-        )
-    if status == 0 and not ended and not stopping.is_set():
-        raise errors.MethodError(
-            f"{job.label} ended its own process before its work was done; remove what calls exit, and run it again"
-        )
-    if status != 0 and not stopping.is_set():
-        hint = {-9: " (killed: out of memory?)", -6: " (aborted: is the disk full?)"}.get(status, "")
-        raise errors.RunError(
-            f"{job.label} ended with status {status}{hint}; its last words are in {job.log}, and the same command "
-            "goes on where it stopped"
-        )

@@ -40,10 +40,14 @@ ROLLOUTS = pa.schema(
 
 
 class Ledger:
-    """Rollouts wait in memory until `flush`, which a checkpoint calls; metrics are written as they come."""
+    """Rollouts wait in memory until `flush`, which a checkpoint calls; metrics are written as they come.
 
-    def __init__(self, folder: Path, solutions: Mapping[str, str] | None) -> None:
+    Of several processes that train together only the first one `writes`.
+    """
+
+    def __init__(self, folder: Path, solutions: Mapping[str, str] | None, *, writes: bool = True) -> None:
         self.folder = folder
+        self._writes = writes
         self._solutions = solutions
         self._waiting: list[dict[str, Any]] = []
         self._metrics = folder / "metrics.jsonl"
@@ -56,6 +60,8 @@ class Ledger:
         return bool(rollout.verdict.correct) and rollout.completion.strip() == self._solutions.get(rollout.item_id)
 
     def record(self, rollouts: Sequence[Rollout], kept: Sequence[bool]) -> None:
+        if not self._writes:
+            return
         for rollout, was_kept in zip(rollouts, kept, strict=True):
             self._waiting.append(
                 {
@@ -78,6 +84,8 @@ class Ledger:
             )
 
     def log(self, metrics: Mapping[str, float | int | None]) -> None:
+        if not self._writes:
+            return
         line = json.dumps(metrics, allow_nan=False) + "\n"
         try:
             with self._metrics.open("a", encoding="utf-8") as file:
@@ -104,6 +112,8 @@ class Ledger:
     def truncate(self, offsets: Mapping[str, int]) -> None:
         """Forget everything after a checkpoint (all of it for steps 0)."""
         self._waiting.clear()
+        if not self._writes:
+            return
         for path in (self.folder / "rollouts").glob("*.parquet"):
             if int(path.stem) > offsets["steps"]:
                 path.unlink()

@@ -14,7 +14,8 @@ from typing import Any
 import pyarrow.compute as pc
 
 from unlearnbench import tables
-from unlearnbench.jobs import Event, measure_job, measure_task, run_chains, train_job
+from unlearnbench.crew import Event
+from unlearnbench.jobs import measure_job, measure_task, run_chains, train_job
 from unlearnbench.methods import MethodSource
 from unlearnbench.records import Record
 from unlearnbench.splits import Split, seal

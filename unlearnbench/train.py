@@ -30,6 +30,7 @@ from unlearnbench.hooks import Hooks
 from unlearnbench.ledger import Ledger
 from unlearnbench.method import ZERO_SIGNAL, LossBatch, Method, Plan, Visit
 from unlearnbench.policy import Policy, restore_weights
+from unlearnbench.processes import Processes
 from unlearnbench.records import Item, Recipe, Rollout, RolloutGroup, Verdict
 from unlearnbench.samplers import Request, Sampler
 from unlearnbench.services import Ask, MeteredServices, unanswered
@@ -69,12 +70,14 @@ class Training:
         fingerprint: str,
         knows_traces: bool,
         ask: Ask = unanswered,
+        processes: Processes | None = None,
         progress: Progress | None = None,
     ) -> None:
         self.method, self.hooks = method, Hooks(method)
         self.recipe: Recipe = method.settings
         self.policy, self.reference = policy, reference
         self.sampler, self.verifier = sampler, verifier
+        self.processes = processes or Processes()
         self.items = {item.item_id: item for item in items}  # similar and sub-problems join it when they are read
         self.root, self.limits, self.folder, self.fingerprint = root, limits, folder, fingerprint
         self.meter = Meter(policy.parameters, limits.flops)
@@ -92,7 +95,7 @@ class Training:
         )
         method.run = self.services
         solutions = {item.item_id: item.solution for item in items} if knows_traces else None
-        self.ledger = Ledger(folder, solutions)
+        self.ledger = Ledger(folder, solutions, writes=self.processes.first)
         policy.model.eval()  # in updates, too: dropout would make the trainer's probabilities another policy's
         self.optimiser = torch.optim.AdamW(
             policy.model.parameters(),
@@ -127,7 +130,7 @@ class Training:
             self.seconds += time.monotonic() - began
             if self.step % self.recipe.checkpoint_every == 0:
                 self.save()
-            if self.progress:
+            if self.progress and self.processes.first:
                 self.progress(self.step, metrics, self.meter)
 
     def _collect(self) -> list[RolloutGroup]:
@@ -163,9 +166,10 @@ class Training:
             Request(ids, plan.n, stream(self.root, "train", self.step, round_, plan.item_id, repeat))
             for ids, plan, repeat in zip(prompts, plans, _repeats(plans), strict=True)
         ]
-        answers = self.sampler.generate(
-            requests, temperature=recipe.temperature, top_p=1.0, max_tokens=recipe.max_tokens
+        drawn = self.sampler.generate(
+            self.processes.own(requests), temperature=recipe.temperature, top_p=1.0, max_tokens=recipe.max_tokens
         )
+        answers = self.processes.together(drawn, len(requests))
         self.meter.prefilled += sum(len(prompt) for prompt in prompts)
         self.meter.generated += int(sum(completions.lengths.sum() for completions in answers))
         drafts: list[Rollout] = []
@@ -195,7 +199,7 @@ class Training:
                         source=source,
                     )
                 )
-        verdicts = self.verifier.verify_many(texts)
+        verdicts = self.processes.together(self.verifier.verify_many(self.processes.own(texts)), len(texts))
         self.meter.verifier_calls += len(verdicts)
         self.meter.ungradable += sum(verdict.reason in UNGRADABLE for verdict in verdicts)
         judged = [replace(draft, verdict=verdict) for draft, verdict in zip(drafts, verdicts, strict=True)]
@@ -238,6 +242,7 @@ class Training:
         for batch, reference in zip(batches, references, strict=True):
             self.optimiser.zero_grad(set_to_none=True)
             seen.append(self._backward(batch, reference))
+            self.processes.sum_gradients(list(self.policy.model.parameters()))
             if self.version == 0 and len(seen) == 1:
                 self._check_sampler(float(seen[0]["sampler_mismatch"] or 0.0))
             norm = torch.nn.utils.clip_grad_norm_(self.policy.model.parameters(), recipe.gradient_clip)
@@ -277,9 +282,16 @@ class Training:
             version=self.version,
         )
 
+    def _slices(self, batch: TokenBatch) -> list[TokenBatch]:
+        """This process's micro-batches of an update; of several processes each has some."""
+        size, most = self.processes.size, self.recipe.micro_batch_tokens
+        if size > 1:
+            most = min(most, -(-batch.input_ids.numel() // (2 * size)))
+        return self.processes.own(list(batch.micro_batches(most)))
+
     def _reference_logprobs(self, batch: TokenBatch) -> list[torch.Tensor | None]:
-        """Of each micro-batch, before any update; forward-only passes are paid for."""
-        slices = list(batch.micro_batches(self.recipe.micro_batch_tokens))
+        """Of each of this process's micro-batches, before any update; forward-only passes are paid for."""
+        slices = self._slices(batch)
         if self.recipe.kl == 0:
             return [None] * len(slices)
         self.meter.forward += batch.tokens
@@ -289,8 +301,8 @@ class Training:
         """Accumulate the gradient of one update; the weights already hold its one denominator."""
         sums = {"loss": 0.0, "kl": 0.0, "entropy": 0.0, "clipped": 0.0, "sampler_kl": 0.0}
         mismatch, unknown = 0.0, 0
-        slices = batch.micro_batches(self.recipe.micro_batch_tokens)
-        for part, reference in zip(slices, references, strict=True):
+        self.meter.trained += batch.tokens
+        for part, reference in zip(self._slices(batch), references, strict=True):
             logprobs, entropy = token_logprobs(
                 self.policy.model, part, self.recipe.temperature, with_entropy=self.recipe.entropy > 0
             )
@@ -302,7 +314,6 @@ class Training:
             assert losses is not None
             loss = (part.weights * (losses if extra is None else losses + extra)).sum()
             loss.backward()  # type: ignore[no-untyped-call]
-            self.meter.trained += part.tokens
             with torch.no_grad():
                 used = part.mask > 0
                 sums["loss"] += loss.item()
@@ -318,11 +329,15 @@ class Training:
                     sums["kl"] += float((part.weights * (d.exp() - d - 1)).sum())
                 if entropy is not None:
                     sums["entropy"] += float((part.weights * entropy).sum())
-        if references[:1] == [None]:
-            del sums["kl"]
+        told = self.processes.everybody({**sums, "sampler_mismatch": mismatch, "unknown_logprobs": float(unknown)})
+        metrics: Metrics = {name: sum(one[name] for one in told) for name in told[0]}
+        metrics["sampler_mismatch"] = max(one["sampler_mismatch"] for one in told)
+        metrics["unknown_logprobs"] = round(sum(one["unknown_logprobs"] for one in told))
+        if self.recipe.kl == 0:
+            del metrics["kl"]
         if self.recipe.entropy == 0:
-            del sums["entropy"]
-        return {**sums, "sampler_mismatch": mismatch, "unknown_logprobs": unknown}
+            del metrics["entropy"]
+        return metrics
 
     # --- what is written --------------------------------------------------------------------------------------
 
@@ -355,7 +370,9 @@ class Training:
         }
         optimiser = None if finished else self.optimiser
         method_state = self.hooks.call("state_dict")
-        checkpoint.save(self.folder / "checkpoint", self.policy, optimiser, state, method_state)
+        if self.processes.first:
+            checkpoint.save(self.folder / "checkpoint", self.policy, optimiser, state, method_state)
+        self.processes.wait()
 
     def resume(self) -> bool:
         """Set the method up, back at the last checkpoint if there is one; returns whether the run was finished.

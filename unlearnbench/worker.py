@@ -83,8 +83,11 @@ def train(job: Mapping[str, Any], report: Report) -> None:
     folder = Path(job["out"])
     if not training.resume():
         training.hooks.call("train", training)
-        shutil.rmtree(folder / "evaluation", ignore_errors=True)  # nothing a method left there is measured
+        if training.processes.first:
+            shutil.rmtree(folder / "evaluation", ignore_errors=True)  # nothing a method left there is measured
         training.save(finished=True)
+    if not training.processes.first:
+        return
     from unlearnbench.method import overridden
     from unlearnbench.tables import write_json
 
@@ -153,6 +156,7 @@ def _training(job: Mapping[str, Any], report: Report) -> Any:
     from unlearnbench.method import settings_of
     from unlearnbench.methods import MethodSource, load
     from unlearnbench.policy import load_policy
+    from unlearnbench.processes import join
     from unlearnbench.records import Recipe
     from unlearnbench.samplers.transformers import TransformersSampler
     from unlearnbench.splits import load_split
@@ -160,6 +164,7 @@ def _training(job: Mapping[str, Any], report: Report) -> Any:
     from unlearnbench.verifier import Verifier
 
     _set_threads()
+    processes = join(job["processes"])
     split = load_split(job["sealed"])
     source = MethodSource(**job["method"])
     cls = load(source)
@@ -221,6 +226,7 @@ def _training(job: Mapping[str, Any], report: Report) -> Any:
         fingerprint=job["fingerprint"],
         knows_traces=config.protocol.valid_trace == "solution",
         ask=ask,
+        processes=processes,
         progress=progress,
     )
     if cls.start != "base":

@@ -66,6 +66,9 @@ def _refuse_constant(word: str) -> None:
 @click.option("--sampler", default="transformers", show_default=True, type=click.Choice(["transformers"]))
 @click.option("--workers", type=click.IntRange(1), help="Seeds at once [default: one a core].")
 @click.option(
+    "--processes", default=1, show_default=True, type=click.IntRange(1), help="Processes that train a seed together."
+)
+@click.option(
     "--patience",
     default=1800.0,
     show_default=True,
@@ -85,6 +88,7 @@ def evaluate(
     quick: bool,
     sampler: str,
     workers: int | None,
+    processes: int,
     patience: float,
     as_json: bool,
 ) -> None:
@@ -123,6 +127,7 @@ def evaluate(
                 settings=settings,
                 quick=quick,
                 workers=workers,
+                processes=processes,
                 patience=patience,
                 progress=bars.show,
             )

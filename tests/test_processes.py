@@ -1,0 +1,129 @@
+"""Several processes that train together: the gradients of one process, one set of files, and one resumed run."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from unlearnbench import evaluate
+from unlearnbench.errors import RunError
+from unlearnbench.ledger import read_metrics
+from unlearnbench.processes import Processes
+from unlearnbench.splits import Split
+from unlearnbench.tables import read_parquet
+
+SCRIPT = """
+import sys
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+from safetensors.torch import save_file
+from unlearnbench.methods.grpo import Grpo
+from unlearnbench.method import settings_of
+from unlearnbench.policy import load_policy
+from unlearnbench.processes import join
+from unlearnbench.samplers.transformers import TransformersSampler
+from unlearnbench.splits import load_split, seal
+from unlearnbench.train import Limits, Training
+from unlearnbench.verifier import Verifier
+
+sealed, out, size = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
+processes = join(size)
+split = load_split(sealed)
+settings = settings_of(Grpo, split.config.recipe, {"prompts_per_step": 24, "kl": 0.01, "entropy": 0.01})
+policy, reference = load_policy(split.policy_path), load_policy(split.policy_path)
+run = Training(Grpo(settings), split.items, policy, reference, TransformersSampler(policy), Verifier(), root="test",
+               seed=1, limits=Limits(None, 1), folder=out / "run", fingerprint="test", knows_traces=True,
+               processes=processes)
+run.resume()
+groups = run._choose(run._collect())
+batch = run._batch(groups)
+told = run._backward(batch, run._reference_logprobs(batch))
+run.processes.sum_gradients(list(policy.model.parameters()))
+if processes.first:
+    save_file({name: p.grad.clone() for name, p in policy.model.named_parameters()}, out / "gradients.safetensors")
+    (out / "told.txt").write_text(repr((told, run.meter.state(), [len(g) for g in groups])))
+"""
+
+
+def _gradients(sealed: Path, out: Path, size: int) -> tuple[dict[str, torch.Tensor], Any]:
+    out.mkdir()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(size), "OMP_NUM_THREADS": "1"}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", SCRIPT, str(sealed), str(out), str(size)],
+            env={**os.environ, **meeting, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stderr=subprocess.PIPE,
+        )
+        for rank in range(size)
+    ]
+    for process in processes:
+        _, errors = process.communicate(timeout=240)
+        assert process.returncode == 0, errors.decode()[-2000:]
+    return load_file(out / "gradients.safetensors"), eval((out / "told.txt").read_text())  # our own file
+
+
+def test_two_processes_have_the_gradients_of_one(small_split: Split, tmp_path: Path) -> None:
+    from unlearnbench.splits import seal
+
+    sealed = seal(small_split, tmp_path / "sealed")
+    one, (told, meter, groups) = _gradients(sealed, tmp_path / "one", 1)
+    two, (told_too, meter_too, groups_too) = _gradients(sealed, tmp_path / "two", 2)
+    assert groups == groups_too
+    assert meter == meter_too
+    largest = max(float(gradient.abs().max()) for gradient in one.values())
+    assert largest > 1e-3
+    assert max(float((one[name] - two[name]).abs().max()) for name in one) < 1e-5 * max(1.0, largest)
+    for name in ("loss", "kl", "entropy", "clipped"):
+        assert told[name] == pytest.approx(told_too[name], abs=1e-6)
+
+
+def test_parts_come_together_in_their_order() -> None:
+    values = list(range(7))
+    parts = [Processes(rank, 3).own(values) for rank in range(3)]
+    assert sorted(value for part in parts for value in part) == values
+    assert [parts[k % 3][k // 3] for k in values] == values
+    assert Processes().together(values, 7) == values
+
+
+STOPS = """import os, pathlib
+import unlearnbench as ub
+
+class Stops(ub.Method):
+    def on_step_end(self, step, metrics):
+        once = pathlib.Path({once!r})
+        if step == 4 and self.run.rank_of_test and not once.exists():
+            once.write_text("")
+            os.kill(os.getpid(), 9)
+
+    def setup(self):
+        self.run.rank_of_test = os.environ.get("RANK") == "1"
+"""
+
+
+def test_one_of_two_processes_killed_loses_nothing(small_split: Split, tmp_path: Path) -> None:
+    method = tmp_path / "stops.py"
+    method.write_text(STOPS.format(once=str(tmp_path / "once")))
+    with pytest.raises(RunError, match="seed 1 of stops") as caught:
+        evaluate(str(method), small_split, 1, samples=2, out=tmp_path / "run", processes=2)
+    assert "\n" not in str(caught.value)
+    result = evaluate(str(method), small_split, 1, samples=2, out=tmp_path / "run", processes=2)
+    lines = read_metrics(tmp_path / "run/1")
+    assert [line["step"] for line in lines] == list(range(6))
+    rollouts = sum(read_parquet(path).num_rows for path in (tmp_path / "run/1/rollouts").glob("*.parquet"))
+    assert rollouts == sum(line["rollouts"] for line in lines)
+    assert result.cost.flops == lines[-1]["flops"]
+    cost = json.loads((tmp_path / "run/1/cost.json").read_text())
+    assert cost["verifier_calls"] == rollouts
