@@ -3,8 +3,9 @@
 Yang et al. 2025, "Depth-Breadth Synergy in RLVR" (arXiv 2508.13755), difficulty-adaptive rollout sampling. A group of
 n rollouts with success rate u has the cumulative advantage Σ|A_i| = 2 n u (1 - u) (with A = r - mean), which is
 largest at u = 1/2. Phase 1 draws the usual rollouts and measures u; phase 2 draws further ones for items below 1/2,
-up to `most` in all, so that the sum reaches that of u = 1/2 (schedule `equal`), or 2 (1 - u) times that (`hardness`).
-Counts are rounded to the nearest, as in the table of the authors' code (32, 18, 11, 9 for 0 to 3 right of 8).
+up to `most` in all, so that the sum reaches that of u = 1/2 (schedule `equal`), or more the lower u is (`hardness`:
+1.5 (1 - u) times that, where this is above 1). Factor and rounding are those that give the two tables in the authors'
+code: for 0 to 3 right of 8 in all 32, 18, 11, 9 (`equal`) and 48, 24, 12, 9 (`hardness`).
 Differs from the paper: its breadth part (one update a step on thousands of prompts) and its learning rate belong to
 the split's recipe, and the split's KL stays. `stages` above 1 measure again and go on, within `max_rounds`.
 """
@@ -26,7 +27,7 @@ class Dars(Method):
     source = "arXiv 2508.13755"
 
     class Settings(Method.Settings):
-        """The authors' limit is 32 for `equal`; for `hardness` it is 64 (`--set schedule=hardness --set most=64`)."""
+        """The authors' limit for `equal` is 32; for `hardness` 48 in their code (`--set schedule=hardness --set most=48`)."""
 
         standardise: bool = False
         schedule: Literal["equal", "hardness"] = "equal"
@@ -51,7 +52,7 @@ class Dars(Method):
             return len(group)
         target = self.settings.group_size * 2 * 0.5 * 0.5
         if self.settings.schedule == "hardness":
-            target *= 2 * (1 - rate)
+            target *= max(1.0, 1.5 * (1 - rate))
         share = 2 * rate * (1 - rate)  # cumulative advantage a rollout adds
         most: int = self.settings.most
         return min(round(target / share), most) if share > 0 else most
