@@ -27,7 +27,7 @@ class Dars(Method):
     source = "arXiv 2508.13755"
 
     class Settings(Method.Settings):
-        """The authors' limit for `equal` is 32; for `hardness` 48 in their code (`--set schedule=hardness --set most=48`)."""
+        """The limit in the authors' code is 32; with `--set schedule=hardness` it is 48, so add `--set most=48`."""
 
         standardise: bool = False
         schedule: Literal["equal", "hardness"] = "equal"
