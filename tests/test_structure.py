@@ -23,6 +23,7 @@ STAGES = (
     ("errors", "records"),
     ("draws",),
     ("tables",),
+    ("overlap", "released"),
     ("rollouts", "rows", "stored"),
     ("splits", "audit"),
     (
@@ -57,9 +58,10 @@ STAGES = (
     ("packing", "packed_attention", "gradients", "similarity"),
     ("notation", "verdict", "recorded", "outcomes", "plots", "report", "leaderboard"),
     ("diagnosis_options", "rollout_pool", "similarity_record", "usable_items", "item_vectors", "similarity_page"),
-    ("export", "augment", "adapters"),
+    ("source_rows", "fetch", "build", "publish", "export"),
+    ("augment", "adapters"),
     ("devices", "privileges", "crew", "jobs", "sealing", "worker", "evaluate", "curate", "tally", "score"),
-    ("probe", "cost", "detection", "planning"),
+    ("probe", "cost", "detection", "planning", "doctor"),
     ("policy_place", "diagnosis_folder", "memory_plan", "diagnosis_stages", "diagnosis"),
     ("cli",),
 )

@@ -23,7 +23,9 @@ COMMANDS = {
     "compare": ("compare", "compare", "Compare runs item by item, or the null control with itself (--aa)."),
     "methods": ("methods", "methods", "List the methods with their track and source."),
     "new-method": ("methods", "new_method", "Write a commented skeleton of a method, and its test."),
+    "new-split": ("new_split", "new_split", "Write a commented split.yaml, the start of a split of your own."),
     "splits": ("splits", "splits", "List, show and validate splits."),
+    "doctor": ("doctor", "doctor", "Tell what this machine can run, and what mends what is missing."),
 }
 
 

@@ -1,0 +1,106 @@
+"""`unlearnbench new-split`: the start of a split of your own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+_CONFIG = """\
+# A split to be labelled: a base policy, a pool of problems, and how they are measured. A field that is left out has its
+# default, which is the paper's (arXiv 2605.16787) and stands behind ours where it differs.
+# `unlearnbench curate --config {name}/split.yaml --out {name}-labelled` reads this file; the split.yaml of the labelled
+# split has the same fields, with `files` and `budget` filled in.
+schema_version: 1
+name: {name}
+description: what the problems are, in one sentence
+seed: 0                      # root of every random stream: another seed labels anew
+
+base_policy:
+  path: policy               # a folder beside this file (config.json, tokenizer, safetensors), or a name on the Hub
+  revision: null             # for the Hub: a commit; null takes the newest and writes down which it was
+
+pool:
+  items: items.jsonl         # one problem a line (or .parquet): item_id, prompt, answer, solution, family
+  twins: null                # optional: held-out relatives: twin_id, item_id, kind, prompt, answer
+  canaries: null             # optional json: problems whose gold is wrong on purpose
+
+prompt_format: raw           # raw: the prompt as it is; chat: through the tokenizer's chat template
+
+protocol:
+  tau: 0.1                   # success rate below which an item counts as failed
+  runs: 3                    # reference GRPO runs; more runs, fewer items that pass by luck
+  samples:
+    base: 32                 # rollouts an item before training
+    after: 32                # and after each run
+    certify: 128             # fresh ones of each candidate, a run; 0 leaves candidates uncertified
+    base_fresh: 128          # before training again, for scoring
+    twins: 128
+  sampling:                  # of every measurement; training samples by temperature alone
+    temperature: 0.7
+    top_p: 0.95
+    max_tokens: 512          # (5120)
+  min_successes: 2           # fewer in all of base and training: no_reward
+  valid_trace: unknown       # solution: a rewarded rollout's trace is valid if it reads as the reference solution
+  verifier_rule: strict
+
+recipe:                      # the reference GRPO
+  steps: 120
+  prompts_per_step: 32       # (256)
+  group_size: 8
+  updates_per_batch: 4
+  max_rounds: 4
+  max_tokens: 512            # of a rollout in training (5120)
+  temperature: 1.0
+  learning_rate: 5.0e-7      # for small policies rather 1e-5 to 1e-4: try two or three
+  warmup_steps: 0
+  weight_decay: 0.01
+  adam_betas: [0.9, 0.999]
+  gradient_clip: 1.0
+  clip_low: 0.2
+  clip_high: 0.2
+  kl: 1.0e-4
+  entropy: 1.0e-3
+  standardise: true
+  aggregation: token_mean    # or sequence_mean, constant
+  drop_zero_signal: true
+  micro_batch_tokens: 16384  # memory of a forward and backward pass
+  checkpoint_every: 25
+
+provenance: where the problems come from
+licence: under which they may be passed on
+"""
+
+_ITEMS = tuple(
+    {
+        "item_id": f"sum-{number}",
+        "prompt": f"What is {a} + {b}? Put the answer in \\boxed{{}}.",
+        "answer": f"{a + b}",
+        "solution": f"{a} + {b} = \\boxed{{{a + b}}}",
+        "family": "sums",
+    }
+    for number, (a, b) in enumerate(((17, 25), (38, 7)), start=1)
+)
+
+
+@click.command("new-split")
+@click.argument("name")
+def new_split(name: str) -> None:
+    """Write NAME/split.yaml, commented, and NAME/items.jsonl with two problems to be replaced by yours."""
+    import json
+    import re
+
+    from unlearnbench import tables
+    from unlearnbench.errors import SplitError
+
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+        raise SplitError(f"{name!r} cannot be a split's name; use letters, digits, dots, dashes and underscores")
+    folder = Path(name)
+    if folder.exists():
+        raise SplitError(f"There is a {folder} here already; choose another name, or move it away.")
+    tables.write_text(folder / "items.jsonl", "".join(json.dumps(item) + "\n" for item in _ITEMS))
+    tables.write_text(folder / "split.yaml", _CONFIG.format(name=name))
+    click.echo(
+        f"{folder}/split.yaml and {folder}/items.jsonl are there; put your problems and a policy in, then\n"
+        f"unlearnbench curate --config {folder}/split.yaml --out {name}-labelled"
+    )
