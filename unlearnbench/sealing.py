@@ -24,6 +24,8 @@ TELLING = {
     "canaries.json",
     "similar.parquet",
     "sub_problems.parquet",
+    "released.json",
+    "build.json",
     "null_control",
     "strong_null",
     "positive_control",

@@ -22,7 +22,8 @@ import yaml
 
 from unlearnbench import tables
 from unlearnbench.errors import DataError, SplitError
-from unlearnbench.records import GROUPS, Canary, Item, Pool, Record, Result, SplitConfig, Twin
+from unlearnbench.records import GROUPS, Canary, Item, Pool, Record, RelatedProblem, Result, SplitConfig, Twin
+from unlearnbench.released import waits
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -32,6 +33,9 @@ SEALED = "UNLEARNBENCH_SEALED"
 
 PARTS: tuple[str, ...] = ("train", *GROUPS)
 """The parts a split is published in: all items, and those of each group."""
+
+HOME = "UNLEARNBENCH_HOME"
+"""Environment variable: the folder of what was made on this machine, built splits among it."""
 
 _PACKAGE = Path(__file__).resolve().parent
 _SHELVES = (_PACKAGE / "_splits", _PACKAGE.parent / "splits")  # inside a wheel; in a checkout
@@ -46,22 +50,39 @@ def shipped_splits() -> list[str]:
     return sorted({file.parent.name for shelf in _SHELVES for file in shelf.glob("*/split.yaml")})
 
 
+def built_folder(name: str) -> Path:
+    """Where `unlearnbench splits build` puts a split: under $UNLEARNBENCH_HOME, or the user's data folder."""
+    home = os.environ.get(HOME)
+    data = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
+    return (Path(home) if home else data / "unlearnbench") / "splits" / name
+
+
 def find_split(name_or_folder: str | Path = "micro") -> Path:
     """The folder of a split, given a shipped name or a folder that holds split.yaml.
 
     A bare name means the shipped split even where a folder of that name lies about. In a method's process it is the
-    sealed copy, whatever was asked for. Raises SplitError listing what is shipped.
+    sealed copy, whatever was asked for. A shipped split that comes without its texts is the one built here, if it
+    was. Raises SplitError listing what is shipped.
     """
     if sealed := os.environ.get(SEALED):
         return Path(sealed)
+    folder = shipped_folder(name_or_folder)
+    if waits(folder) and name_or_folder == folder.name:
+        built = built_folder(folder.name)
+        return built if (built / "split.yaml").is_file() else folder
+    return folder
+
+
+def shipped_folder(name_or_folder: str | Path) -> Path:
+    """The folder of a split as it was shipped, built or not, or the folder named. Raises SplitError as find_split."""
     if isinstance(name_or_folder, str) and name_or_folder in shipped_splits():
         return next(shelf / name_or_folder for shelf in _SHELVES if (shelf / name_or_folder / "split.yaml").is_file())
     folder = Path(name_or_folder)
     if (folder / "split.yaml").is_file():
         return folder.resolve()
-    shipped = ", ".join(shipped_splits()) or "none"
+    known = ", ".join(shipped_splits()) or "none"
     what = f"folder {folder} holds no split.yaml" if folder.is_dir() else f"there is no split {str(name_or_folder)!r}"
-    raise SplitError(f"{what}; shipped splits: {shipped}; a path to a folder with a split.yaml works too")
+    raise SplitError(f"{what}; shipped splits: {known}; a path to a folder with a split.yaml works too")
 
 
 def load_split(name_or_folder: str | Path = "micro") -> Split:
@@ -203,6 +224,8 @@ class Split:
 
     def _checked(self, name: str) -> Path:
         file = self.path / name
+        if waits(self.path):
+            raise SplitError(unbuilt(self.name))
         remedy = (
             f"restore it (git checkout, or download the split again) or run `unlearnbench splits validate {self.path}`"
         )
@@ -213,6 +236,14 @@ class Split:
                 f"{file} is not the file that split {self.name} was made with (its hash differs); {remedy}"
             )
         return file
+
+
+def unbuilt(name: str) -> str:
+    """The sentence for a split whose problem texts are not here yet."""
+    return (
+        f"split {name} is not built: its problem texts do not travel with UnlearnBench; run `unlearnbench splits build "
+        f"{name}`, which fetches them (--source DIR takes a copy on this machine)"
+    )
 
 
 # --- writing a split ------------------------------------------------------------------------------------------
@@ -227,8 +258,11 @@ def write_split(
     canaries: Sequence[Canary] | None = None,
     counts: pa.Table | None = None,
     twin_counts: pa.Table | None = None,
+    related: Mapping[str, Sequence[RelatedProblem]] | None = None,
 ) -> Split:
     """Write a labelled split and return it; split.yaml, with the hashes, comes last.
+
+    `related` holds generated problems by the name of their file, as `similar`; only those given here are hashed.
 
     What is None is left as it is in the folder; the base policy's files, if `base_policy.path` is a folder there,
     must be in place. The same arguments give the same bytes. Raises RunError if the disk is full.
@@ -250,7 +284,11 @@ def write_split(
         twins="twins.parquet" if (folder / "twins.parquet").is_file() else None,
         canaries="canaries.json" if (folder / "canaries.json").is_file() else None,
     )
-    hashes = {name: tables.sha256(folder / name) for name in label_files(folder, config)}
+    names = label_files(folder, config)
+    for kind, problems in (related or {}).items():
+        tables.write_records(folder / f"{kind}.parquet", problems, RelatedProblem)
+        names = sorted([*names, f"{kind}.parquet"])
+    hashes = {name: tables.sha256(folder / name) for name in names}
     _write_config(folder, config.model_copy(update={"pool": pool, "files": hashes}))
     return Split(folder)
 
@@ -330,10 +368,13 @@ def _visible_files(folder: Path) -> list[Path]:
 def front_matter(shelf: Path, prefix: str) -> str:
     """The YAML head of a dataset card for the splits under `shelf`, whose files lie at `prefix` seen from the card.
 
-    Parts without items are left out: `datasets` cannot load an empty part, nor then any other of that split.
+    Splits without their texts are left out, and so are parts without items: `datasets` cannot load an empty
+    part, nor then any other of that split.
     """
     configs = []
     for file in sorted(shelf.glob("*/split.yaml")):
+        if waits(file.parent):
+            continue
         split = Split(file.parent)
         filled = {"train", *(item.group for item in split.items)}
         data_files = [
