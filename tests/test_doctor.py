@@ -44,6 +44,7 @@ def hub() -> Iterator[tuple[str, list[str | None]]]:
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}", seen
     server.shutdown()
+    server.server_close()
 
 
 def _doctor(**environment: str) -> dict[str, dict[str, str]]:

@@ -169,6 +169,7 @@ def _hub() -> Finding:
     try:
         urlopen(Request(f"{where}/api/whoami-v2", headers=headers), timeout=HUB_SECONDS).close()
     except HTTPError as problem:
+        problem.close()
         if problem.code in (401, 403):
             told = "it refuses the token" if token else "reachable, not logged in: public data only"
             return Finding(name="hub", state="warning", found=told, needed=needed, remedy="hf auth login")
