@@ -1,0 +1,176 @@
+"""What a bundle says of how its policies were made: track, cost, budget, fates, ledger. Held against one another.
+
+None of this can be shown from rollouts; it can only be shown to contradict itself.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from unlearnbench.bundle import Bundle, SeedConfig
+from unlearnbench.records import DRAWN, FATES, READS, TRACKS, Cost, MethodRecord, Result, Track
+
+if TYPE_CHECKING:
+    from unlearnbench.splits import Control, Split
+
+SLACK_STEPS = 5
+"""Steps of the reference recipe that a seed may spend above its limit: a run ends with the step that reaches it."""
+Check = Literal["track", "budget", "fates"]
+
+
+def method_record(bundle: Bundle, start: str | None) -> MethodRecord:
+    """The method as its seeds' files state it, its track the highest that any of them shows (PROTOCOL 3.8)."""
+    seeds = list(bundle.seeds.values())
+    reads = sorted({read for seed in seeds for read in (*seed.method.reads, *seed.asked)})
+    shown: list[Track] = [seed.method.track for seed in seeds]
+    shown += [READS[read] for read in reads if read in READS]
+    shown += [track for track in (declared_track(bundle.source),) if track is not None]
+    if start is not None or any(seed.method.start != "base" for seed in seeds):
+        shown.append("base")
+    return MethodRecord(
+        name=seeds[0].config.method,
+        source_hash=seeds[0].config.source_hash,
+        track=max(shown, key=TRACKS.index),
+        reads=reads,
+        settings=bundle.seeds[bundle.result.seeds[0]].method.settings,
+    )
+
+
+def declared_track(source: bytes) -> Track | None:
+    """The highest track that a class of this source declares as a literal; the source is parsed and not run."""
+    try:
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
+    found = []
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.ClassDef):
+            continue
+        for line in node.body:
+            targets = (
+                line.targets
+                if isinstance(line, ast.Assign)
+                else [line.target]
+                if isinstance(line, ast.AnnAssign)
+                else []
+            )
+            named = any(isinstance(target, ast.Name) and target.id == "track" for target in targets)
+            value = getattr(line, "value", None)
+            if named and isinstance(value, ast.Constant) and value.value in TRACKS:
+                found.append(value.value)
+    return max(found, key=TRACKS.index) if found else None
+
+
+def total_cost(costs: Sequence[Cost]) -> Cost:
+    """Costs summed over seeds."""
+    names = ("generated_tokens", "trained_tokens", "forward_tokens", "flops", "verifier_calls", "ungradable")
+    sums = {name: sum(getattr(cost, name) for cost in costs) for name in names}
+    return Cost(**sums, seconds=round(sum(cost.seconds for cost in costs), 3), device=costs[0].device)
+
+
+def unfair(config: SeedConfig, split: Split, used: Sequence[int], null: Control | None, seeds: int) -> str | None:
+    """Why a run is not comparable whatever it scores; None if nothing speaks against it."""
+    if config.quick:
+        return "--quick: fewer steps, one seed and 8 samples; run without --quick for a result that counts"
+    if null is None:
+        return f"split {split.name} has no null control at {config.budget:g}x"
+    if len(null.seeds) < seeds:
+        return f"the null control at {config.budget:g}x has {len(null.seeds)} seeds, fewer than the {seeds} of this run"
+    if split.config.budget is None:
+        return None
+    one = split.config.budget.flops_1x
+    limit = round(one * config.budget)
+    worst = max(used)
+    if worst > limit + SLACK_STEPS * one / split.config.recipe.steps:
+        return f"a seed spent {worst:.3g} FLOPs, {worst / limit:.2f} times the limit of {limit:.3g}"
+    return None
+
+
+def claims(bundle: Bundle, split: Split, result: Result) -> Iterator[tuple[Check, str]]:
+    """What contradicts itself. Raises DataError for a ledger or fates that cannot be read."""
+    yield from _track(bundle, result)
+    yield from _costs(bundle, split)
+    yield from _ledger(bundle)
+    yield from _fates(bundle, split)
+
+
+def _track(bundle: Bundle, result: Result) -> Iterator[tuple[Check, str]]:
+    stated, shown = bundle.result.method, result.method
+    if TRACKS.index(stated.track) < TRACKS.index(shown.track):
+        reads = ", ".join(shown.reads) or "nothing through the contract"
+        yield (
+            "track",
+            (
+                f"result.json claims track {stated.track}, and what the seeds' files and the source show is "
+                f"{shown.track} (reads: {reads})"
+            ),
+        )
+    if result.canaries.converted and TRACKS.index(shown.track) < TRACKS.index("answer"):
+        yield (
+            "track",
+            (
+                f"{result.canaries.converted} of {result.canaries.items} canaries are converted: their stored answers "
+                f"are wrong on purpose, so the stored answers were read, and the track is not {shown.track}"
+            ),
+        )
+
+
+def _costs(bundle: Bundle, split: Split) -> Iterator[tuple[Check, str]]:
+    parameters, stated = split.config.base_policy.parameters, bundle.result.budget
+    for number, seed in bundle.seeds.items():
+        cost = seed.cost
+        if parameters is not None:
+            cheap = cost.generated_tokens + cost.forward_tokens
+            told = 2 * parameters * cheap + 6 * parameters * cost.trained_tokens
+            if cost.flops != told:
+                yield "budget", f"seeds/{number}/cost.json: {cost.flops:,} FLOPs, and its tokens cost {told:,}"
+    if stated.limit is not None and bundle.result.comparable:
+        one = split.config.budget.flops_1x if split.config.budget else 0
+        most = stated.limit + SLACK_STEPS * one / split.config.recipe.steps
+        for number, seed in bundle.seeds.items():
+            if seed.cost.flops > most:
+                yield "budget", f"seed {number} spent {seed.cost.flops:,} FLOPs, above the limit of {stated.limit:,}"
+
+
+def _ledger(bundle: Bundle) -> Iterator[tuple[Check, str]]:
+    table = bundle.ledger
+    for name in ("step", "rollouts", "correct", "tokens", "flops"):
+        if pc.any(pc.less(table[name], 0)).as_py():
+            yield "budget", f"ledger.parquet, field {name!r}: a negative number"
+            return
+    if strange := set(pc.unique(table["seed"]).to_pylist()) - set(bundle.seeds):
+        yield "budget", f"ledger.parquet has rows of seed {sorted(strange)[0]}, which is not in the bundle"
+    drawn = pc.is_in(table["source"].cast(pa.string()), pa.array(DRAWN))
+    for number, seed in bundle.seeds.items():
+        own = table.filter(pc.and_(pc.equal(table["seed"], number), drawn))
+        tokens = pc.sum(own["tokens"]).as_py() or 0
+        if tokens > seed.cost.generated_tokens:
+            yield (
+                "budget",
+                (
+                    f"seed {number}: ledger.parquet shows {tokens:,} drawn tokens, and cost.json says that "
+                    f"{seed.cost.generated_tokens:,} were generated"
+                ),
+            )
+        spent = table.filter(pc.equal(table["seed"], number))["flops"].drop_null().to_numpy()
+        if len(spent) and (np.any(np.diff(spent) < 0) or spent[-1] > seed.cost.flops):
+            yield "budget", f"seed {number}: the FLOPs of ledger.parquet fall, or end above those of cost.json"
+
+
+def _fates(bundle: Bundle, split: Split) -> Iterator[tuple[Check, str]]:
+    table = bundle.fates
+    if strange := set(pc.unique(table["fate"].cast(pa.string())).to_pylist()) - set(FATES):
+        yield "fates", f"fates.parquet, field 'fate': {sorted(strange)[0]!r:.40} is none of {', '.join(FATES)}"
+    for name in ("first_correct_step", "rewarded", "rewarded_valid_trace"):
+        if pc.any(pc.less(table[name], 0)).as_py():
+            yield "fates", f"fates.parquet, field {name!r}: a negative number"
+    there = list(zip(table["item_id"].cast(pa.string()).to_pylist(), table["seed"].to_pylist(), strict=True))
+    wanted = {(item.item_id, seed) for item in split.items for seed in bundle.seeds}
+    if len(there) != len(wanted) or set(there) != wanted:
+        yield "fates", f"fates.parquet has {len(there)} rows, and not one of each item and seed ({len(wanted)})"

@@ -1,0 +1,198 @@
+"""JSON and parquet from strangers: nothing infinite, twice, nested without end, unreadable or larger than announced."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import unicodedata
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from unlearnbench.errors import DataError
+
+LONGEST_TEXT = 2_000
+LARGEST_NUMBER = 2**63
+MOST_ROW_GROUPS = 10_000
+MEMORY = 6 << 30
+"""Bytes of address space that reading one table may add, where the system can hold a process to that."""
+
+_ENCODINGS = {"PLAIN", "RLE", "BIT_PACKED", "PLAIN_DICTIONARY", "RLE_DICTIONARY"}
+_URL = re.compile(r"https?://[A-Za-z0-9.-]+(?::[0-9]{1,5})?(?:/[A-Za-z0-9._~/?#@!$*+,;=%-]*)?")
+
+
+# --- JSON -----------------------------------------------------------------------------------------------------
+
+
+def read_json(where: str, data: bytes) -> dict[str, Any]:
+    """The object in `data`. Raises DataError beginning with `where`: not UTF-8, no JSON, no object, a name twice,
+    NaN or infinity, numbers and texts beyond all measure, control characters or markup in a text."""
+    try:
+        found = json.loads(
+            data.decode("utf-8"), parse_constant=_no_constant, parse_float=_finite, object_pairs_hook=_unique
+        )
+    except UnicodeDecodeError as error:
+        raise DataError(f"{where}: byte {error.start} is not UTF-8; write the file as UTF-8") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{where}: not valid JSON ({str(error).splitlines()[0]:.200})") from error
+    if not isinstance(found, dict):
+        raise DataError(f"{where}: a JSON object was expected, not {type(found).__name__}")
+    require_plain(where, found)
+    return found
+
+
+def require_plain(where: str, value: Any, *, markup: bool = False) -> None:
+    """Raise DataError where a text in `value` holds control or hidden characters or (unless `markup`) angle brackets,
+    or a number is beyond 64 bits. Values under `settings` are a method's own and may hold markup: pages escape it."""
+    if isinstance(value, str):
+        _require_plain_text(where, value, markup=markup)
+    elif isinstance(value, Mapping):
+        for key, inner in value.items():
+            _require_plain_text(f"{where}, a field's name", key, markup=False)
+            require_plain(f"{where}, field {key!r}", inner, markup=markup or key == "settings")
+    elif isinstance(value, list):
+        for place, inner in enumerate(value):
+            require_plain(f"{where}[{place}]", inner, markup=markup)
+    elif isinstance(value, int | float) and abs(value) >= LARGEST_NUMBER:
+        raise DataError(f"{where}: {value!r:.40} is beyond all numbers that are counted here")
+
+
+def _require_plain_text(where: str, text: str, *, markup: bool) -> None:
+    if len(text) > LONGEST_TEXT:
+        raise DataError(f"{where}: a text of {len(text):,} characters, and at most {LONGEST_TEXT:,} are taken")
+    for character in text:
+        if unicodedata.category(character) in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"):
+            raise DataError(f"{where}: it holds the hidden character U+{ord(character):04X}; write plain text")
+        if character in "<>" and not markup:
+            raise DataError(f"{where}: {text!r:.60} holds {character!r}, as markup or a script would; write plain text")
+
+
+def require_url(where: str, url: str) -> None:
+    """Raise DataError unless `url` is a plain http(s) address."""
+    if len(url) > LONGEST_TEXT or not _URL.fullmatch(url):
+        raise DataError(f"{where}: {url!r:.80} is no plain address that begins with https://; give one, or none")
+
+
+def _no_constant(word: str) -> float:
+    raise ValueError(f"{word} is no number")
+
+
+def _finite(word: str) -> float:
+    if not math.isfinite(number := float(word)):
+        raise ValueError(f"{word:.40} is no finite number")
+    return number
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the field {twice!r:.60} is there twice")
+    return found
+
+
+# --- parquet --------------------------------------------------------------------------------------------------
+
+
+def read_table(
+    where: str,
+    data: bytes,
+    schema: pa.Schema,
+    *,
+    rows: int | None = None,
+    most: int,
+    nulls: frozenset[str] = frozenset(),
+) -> pa.Table:
+    """The table in `data`, of exactly this schema; texts come as dictionaries, so that a text repeated a million times
+    takes no more room than once.
+
+    Before a row is read its file must announce `rows` rows (or at most `most`), plain encodings and the schema. Raises
+    DataError beginning with `where`, which names row and field: another schema or size, a null where none may be
+    (`nulls` names the columns that may have them), text that is not UTF-8.
+    """
+    texts = [field.name for field in schema if pa.types.is_string(field.type)]
+    try:
+        with limited_memory(), pq.ParquetFile(pa.BufferReader(data), read_dictionary=texts) as file:
+            _check_footer(where, file, schema, rows, most, len(data))
+            table = file.read(use_threads=False)
+            for name in texts:
+                table = table.set_column(
+                    table.column_names.index(name), name, table[name].unify_dictionaries().combine_chunks()
+                )
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{where} is not a readable parquet file: {str(error).splitlines()[0]:.200}") from error
+    except MemoryError as error:
+        raise DataError(f"{where} takes more memory than any honest table of its rows; make the bundle anew") from error
+    if table.num_rows != file.metadata.num_rows:
+        raise DataError(f"{where} holds {table.num_rows:,} rows and announces {file.metadata.num_rows:,}")
+    for name in schema.names:
+        column = table[name]
+        if column.null_count and name not in nulls:
+            raise DataError(f"{where}, field {name!r}: a value is missing, and every row needs one")
+        for chunk in column.chunks:
+            _require_utf8(f"{where}, field {name!r}", chunk.dictionary if name in texts else chunk)
+    return table
+
+
+def _check_footer(where: str, file: pq.ParquetFile, schema: pa.Schema, rows: int | None, most: int, size: int) -> None:
+    metadata = file.metadata
+    announced = int(metadata.num_rows)
+    if announced > most:
+        raise DataError(f"{where} announces {announced:,} rows, and at most {most:,} are taken; nothing of it was read")
+    if rows is not None and announced != rows:
+        raise DataError(f"{where} announces {announced:,} rows, and by the run's configuration it has {rows:,}")
+    if metadata.num_row_groups > MOST_ROW_GROUPS:
+        raise DataError(f"{where} is cut into {metadata.num_row_groups:,} row groups, more than {MOST_ROW_GROUPS:,}")
+    found = pa.schema([(f.name, _plain_type(f.type)) for f in file.schema_arrow])
+    if found != schema:
+        told = ", ".join(f"{f.name} {f.type}" for f in schema)
+        raise DataError(f"{where} has other columns than a bundle of this version: {told}")
+    for group in range(metadata.num_row_groups):
+        for place in range(metadata.num_columns):
+            column = metadata.row_group(group).column(place)
+            if strange := set(column.encodings) - _ENCODINGS:
+                raise DataError(
+                    f"{where}, column {column.path_in_schema!r}: encoding {sorted(strange)[0]} is not taken"
+                )
+            if column.total_uncompressed_size > max(64 << 20, 1000 * size):
+                raise DataError(
+                    f"{where}, column {column.path_in_schema!r}: {column.total_uncompressed_size:,} bytes unpacked "
+                    f"from a file of {size:,}, as no honest table has"
+                )
+
+
+def _plain_type(type_: pa.DataType) -> pa.DataType:
+    return type_.value_type if pa.types.is_dictionary(type_) else type_
+
+
+def _require_utf8(where: str, values: pa.Array) -> None:
+    try:
+        values.validate(full=True)
+    except pa.ArrowInvalid as error:
+        raise DataError(f"{where}: a text is not UTF-8; write the file as UTF-8") from error
+
+
+@contextmanager
+def limited_memory(extra: int = MEMORY) -> Iterator[None]:
+    """Hold this process to `extra` bytes of address space more than it has, on Linux; elsewhere do nothing."""
+    try:
+        import resource
+        from pathlib import Path
+
+        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+        wanted = used + extra if soft == resource.RLIM_INFINITY else min(soft, used + extra)
+        resource.setrlimit(resource.RLIMIT_AS, (wanted, hard))
+    except (ImportError, OSError, ValueError):
+        yield
+        return
+    try:
+        yield
+    finally:
+        with suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
