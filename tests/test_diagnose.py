@@ -18,8 +18,10 @@ from safetensors.numpy import load_file
 import unlearnbench
 from unlearnbench import tables
 from unlearnbench.cli.group import run
-from unlearnbench.diagnosis import Options, diagnose_each, resolve
+from unlearnbench.diagnosis import diagnose_each
+from unlearnbench.diagnosis_options import Options
 from unlearnbench.errors import DataError, PolicyError, RunError
+from unlearnbench.policy_place import resolve
 from unlearnbench.similarity_page import SCALE, clustered
 from unlearnbench.similarity_record import Diagnosis, SimilarityRecord
 from unlearnbench.splits import Split
@@ -269,7 +271,7 @@ def test_an_item_whose_gradient_is_not_finite_is_left_out(
     with torch.no_grad():
         model.lm_head.weight[:] = float("nan")
     save_policy(policy, tmp_path / "worse")
-    with pytest.raises(DataError, match=r"worse has weights that are no numbers \(in model.embed_tokens.weight\)"):
+    with pytest.raises(PolicyError, match=r"worse has weights that are no finite numbers \(in lm_head.weight\)"):
         unlearnbench.diagnose(tmp_path / "worse", small_split, out=tmp_path / "b", workers=1, **{**OPTIONS, "cap": 8})
 
 
@@ -358,7 +360,9 @@ def test_a_wrong_word_is_one_sentence(
 
 
 def test_too_little_memory_is_said_before_it_starts(small_split: Split, tmp_path: Path) -> None:
-    with pytest.raises(RunError, match=r"process.* would need .* or more, beyond the 400.0 MiB of --max-memory"):
+    with pytest.raises(
+        RunError, match=r"takes 1 process about .* in all, beyond the 400.0 MiB of --max-memory; raise it"
+    ):
         unlearnbench.diagnose(small_split.policy_path, small_split, out=tmp_path, max_memory=400 << 20, **OPTIONS)
     assert not list(tmp_path.rglob("gathered/*")), "nothing was sampled"
 

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from unlearnbench.errors import PolicyError
-from unlearnbench.packed_attention import attending, hidden_states
+from unlearnbench.packed_attention import MASK_BYTES, attending, hidden_states
 from unlearnbench.packing import ItemRollouts, Packed, Row, batches, packed, rows_of
 
 RANK, ALPHA = 16, 32.0
@@ -119,13 +119,22 @@ def item_gradients(
             weight.grad = None
 
 
-def max_tokens_for(model: Any, memory: int) -> int:
-    """Tokens a pass may hold so that its activations stay within so many bytes, roughly."""
+def pass_bytes(model: Any) -> dict[str, int]:
+    """About what a pass takes: `token` bytes for each of its tokens, `copied` for each token of a prompt once more for
+    each response to it, `masked` for each token of the longest response with its prompt, and `fixed`.
+    """
     config = model.config
     hidden, layers = int(config.hidden_size), int(config.num_hidden_layers)
-    inner = int(getattr(config, "intermediate_size", 4 * hidden))
-    per_token = 4 * layers * (14 * hidden + 5 * inner) + 8 * hidden
-    return max(64, memory // per_token)
+    inner = int(getattr(config, "intermediate_size", None) or 4 * hidden)
+    heads = int(config.num_attention_heads)
+    groups = int(getattr(config, "num_key_value_heads", None) or heads)
+    width = groups * int(getattr(config, "head_dim", None) or hidden // heads)
+    return {
+        "token": 4 * layers * (14 * hidden + 5 * inner) + 8 * hidden,
+        "copied": 4 * (2 * layers + 4) * width,  # keys and values; on the way back some of one layer again
+        "masked": MASK_BYTES,
+        "fixed": 4 * 4 * max(LOGITS, int(config.vocab_size)),
+    }
 
 
 # --- passes ---------------------------------------------------------------------------------------------------------

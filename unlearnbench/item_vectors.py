@@ -27,27 +27,18 @@ from unlearnbench.gradients import (
     Weights,
     dimension,
     item_gradients,
-    max_tokens_for,
+    pass_bytes,
 )
 from unlearnbench.packing import ItemRollouts
 from unlearnbench.policy import Policy, load_policy
 from unlearnbench.samplers import Completions, Request
 from unlearnbench.samplers.transformers import CACHE_BYTES, TransformersSampler
+from unlearnbench.usable_items import ROLLOUT
 from unlearnbench.verifier import Verifier
 
 CHUNK = 32
 """Items whose rollouts are sampled together."""
 
-ROLLOUT = pa.struct(
-    [
-        ("sample", pa.int32()),  # number within the item, in the order of sampling; of a file, the file's row
-        ("origin", pa.string()),  # file or sampled
-        ("completion", pa.string()),
-        ("token_ids", pa.list_(pa.int32())),
-        ("finish", pa.string()),
-        ("correct", pa.bool_()),
-    ]
-)
 GATHERED = pa.schema(
     [
         ("item_id", pa.string()),
@@ -65,19 +56,22 @@ def load(job: Mapping[str, Any]) -> Policy:
 
 
 def described(policy: Policy, parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """What planning needs to know: length of a vector, bytes of the weights and of a token in a pass, the device.
+    """What planning needs to know: length of a vector, bytes of the weights and of a pass, the device.
 
-    `not_finite` names a weight that holds values which are no numbers, if one does. Raises PolicyError for targets or
-    names that the policy does not have.
+    `not_finite` names a weight without which no gradient can be computed and that holds values which are no numbers, if
+    one does; in an embedding, such values spoil only the items that read them. Raises PolicyError for targets or names
+    that the policy does not have.
     """
-    probe = 1 << 50
-    weights = policy.model.named_parameters()
+    model = policy.model
+    read = {id(module.weight) for module in model.modules() if isinstance(module, torch.nn.Embedding)}
+    read -= {id(model.get_output_embeddings().weight)}
+    weights = ((name, weight) for name, weight in model.named_parameters() if id(weight) not in read)
     return {
-        "dimension": dimension(policy.model, chosen(parameters, 0)),
+        "dimension": dimension(model, chosen(parameters, 0)),
         "weights": 4 * policy.parameters,
-        "token": probe / max_tokens_for(policy.model, probe),
+        **pass_bytes(model),
         "device": policy.device.type,
-        "revision": getattr(policy.model.config, "_commit_hash", None),
+        "revision": getattr(model.config, "_commit_hash", None),
         "not_finite": next((name for name, weight in weights if not bool(torch.isfinite(weight).all())), None),
     }
 
@@ -223,8 +217,8 @@ def _tokens(policy: Policy, row: Mapping[str, Any]) -> list[int]:
 # --- gradients ------------------------------------------------------------------------------------------------------
 
 
-def read_items(work: Path) -> list[ItemRollouts]:
-    """The items that gradients are taken of, in the order of their vectors."""
+def read_items(table: pa.Table) -> list[ItemRollouts]:
+    """Items of used.parquet, in the order of their vectors."""
     return [
         ItemRollouts(
             row["item_id"],
@@ -232,19 +226,20 @@ def read_items(work: Path) -> list[ItemRollouts]:
             tuple(tuple(tokens) for tokens in row["responses"]),
             tuple(row["weights"]),
         )
-        for row in tables.read_parquet(work / "used.parquet").to_pylist()
+        for row in table.to_pylist()
     ]
 
 
 def fill(policy: Policy, job: Mapping[str, Any], done: Callable[[int], None]) -> None:
     """Fill the vectors of each block of items and mark them; `done` is told how many items are finished."""
-    items = read_items(Path(job["work"]))
-    vectors = np.memmap(job["vectors"], np.float32, "r+", shape=(len(items), job["parts"], job["dimension"]))
-    marks = np.memmap(job["marks"], np.uint8, "r+", shape=(len(items),))
+    used = tables.read_parquet(Path(job["work"]) / "used.parquet")
+    used = used.select(["item_id", "prompt_ids", "responses", "weights"])
+    vectors = np.memmap(job["vectors"], np.float32, "r+", shape=(len(used), job["parts"], job["dimension"]))
+    marks = np.memmap(job["marks"], np.uint8, "r+", shape=(len(used),))
     for start, stop in job["blocks"]:
         item_gradients(
             policy.model,
-            items[start:stop],
+            read_items(used.slice(start, stop - start)),
             vectors[start:stop],
             parameters=chosen(job["parameters"], job["adapter_seed"]),
             max_tokens=job["max_tokens"],

@@ -24,6 +24,8 @@ from unlearnbench.packing import Packed, Piece, Row, packed
 NAME = "unlearnbench_rows"
 QUERIES = 256
 """Queries of a piece that are attended to at once; more are no quicker."""
+MASK_BYTES = 20 * QUERIES
+"""Of masks, for each token of the longest response and its prompt: the widest, narrower ones, what they are made of."""
 
 _plain: WeakSet[Any] = WeakSet()
 """Models that were found to let tokens meet in attention alone; it takes three passes of a row to find out."""

@@ -117,7 +117,7 @@ def similarity(
     """Everything that is reported of the inner products of `gram`. `groups` has one name an item."""
     names = np.array(groups, dtype=object)
     cosine, reliability = cosines(inner, parts), reliabilities(inner, parts)
-    order = [name for name in _ORDER if (names == name).any()] + sorted(set(groups) - set(_ORDER))
+    order = group_order(groups)
     pairs = [(a, b) for place, a in enumerate(order) for b in order[place:]]
     blocks = tuple(
         _block(a, b, cosine, reliability, names, floor, draws, seed + number) for number, (a, b) in enumerate(pairs)
@@ -127,6 +127,11 @@ def similarity(
         part = cosines(inner, parts, used)
         by_rollouts.append((used, tuple(_raw(a, b, part, names) for a, b in pairs)))
     return Similarity(cosine, reliability, blocks, _auc(cosine, names, draws, seed), tuple(by_rollouts))
+
+
+def group_order(names: Sequence[str]) -> list[str]:
+    """The different names among these, the groups of a split first, in their order."""
+    return [name for name in _ORDER if name in names] + sorted(set(names) - set(_ORDER))
 
 
 _ORDER: tuple[GroupName, ...] = ("easy", "learnable", "unlearnable", "no_reward", "unstable", "boundary")

@@ -20,7 +20,7 @@ from unlearnbench import plots, tables
 from unlearnbench.notation import plain
 from unlearnbench.report import templates
 from unlearnbench.similarity import Matrix
-from unlearnbench.similarity_record import BlockRecord, SimilarityRecord
+from unlearnbench.similarity_record import BlockRecord, SimilarityRecord, left_out
 
 SCALE = "cividis"
 """From dark over grey to light: which side of 0 a cosine is on is plain in black and white, too."""
@@ -90,6 +90,7 @@ def write_page(folder: Path, record: SimilarityRecord, cosine: Matrix) -> None:
         heatmap=Markup("data:image/png;base64," + base64.b64encode(picture).decode()),
         sensitivity=Markup(_sensitivity(record)),
         finding=finding(record),
+        left_out=left_out(record),
         max_excluded=MAX_EXCLUDED,
     )
     tables.write_bytes(folder / "report.html", text.encode("utf-8", "replace"))
@@ -115,7 +116,8 @@ def write_comparison(folder: Path, records: Sequence[SimilarityRecord]) -> None:
     ]
     tables.write_json(folder / "policies.json", {"schema_version": 1, "policies": told})
     page = templates().get_template("similarities.html")
-    text = page.render(records=records, rows=rows, chart=Markup(chart))
+    gone = [[row for row in left_out(record) if row.left_out] for record in records]
+    text = page.render(records=list(zip(records, gone, strict=True)), rows=rows, chart=Markup(chart))
     tables.write_bytes(folder / "report.html", text.encode("utf-8", "replace"))
 
 
@@ -124,7 +126,7 @@ def finding(record: SimilarityRecord) -> str:
     found = {(block.a, block.b): block for block in record.blocks}
     apart, own = found.get(("learnable", "unlearnable")), found.get(("learnable", "learnable"))
     if apart is None or own is None or apart.raw is None or own.raw is None:
-        return "The paper's finding says nothing of these groups; the blocks below stand for themselves."
+        return f"The paper's finding cannot be told here: {_why_not(record)}; the blocks below stand for themselves."
     told = f"Learnable items' gradients have a mean cosine of {_signed(own.raw)} with one another and of "
     told += f"{_signed(apart.raw)} with those of unlearnable items"
     if own.corrected is not None and apart.corrected is not None:
@@ -134,6 +136,21 @@ def finding(record: SimilarityRecord) -> str:
     if own.interval[0] > apart.interval[1]:
         return f"{told}: their 95 % intervals do not overlap, so unlearnable items are outliers here."
     return f"{told}: their 95 % intervals overlap, which does not show unlearnable items as outliers here."
+
+
+def _why_not(record: SimilarityRecord) -> str:
+    """Which of the groups that the finding is of lacks items, and where they are."""
+    asked = {row.group: row for row in left_out(record)}
+    for name, needed in (("learnable", 2), ("unlearnable", 1)):
+        row, left = asked.get(name), record.groups.count(name)
+        if row is None:
+            return f"no {name} items were compared"
+        if left < needed:
+            which = f"all {row.items:,}" if left == 0 else f"{row.left_out:,} of {row.items:,}"
+            gone = f"{which} {name} items were left out ({row.why})" if row.left_out else ""
+            one = f"one {name} item makes no pair" if left else ""
+            return " and ".join(part for part in (gone, one) if part)
+    return "not every block of learnable and unlearnable items has a cosine"
 
 
 def _sensitivity(record: SimilarityRecord) -> str:

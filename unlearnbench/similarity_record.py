@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -10,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unlearnbench.records import Record
-from unlearnbench.similarity import FLOOR, Auc, Block, Matrix
+from unlearnbench.similarity import FLOOR, Auc, Block, Matrix, Similarity, group_order
 
 
 class Excluded(Record):
@@ -71,22 +73,32 @@ class BySeed(Record):
 
 
 class Memory(Record):
-    """Bytes as planned: of all processes together, of the policy's weights in one, of a pass, of stored vectors."""
+    """Bytes as planned: of all processes together, of the policy's weights in one, of a pass, of stored vectors.
+
+    `longest`: tokens of the longest rollout with its prompt; `divided`: parts of items that take several passes.
+    """
 
     total: int
     weights: int
     per_pass: int
     vectors: int
     tokens_per_pass: int
+    longest: int
+    divided: int
     workers: int
 
 
 class SimilarityRecord(Record):
-    """similarity.json. Blocks of several adapters are those of their inner products summed."""
+    """similarity.json. Blocks of several adapters are those of their inner products summed.
+
+    `source` is what the policy's folder holds (`policy_place.fingerprint`), or its name on the Hub and the revision
+    asked for.
+    """
 
     schema_version: Literal[1] = 1
     code_version: str
     policy: str
+    source: str
     revision: str | None
     split: str | None
     split_hash: str | None
@@ -149,6 +161,34 @@ class Diagnosis:
         raise KeyError((a, b))
 
 
+@dataclass(frozen=True)
+class LeftOut:
+    """Of a group: how many items there were to compare, how many of them were left out, and why, the most first."""
+
+    group: str
+    items: int
+    left_out: int
+    reasons: tuple[tuple[str, int], ...]
+
+    @property
+    def why(self) -> str:
+        """The reasons, counted where there are several."""
+        if len(self.reasons) == 1:
+            return self.reasons[0][0]
+        return "; ".join(f"{count} {reason}" for reason, count in self.reasons)
+
+
+def left_out(record: SimilarityRecord) -> tuple[LeftOut, ...]:
+    """Every group that was to be compared, in the order of groups, with those of its items that take no part."""
+    few = "too few " + ("rollouts" if record.options["reward"] == "group" else "correct rollouts")
+    found = []
+    for group in group_order([*record.groups, *(row.group for row in record.excluded)]):
+        gone = [row for row in record.excluded if row.group == group]
+        reasons = Counter(few if row.found < record.rollouts_per_item else row.reason for row in gone)
+        found.append(LeftOut(group, record.groups.count(group) + len(gone), len(gone), tuple(reasons.most_common())))
+    return tuple(found)
+
+
 def block_record(block: Block) -> BlockRecord:
     return BlockRecord(**{**asdict(block), "raw": block.raw if np.isfinite(block.raw) else None})
 
@@ -163,6 +203,49 @@ def reliability_record(name: str, values: NDArray[np.float64]) -> GroupReliabili
     return GroupReliability(
         group=name, items=len(values), low=low, median=median, high=high, above_floor=int((finite >= FLOOR).sum())
     )
+
+
+def findings(found: Similarity, groups: Sequence[str], rollouts_per_item: int, parts: int) -> dict[str, Any]:
+    """The fields of a record that follow from the inner products alone."""
+    order = tuple(block.a for block in found.blocks if block.a == block.b)
+    return {
+        "groups": tuple(groups),
+        "group_order": order,
+        "rollouts_per_item": rollouts_per_item,
+        "parts": parts,
+        "blocks": tuple(block_record(block) for block in found.blocks),
+        "auc": auc_record(found.auc),
+        "reliability": tuple(reliability_record(name, found.reliability[np.array(groups) == name]) for name in order),
+        "reliability_floor": FLOOR,
+        "by_rollouts": tuple(
+            ByRollouts(rollouts=n * rollouts_per_item // parts, blocks=tuple(block_record(block) for block in blocks))
+            for n, blocks in found.by_rollouts
+        ),
+    }
+
+
+def by_seed(seeds: Sequence[int], each: Sequence[Similarity]) -> tuple[tuple[BySeed, ...], float | None]:
+    """Block means with each adapter alone, and the spread of a pair's cosine over them; of one adapter, nothing."""
+    if len(each) < 2:
+        return (), None
+    own = {"interval": None, "corrected_interval": None, "p": None}  # intervals are of the whole
+    records = tuple(
+        BySeed(seed=seed, blocks=tuple(block_record(block).model_copy(update=own) for block in one.blocks))
+        for seed, one in zip(seeds, each, strict=True)
+    )
+    over = np.std([one.cosine for one in each], axis=0, ddof=1)
+    return records, float(np.nanmean(over[np.triu_indices(len(over), 1)]))
+
+
+def block_means(record: SimilarityRecord) -> tuple[Matrix, Matrix]:
+    """Raw and corrected block means, (groups, groups) in `group_order`; undefined ones are NaN."""
+    place = {name: number for number, name in enumerate(record.group_order)}
+    raw, corrected = (np.full((len(place), len(place)), np.nan) for _ in range(2))
+    for block in record.blocks:
+        for a, b in ((block.a, block.b), (block.b, block.a)):
+            raw[place[a], place[b]] = np.nan if block.raw is None else block.raw
+            corrected[place[a], place[b]] = np.nan if block.corrected is None else block.corrected
+    return raw, corrected
 
 
 def gib(size: int) -> str:

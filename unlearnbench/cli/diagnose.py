@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 if TYPE_CHECKING:
-    from unlearnbench.similarity_record import Diagnosis, Memory
+    from rich.table import Table
+
+    from unlearnbench.similarity_record import Diagnosis, Memory, SimilarityRecord
 
 
 class Size(click.ParamType[int]):
@@ -100,7 +101,8 @@ def diagnose(
     of several, the same is done at each. A diagnosis that was stopped goes on when the same command is given again.
     """
     from unlearnbench.cli.progress import Rows
-    from unlearnbench.diagnosis import Options, diagnose_each
+    from unlearnbench.diagnosis import diagnose_each
+    from unlearnbench.diagnosis_options import Options
     from unlearnbench.errors import RunError
 
     try:
@@ -142,9 +144,11 @@ def _plan(memory: Memory) -> str:
     from unlearnbench.notation import plural
     from unlearnbench.similarity_record import gib
 
+    divided = f"; {plural(memory.divided, 'part')} of items too long for that take several" if memory.divided else ""
     return (
         f"gradients: {plural(memory.workers, 'process', 'processes')} of up to {memory.tokens_per_pass:,} tokens a "
-        f"pass, about {gib(memory.total)} of memory; vectors take {gib(memory.vectors)} on disk until they are compared"
+        f"pass{divided}; about {gib(memory.total)} of memory in all, the longest rollout having {memory.longest:,} "
+        f"tokens with its prompt; vectors take {gib(memory.vectors)} on disk until they are compared"
     )
 
 
@@ -185,19 +189,22 @@ def _show(diagnosis: Diagnosis) -> None:
     if record.pair_spread is not None:
         console.print(f"spread of a pair's cosine over {len(record.adapter_seeds)} adapters: {record.pair_spread:.3f}")
     if record.excluded:
-        console.print(f"left out: {_reasons([row.reason for row in record.excluded])}; each is in similarity.json")
+        console.print(_left_out(record))
     console.print(f"report: {diagnosis.folder / 'report.html'}")
 
 
-def _reasons(reasons: Sequence[str]) -> str:
-    """How many items were left out; why, where all have one reason."""
-    from unlearnbench.notation import plural
+def _left_out(record: SimilarityRecord) -> Table:
+    from rich.table import Table
 
-    few = sum(" of " in reason for reason in reasons)
-    told = [f"{plural(few, 'item')} with too few rollouts"] * (few > 0)
-    others = [reason for reason in reasons if " of " not in reason]
-    told += [f"{plural(others.count(reason), 'item')}: {reason}" for reason in dict.fromkeys(others)]
-    return "; ".join(told)
+    from unlearnbench.notation import plain
+    from unlearnbench.similarity_record import left_out
+
+    table = Table(title="left out; each item is in similarity.json")
+    for name in ("group", "left out", "of items", "why"):
+        table.add_column(name, justify="left" if name in ("group", "why") else "right")
+    for row in left_out(record):
+        table.add_row(plain(row.group), f"{row.left_out:,}", f"{row.items:,}", row.why or "-")
+    return table
 
 
 def _cosine(value: float | None) -> str:
