@@ -1,7 +1,7 @@
 """All runs that docs/experiments.md rests on: every method at 1x, the best at 4x, and what single experiments need.
 
     python -m experiments.sweep                    # everything; what was done before is not done again
-    python -m experiments.sweep grpo maxrl         # these methods alone
+    python -m experiments.sweep grpo maxrl-4x      # these runs alone
 
 A run that was stopped goes on where it was. Results lie in build/experiments/<name>.
 """
@@ -64,17 +64,20 @@ SINGLE = (
 """pass@k far out; the policies that GRPO passes through (a run of less budget is the beginning of one of more)."""
 
 
+LONGER = tuple(Planned(f"{name}-{LONG:g}x", name, budget=LONG) for name in BUILT_IN)
+
+
 def longer(results: Mapping[str, Result]) -> list[Planned]:
-    """The best methods at four times the budget: the highest gains that no other policy, label or control explains."""
+    """The best methods at four times the budget; neither controls nor the positive control's recipe."""
     ranked = sorted(
         (name for name in results if name not in ("grpo", "mid_training", *CONTROLS)),
         key=lambda name: -(results[name].conversion.gain or 0.0),
     )
-    return [Planned(f"{name}-{LONG:g}x", name, budget=LONG) for name in ranked[:BEST]]
+    return [planned for name in ranked[:BEST] for planned in LONGER if planned.method == name]
 
 
 def sweep(names: Sequence[str], folder: Path = RUNS, workers: int | None = None) -> None:
-    """Run what is planned, or the methods named, and print one line for each."""
+    """Run what is planned, or the runs named, and print one line for each. Raises KeyError for an unknown name."""
     began = time.monotonic()
     results: dict[str, Result] = {}
 
@@ -88,9 +91,9 @@ def sweep(names: Sequence[str], folder: Path = RUNS, workers: int | None = None)
             flush=True,
         )
 
-    for planned in METHODS:
-        if not names or planned.name in names:
-            do(planned)
+    known = {planned.name: planned for planned in (*METHODS, *LONGER, *SINGLE)}
+    for name in names or [planned.name for planned in METHODS]:
+        do(known[name])
     if not names:
         for planned in (*longer(results), *SINGLE):
             do(planned)
@@ -98,7 +101,7 @@ def sweep(names: Sequence[str], folder: Path = RUNS, workers: int | None = None)
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("methods", nargs="*", help="names of built-in methods [default: all, and what follows them]")
+    parser.add_argument("methods", nargs="*", help="names of runs [default: every method, the best at 4x, single runs]")
     parser.add_argument("--workers", type=int, help="seeds at once [default: one a core]")
     given = parser.parse_args()
     sweep(given.methods, workers=given.workers)
