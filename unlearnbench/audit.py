@@ -16,7 +16,8 @@ import pyarrow.compute as pc
 from unlearnbench import tables
 from unlearnbench.errors import DataError
 from unlearnbench.records import Canary, Item, Result, SplitConfig, Twin
-from unlearnbench.splits import PARTS, Split, label_files
+from unlearnbench.released import RELEASED, waits
+from unlearnbench.splits import PARTS, Split, label_files, unbuilt
 
 T = TypeVar("T")
 
@@ -64,6 +65,8 @@ def inspect(path: str | Path) -> Inspection:
     config = read(lambda: tables.read_yaml_record(folder / "split.yaml", SplitConfig))
     if config is None:
         return Inspection(problems)
+    if waits(folder):
+        return Inspection([unbuilt(config.name)])
     contents = _Contents(
         folder=folder,
         config=config,
@@ -113,9 +116,11 @@ def _ids(split: _Contents) -> Iterator[str]:
 
 
 def _labels(split: _Contents) -> Iterator[str]:
-    """There are items, and every one has a group."""
+    """There are items, and every one has a group, unless the split's labels are those that were released."""
     if not split.items:
         yield f"{split.folder / 'items.parquet'}: it holds no items"
+    if (split.folder / RELEASED).is_file():
+        return  # what was released is a part of the pool: the rest has no label, and split and documents say so
     for row, item in enumerate(split.items, start=1):
         if item.group is None:
             yield f"{split.folder / 'items.parquet'}, row {row}, field 'group': item {item.item_id!r} has no label"

@@ -409,6 +409,13 @@ def cards(root: Path) -> dict[Path, str]:
     return fresh
 
 
+def card_text() -> str:
+    """The dataset card without its head; nothing where the card does not travel with the package."""
+    cards = (shelf / "README.md" for shelf in _SHELVES)
+    text = next((card.read_text(encoding="utf-8") for card in cards if card.is_file()), "")
+    return text.split("---\n", 2)[2] if text.startswith("---\n") else text
+
+
 def write_cards(root: Path = _PACKAGE.parent) -> None:
     """Bring the heads of both dataset cards up to date, after splits were made or changed."""
     for card, text in cards(root).items():

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from unlearnbench.cli.build import build, export, push
 
 if TYPE_CHECKING:
     from unlearnbench.grading_record import Audit, Share
@@ -24,7 +26,7 @@ as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON inste
 @as_json
 @click.pass_context
 def splits(context: click.Context, as_json: bool) -> None:
-    """List the shipped splits; show or validate one."""
+    """List the shipped splits; show, validate, build or publish one."""
     if context.invoked_subcommand is not None:
         return
     from unlearnbench.splits import load_split, shipped_splits
@@ -37,12 +39,20 @@ def splits(context: click.Context, as_json: bool) -> None:
     else:
         shown = ("unlearnable", "learnable", "easy")
         _print_table(
-            ["split", "items", *shown, "base policy"],
+            ["split", "items", *shown],
             [
-                [row["name"], row["items"], *(row["groups"][g]["items"] for g in shown), row["base_policy"]["path"]]
+                [
+                    row["name"],
+                    row["items"] if row["built"] else "not built",
+                    *(row["groups"][g]["items"] for g in shown),
+                ]
                 for row in rows
             ],
         )
+
+
+for command in (build, export, push):
+    splits.add_command(command)
 
 
 @splits.command()
@@ -57,22 +67,32 @@ def show(split: str, as_json: bool) -> None:
         _print_json(content)
         return
     click.echo(f"{content['name']}: {content['description']}".strip().rstrip(":"))
-    sizes = ", ".join(f"{content[name]} {name}" for name in ("items", "twins", "canaries"))
-    click.echo(f"{sizes} in {content['path']}")
+    if content["built"]:
+        sizes = ", ".join(f"{content[name]} {name}" for name in ("items", "twins", "canaries"))
+        click.echo(f"{sizes} in {content['path']}")
+    else:
+        click.echo(f"not built: the problem texts are to be fetched by `unlearnbench splits build {content['name']}`")
     _print_table(
         ["group", "items", "certified", "thin"],
         [[group, of["items"], of["certified"], of["thin"]] for group, of in content["groups"].items()],
     )
-    groups = list(content["groups"])
-    _print_table(
-        ["family", "items", *groups],
-        [
-            [family, of["items"], *(of["groups"].get(group, 0) for group in groups)]
-            for family, of in content["families"].items()
-        ],
-    )
+    if content["built"]:
+        groups = list(content["groups"])
+        _print_table(
+            ["family", "items", *groups],
+            [
+                [family, of["items"], *(of["groups"].get(group, 0) for group in groups)]
+                for family, of in content["families"].items()
+            ],
+        )
     for name in ("protocol", "recipe", "base_policy", "budget", "controls"):
         click.echo(f"{name}: {json.dumps(content[name], ensure_ascii=False)}")
+    for group, of in content["released"].items():
+        click.echo(f"{group}: {_extent(of)}")
+    if content["missing"]:
+        click.echo("what is missing, and what the labels do not say:")
+        for sentence in content["missing"]:
+            click.echo(f"- {sentence}")
     click.echo(f"labels: version {content['label_version']}, hash {content['hash']}")
 
 
@@ -210,20 +230,43 @@ def _percent(rate: float | None) -> str:
     return "-" if rate is None else f"{100 * rate:.1f} %"
 
 
+def _extent(of: Mapping[str, Any]) -> str:
+    """What the released numbers of a group are: a lower bound of it or a sample, and how many are no indices."""
+    told = f"{of['ids']} released ids, a {of['extent']}"
+    if of["positions"]:
+        told += f"; {of['positions']} released positions, {of['resolved']} of them resolved by text"
+    return told
+
+
 def _summary(split: Split) -> dict[str, Any]:
     from unlearnbench.records import GROUPS
+    from unlearnbench.released import built_of, released_of, waits
 
     groups = {}
+    released, made, built = released_of(split.path), built_of(split.path), not waits(split.path)
+    told = released.groups if released else {}
     for group in GROUPS:
-        items = [item for item in split.items if item.group == group]
+        items = [item for item in split.items if item.group == group] if built else []
         certified = sum(item.certified is True for item in items)
-        groups[group] = {"items": len(items), "certified": certified, "thin": sum(item.thin for item in items)}
+        count = len(items) if built else len(told[group].ids) if group in told else 0
+        groups[group] = {"items": count, "certified": certified, "thin": sum(item.thin for item in items)}
     return {
         "name": split.name,
         "description": split.config.description,
         "path": str(split.path),
-        "items": len(split.items),
+        "built": built,
+        "items": len(split.items) if built else None,
         "groups": groups,
+        "released": {
+            group: {
+                "ids": len(of.ids),
+                "positions": len(of.positions),
+                "resolved": len(made.resolved) if made and of.positions else 0,
+                "extent": of.extent,
+            }
+            for group, of in told.items()
+        },
+        "missing": list(released.missing) if released else [],
         "base_policy": split.config.base_policy.model_dump(mode="json"),
         "label_version": split.config.label_version,
         "hash": split.hash,
@@ -231,23 +274,29 @@ def _summary(split: Split) -> dict[str, Any]:
 
 
 def _description(split: Split) -> dict[str, Any]:
+    from unlearnbench.released import built_of, released_of
+
     stated = split.config.model_dump(mode="json")
-    families = {}
-    for family in sorted(set(split.families().values())):
+    summary, families = _summary(split), {}
+    built, released, made = summary["built"], released_of(split.path), built_of(split.path)
+    for family in sorted(set(split.families().values())) if built else ():
         items = [item for item in split.items if item.family == family]
         groups = Counter(item.group for item in items if item.group)
         families[family] = {"items": len(items), "groups": dict(sorted(groups.items()))}
-    return _summary(split) | {
+    twins, canaries = (split.twins, split.canaries) if built else ((), ())
+    return summary | {
         "families": families,
-        "twins": len(split.twins),
-        "twin_kinds": dict(sorted(Counter(twin.kind for twin in split.twins).items())),
-        "canaries": len(split.canaries),
+        "twins": len(twins),
+        "twin_kinds": dict(sorted(Counter(twin.kind for twin in twins).items())),
+        "canaries": len(canaries),
         "protocol": stated["protocol"],
         "recipe": stated["recipe"],
         "budget": stated["budget"],
         "controls": _controls(split),
         "provenance": stated["provenance"],
         "licence": stated["licence"],
+        "seeds": list(released.seeds) if released else [],
+        "build": made.model_dump(mode="json") if made else None,
     }
 
 
