@@ -12,7 +12,7 @@ from tiny import CANARIES, add_control, rehash
 
 from unlearnbench import tables
 from unlearnbench.audit import validate
-from unlearnbench.records import Canary
+from unlearnbench.records import Canary, RelatedProblem
 from unlearnbench.splits import Split
 
 
@@ -190,3 +190,33 @@ def test_validation_of_controls(tiny: Split) -> None:
     assert [problem for problem in validate(tiny.path) if "another version of this split" in problem]
     (folder / "counts.parquet").unlink()
     assert [problem for problem in validate(tiny.path) if "there is no file" in problem and "1x/counts" in problem]
+
+
+RELATED: dict[str, tuple[dict[str, Any], str]] = {
+    "no such item": ({"item_id": "nobody"}, "row 1, field 'item_id': there is no item 'nobody'"),
+    "an item's own text": ({"prompt": "sum 3  5="}, "field 'leaked': the prompt is that of an item"),
+    "a wrong gold": ({"answer": ""}, "similar.parquet, row 1"),
+    "an item's id": ({"problem_id": "item-03"}, "'item-03' occurs twice"),
+}
+
+
+@pytest.mark.parametrize("case", RELATED)
+def test_validation_of_related_problems(tiny: Split, case: str) -> None:
+    good = {"problem_id": "item-03-similar-0", "item_id": "item-03", "prompt": "sum 44 5=", "answer": "49"}
+    rows = [{**good, "solution": "", "leaked": False}]
+    schema = tables.record_schema(RelatedProblem)
+
+    def write() -> None:
+        tables.write_parquet(tiny.path / "similar.parquet", pa.Table.from_pylist(rows, schema=schema))
+
+    write()
+    assert validate(tiny.path) == []
+    change, told = RELATED[case]
+    rows[0] |= change
+    write()
+    (found,) = validate(tiny.path)
+    assert told in found
+    if "leaked" in told:
+        rows[0]["leaked"] = True
+        write()
+        assert validate(tiny.path) == []

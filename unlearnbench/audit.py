@@ -5,7 +5,7 @@ Files are read directly and not through `Split`, so that one altered file does n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -15,11 +15,12 @@ import pyarrow.compute as pc
 
 from unlearnbench import tables
 from unlearnbench.errors import DataError
-from unlearnbench.records import Canary, Item, Result, SplitConfig, Twin
+from unlearnbench.records import Canary, Item, RelatedProblem, Result, SplitConfig, Twin
 from unlearnbench.released import RELEASED, waits
 from unlearnbench.splits import PARTS, Split, label_files, unbuilt
 
 T = TypeVar("T")
+RELATED = ("similar.parquet", "sub_problems.parquet")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,8 @@ class _Contents:
     canaries: tuple[Canary, ...]
     counts: pa.Table | None
     twin_counts: pa.Table | None
+    related: Mapping[str, tuple[RelatedProblem, ...]]
+    """Rows of similar.parquet and sub_problems.parquet, by file name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +78,14 @@ def inspect(path: str | Path) -> Inspection:
         canaries=optional("canaries.json", lambda file: tables.read_records(file, Canary)) or (),
         counts=optional("counts.parquet", tables.read_counts),
         twin_counts=optional("twin_counts.parquet", lambda file: tables.read_counts(file, key="twin_id")),
+        related={
+            name: optional(name, lambda file: tables.read_records(file, RelatedProblem)) or () for name in RELATED
+        },
     )
     problems += _hashes(contents)
     if problems and not contents.items:
         return Inspection(problems)  # whatever refers to items would only repeat that they cannot be read
-    for check in (_ids, _labels, _groups, _parts, _references, _prompts, _controls):
+    for check in (_ids, _labels, _groups, _parts, _references, _prompts, _related, _controls):
         problems += check(contents)
     asked = _asked(contents)
     unverified = list(_answers(asked))
@@ -212,6 +218,25 @@ def _prompts(split: _Contents) -> Iterator[str]:
                 owner[_words(prompt)] = f"{identity!r} ({name}, row {row})"
 
 
+def _related(split: _Contents) -> Iterator[str]:
+    """Similar and sub-problems belong to an item each, have an id of their own, and repeat no item or twin unmarked."""
+    items = {item.item_id for item in split.items}
+    held_out = {_words(one.prompt): "an item" for one in split.items}
+    held_out |= {_words(one.prompt): "a canary" for one in split.canaries}
+    held_out |= {_words(one.prompt): "a twin" for one in split.twins}
+    for name, problems in split.related.items():
+        seen: set[str] = set()
+        for row, problem in enumerate(problems, start=1):
+            place = f"{split.folder / name}, row {row}"
+            if problem.item_id not in items:
+                yield f"{place}, field 'item_id': there is no item {problem.item_id!r}"
+            if problem.problem_id in seen or problem.problem_id in items:
+                yield f"{place}, field 'problem_id': {problem.problem_id!r} occurs twice"
+            seen.add(problem.problem_id)
+            if not problem.leaked and (whose := held_out.get(_words(problem.prompt))):
+                yield f"{place}, field 'leaked': the prompt is that of {whose}, so this must be true"
+
+
 def _controls(split: _Contents) -> Iterator[str]:
     """Controls are whole, of this version of the split, and their counts are of its items, twins and canaries."""
     known = {
@@ -262,6 +287,9 @@ def _asked(split: _Contents) -> list[_Asked]:
             asked.append(_Asked(place("items.parquet", row, "solution"), item.answer, item.solution))
     for row, twin in enumerate(split.twins, start=1):
         asked.append(_Asked(place("twins.parquet", row, "answer"), twin.answer, f"\\boxed{{{twin.answer}}}"))
+    for name, problems in split.related.items():
+        for row, problem in enumerate(problems, start=1):
+            asked.append(_Asked(place(name, row, "answer"), problem.answer, f"\\boxed{{{problem.answer}}}"))
     for row, canary in enumerate(split.canaries, start=1):
         true, answer = f"\\boxed{{{canary.true_answer}}}", place("canaries.json", row, "answer")
         asked.append(_Asked(answer, canary.answer, f"\\boxed{{{canary.answer}}}"))

@@ -17,6 +17,7 @@ import torch
 
 from recipes.micro.base_policy import THREADS, fit, make_model, make_tokenizer, save
 from recipes.micro.families import Problems, World, base_example, make_problems, make_world, taught_example
+from recipes.micro.related import write_related
 from unlearnbench import tables
 from unlearnbench.cli.progress import Bars
 from unlearnbench.curate import curate
@@ -82,6 +83,7 @@ def make(seed: int, out: Path, work: Path) -> Split:
     pool = make_pool(world, problems, work / "pool")
     with Bars() as bars:
         split = curate(pool / "split.yaml", out, work=work / "curation", progress=bars.show)
+    write_related(out, seed)
     null_control(split, work, NULL_SEEDS, 1.0)
     strong_null(split, work)
     taught = make_taught(world, problems, pool / "policy", out / "positive_control" / "policy")
