@@ -21,7 +21,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 BENCH_PIP := .venv-bench/bin/python -m pip --disable-pip-version-check --no-input
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev eval test lint format bench calibrate micro clean
+.PHONY: help setup setup-dev eval test lint format bench calibrate micro site clean
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -57,6 +57,9 @@ calibrate: .venv/.runtime ## simulate how often the score's intervals hold the t
 
 micro: .venv/.runtime ## make splits/micro anew; SEED=7 makes the sealed variant build/micro-7
 	$(BIN)/python -m recipes.micro.make $(if $(strip $(SEED)),--seed $(SEED))
+
+site: .venv/.runtime ## the leaderboard as static pages in build/site (ARGS="--out DIR")
+	$(BIN)/unlearnbench leaderboard build $(ARGS)
 
 clean: ## remove .venv, .venv-bench and caches; runs/ and build/ hold measurements and stay
 	rm -rf .venv .venv-bench dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

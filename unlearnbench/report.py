@@ -73,7 +73,7 @@ def write_report(folder: Path, split: Split, result: Result) -> Path:
 
 
 def sections(run: Run) -> dict[str, Any]:
-    """What run.html, the sections of a run's page, is written from."""
+    """What verdict.html and run.html, the sections of a run's page, is written from."""
     result = run.result
     return {
         "run": run,
