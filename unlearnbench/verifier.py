@@ -52,11 +52,16 @@ _BOOT = (
 
 def verify(gold: str, completion: str, rule: Rule = "strict") -> Verdict:
     """The verdict on one completion, from workers that all callers of this process share."""
+    return verify_many([(gold, completion)], rule)[0]
+
+
+def verify_many(pairs: Sequence[tuple[str, str]], rule: Rule = "strict") -> list[Verdict]:
+    """The verdicts on pairs of gold and completion, in their order, from the same workers."""
     verifier = _shared.get(rule)
     if verifier is None:
         with _shared_lock:
             verifier = _shared.setdefault(rule, Verifier(rule, workers=min(4, os.cpu_count() or 1)))
-    return verifier.verify(gold, completion)
+    return verifier.verify_many(pairs)
 
 
 class Verifier:

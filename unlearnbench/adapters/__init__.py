@@ -1,0 +1,1 @@
+"""Our verifier as the reward of other trainers, one module a trainer."""

@@ -1,0 +1,48 @@
+"""The verifier as a reward function of TRL's GRPOTrainer.
+
+    from unlearnbench.adapters.trl import reward
+
+    GRPOTrainer(model=..., reward_funcs=reward, train_dataset=load_dataset("parquet", data_files=...))
+
+The data set is that of `unlearnbench export --format trl`: TRL hands its columns to the reward function by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from unlearnbench.errors import DataError
+from unlearnbench.verifier import verify_many
+
+Completion = str | Sequence[Mapping[str, Any]]
+"""A text, or the turns of a chat that the policy wrote."""
+
+
+def reward(
+    prompts: Sequence[Any], completions: Sequence[Completion], answer: Sequence[str] | None = None, **columns: Any
+) -> list[float | None]:
+    """1 for each completion that states the gold `answer`, else 0, in their order.
+
+    None where the verifier itself failed twice: TRL leaves such a completion out of the baseline and the loss. Raises
+    DataError if the data set has no column `answer`, or another length.
+    """
+    if answer is None:
+        raise DataError(
+            "the data set has no column 'answer', the gold; write it with `unlearnbench export --format trl`"
+        )
+    if len(answer) != len(completions):
+        raise DataError(f"{len(completions)} completions and {len(answer)} gold answers do not belong together")
+    verdicts = verify_many([(str(gold), text_of(turns)) for gold, turns in zip(answer, completions, strict=True)])
+    return [None if verdict.correct is None else float(verdict.correct) for verdict in verdicts]
+
+
+def text_of(completion: Completion) -> str:
+    """What the policy wrote: the text, or that of the last turn of the assistant's, in one or in several parts."""
+    if isinstance(completion, str):
+        return completion
+    turns = [turn for turn in completion if turn.get("role", "assistant") == "assistant"]
+    content = turns[-1].get("content") if turns else None
+    if isinstance(content, Sequence) and not isinstance(content, str):
+        content = "".join(str(piece.get("text") or "") for piece in content if isinstance(piece, Mapping))
+    return str(content or "")

@@ -1,0 +1,31 @@
+"""`unlearnbench export`: a split as files for other trainers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from unlearnbench.export import Format
+
+
+@click.command("export")
+@click.option("--split", default="micro", show_default=True, help="A shipped split, or the folder of one.")
+@click.option("--format", "format", required=True, type=click.Choice(["trl", "verl", "jsonl"]), help="Who reads it.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to write to.")
+@click.option("--part", default="train", show_default=True, help="All items (train) or those of one group.")
+@click.option("--canaries", is_flag=True, help="Mix in the problems whose gold is wrong on purpose.")
+def export(split: str, format: Format, out: Path, part: str, canaries: bool) -> None:
+    """Write a split as files that TRL's GRPOTrainer (trl), verl, or anything else (jsonl) reads as they are.
+
+    Rewards for them: unlearnbench.adapters.trl.reward, unlearnbench.adapters.verl.compute_score.
+    """
+    from unlearnbench.export import export as run
+    from unlearnbench.splits import load_split
+
+    path = run(load_split(split), format, out, part=part, canaries=canaries)
+    click.echo(path)
+    if part != "train":
+        click.echo("a run that trains on one group alone knows labels: track `labels`", err=True)
