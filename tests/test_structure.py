@@ -50,7 +50,7 @@ STAGES = (
     ("method",),
     ("methods",),
     ("measured",),
-    ("budget", "batch", "hooks", "processes", "services", "ledger", "checkpoint", "train"),
+    ("budget", "batch", "mismatch", "hooks", "processes", "services", "ledger", "checkpoint", "train"),
     ("measure",),
     ("rates", "grid", "labels", "rule", "intervals", "simulation", "moments", "power"),
     ("grading_record", "judges", "stored_verdicts", "item_verdicts", "relabelling", "grading"),
@@ -62,7 +62,7 @@ STAGES = (
     ("augment", "adapters"),
     ("devices", "privileges", "crew", "jobs", "sealing", "worker", "evaluate", "curate", "tally", "score"),
     ("archive", "foreign", "bundle", "originality", "judging", "claims", "verification"),
-    ("leaderboard", "site", "retraining", "board_rules"),
+    ("sandbox", "kept_answers", "standings", "leaderboard", "pull_request", "retraining", "board_rules", "site"),
     ("probe", "cost", "detection", "planning", "doctor"),
     ("policy_place", "diagnosis_folder", "memory_plan", "diagnosis_stages", "diagnosis"),
     ("cli",),
@@ -74,8 +74,20 @@ LATE = {("audit", "labels"), ("audit", "verifier")}
 
 # What computes with a policy; every other module stays without torch, so that files can be judged on any laptop.
 WITH_TORCH = frozenset(
-    {"policy", "samplers", "method", "packing", "packed_attention", "batch", "hooks", "services", "checkpoint", "train"}
-    | {"measure", "gradients", "item_vectors", "export", "augment", "adapters", "worker", "curate"}
+    {
+        "policy",
+        "samplers",
+        "method",
+        "packing",
+        "packed_attention",
+        "batch",
+        "mismatch",
+        "hooks",
+        "services",
+        "checkpoint",
+        "train",
+    }
+    | {"measure", "gradients", "item_vectors", "worker", "curate"}
 )
 
 MODULES = {

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from unlearnbench.crew import Event, Job
 from unlearnbench.errors import PolicyError, RunError
 from unlearnbench.fates import count_fates, fates
 from unlearnbench.jobs import (
+    drawn_by,
     locked,
     measure_job,
     measure_task,
@@ -36,6 +37,7 @@ from unlearnbench.measure import counts_of
 from unlearnbench.methods import MethodSource, locate
 from unlearnbench.privileges import POLICY, Privileges, asked
 from unlearnbench.records import READS, TRACKS, Cost, MethodRecord, Result, SpentBudget
+from unlearnbench.samplers import TRANSFORMERS, Engine
 from unlearnbench.splits import Control, Split, load_split, seal
 
 QUICK = {"steps": 24, "samples": 8, "seeds": 1}
@@ -59,9 +61,10 @@ class Plan:
     quick: bool = False
     patience: float | None = None
     processes: int = 1
+    engine: Engine = TRANSFORMERS
 
     def configuration(self) -> dict[str, Any]:
-        return {
+        return _drawn(self.engine) | {
             "schema_version": 1,
             "split": self.split.name,
             "split_hash": self.split.hash,
@@ -102,6 +105,7 @@ def evaluate(
     purpose: str | None = None,
     patience: float | None = PATIENCE,
     processes: int = 1,
+    engine: Engine = TRANSFORMERS,
     progress: Progress | None = None,
 ) -> Result:
     """Train `method` on `split` for every seed, evaluate, score, and write the run's folder.
@@ -109,10 +113,11 @@ def evaluate(
     A folder that holds part of the same run is resumed; one of another configuration is refused with RunError.
     `start` names another policy to start from than the split's base (the positive control does). A process that says
     nothing for `patience` seconds is taken to hang. `processes` train each seed together, data-parallel.
-    Raises MethodError, SplitError, RunError, VerifierError.
+    `engine` draws all rollouts, in training and evaluation. Raises MethodError, SplitError, RunError, VerifierError.
     """
     if samples < 1 or not budget > 0:
         raise RunError(f"samples {samples} and budget {budget} must both be above 0")
+    engine.require()
     chosen = split if isinstance(split, Split) else load_split(split)
     source = locate(method)
     folder = None if out is None else Path(out)
@@ -128,6 +133,7 @@ def evaluate(
         quick=quick,
         patience=patience,
         processes=processes,
+        engine=engine,
     )
     folder = folder or default_folder(plan)
     with locked(folder):
@@ -135,8 +141,9 @@ def evaluate(
         sealed = seal(chosen, folder / ".sealed")
         chains = [_chain(plan, folder, sealed, seed) for seed in plan.seeds]
         at_once = workers or min(len(chains), max(1, (os.cpu_count() or 1) // processes))
-        run_chains(chains, at_once, progress)
-        run_chains([_start(plan, folder, seed) for seed in plan.seeds], at_once, progress)
+        run_chains(drawn_by(engine, chains), at_once, progress)
+        starts = [_start(plan, folder, seed) for seed in plan.seeds]
+        run_chains(drawn_by(engine, starts), at_once, progress)
         return score_run(plan, folder)
 
 
@@ -147,11 +154,13 @@ def evaluate_checkpoints(
     samples: int = 32,
     out: str | Path | None = None,
     workers: int | None = None,
+    engine: Engine = TRANSFORMERS,
     progress: Progress | None = None,
 ) -> Result:
     """Evaluate finished policies, one a seed, numbered from 1. Their track is `undeclared`: nothing was metered."""
     from unlearnbench.policy import require_same_architecture
 
+    engine.require()
     chosen = split if isinstance(split, Split) else load_split(split)
     policies = [Path(path).resolve() for path in checkpoints]
     for path in policies:
@@ -161,7 +170,7 @@ def evaluate_checkpoints(
     hashes = [weights_hash(path) for path in policies]
     name = hashlib.sha256("".join(hashes).encode()).hexdigest()
     folder = Path(out) if out else Path("runs") / chosen.name / f"checkpoint-{name[:8]}"
-    configuration = {
+    configuration = _drawn(engine) | {
         "schema_version": 1,
         "split": chosen.name,
         "split_hash": chosen.hash,
@@ -175,7 +184,7 @@ def evaluate_checkpoints(
         [_measured(chosen, folder, seed, path, samples, "checkpoint")]
         for seed, path in zip(seeds, policies, strict=True)
     ]
-    run_chains(chains, workers or min(len(chains), os.cpu_count() or 1), progress)
+    run_chains(drawn_by(engine, chains), workers or min(len(chains), os.cpu_count() or 1), progress)
     counts = collect_counts(folder, seeds)
     tables.write_parquet(folder / "counts.parquet", counts)
     result = score(
@@ -326,6 +335,11 @@ def _purpose(split: Split, method: MethodSource, folder: Path | None) -> str:
     return "null" if control and method.name == "grpo" else "eval"
 
 
+def _drawn(engine: Engine) -> dict[str, Any]:
+    """What a configuration says of the sampler: nothing of the usual one, as before there was another."""
+    return {} if engine == TRANSFORMERS else {"sampler": asdict(engine)}
+
+
 def default_folder(plan: Plan) -> Path:
     """runs/<split>/<method>-<hash>-<budget>, where the hash covers source and settings."""
     key = hashlib.sha256(f"{plan.method.hash}/{json.dumps(dict(plan.changes), sort_keys=True)}".encode()).hexdigest()
@@ -348,11 +362,11 @@ def _claim_seed(folder: Path, seed: int, configuration: Mapping[str, Any]) -> No
             found = json.loads(path.read_text())
         except ValueError:
             found = {}
-        different = [key for key in wanted if found.get(key) != wanted[key]]
+        different = [key for key in (*wanted, "sampler") if found.get(key) != wanted.get(key)]
         if different:
             key = different[0]
             raise RunError(
-                f"{folder} holds a run with another {key} ({found.get(key)!r} there, {wanted[key]!r} here); name "
+                f"{folder} holds a run with another {key} ({found.get(key)!r} there, {wanted.get(key)!r} here); name "
                 "another folder with --out, or remove it"
             )
         return

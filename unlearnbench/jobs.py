@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import pyarrow.compute as pc
 from unlearnbench import errors
 from unlearnbench.crew import Crew, Event, Job
 from unlearnbench.methods import MethodSource
+from unlearnbench.samplers import TRANSFORMERS, Engine
 from unlearnbench.splits import SEALED, Split
 from unlearnbench.tables import read_parquet
 
@@ -89,6 +91,7 @@ def train_job(
             "start": None if start is None else str(start.resolve()),
             "fingerprint": fingerprint,
             "processes": processes,
+            "sampler": asdict(TRANSFORMERS),
         },
         environment={SEALED: str(sealed.resolve())},
         answer=answer,
@@ -114,8 +117,14 @@ def measure_job(
             "seed": seed,
             "stage": stage,
             "tasks": list(tasks),
+            "sampler": asdict(TRANSFORMERS),
         },
     )
+
+
+def drawn_by(engine: Engine, chains: Sequence[Sequence[Job]]) -> list[list[Job]]:
+    """The same jobs with another sampler."""
+    return [[replace(job, payload={**job.payload, "sampler": asdict(engine)}) for job in chain] for chain in chains]
 
 
 def measure_task(

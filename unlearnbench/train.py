@@ -29,6 +29,7 @@ from unlearnbench.errors import MethodError, RunError, VerifierError
 from unlearnbench.hooks import Hooks
 from unlearnbench.ledger import Ledger
 from unlearnbench.method import ZERO_SIGNAL, LossBatch, Method, Plan, Visit
+from unlearnbench.mismatch import check_sampler, truncated
 from unlearnbench.policy import Policy, restore_weights
 from unlearnbench.processes import Processes
 from unlearnbench.records import Item, Recipe, Rollout, RolloutGroup, Verdict
@@ -36,7 +37,6 @@ from unlearnbench.samplers import Request, Sampler
 from unlearnbench.services import Ask, MeteredServices, unanswered
 from unlearnbench.verifier import UNGRADABLE, Verifier
 
-MAX_MISMATCH = 1e-3  # ten times what float32 was seen to leave between sampler and trainer
 MAX_VERIFIER_FAILURES = 0.01  # above this share of a step's rollouts the run stops (LOOP 9)
 _UNJUDGED = Verdict(None, None, "verifier_error")
 Metrics = dict[str, float | int | None]
@@ -235,16 +235,17 @@ class Training:
         parts = np.array_split(np.arange(len(groups)), recipe.updates_per_batch)
         batches = [self._batch([groups[i] for i in part]) for part in parts if len(part)]
         references = [self._reference_logprobs(batch) for batch in batches]
+        before = [self._own_logprobs(batch) if k else None for k, batch in enumerate(batches)]
         rate = recipe.learning_rate * min(1.0, (self.step + 1) / max(1, recipe.warmup_steps))
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         seen: list[Metrics] = []
-        for batch, reference in zip(batches, references, strict=True):
+        for batch, reference, own in zip(batches, references, before, strict=True):
             self.optimiser.zero_grad(set_to_none=True)
-            seen.append(self._backward(batch, reference))
+            seen.append(self._backward(batch, reference, own))
             self.processes.sum_gradients(list(self.policy.model.parameters()))
             if self.version == 0 and len(seen) == 1:
-                self._check_sampler(float(seen[0]["sampler_mismatch"] or 0.0))
+                check_sampler(self.policy, self.sampler, seen[0])
             norm = torch.nn.utils.clip_grad_norm_(self.policy.model.parameters(), recipe.gradient_clip)
             if not bool(torch.isfinite(norm)):
                 raise MethodError(
@@ -257,15 +258,6 @@ class Training:
             self.version += 1
             self.sampler.weights_changed()
         return _averaged(seen, len(batches))
-
-    def _check_sampler(self, mismatch: float) -> None:
-        """Raise RunError where sampler and trainer disagree before any update, on what they compute alike (LOOP 2)."""
-        exact = self.policy.device.type == "cpu" and self.policy.model.dtype == torch.float32
-        if exact and mismatch > MAX_MISMATCH:
-            raise RunError(
-                f"sampler and trainer differ by {mismatch:.2g} in a log-probability before the first update; this "
-                "policy's architecture is not sampled right: please report it with its config.json"
-            )
 
     def _batch(self, groups: Sequence[RolloutGroup]) -> TokenBatch:
         rollouts: list[Rollout] = []
@@ -297,22 +289,37 @@ class Training:
         self.meter.forward += batch.tokens
         return [fixed_logprobs(self.reference.model, part, self.recipe.temperature) for part in slices]
 
-    def _backward(self, batch: TokenBatch, references: Sequence[torch.Tensor | None]) -> Metrics:
+    def _own_logprobs(self, batch: TokenBatch) -> list[torch.Tensor] | None:
+        """As `_reference_logprobs`, of the policy itself: what a foreign engine's are compared with (LOOP 2)."""
+        if self.sampler.exact:
+            return None
+        self.meter.forward += batch.tokens
+        return [fixed_logprobs(self.policy.model, part, self.recipe.temperature) for part in self._slices(batch)]
+
+    def _backward(
+        self,
+        batch: TokenBatch,
+        references: Sequence[torch.Tensor | None],
+        before: Sequence[torch.Tensor] | None = None,
+    ) -> Metrics:
         """Accumulate the gradient of one update; the weights already hold its one denominator."""
         sums = {"loss": 0.0, "kl": 0.0, "entropy": 0.0, "clipped": 0.0, "sampler_kl": 0.0}
         mismatch, unknown = 0.0, 0
         self.meter.trained += batch.tokens
-        for part, reference in zip(self._slices(batch), references, strict=True):
+        for k, (part, reference) in enumerate(zip(self._slices(batch), references, strict=True)):
             logprobs, entropy = token_logprobs(
                 self.policy.model, part, self.recipe.temperature, with_entropy=self.recipe.entropy > 0
             )
             known = torch.isfinite(part.behaviour)
-            behaviour = torch.where(known, part.behaviour, logprobs.detach())
-            loss_batch = LossBatch(logprobs, behaviour, reference, entropy, part.advantages, part.mask, part.sources)
+            behaviour = old = torch.where(known, part.behaviour, logprobs.detach())
+            weights = part.weights
+            if not self.sampler.exact:
+                old, weights = truncated(part, behaviour, logprobs.detach() if before is None else before[k])
+            loss_batch = LossBatch(logprobs, old, reference, entropy, part.advantages, part.mask, part.sources)
             losses = self.hooks.loss("policy_loss", loss_batch)
             extra = self.hooks.loss("auxiliary_loss", loss_batch)
             assert losses is not None
-            loss = (part.weights * (losses if extra is None else losses + extra)).sum()
+            loss = (weights * (losses if extra is None else losses + extra)).sum()
             loss.backward()  # type: ignore[no-untyped-call]
             with torch.no_grad():
                 used = part.mask > 0
@@ -396,6 +403,7 @@ class Training:
         if state["finished"]:
             return True
         restore_weights(self.policy, place)
+        self.sampler.weights_changed()
         checkpoint.restore_optimiser(place, self.policy, self.optimiser)
         self.hooks.call("setup")
         self.hooks.call("load_state_dict", state["method"])

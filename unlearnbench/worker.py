@@ -158,7 +158,7 @@ def _training(job: Mapping[str, Any], report: Report) -> Any:
     from unlearnbench.policy import load_policy
     from unlearnbench.processes import join
     from unlearnbench.records import Recipe
-    from unlearnbench.samplers.transformers import TransformersSampler
+    from unlearnbench.samplers import Engine
     from unlearnbench.splits import load_split
     from unlearnbench.train import Limits, Training
     from unlearnbench.verifier import Verifier
@@ -217,7 +217,7 @@ def _training(job: Mapping[str, Any], report: Report) -> Any:
         split.items,
         policy,
         reference,
-        TransformersSampler(policy),
+        Engine(**job.get("sampler", {})).sampler(policy, training=True),
         Verifier(rule=config.protocol.verifier_rule),
         root=job["root"],
         seed=job["seed"],
@@ -253,7 +253,7 @@ def measure(job: Mapping[str, Any], report: Report) -> None:
     from unlearnbench.measure import measure as draw
     from unlearnbench.policy import load_policy
     from unlearnbench.records import Sampling
-    from unlearnbench.samplers.transformers import TransformersSampler
+    from unlearnbench.samplers import Engine
     from unlearnbench.tables import write_parquet
     from unlearnbench.verifier import Verifier
 
@@ -261,8 +261,10 @@ def measure(job: Mapping[str, Any], report: Report) -> None:
     tasks = [task for task in job["tasks"] if not is_measured(task)]
     if (state := Path(job["policy"]) / "state.json").is_file() and not json.loads(state.read_text())["finished"]:
         raise RunError(f"{job['policy']} is the checkpoint of a run that has not ended; finish that run first")
-    policy = load_policy(job["policy"], revision=job["revision"], prompt_format=job["prompt_format"])
-    sampler = TransformersSampler(policy)
+    engine = Engine(**job.get("sampler", {}))
+    device = None if engine.name == "transformers" else "cpu"  # another engine has weights of its own on the GPU
+    policy = load_policy(job["policy"], revision=job["revision"], prompt_format=job["prompt_format"], device=device)
+    sampler = engine.sampler(policy, training=False)
     total = sum(len(task["problems"]) * task["n"] for task in tasks)
     done = 0
     began = time.monotonic()
@@ -308,13 +310,14 @@ def environment() -> dict[str, Any]:
     import unlearnbench
 
     packages = ("torch", "transformers", "numpy", "math-verify", "sympy", "datasets", "pyarrow")
+    engine = {"vllm": sys.modules["vllm"].__version__} if "vllm" in sys.modules else {}
     return {
         "unlearnbench": unlearnbench.__version__,
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
         "device": _device(),
         "threads": torch.get_num_threads(),
-        "packages": {name: version(name) for name in packages},
+        "packages": {name: version(name) for name in packages} | engine,
     }
 
 

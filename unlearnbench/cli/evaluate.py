@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -27,7 +27,7 @@ class Multiple(click.ParamType[float]):
         return number
 
 
-def parse_changes(pairs: tuple[str, ...]) -> dict[str, Any]:
+def parse_changes(pairs: tuple[str, ...], option: str = "--set") -> dict[str, Any]:
     """`--set key=value` pairs; a value is read as JSON where it is JSON, else as text."""
     import json
 
@@ -35,7 +35,7 @@ def parse_changes(pairs: tuple[str, ...]) -> dict[str, Any]:
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals or not key:
-            raise click.BadParameter(f"{pair!r} is not key=value", param_hint="--set")
+            raise click.BadParameter(f"{pair!r} is not key=value", param_hint=option)
         try:
             changes[key] = json.loads(value, parse_constant=_refuse_constant)
         except json.JSONDecodeError:
@@ -63,7 +63,8 @@ def _refuse_constant(word: str) -> None:
 )
 @click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change a setting of the method.")
 @click.option("--quick", is_flag=True, help="One seed, few steps and samples: a smoke test, not comparable.")
-@click.option("--sampler", default="transformers", show_default=True, type=click.Choice(["transformers"]))
+@click.option("--sampler", default="transformers", show_default=True, type=click.Choice(["transformers", "vllm"]))
+@click.option("--engine", multiple=True, metavar="KEY=VALUE", help="Option of vLLM, such as tensor_parallel_size=2.")
 @click.option("--workers", type=click.IntRange(1), help="Seeds at once [default: one a core].")
 @click.option(
     "--processes", default=1, show_default=True, type=click.IntRange(1), help="Processes that train a seed together."
@@ -86,7 +87,8 @@ def evaluate(
     budget: float,
     changes: tuple[str, ...],
     quick: bool,
-    sampler: str,
+    sampler: Literal["transformers", "vllm"],
+    engine: tuple[str, ...],
     workers: int | None,
     processes: int,
     patience: float,
@@ -104,14 +106,17 @@ def evaluate(
             option = "set" if name == "changes" else name
             raise click.UsageError(f"--{option} says how to train; a --checkpoint is only evaluated.")
     from unlearnbench.cli.progress import Bars
+    from unlearnbench.samplers import Engine
 
-    settings = parse_changes(changes)
+    if engine and sampler != "vllm":
+        raise click.UsageError("--engine is for --sampler vllm.")
+    settings, draws = parse_changes(changes), Engine(sampler, parse_changes(engine, "--engine"))
     with Bars() as bars:
         if checkpoint:
             from unlearnbench.evaluate import evaluate_checkpoints
 
             result = evaluate_checkpoints(
-                checkpoint, split, samples=samples, out=out, workers=workers, progress=bars.show
+                checkpoint, split, samples=samples, out=out, workers=workers, engine=draws, progress=bars.show
             )
         else:
             from unlearnbench.evaluate import evaluate as run
@@ -128,6 +133,7 @@ def evaluate(
                 quick=quick,
                 workers=workers,
                 processes=processes,
+                engine=draws,
                 patience=patience,
                 progress=bars.show,
             )

@@ -84,6 +84,8 @@ class _PreallocatedLayer(DynamicLayer):  # type: ignore[misc]
 class TransformersSampler:
     """Draws completions from a policy in this process. `max_rows` bounds the rollouts decoded at once."""
 
+    exact = True
+
     def __init__(self, policy: Policy, max_rows: int | None = None) -> None:
         self.policy = policy
         self.max_rows = max_rows
