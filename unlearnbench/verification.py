@@ -93,7 +93,7 @@ def verify_bundle(
     began = time.monotonic()
     given = None if split is None else split if isinstance(split, Split) else load_split(split)
     found, checked = examine(Path(path), given, workers=workers)
-    bundle_notes, rankable = ([], False) if checked is None else _standing(checked)
+    bundle_notes, rankable = ([], False) if checked is None else standing_of(checked)
     return Verification(
         bundle=str(path),
         verified=not found,
@@ -150,7 +150,7 @@ def _told(found: Sequence[Reason]) -> list[Reason]:
     return told
 
 
-def _standing(checked: Checked) -> tuple[list[str], bool]:
+def standing_of(checked: Checked) -> tuple[list[str], bool]:
     """What else is to be said of a bundle, and whether it can be ranked once it is verified."""
     result, notes = checked.result, []
     if not result.comparable:
@@ -169,6 +169,7 @@ def _split(bundle: Bundle, given: Split | None) -> Split:
     known = [given] if given is not None else [load_split(shipped) for shipped in shipped_splits()]
     for split in known:
         if split.hash == wanted and split.name == name:
+            _ = split.items  # of a split whose texts are not here, SplitError says how to get them
             return split
     told = ", ".join(f"{split.name} ({split.hash[:12]})" for split in known) or "none"
     raise SplitError(

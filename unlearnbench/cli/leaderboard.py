@@ -1,10 +1,27 @@
-"""`unlearnbench leaderboard`: bundles verified, the board scored again, its rules and pages written."""
+"""`unlearnbench leaderboard`: bundles verified and entered, entries ranked and scored again, the rules written."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+from unlearnbench.cli.site import build
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from unlearnbench.leaderboard import Moved, Row
+
+ENTRIES = Path("leaderboard/entries")
+_bundle = click.argument("bundle", type=click.Path(path_type=Path))
+_entries = click.option(
+    "--entries", type=click.Path(path_type=Path), default=ENTRIES, show_default=True, help="Folder of the entries."
+)
+_split = click.option("--split", help="The split that was run on, if it is not a shipped one: its folder.")
+_workers = click.option("--workers", type=click.IntRange(1), help="Processes for algebra [default: one a core].")
 
 
 @click.group("leaderboard")
@@ -12,18 +29,166 @@ def leaderboard() -> None:
     """Verify bundles, and score, rank and show the leaderboard's entries."""
 
 
+leaderboard.add_command(build)
+
+
 @leaderboard.command("verify")
-@click.argument("bundle", type=click.Path(path_type=Path))
-@click.option("--split", help="The split that was run on, if it is not a shipped one: its folder.")
-@click.option("--workers", type=click.IntRange(1), help="Processes for algebra [default: one a core].")
+@_bundle
+@_split
+@click.option("--rerun", is_flag=True, help="Train again from the bundle's source, in a sandbox, and compare.")
+@click.option("--allow-network", is_flag=True, help="--rerun: where the system itself has no network namespaces.")
+@_workers
 @click.option("--json", "as_json", is_flag=True, help="Print what was found as JSON.")
-def verify(bundle: Path, split: str | None, workers: int | None, as_json: bool) -> int:
+def verify(
+    bundle: Path, split: str | None, rerun: bool, allow_network: bool, workers: int | None, as_json: bool
+) -> int:
     """Check a bundle: every verdict and every number made anew from its rollouts. Its code is not run.
 
-    Prints `verified`, or the reasons why not (exit status 1).
+    Prints `verified`, or the reasons why not (exit status 1). With --rerun its code is run, and may take hours.
     """
+    if allow_network and not rerun:
+        raise click.UsageError("--allow-network is for --rerun; without it no code is run.")
     from unlearnbench.verification import verify_bundle
 
     found = verify_bundle(bundle, split, workers=workers)
+    if rerun and (found.verified or {reason.check for reason in found.reasons} == {"fixed_text"}):
+        from unlearnbench.retraining import retrain
+        from unlearnbench.splits import load_split
+
+        found = retrain(bundle, found, None if split is None else load_split(split), allow_network=allow_network)
     click.echo(found.model_dump_json(indent=2) if as_json else found.words)
     return 0 if found.verified else 1
+
+
+@leaderboard.command("enter")
+@_bundle
+@_entries
+@click.option("--id", "id_", metavar="ID", help="The entry's folder [default: the bundle's, or <method>-<budget>].")
+@click.option(
+    "--tier",
+    type=click.Choice(["self-reported", "re-scored", "re-trained"]),
+    default="re-scored",
+    show_default=True,
+    help="What stands behind the entry.",
+)
+@click.option("--edition", help="The edition that it stands in [default: the newest of its split].")
+@_split
+@_workers
+def enter(
+    bundle: Path, entries: Path, id_: str | None, tier: str, edition: str | None, split: str | None, workers: int | None
+) -> None:
+    """Verify a bundle and write the entry that it makes, with everything that follows from it."""
+    from unlearnbench.leaderboard import enter as run
+    from unlearnbench.splits import load_split
+
+    made = run(
+        bundle,
+        entries,
+        id=id_,
+        tier=tier,  # type: ignore[arg-type]
+        edition=edition,
+        split=None if split is None else load_split(split),
+        workers=workers,
+    )
+    click.echo(f"{made.folder}: {made.entry.name}, {made.entry.tier}, edition {made.entry.edition}")
+
+
+@leaderboard.command("standings")
+@_entries
+@click.option("--json", "as_json", is_flag=True, help="Print the board as JSON.")
+def standings(entries: Path, as_json: bool) -> None:
+    """Rank the entries within their tier, edition, split, track and budget."""
+    from unlearnbench.leaderboard import board, read_entries
+
+    rows = board(read_entries(entries))
+    if as_json:
+        click.echo(json.dumps([row.model_dump(mode="json") for row in rows], indent=2))
+    else:
+        _show_board(rows)
+
+
+@leaderboard.command("rescore")
+@_entries
+@click.option("--write", is_flag=True, help="Write the new results and counts into the entries.")
+@_workers
+@click.option("--json", "as_json", is_flag=True, help="Print what moved as JSON.")
+def rescore(entries: Path, write: bool, workers: int | None, as_json: bool) -> None:
+    """Judge every entry's answers by the verifier and the rules as they are now, and print the ranks that moved."""
+    from unlearnbench import leaderboard as board
+    from unlearnbench import tables
+
+    found = board.read_entries(entries)
+    moved, again = board.rescore(found, workers=workers or 1)
+    for one in found if write else ():
+        result, counts = again[one.entry.id]
+        tables.write_parquet(one.folder / "counts.parquet", counts)
+        tables.write_json(one.folder / "result.json", result)
+    if as_json:
+        click.echo(json.dumps([one.model_dump(mode="json") | {"moved": one.moved} for one in moved], indent=2))
+    else:
+        _show_moved(moved)
+
+
+@leaderboard.command("rules")
+@click.option("--out", type=click.Path(path_type=Path), help="Where to write them [default: print them].")
+def rules(out: Path | None) -> None:
+    """Write the board's rules, every number in them from the configuration."""
+    from unlearnbench.board_rules import rules as text
+    from unlearnbench.tables import write_text
+
+    if out is None:
+        click.echo(text(), nl=False)
+    else:
+        write_text(out, text())
+
+
+def _show_board(rows: Sequence[Row]) -> None:
+    from rich.table import Table
+
+    table = Table()
+    for name in ("rank", "entry", "tier", "edition", "split", "track", "budget", "gain", "95 % interval", "claim"):
+        table.add_column(name, justify="right" if name in ("rank", "gain", "95 % interval") else "left")
+    for row in rows:
+        entry, at = row.entry, row.standing
+        table.add_row(
+            "-" if at.rank is None else str(at.rank),
+            entry.id + (" (withdrawn)" if entry.withdrawn else ""),
+            entry.tier,
+            entry.edition,
+            at.split,
+            at.track,
+            "-" if at.budget is None else f"{at.budget:g}x",
+            _points(at.gain),
+            "-" if at.interval_families is None else " to ".join(_points(end) for end in at.interval_families),
+            "more than GRPO" if at.claim else "not distinguished from GRPO",
+        )
+    _print(table)
+
+
+def _show_moved(moved: Sequence[Moved]) -> None:
+    from rich.table import Table
+
+    changed = [one for one in moved if one.moved]
+    click.echo(f"{len(moved)} entries scored again; {len(changed)} ranks moved")
+    if not changed:
+        return
+    table = Table()
+    for name in ("entry", "rank before", "after", "converted before", "after", "gain before", "after"):
+        table.add_column(name, justify="left" if name == "entry" else "right")
+    for one in changed:
+        ranks = ("-" if rank is None else str(rank) for rank in (one.rank_before, one.rank_after))
+        hits = ("-" if hit is None else str(hit) for hit in (one.converted_before, one.converted_after))
+        table.add_row(one.id, *ranks, *hits, _points(one.gain_before), _points(one.gain_after))
+    _print(table)
+
+
+def _print(table: object) -> None:
+    import sys
+
+    from rich.console import Console
+
+    Console(highlight=False, markup=False, emoji=False, width=None if sys.stdout.isatty() else 160).print(table)
+
+
+def _points(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:+.1f}"

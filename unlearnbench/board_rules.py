@@ -1,0 +1,57 @@
+"""leaderboard/RULES.md: the rules in words, every number in them read from what enforces it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from unlearnbench import archive, bundle, originality
+from unlearnbench.claims import SLACK_STEPS
+from unlearnbench.conversion import MIN_SEEDS, SCORER_VERSION
+from unlearnbench.leaderboard import ENTRIES, editions
+from unlearnbench.splits import Split, shipped_folder, shipped_splits
+from unlearnbench.standings import LEVEL
+
+LICENCE = "Apache-2.0"
+_TEMPLATE = Path(__file__).with_name("templates") / "board_rules.md"
+
+
+def rules(entries: Path = ENTRIES) -> str:
+    """The text, with the editions that stand beside the entries' folder and the splits that are shipped."""
+    from jinja2 import Environment, StrictUndefined
+
+    # not those that were built on this machine: the text must be the same everywhere
+    shipped = [Split(shipped_folder(name)) for name in shipped_splits()]
+    template = Environment(undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False).from_string(
+        _TEMPLATE.read_text(encoding="utf-8")
+    )
+    return template.render(
+        scorer=SCORER_VERSION,
+        seeds=MIN_SEEDS,
+        level=LEVEL,
+        slack=SLACK_STEPS,
+        editions=editions(entries),
+        splits=[_facts(split) for split in shipped if (split.path / "items.parquet").is_file()],
+        bundle_mib=archive.LARGEST >> 20,
+        members=archive.MOST_MEMBERS,
+        rows=f"{bundle.MOST_ROWS:,}",
+        most_seeds=bundle.MOST_SEEDS,
+        source_kib=(bundle.member_limit("method/a.py") or 0) >> 10,
+        false_alarm=f"1 in {round(1 / originality.FALSE_ALARM):,}",
+        sigmas=f"{originality.SIGMAS:g}",
+        fixed=originality.FIXED_ANSWERS,
+        licence=LICENCE,
+    )
+
+
+def _facts(split: Split) -> dict[str, Any]:
+    config, null = split.config, split.control("null_control", "1x")
+    return {
+        "name": split.name,
+        "version": config.label_version,
+        "hash": split.hash,
+        "size": len(split.items),
+        "unlearnable": len(split.ids("unlearnable")),
+        "null": "none" if null is None else f"{len(null.seeds)} seeds",
+        "flops": "-" if config.budget is None else f"{config.budget.flops_1x:.3g}",
+    }
