@@ -15,8 +15,10 @@ import pytest
 import torch
 
 from benchmarks import memory, phases, run, whole
+from benchmarks.grpo import ready
 from benchmarks.turns import Side, Target, judged, table, take_turns
 from unlearnbench.splits import Split, load_split, seal
+from unlearnbench.verifier import Verifier
 
 ROOT = Path(__file__).resolve().parents[1]
 STEPS = 1
@@ -50,6 +52,12 @@ def test_our_steps_are_counted_as_the_budget_counts_them(sealed: Split, tmp_path
     same = grpo.make_training(sealed, tmp_path / "same", "test", work.steps, drop=False)
     same.run()
     assert sum(work.flops(same.policy.parameters).values()) * work.steps == pytest.approx(same.meter.flops)
+
+
+def test_a_timed_step_does_not_start_the_verifiers_worker() -> None:
+    with Verifier() as verifier:
+        ready(verifier)
+        assert len(verifier._live) == 1
 
 
 def test_dropping_dead_groups_spares_training_but_no_rollout(sealed: Split, tmp_path: Path) -> None:
