@@ -23,6 +23,7 @@ from pydantic import ConfigDict, Field, ValidationError
 from unlearnbench import __version__, fates, tables
 from unlearnbench.archive import read_archive, write_archive
 from unlearnbench.errors import DataError, RunError
+from unlearnbench.evaluate import SOURCE
 from unlearnbench.fairness import read_run
 from unlearnbench.foreign import read_json, read_table, require_url
 from unlearnbench.ledger import read_ledger, read_metrics
@@ -129,6 +130,7 @@ class SeedMethod(Record):
     reads: Sequence[str]
     settings: Mapping[str, Any]
     start: str = "base"
+    class_name: str = Field(default="", alias="class", pattern=r"^[A-Za-z_]?[A-Za-z0-9_]{0,99}$")
 
 
 class SeedCost(Cost):
@@ -220,8 +222,7 @@ def write_bundle(folder: Path, out: Path, statement: Statement, method: str | No
                 members[f"seeds/{seed}/{name}.json"] = _bytes(path)
             elif name in _SEED_FILES:
                 raise RunError(f"{path} is missing; give the same `eval` command again, which makes what is not there")
-    config = run.configuration
-    file, content = _source(str(config.get("method")), str(config.get("source_hash")), method)
+    file, content = _source(folder / str(run.result.seeds[0]), run.configuration, method)
     members[f"method/{file}"] = content
     members["result.json"] = _bytes(folder / "result.json")
     members["counts.parquet"] = _bytes(folder / "counts.parquet")
@@ -248,9 +249,14 @@ def _manifest(members: Mapping[str, bytes]) -> Manifest:
     return Manifest(code_version=__version__, members=listed)
 
 
-def _source(name: str, wanted: str, method: str | None) -> tuple[str, bytes]:
-    """Name and content of the method's file. Raises RunError where the file found is not the one that was run."""
-    path = Path(locate(method or name).file)
+def _source(seed: Path, config: Mapping[str, Any], method: str | None) -> tuple[str, bytes]:
+    """Name and content of the method's file: as the run kept it, or found by `method` or the run's name for it.
+
+    Raises RunError where the file found is not the one that was run.
+    """
+    name, wanted = str(config.get("method")), str(config.get("source_hash"))
+    kept = seed / SOURCE
+    path = kept if kept.is_file() and method is None else Path(locate(method or name).file)
     content = _bytes(path)
     if hashlib.sha256(content).hexdigest() != wanted:
         raise RunError(
@@ -259,7 +265,8 @@ def _source(name: str, wanted: str, method: str | None) -> tuple[str, bytes]:
         )
     if len(content) > _SOURCE:
         raise RunError(f"{path} has {len(content):,} bytes, and a method's file may have {_SOURCE:,}; shorten it")
-    return path.name, content
+    file = f"{name}.py" if path == kept else path.name
+    return file if member_limit(f"method/{file}") else SOURCE, content
 
 
 def _rollouts(folder: Path, seeds: Sequence[int]) -> pa.Table:

@@ -41,6 +41,8 @@ from unlearnbench.samplers import TRANSFORMERS, Engine
 from unlearnbench.splits import Control, Split, load_split, seal
 
 QUICK = {"steps": 24, "samples": 8, "seeds": 1}
+SOURCE = "method.py"
+"""The method's source as it was run, beside a seed's config.json."""
 PATIENCE = 1800.0
 """Seconds that a process may be silent: a step of a large policy takes minutes, one that hangs takes for ever."""
 Progress = Callable[[Event], None]
@@ -350,6 +352,9 @@ def default_folder(plan: Plan) -> Path:
 def _claim(plan: Plan, folder: Path) -> None:
     for seed in plan.seeds:
         _claim_seed(folder, seed, plan.configuration())
+        kept = folder / str(seed) / SOURCE  # what `submit` bundles, wherever the file is by then
+        if not kept.is_file():
+            tables.write_bytes(kept, Path(plan.method.file).read_bytes())
 
 
 def _claim_seed(folder: Path, seed: int, configuration: Mapping[str, Any]) -> None:

@@ -76,8 +76,9 @@ def _train(checked: Checked, scratch: Path, folder: Path, seeds: list[int], allo
         raise RunError("the runs started from a policy that is not in the bundle, so they cannot be trained again")
     source = scratch / "method" / Path(bundle.source_name).name
     tables.write_bytes(source, bundle.source)
+    named = bundle.seeds[bundle.result.seeds[0]].method.class_name
     job = {
-        "method": str(source),
+        "method": f"{source}:{named}" if named else str(source),
         "split": str(checked.split.path),
         "seeds": seeds,
         "samples": config.samples,
