@@ -42,9 +42,7 @@ def hub_errors(doing: str, instead: str) -> Iterator[None]:
         ) from error
     except errors.HfHubHTTPError as error:
         raise RunError(f"{doing}: {_refusal(error)}; {instead}") from error
-    except (errors.EntryNotFoundError, errors.OfflineModeIsEnabled, ConnectionError) as error:
-        if isinstance(error, errors.EntryNotFoundError) and not isinstance(error, errors.LocalEntryNotFoundError):
-            raise RunError(f"{doing}: the repository has no such file; {instead}") from error
+    except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, ConnectionError) as error:
         raise RunError(f"{doing}: the Hub cannot be reached; mend the network, or {instead}") from error
     except errors.HFValidationError as error:
         raise RunError(f"{doing}: {_line(error)}") from error

@@ -1,0 +1,465 @@
+"""Splits that travel as ids: joined with texts that the user obtains, checked, and refused when they do not fit."""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import paperlike
+import pytest
+from click.testing import CliRunner
+from paperlike import EASY_TO_LEARN, HARD, HEAD, POSITIONS, TAIL
+
+from unlearnbench import splits, tables
+from unlearnbench.audit import validate
+from unlearnbench.build import build
+from unlearnbench.cli.group import run as command_line
+from unlearnbench.cli.splits import splits as command
+from unlearnbench.errors import DataError, RunError, SplitError
+from unlearnbench.fetch import hub_errors
+from unlearnbench.overlap import Repeats, Texts, standing, tokens
+from unlearnbench.records import RelatedProblem
+from unlearnbench.released import BUILT, RELEASED, built_of, released_of, waits
+from unlearnbench.source_rows import INSTRUCTION, stripped
+from unlearnbench.splits import Split, find_split, load_split, shipped_folder
+
+
+class Place:
+    """A shelf with the split `paper`, a source, and the released files."""
+
+    def __init__(self, root: Path) -> None:
+        self.artifacts, self.out = root / "artifacts", root / "out"
+        self.entries = paperlike.write_artifacts(self.artifacts)
+        self.source = paperlike.write_source(root / "source")
+        self.shelf = root / "shelf"
+        self.split = paperlike.write_split(self.shelf / "paper", self.entries)
+
+    def build(self, **changes: Any) -> Split:
+        given: dict[str, Any] = {"source": self.source, "artifacts": str(self.artifacts), "out": self.out}
+        return build(self.split, **given | changes)[0]
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+    made = Place(tmp_path)
+    monkeypatch.setattr(splits, "_SHELVES", (made.shelf,))
+    monkeypatch.setenv(splits.HOME, str(tmp_path / "home"))
+    return made
+
+
+# --- what is built --------------------------------------------------------------------------------------------
+
+
+def test_ids_become_a_valid_split(place: Place) -> None:
+    split = place.build()
+    assert validate(split.path) == []
+    assert len(split.items) == 60
+    assert split.ids("unlearnable") == tuple(str(index) for index in HARD)
+    assert {item.group for item in split.items} == {"unlearnable", "learnable", None}
+    assert {item.certified for item in split.items} == {None}
+    item = next(item for item in split.items if item.item_id == "8")
+    text, answer = paperlike.original(8)
+    assert (item.prompt, item.answer, item.family) == (HEAD + text + TAIL, answer, "Geometry")
+    assert item.solution == f"The sum is \\boxed{{{answer}}}."
+    assert len(split["train"]) == 60
+    assert split["unlearnable"]["item_id"] == [str(index) for index in HARD]
+    assert {"similar.parquet", "sub_problems.parquet", "items.parquet"} <= split.config.files.keys()
+    assert "Made by nobody." in (split.path / "NOTICE").read_text()
+    assert "MIT" in (split.path / "NOTICE").read_text()
+
+
+def test_the_same_texts_give_the_same_split(place: Place, tmp_path: Path) -> None:
+    first = place.build()
+    shuffled = paperlike.write_source(tmp_path / "other", paperlike.source_rows()[::-1])
+    assert place.build(source=shuffled, out=tmp_path / "again").hash == first.hash
+
+
+def test_positions_are_resolved_by_text_and_never_joined_on(place: Place) -> None:
+    split = place.build()
+    built = built_of(split.path)
+    assert built is not None
+    assert [(of.position, of.index) for of in built.resolved] == list(zip(POSITIONS, EASY_TO_LEARN, strict=False))
+    assert built.unresolved == [POSITIONS[3]]
+    assert split.ids("learnable") == tuple(str(index) for index in EASY_TO_LEARN)
+    assert {"21", "22"} <= set(split.ids("unlearnable"))  # also positions, of other problems
+    assert (built.matched, built.labelled) == (1.0, {"unlearnable": 6, "learnable": 3})
+    assert built.left_out == 4
+
+
+def test_two_positions_that_claim_one_row_get_none(place: Place) -> None:
+    path = place.artifacts / "all_similar_learnable.json"
+    rows = json.loads(path.read_text())
+    first = [row for row in rows if row["id"].startswith("20_")]
+    rows = [*rows, *({**row, "id": row["id"].replace("20_", "23_")} for row in first)]
+    rows = [row for row in rows if not (row["id"].startswith("23_") and "999" in row["question"])]
+    path.write_text(json.dumps([row for row in rows if not row["id"].startswith("23_")] + rows[-2:]))
+    entries = [e | ({"sha256": tables.sha256(path)} if e["name"] == path.name else {}) for e in place.entries]
+    paperlike.write_split(place.split, entries)
+    built = built_of(place.build().path)
+    assert built is not None
+    assert [of.position for of in built.resolved] == [21, 22]
+    assert built.unresolved == [20, 23]
+
+
+def test_generated_problems_are_linked_and_repeats_marked(place: Place) -> None:
+    split = place.build()
+    similar = tables.read_records(split.path / "similar.parquet", RelatedProblem)
+    assert [row.problem_id for row in similar if row.leaked] == [f"unlearnable-{HARD[0]}-2"]
+    assert {row.item_id for row in similar} == {str(index) for index in (*HARD, *EASY_TO_LEARN)}
+    assert len({row.problem_id for row in similar}) == len(similar) == 2 * 9 + 1
+    steps = tables.read_records(split.path / "sub_problems.parquet", RelatedProblem)
+    assert len(steps) == 18
+    assert not any(row.leaked for row in steps)
+    (split.path / "similar.parquet").write_bytes((split.path / "sub_problems.parquet").read_bytes())
+    assert any("similar.parquet" in problem for problem in validate(split.path))
+
+
+def test_a_chat_policy_gets_the_bare_problem(place: Place) -> None:
+    paperlike.write_split(place.split, place.entries, prompt_format="chat")
+    assert place.build().items[8].prompt == f"{paperlike.original(8)[0]}\n{INSTRUCTION}"
+
+
+def test_a_pool_without_labels(place: Place, tmp_path: Path) -> None:
+    folder = paperlike.write_split(tmp_path / "scaler", None)
+    told = json.loads((folder / RELEASED).read_text())
+    told |= {"groups": {}, "release": None}
+    told["source"] |= {"form": "problems", "file": "scaler.json", "numbering": "row"}
+    (folder / RELEASED).write_text(json.dumps(told))
+    data = tmp_path / "scaler.json"
+    data.write_text(json.dumps([{"problem": "What is $1+1$?", "answer": "2", "solution": "By adding."}]))
+    split, built = build(folder, source=data, out=tmp_path / "pool")
+    (item,) = split.items
+    assert (item.item_id, item.answer, item.solution, item.group) == ("0", "2", "By adding.", None)
+    assert "What is $1+1$?" in item.prompt
+    assert built.matched is None
+    assert validate(split.path) == []
+
+
+# --- what is refused ------------------------------------------------------------------------------------------
+
+
+def refused(place: Place, words: str, error: type[Exception] = DataError, **changes: Any) -> None:
+    with pytest.raises(error, match=words):
+        place.build(**changes)
+    assert not (place.out / "split.yaml").exists()
+    assert not (place.out / "items.parquet").exists()
+
+
+def test_another_order_of_rows_is_noticed(place: Place, tmp_path: Path) -> None:
+    moved = paperlike.write_source(
+        tmp_path / "moved", paperlike.source_rows({index: (index + 1) % 60 for index in range(60)})
+    )
+    refused(place, r"is not the data that the released ids number: only \d+ % of 6 items", source=moved)
+
+
+def test_a_part_without_the_ids_is_noticed(place: Place, tmp_path: Path) -> None:
+    short = paperlike.write_source(tmp_path / "short", paperlike.source_rows()[:40])
+    refused(place, r"no row whose extra_info.index is 40 \(nor 1 more of the 6 released ids\)", source=short)
+
+
+def test_a_source_that_is_not_there(place: Place, tmp_path: Path) -> None:
+    refused(place, f"holds no {paperlike.SETTING}/train.parquet; name a folder laid out like", source=tmp_path / "no")
+
+
+Change = Callable[[dict[str, Any]], None]
+
+
+def _without_gold(row: dict[str, Any]) -> None:
+    row.update(gt_answer=" ", answer=" ")
+    row["reward_model"].update(ground_truth="")
+    row["extra_info"].update(answer="")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda row: row["extra_info"].update(index=None), "row 1, field 'extra_info.index': a whole number"),
+        (
+            lambda row: row["extra_info"].update(index=1),
+            "row 2, field 'extra_info.index': 1 is the number of an earlier",
+        ),
+        (
+            lambda row: row["prompt"][0].update(content="Question:\nx\nAnswer:\nLet's think"),
+            "template of another setting",
+        ),
+        (_without_gold, "row 1, field 'gt_answer': there is no text"),
+    ],
+)
+def test_a_malformed_row_is_named(place: Place, tmp_path: Path, change: Change, words: str) -> None:
+    rows = paperlike.source_rows()
+    change(rows[0])
+    refused(place, words, source=paperlike.write_source(tmp_path / "bad", rows))
+
+
+def test_an_altered_released_file_is_refused(place: Place) -> None:
+    path = place.artifacts / place.entries[0]["name"]
+    path.write_bytes(path.read_bytes().replace(b"more", b"less"))
+    refused(place, f"{path.name} is not the released file: its sha256 is")
+    path.unlink()
+    refused(place, f"holds no {path.name}")
+
+
+def test_nothing_is_written_over(place: Place, tmp_path: Path) -> None:
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.txt").write_text("years of work")
+    refused(place, "full is not empty and holds no split", SplitError, out=tmp_path / "full")
+    other = paperlike.write_split(tmp_path / "another", place.entries)
+    refused(place, "holds the split another; name another --out", SplitError, out=other)
+    tables.write_text(place.out / "null_control" / "1x" / "kept", "x")
+    tables.write_text(place.out / "split.yaml", (place.split / "split.yaml").read_text())
+    place.build()
+    assert (place.out / "null_control" / "1x" / "kept").is_file()
+
+
+def test_a_full_disk_loses_nothing(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", lambda file: (_ for _ in ()).throw(OSError(errno.ENOSPC, "full")))
+        refused(place, "no space left to write", RunError)
+    assert len(place.build().items) == 60
+
+
+def test_a_whole_split_needs_no_building(tiny: Split) -> None:
+    with pytest.raises(SplitError, match="comes with all its files"):
+        build(tiny.path)
+
+
+# --- from elsewhere -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def web(place: Place) -> Iterator[str]:
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(place.artifacts)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def test_released_files_are_fetched_once(place: Place, web: str) -> None:
+    wanted = place.artifacts / place.entries[-1]["name"]
+    kept = wanted.read_bytes()
+    wanted.unlink()
+    refused(place, f"cannot fetch {wanted.name} from {web}: the server answers 404", RunError, artifacts=web)
+    wanted.write_bytes(kept + b" ")
+    refused(place, "is not the released file", artifacts=web)
+    wanted.write_bytes(kept)
+    for name in [entry["name"] for entry in place.entries[:-1]]:
+        (place.artifacts / name).unlink()  # here already: not asked for again
+    assert len(place.build(artifacts=web).ids("unlearnable")) == len(HARD)
+
+
+def test_no_network_is_one_sentence(place: Place) -> None:
+    refused(place, "127.0.0.1:1: Connection refused; mend the network, or name a folder", RunError, artifacts=None)
+
+
+HUB = """
+import json, sys
+from unlearnbench.errors import UnlearnBenchError
+from unlearnbench.fetch import source_file
+from unlearnbench.released import SourceData
+
+told = {}
+for name in ("data", "gated", "secret", "absent"):
+    given = {"file": "a/train.parquet", "licence": "x", "form": "simplerl", "numbering": "n"}
+    source = SourceData(repository=f"nobody/{name}", **given)
+    try:
+        path, revision = source_file(source, None)
+        told[name] = [path.read_text(), revision]
+    except UnlearnBenchError as error:
+        told[name] = str(error)
+print(json.dumps(told))
+"""
+
+
+class Hub(SimpleHTTPRequestHandler):
+    """As much of the Hub's interface as fetching one file needs, and its ways to refuse."""
+
+    def do_HEAD(self) -> None:
+        self._answer(body=False)
+
+    def do_GET(self) -> None:
+        self._answer(body=True)
+
+    def _answer(self, body: bool) -> None:
+        status, code, data = 200, "", b"rows"
+        if "/gated/" in self.path:
+            status, code, data = 403, "GatedRepo", b""
+        elif "/secret/" in self.path:
+            status, code, data = 401, "RepoNotFound", b""
+        elif "/absent/" in self.path:
+            status, code, data = 404, "EntryNotFound", b""
+        self.send_response(status)
+        if code:
+            self.send_header("X-Error-Code", code)
+        self.send_header("ETag", '"abc"')
+        self.send_header("X-Repo-Commit", "f" * 40)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        if body:
+            self.wfile.write(data)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+def test_the_hub_gives_a_file_or_a_reason(tmp_path: Path) -> None:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING"))}
+    settings = {"HF_HOME": str(tmp_path), "HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}"}
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", HUB], env=kept | settings, capture_output=True, text=True, check=True, timeout=200
+        )
+    finally:
+        server.shutdown()
+        server.server_close()
+    told = json.loads(done.stdout)
+    assert done.stderr == ""
+    assert told["data"] == ["rows", "f" * 40]
+    assert "the repository is gated; accept its terms on its page and log in" in told["gated"]
+    assert "(401): the token is missing, wrong" in told["secret"]
+    assert "no such repository or file (404); copy a/train.parquet by hand" in told["absent"]
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "fetching: no space left on the disk; free some"),
+        (ConnectionError("no route"), "fetching: the Hub cannot be reached; mend the network, or walk"),
+    ],
+)
+def test_what_happens_on_the_way(error: Exception, words: str) -> None:
+    with pytest.raises(RunError, match=words), hub_errors("fetching", "walk"):
+        raise error
+
+
+# --- before and after -----------------------------------------------------------------------------------------
+
+
+def test_a_split_that_is_not_built_says_so(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    assert waits(find_split("paper"))
+    with pytest.raises(SplitError, match=r"split paper is not built.*run `unlearnbench splits build paper`"):
+        _ = load_split("paper").items
+    assert ["not built" in problem for problem in validate(place.split)] == [True]
+    for line in (
+        ["eval", "--method", "grpo"],
+        ["check", "grpo"],
+        ["export", "--format", "trl", "--out", str(place.out)],
+    ):
+        assert command_line([*line, "--split", "paper"]) == 1
+        told = capsys.readouterr().err
+        assert "splits build paper" in told
+        assert len(told.strip().splitlines()) == 1
+
+
+def test_it_is_listed_and_shown_before_it_is_built(place: Place) -> None:
+    (row,) = json.loads(CliRunner().invoke(command, ["--json"]).stdout)
+    assert (row["name"], row["built"], row["items"]) == ("paper", False, None)
+    assert "not built" in CliRunner().invoke(command, []).stdout
+    shown = json.loads(CliRunner().invoke(command, ["show", "paper", "--json"]).stdout)
+    assert shown["groups"]["unlearnable"] == {"items": 6, "certified": 0, "thin": 0}
+    assert shown["groups"]["learnable"]["items"] == 0
+    assert shown["released"]["learnable"] == {"ids": 0, "positions": 4, "resolved": 0, "extent": "sample"}
+    assert shown["missing"] == ["Everything else."]
+    text = CliRunner().invoke(command, ["show", "paper"]).stdout
+    assert "unlearnable: 6 released ids, a lower bound" in text
+    assert "- Everything else." in text
+
+
+def test_a_built_split_is_found_by_its_name(place: Place) -> None:
+    arguments = ["build", "paper", "--source", str(place.source), "--artifacts", str(place.artifacts)]
+    run = CliRunner().invoke(command, arguments)
+    assert run.exit_code == 0, run.output
+    assert "3 of 4 positions resolved by text" in run.stdout
+    split = load_split("paper")
+    assert split.path == Path(os.environ[splits.HOME]) / "splits" / "paper"
+    assert len(split.items) == 60
+    shown = json.loads(CliRunner().invoke(command, ["show", "paper", "--json"]).stdout)
+    assert (shown["built"], shown["items"], shown["released"]["learnable"]["resolved"]) == (True, 60, 3)
+    assert shown["build"]["source"] == "local"
+    run = CliRunner().invoke(command, [*arguments, "--json"])
+    assert json.loads(run.stdout)["labelled"] == {"unlearnable": 6, "learnable": 3}
+    assert str(place.source) not in (split.path / BUILT).read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "ids", "positions"),
+    [("qwen2.5-0.5b-math-easy", (894, 0), 100), ("llama-3.2-3b-it-math-hard", (517, 100), 0)],
+)
+def test_the_papers_ids(name: str, ids: tuple[int, int], positions: int) -> None:
+    released = released_of(shipped_folder(name))
+    assert released is not None and released.release is not None
+    hard, learned = released.groups["unlearnable"], released.groups["learnable"]
+    assert (len(set(hard.ids)), len(set(learned.ids)), len(set(learned.positions))) == (*ids, positions)
+    assert not set(hard.ids) & set(learned.ids)
+    assert (hard.extent, learned.extent, list(released.seeds)) == ("lower bound", "sample", [1, 42, 37])
+    assert len({file.sha256 for file in released.release.files}) == 4
+    recipe = load_split(name).config.recipe
+    assert (recipe.steps, recipe.prompts_per_step, recipe.group_size, recipe.updates_per_batch) == (120, 256, 8, 4)
+    assert (recipe.learning_rate, recipe.kl, recipe.entropy, recipe.max_tokens) == (5e-7, 1e-4, 1e-3, 5120)
+
+
+def test_no_text_of_a_problem_travels_with_the_package() -> None:
+    for name in ("qwen2.5-0.5b-math-easy", "llama-3.2-3b-it-math-hard", "qwen2.5-3b-deepscaler"):
+        folder = shipped_folder(name)
+        assert sorted(path.name for path in folder.iterdir()) == [RELEASED, "split.yaml"]
+        released = released_of(folder)
+        assert released is not None
+        numbers = {number for of in released.groups.values() for number in (*of.ids, *of.positions)}
+        assert all(isinstance(number, int) for number in numbers)
+
+
+# --- the texts themselves -------------------------------------------------------------------------------------
+
+
+def test_templates_are_taken_off() -> None:
+    for braces in ("{}", "{{}}"):
+        assert stripped(HEAD + "What is $x$?" + TAIL.replace("{{}}", braces)) == "What is $x$?"
+    assert stripped("What is $\\boxed{?}$?") == "What is $\\boxed{?}$?"
+
+
+def test_tokens() -> None:
+    assert tokens("Let $x=1,000.5$, \\sqrt{2} and 12,3") == ["let", "x", "1000.5", "sqrt", "2", "and", "12", "3"]
+
+
+def test_likeness_is_the_cosine_of_weighted_sets() -> None:
+    texts = ["red fox 12", "red hen 7", "blue hen 7 7"]
+    pool = Texts(texts)
+    often = {"red": 2, "fox": 1, "12": 1, "hen": 2, "7": 2, "blue": 1}
+    weight = {word: math.log(4 / (1 + count)) + 1e-3 for word, count in often.items()} | {"cat": math.log(4) + 1e-3}
+
+    def cosine(one: str, other: str) -> float:
+        a, b = set(one.split()), set(other.split())
+        length = math.sqrt(sum(weight[w] ** 2 for w in a)) * math.sqrt(sum(weight[w] ** 2 for w in b))
+        return sum(weight[w] ** 2 for w in a & b) / length
+
+    asked = ["red hen 12", "blue cat 7"]
+    expected = np.mean([[cosine(text, other) for other in texts] for text in asked], axis=0)
+    assert pool.likeness(asked) == pytest.approx(expected, abs=1e-6)
+    assert standing(pool, [0, 1], [["fox 12"], ["red hen 12"]]) == pytest.approx([1.0, 0.5])
+
+
+def test_what_repeats_a_text() -> None:
+    text = "Find the sum of the proper divisors of $432$ that are even, and explain in one line how you found it."
+    repeats = Repeats([text, "What is 1 plus 2?"])
+    assert repeats.holds(text.upper().replace(" ", "  "))
+    assert repeats.holds(text.replace("explain", "say"))
+    assert not repeats.holds(text.replace("432", "540"))  # changed numbers make a similar problem, not a leak
+    assert not repeats.holds("Find the prime factorization of $432$.")
+    assert not repeats.holds("")
