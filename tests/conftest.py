@@ -87,7 +87,9 @@ def training(small_split: Split, tmp_path_factory: pytest.TempPathFactory):  # t
 
     sealed = seal(small_split, tmp_path_factory.mktemp("sealed") / "copy")
 
-    def make(cls: type[Method], folder, steps: int = 6, seed: int = 1, flops: int | None = None, **changes):  # type: ignore[no-untyped-def]
+    def make(  # type: ignore[no-untyped-def]
+        cls: type[Method], folder, steps: int = 6, seed: int = 1, flops: int | None = None, sampler=None, **changes
+    ):
         split = load_split(sealed)
         settings = settings_of(cls, split.config.recipe, changes)
         policy, reference = load_policy(split.policy_path), load_policy(split.policy_path)
@@ -96,7 +98,7 @@ def training(small_split: Split, tmp_path_factory: pytest.TempPathFactory):  # t
             split.items,
             policy,
             reference,
-            TransformersSampler(policy),
+            (sampler or TransformersSampler)(policy),
             Verifier(),
             root=f"test/{seed}",
             seed=seed,

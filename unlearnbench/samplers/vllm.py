@@ -17,7 +17,8 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,16 @@ _ENVIRONMENT = {
     "TORCH_COMPILE_DISABLE": "1",  # its two compiled helpers take longer to compile than they save
 }
 
+_OPTIONS: dict[str, Any] = {
+    "skip_tokenizer_init": True,
+    "logprobs_mode": "processed_logprobs",  # of the tokens' distribution at the sampling temperature
+    "generation_config": "vllm",  # not the folder's own temperature and so on
+    "enable_prefix_caching": True,
+    "disable_log_stats": True,
+    "seed": 0,
+}
+_ON_CPU: dict[str, Any] = {"dtype": "float32", "enforce_eager": True}
+
 
 class VllmSampler:
     """Draws completions from a policy with vLLM. `options` go to `vllm.LLM` as they are.
@@ -55,11 +66,23 @@ class VllmSampler:
         self.policy = policy
         given = dict(options or {})
         together = torch.distributed.is_available() and torch.distributed.is_initialized()
-        self._apart = together or any(int(given.get(name, 1)) > 1 for name in PARALLEL)
+        self._apart = together or any(given.get(name, 1) != 1 for name in PARALLEL)
+        for name, value in _ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
+        os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "1" if self._apart else "0"
+        on_cpu = not torch.cuda.is_available()
         self._size: int | None = None
-        self._untied = False
-        self._llm = self._start(given, training)
-        self.weights_changed()
+        overrides = self._overrides() if on_cpu else {}
+        self._untied = on_cpu
+        options = {**_OPTIONS, **(_ON_CPU if on_cpu else {}), "hf_overrides": overrides}
+        if training and not on_cpu:
+            options["gpu_memory_utilization"] = SHARE_WHEN_TRAINING
+        if self._apart:
+            with self._stored() as folder:
+                self._llm = self._start({**options, "model": str(folder), "load_format": "safetensors", **given})
+        else:
+            self._llm = self._start({**options, "model": policy.source, "load_format": "dummy", **given})
+            self.weights_changed()
 
     def generate(
         self, requests: Sequence[Request], *, temperature: float, top_p: float, max_tokens: int
@@ -94,61 +117,50 @@ class VllmSampler:
 
     def weights_changed(self) -> None:
         """Give the engine the policy's weights and drop its cached prefixes, which rest on the old ones (LOOP 3)."""
+        if self._apart:
+            with self._stored() as folder:
+                self._llm.collective_rpc("reload_weights", kwargs={"weights_path": str(folder)})
+        else:
+            self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(self._weights())})
+        self._llm.reset_prefix_cache()
+
+    def _weights(self) -> list[tuple[str, torch.Tensor]]:
+        """The policy's weights by name, as the engine holds them."""
         tied = set() if self._untied else set(self.policy.model.all_tied_weights_keys)
         weights = self.policy.model.state_dict().items()
         named = [(name, weight) for name, weight in weights if name not in tied]
-        if self._size is not None:
-            named = list(widened_weights(named, head_size(self.policy.model.config), self._size))
-        if self._apart:
-            self._through_files(named)
-        else:
-            self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(named)})
-        self._llm.reset_prefix_cache()
+        if self._size is None:
+            return named
+        return list(widened_weights(named, head_size(self.policy.model.config), self._size))
 
-    def _through_files(self, named: Sequence[tuple[str, torch.Tensor]]) -> None:
-        """Weights for an engine in processes of its own: a checkpoint in memory, read by each, then removed."""
+    @contextmanager
+    def _stored(self) -> Iterator[Path]:
+        """The weights as a checkpoint in memory, for an engine in processes of its own, as long as it reads them."""
         from safetensors.torch import save_file
 
         root = Path("/dev/shm") if Path("/dev/shm").is_dir() else None
         folder = Path(tempfile.mkdtemp(prefix="unlearnbench-", dir=root))
         try:
-            tensors = {name: weight.detach().cpu().clone() for name, weight in named}  # tied ones share memory
+            self.policy.model.config.save_pretrained(folder)
+            tensors = {name: weight.detach().cpu().clone() for name, weight in self._weights()}  # tied share memory
             save_file(tensors, folder / "model.safetensors", {"format": "pt"})
-            self._llm.collective_rpc("reload_weights", kwargs={"weights_path": str(folder)})
+            yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
-    def _start(self, given: dict[str, Any], training: bool) -> Any:
-        """The engine, with weights that mean nothing yet."""
-        for name, value in _ENVIRONMENT.items():
-            os.environ.setdefault(name, value)
-        os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "1" if self._apart else "0"
+    def _start(self, options: dict[str, Any]) -> Any:
+        """The engine. Raises RunError or PolicyError as the constructor does."""
         import vllm
 
         logging.getLogger("vllm").setLevel(logging.ERROR)
-        on_cpu = self.policy.device.type == "cpu" and not torch.cuda.is_available()
-        options: dict[str, Any] = {
-            "model": self.policy.source,
-            "skip_tokenizer_init": True,
-            "load_format": "dummy",
-            "dtype": "float32" if on_cpu else "auto",
-            "logprobs_mode": "processed_logprobs",
-            "generation_config": "vllm",  # not the folder's own temperature and so on
-            "enable_prefix_caching": True,
-            "enforce_eager": on_cpu,
-            "disable_log_stats": True,
-            "seed": 0,
-        }
-        if training and not on_cpu:
-            options["gpu_memory_utilization"] = SHARE_WHEN_TRAINING
-        if on_cpu:
-            options["hf_overrides"] = self._overrides()
-        unknown = [name for name in given if name not in inspect.signature(vllm.EngineArgs).parameters]
+        unknown = [name for name in options if name not in inspect.signature(vllm.EngineArgs).parameters]
         if unknown:
             raise RunError(f"vLLM has no option {unknown[0]!r}; `vllm serve --help=all` lists its options.")
+        if options.get("data_parallel_size", 1) != 1:
+            raise PolicyError("vLLM has one engine a process; for data parallelism give --processes N, or --workers N.")
         try:
-            return vllm.LLM(**{**options, **given})
-        except (ValueError, RuntimeError, NotImplementedError) as problem:
+            return vllm.LLM(**options)
+        except (ValueError, TypeError, RuntimeError, NotImplementedError) as problem:
             detail = " ".join(str(problem).split())[:300]
             raise PolicyError(
                 f"vLLM cannot hold the policy {self.policy.source} ({detail}); change the option that it names, or "
@@ -164,10 +176,8 @@ class VllmSampler:
         from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend
 
         config = self.policy.model.config
-        self._untied = True
+        own, sizes = head_size(config), sorted(CPUAttentionBackend.get_supported_head_sizes())
         untied = {"tie_word_embeddings": False}
-        sizes = sorted(CPUAttentionBackend.get_supported_head_sizes())
-        own = head_size(config)
         if own in sizes:
             return untied
         self._size = next((size for size in sizes if size > own), own)
