@@ -398,6 +398,19 @@ def test_a_built_split_is_found_by_its_name(place: Place) -> None:
     assert str(place.source) not in (split.path / BUILT).read_text()
 
 
+def test_rollouts_on_a_built_split_are_scored(place: Place, tmp_path: Path) -> None:
+    split = place.build()
+    rollouts = tmp_path / "rollouts.jsonl"
+    rows = [{"item_id": item.item_id, "completion": f"\\boxed{{{item.answer}}}"} for item in split.items]
+    rollouts.write_text("".join(json.dumps(row) + "\n" for row in rows * 32))
+    assert command_line(["score", str(rollouts), "--split", str(split.path), "--out", str(tmp_path / "scored")]) == 0
+    result = json.loads((tmp_path / "scored" / "result.json").read_text())
+    hard = result["groups"]["unlearnable"]
+    assert (hard["items"], hard["rate_before"], hard["rate_after"], hard["converted"]) == (6, None, 1.0, 6)
+    assert result["groups"]["learnable"]["items"] == 3
+    assert (result["comparable"], result["conversion"]["gain"]) == (False, None)
+
+
 @pytest.mark.parametrize(
     ("name", "ids", "positions"),
     [("qwen2.5-0.5b-math-easy", (894, 0), 100), ("llama-3.2-3b-it-math-hard", (517, 100), 0)],

@@ -23,7 +23,7 @@ import yaml
 from unlearnbench import tables
 from unlearnbench.errors import DataError, SplitError
 from unlearnbench.records import GROUPS, Canary, Item, Pool, Record, RelatedProblem, Result, SplitConfig, Twin
-from unlearnbench.released import waits
+from unlearnbench.released import RELEASED, waits
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -153,7 +153,9 @@ class Split:
         return self._optional(self.config.pool.canaries or "canaries.json", Canary)
 
     def counts(self) -> pa.Table:
-        """The raw counts behind the labels (columns of `tables.COUNTS`)."""
+        """The raw counts behind the labels (columns of `tables.COUNTS`); no rows where labels alone were released."""
+        if not self._has("counts.parquet") and (self.path / RELEASED).is_file():
+            return tables.COUNTS.empty_table()
         return tables.read_counts(self._checked("counts.parquet"))
 
     def twin_counts(self) -> pa.Table | None:

@@ -45,8 +45,8 @@ LOWER = (
 )
 SAMPLE = "Learnable ids are a sample of 100."
 UNKNOWN = (
-    "No ids were released for easy, no_reward and unstable items, and no counts: retention cannot be scored, and "
-    "`thin` is unknown and stored as false. `curate` measures them."
+    "No ids were released for easy, no_reward and unstable items, and no counts: rates before training are null, "
+    "retention cannot be scored, and `thin` is unknown and stored as false. `curate` measures all of it."
 )
 NO_CONTROLS = (
     "There are no controls and no 1x budget: every gain is null until `unlearnbench eval --method grpo --out "
