@@ -120,7 +120,7 @@ class Browser:
             width=size[0],
             height=size[1],
             deviceScaleFactor=1,
-            mobile=size[0] < 600,
+            mobile=False,  # a mobile window grows with what is too wide for it, and so would hide it
         )
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", media="", features=[scheme])
@@ -175,11 +175,11 @@ class Browser:
 _LOOK = r"""(() => {
   const found = [], seen = (element) => element.checkVisibility({ visibilityProperty: true, opacityProperty: true });
   const name = (element) => element.outerHTML.slice(0, 90);
-  const wide = document.scrollingElement.scrollWidth;
-  if (wide > innerWidth) {
+  const [wide, room] = [document.scrollingElement.scrollWidth, document.documentElement.clientWidth];
+  if (wide > room) {
     const cause = [...document.body.querySelectorAll("*")].find((element) =>
-      !element.closest(".scroll, svg, .hidden") && element.getBoundingClientRect().right > innerWidth + 1);
-    found.push(`overflow: ${wide} of ${innerWidth} px, first by ${cause ? name(cause) : "?"}`);
+      !element.closest(".scroll, svg, .hidden") && element.getBoundingClientRect().right > room + 1);
+    found.push(`overflow: ${wide} of ${room} px, first by ${cause ? name(cause) : "?"}`);
   }
   for (const element of document.querySelectorAll("input, select, button, a[href], [role=region], svg[role=img]")) {
     const labels = [...(element.labels || [])].map((of) => of.textContent).join("");

@@ -40,6 +40,11 @@ class Line:
         return self.entry.name
 
     @property
+    def telling_id(self) -> bool:
+        """Whether the id says more than name and budget do."""
+        return self.id not in (self.name, f"{self.name}-{self.budget}".lower())
+
+    @property
     def tier(self) -> str:
         return self.entry.tier
 
@@ -58,9 +63,15 @@ class Line:
     @property
     def why_no_rank(self) -> str:
         """Without a full stop; empty where there is a rank."""
+        if self.rank is not None:
+            return ""
         if self.entry.withdrawn is not None:
-            return f"withdrawn: {self.entry.withdrawn}"
-        return "" if self.rank is not None else (self.result.why_not_comparable or "not comparable").rstrip(".")
+            return f"withdrawn: {self.entry.withdrawn.rstrip('.')}"
+        if not self.result.comparable:
+            return (self.result.why_not_comparable or "not comparable").rstrip(".")
+        if self.entry.tried is None:
+            return "it does not state how many configurations were tried"
+        return "its null control has another number of samples an item"
 
     @property
     def multiple(self) -> float:

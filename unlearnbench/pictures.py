@@ -41,7 +41,7 @@ def strips_plot(strips: Sequence[Strip], *, tau: float) -> str:
                 axes.scatter(x, rates, s=5, c=colour, alpha=0.55, linewidths=0)
                 if np.isfinite(rates).any():
                     axes.hlines(np.nanmean(rates), number + shift - 0.19, number + shift + 0.19, color=INK, lw=1.8)
-        _tau(axes, tau)
+        _tau(axes, tau, 0.6)
         axes.set_xticks(range(len(strips)), [f"{strip.name}\n{len(strip.before)} items" for strip in strips])
         axes.set(xlim=(-0.55, len(strips) - 0.45), ylim=(-0.02, 1.02), ylabel="rate of correct rollouts (%)")
         axes.yaxis.set_major_formatter(PERCENT)
@@ -54,13 +54,15 @@ def strips_plot(strips: Sequence[Strip], *, tau: float) -> str:
 
 def same_start_plot(strips: Sequence[Strip], *, tau: float) -> str:
     """Items as dots, the rate before training against the rate after it, one colour and shape a group."""
+    draw = np.random.Generator(np.random.Philox(key=0))
     with drawing("start", "Rate of hard items before and after training", PICTURE) as (figure, svg):
         axes = figure.subplots()
         for number, strip in enumerate(strips):
             if strip.after is None:
                 continue
             colour, marker = COLOURS[number % SERIES], MARKERS[number % len(MARKERS)]
-            axes.scatter(strip.before, strip.after, s=9, c=colour, marker=marker, alpha=0.7, linewidths=0)
+            x = strip.before + draw.uniform(-0.0025, 0.0025, len(strip.before))  # equal counts would hide each other
+            axes.scatter(x, strip.after, s=9, c=colour, marker=marker, alpha=0.6, linewidths=0)
         _tau(axes, tau)
         axes.set(ylim=(-0.03, 1.03), xlabel="correct rollouts before training (%)", ylabel="after GRPO (%)")
         axes.xaxis.set_major_formatter(PERCENT)
@@ -103,7 +105,7 @@ def sorted_rates_plot(curves: Mapping[str, Array], *, tau: float) -> str:
             style = ("-", (0, (5, 1.5)), (0, (1.5, 1.5)), (0, (5, 1.5, 1.5, 1.5)))[number % 4]
             share = 100 * (np.arange(len(rates)) + 0.5) / max(len(rates), 1)
             axes.plot(share, np.sort(rates)[::-1], color=colour, lw=1.8, ls=style, label=name)
-        _tau(axes, tau)
+        _tau(axes, tau, 0.8)
         axes.set(xlim=(0, 100), ylim=(-0.03, 1.03), xlabel="unlearnable items, best first (%)")
         axes.set_ylabel("rate of correct rollouts (%)")
         axes.yaxis.set_major_formatter(PERCENT)
@@ -111,16 +113,11 @@ def sorted_rates_plot(curves: Mapping[str, Array], *, tau: float) -> str:
     return svg[0]
 
 
-def _tau(axes: Axes, tau: float) -> None:
+def _tau(axes: Axes, tau: float, at: float = 1.0) -> None:
+    """The line of tau, named left of the place `at`, a share of the width."""
     axes.axhline(tau, color=INK, lw=0.8, ls=(0, (4, 3)))
-    axes.annotate(
-        f"tau {100 * tau:g} %",
-        (1, tau),
-        (0, 3),
-        xycoords=("axes fraction", "data"),
-        textcoords="offset points",
-        ha="right",
-    )
+    place = ("axes fraction", "data")
+    axes.annotate(f"tau {100 * tau:g} %", (at, tau), (0, 3), xycoords=place, textcoords="offset points", ha="right")
 
 
 def _dot(colour: str, marker: str, label: str) -> Line2D:

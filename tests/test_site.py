@@ -1,0 +1,371 @@
+"""The leaderboard's site: what its pages say, what hostile text cannot do, and how it behaves in a real browser."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import shutil
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from itertools import combinations
+from pathlib import Path
+from urllib.parse import unquote, urldefrag
+
+import numpy as np
+import pyarrow.compute as pc
+import pytest
+from chromium import DESK, PHONE, Browser, binary, dead_links, findings
+from click.testing import CliRunner
+from made_run import HOSTILE, make_result, make_run, make_split
+
+from unlearnbench import tables
+from unlearnbench.board_page import Scale
+from unlearnbench.cli.evaluate import evaluate, parse_changes
+from unlearnbench.cli.site import build as command
+from unlearnbench.errors import DataError, SplitError
+from unlearnbench.leaderboard import board, read_entries
+from unlearnbench.methods import locate
+from unlearnbench.records import MethodRecord, Result
+from unlearnbench.site import build
+from unlearnbench.split_page import SplitFacts
+from unlearnbench.splits import Split, find_split
+
+needs_browser = pytest.mark.skipif(binary() is None, reason="no Chromium on this machine")
+
+
+def enter(entries: Path, split: Split, id_: str, converts: int, interval: tuple[float, float], **changes: str) -> None:
+    """Write the folder of an entry whose run converted so many items."""
+    folder = entries / id_
+    make_run(folder, split, converts=converts)
+    for seed in folder.glob("[0-9]"):
+        shutil.rmtree(seed)  # an entry keeps counts and fates alone
+    shown = changes.get("name", id_)
+    method = MethodRecord(name=shown, source_hash="ab" * 32, track="verifier", settings={"bonus": 0.2, "kl": 1e-3})
+    result = make_result(split, converts, gain=sum(interval) / 2, interval=interval, method=method)
+    tables.write_json(folder / "result.json", result)
+    tables.write_text(folder / "method.py", "x = '</pre><script>alert(1)</script>'\n")
+    entry = {"id": id_, "name": shown, "tier": "re-trained", "edition": "1", "tried": 1, "source": "method.py"}
+    tables.write_text(folder / "entry.json", json.dumps(entry | changes))
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Split:
+    return make_split(tmp_path_factory.mktemp("splits") / "tiny", hostile=True)
+
+
+@pytest.fixture(scope="module")
+def entries(tiny: Split, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("board") / "entries"
+    enter(folder, tiny, "better-1x", 40, (0.4, 0.8))
+    enter(folder, tiny, "nothing-1x", 1, (-0.03, 0.05))
+    enter(folder, tiny, "hostile-1x", 3, (-0.02, 0.09), name=HOSTILE[:100], url="javascript:alert(1)")
+    enter(folder, tiny, "told-1x", 30, (0.3, 0.7), tier="self-reported")
+    enter(folder, tiny, "gone-1x", 20, (0.1, 0.6), withdrawn=f"a leak {HOSTILE}")
+    enter(folder, tiny, "silent-4x", 2, (-0.1, 0.2), name="grpo", tried=None)
+    own = folder / "silent-4x"
+    (own / "fates.parquet").unlink()
+    stated = tables.read_json_record(own / "result.json", Result)
+    method = MethodRecord(name="grpo", source_hash=locate("grpo").hash, track="verifier")
+    budget = stated.budget.model_copy(update={"multiple": 4.0})
+    changes = {"method": method, "budget": budget, "seeds": (7, 8, 9)}
+    tables.write_json(own / "result.json", stated.model_copy(update=changes))
+    counts = tables.read_counts(own / "counts.parquet")
+    later = pc.cast(pc.add(pc.cast(counts["run"], "int64"), 6), "string")
+    tables.write_parquet(own / "counts.parquet", counts.set_column(counts.schema.get_field_index("run"), "run", later))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def site(entries: Path, tiny: Split, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The real splits and made-up entries on a split of ten families."""
+    return build(entries, tmp_path_factory.mktemp("site"), [tiny.path]).parent
+
+
+def pages(site: Path) -> list[Path]:
+    return sorted(site.rglob("*.html"))
+
+
+class Page(HTMLParser):
+    """Tags with their attributes, ids, and the text of a page."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str]]] = []
+        self.text = ""
+        self.source = path.read_text(encoding="utf-8")
+        self.feed(self.source)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, {name: value or "" for name, value in attrs}))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+    def row(self, name: str) -> str:
+        """The board's row of an entry."""
+        return next(row for row in re.findall(r"<tr data-split.*?</tr>", self.source, re.DOTALL) if f"/{name}/" in row)
+
+
+# --- what the pages say -------------------------------------------------------------------------------------------
+
+
+def test_every_entry_and_split_has_a_page_and_every_link_leads_somewhere(site: Path) -> None:
+    found = {path: Page(path) for path in pages(site)}
+    names = {path.relative_to(site).as_posix() for path in found}
+    wanted = {f"entry/{name}-1x/index.html" for name in ("better", "nothing", "hostile", "told", "gone")} | {
+        "entry/silent-4x/index.html"
+    }
+    wanted |= {"index.html", "phenomenon.html", "split/micro/index.html", "split/tiny/index.html"}
+    assert wanted <= names
+    ids = {path.resolve(): {of["id"] for _, of in page.tags if "id" in of} for path, page in found.items()}
+    checked = 0
+    for path, page in found.items():
+        for tag, of in page.tags:
+            link = of.get("href") or (of.get("src") if tag in ("script", "img") else None)
+            if not link or link.startswith("data:"):
+                continue
+            if tag == "use":  # a marker of a figure
+                continue
+            target, fragment = urldefrag(link)
+            place = (path.parent / unquote(target)).resolve() if target else path.resolve()
+            assert place.is_file(), (path, link)
+            assert not fragment or fragment in ids[place], (path, link)
+            checked += 1
+    assert checked > 100
+
+
+def test_the_board_shows_ranks_of_their_own_group_and_what_is_no_more_than_chance(
+    site: Path, entries: Path, tiny: Split
+) -> None:
+    page = Page(site / "index.html")
+    standing = {row.entry.id: row.standing for row in board(read_entries(entries), lambda _: tiny)}
+    assert standing["better-1x"].rank == 1 and standing["nothing-1x"].rank == 2
+    assert f"{standing['nothing-1x'].rank}<small>of 3</small>" in page.row("nothing-1x")
+    assert "not distinguishable from null" in page.row("nothing-1x")
+    assert "not distinguishable from null" not in page.row("better-1x")
+    assert "1<small>of 1</small>" in page.row("told-1x")  # another tier is ranked by itself
+    assert "no rank: withdrawn: a leak" in page.row("gone-1x")
+    assert "<option selected>re-trained</option>" in page.source
+    order = re.findall(r'<a href="entry/([^/]+)/', page.source)
+    assert order == ["better-1x", "hostile-1x", "nothing-1x", "gone-1x", "silent-4x", "told-1x"]
+
+
+def test_intervals_are_drawn_where_their_numbers_lie(site: Path) -> None:
+    page = Page(site / "index.html")
+    drawn = re.search(r'x1="([\d.]+)%" x2="([\d.]+)%" y1="9".*?cx="([\d.]+)%', page.row("better-1x"))
+    zero = re.search(r'class="zero" x1="([\d.]+)%', page.row("better-1x"))
+    assert drawn and zero
+    low, high, gain = (float(value) for value in drawn.groups())
+    # The axis ends at -10 and +80 points: 95 % of the width are 90 points, from 2.5 % on.
+    assert (low, gain, high) == pytest.approx([2.5 + 95 * (v + 10) / 90 for v in (40, 60, 80)], abs=0.01)
+    assert float(zero[1]) == pytest.approx(2.5 + 950 / 90, abs=0.01)
+    assert Scale(-0.1, 1.0).ticks == [(0.0, "0"), (1.0, "+100")]  # -10 would run into 0
+    assert [text for _, text in Scale(-0.3, 0.5).ticks] == ["\N{MINUS SIGN}30", "0", "+50"]
+
+
+def test_an_entrys_page_gives_the_line_that_makes_it_again(site: Path, entries: Path, tiny: Split) -> None:
+    page = Page(site / "entry/better-1x/index.html")
+    found = re.search(r'<pre class="command"><code>(.*?)</code>', page.source, re.DOTALL)
+    assert found
+    words = shlex.split(found[1])
+    assert words[:2] == ["unlearnbench", "eval"]
+    with evaluate.make_context("eval", words[2:]) as context:
+        given = context.params
+    result = tables.read_json_record(entries / "better-1x" / "result.json", Result)
+    assert given["method"] == "leaderboard/entries/better-1x/method.py"
+    assert (given["split"], given["seeds"], given["samples"], given["budget"]) == ("tiny", 3, 32, 1.0)
+    # All that differs from the split's recipe, whose kl is 1e-4.
+    assert tiny.config.recipe.kl == 1e-4
+    assert parse_changes(given["changes"]) == dict(result.method.settings)
+    for name in ("groups", "items", "families", "twins", "curves", "fates", "canaries", "retention", "cost"):
+        assert f'<section id="{name}">' in page.source
+    assert (site / "entry/better-1x/result.json").read_bytes() == (entries / "better-1x/result.json").read_bytes()
+
+
+def test_a_built_in_method_and_seeds_of_its_own_are_said_so(site: Path) -> None:
+    page = Page(site / "entry/silent-4x/index.html")
+    assert "unlearnbench eval --method grpo --split tiny --seeds 3 --samples 32 --budget 4x" in page.text
+    assert "Seeds of this entry: 7, 8, 9." in page.text
+    assert "No rank: it does not state how many configurations were tried." in page.text
+    assert "fates.parquet" not in "".join(of.get("href", "") for _, of in page.tags)
+
+
+def test_a_split_that_is_not_built_says_how_to_build_it(site: Path) -> None:
+    text = Page(site / "split/qwen2.5-0.5b-math-easy/index.html").text
+    assert "unlearnbench splits build qwen2.5-0.5b-math-easy" in text
+
+
+def test_examples_are_judged_and_counted_as_the_labels_were(site: Path, micro: Split) -> None:
+    facts = SplitFacts(micro)
+    counts = micro.counts()
+    of_base = counts.filter(pc.is_in(counts["phase"], pc.cast(["base", "base_fresh"], "string")))
+    assert set(facts.examples) == {"easy", "learnable", "unlearnable", "no_reward", "unstable"}
+    for group, found in facts.examples.items():
+        for example in found:
+            assert example.item.group == group
+            rows = of_base.filter(pc.equal(of_base["item_id"], example.item.item_id))
+            assert example.rollouts == pc.sum(rows["n"]).as_py()
+            assert example.correct == pc.sum(rows["correct"]).as_py()
+            assert f"{example.correct} of {example.rollouts} rollouts" in Page(site / "split/micro/index.html").text
+
+
+def test_what_luck_converts_is_counted_over_all_choices_of_three_seeds(micro: Split) -> None:
+    control = micro.control("null_control")
+    assert control is not None and control.result is not None
+    ids = {item: row for row, item in enumerate(micro.ids("unlearnable"))}
+    rates = np.zeros((len(ids), 10))
+    for row in control.counts.to_pylist():
+        if row["phase"] == "eval" and row["item_id"] in ids:
+            rates[ids[row["item_id"]], int(row["run"]) - 1] = row["correct"] / row["n"]
+    above = [(rates[:, list(three)] > 0.1).sum(axis=1) for three in combinations(range(10), 3)]
+    told = [share for _, share in SplitFacts(micro).luck]
+    assert told[:2] == pytest.approx([np.mean([hits >= least for hits in above]) for least in (1, 2)])
+    positive = micro.control("positive_control")
+    assert positive is not None and positive.result is not None
+    assert told[2] == pytest.approx(positive.result.conversion.null_rate)
+
+
+# --- hostile text, stale pages, bad input --------------------------------------------------------------------------
+
+
+def test_hostile_names_prompts_and_sources_stay_text(site: Path) -> None:
+    for path in pages(site):
+        page = Page(path)
+        scripts = [of for tag, of in page.tags if tag == "script"]
+        assert [of.get("src", "").split("/")[-1] for of in scripts] == ["site.js"], path
+        assert not [tag for tag, _ in page.tags if tag in ("img", "iframe", "object", "base")], path
+        assert not [name for _, of in page.tags for name in of if name.startswith("on")], path
+        assert not [of for _, of in page.tags if of.get("href", "").lower().startswith("javascript")], path
+        assert "default-src 'none'" in page.source and "\u202e" not in page.source
+    assert '<script>alert("x")</script>' in Page(site / "entry/hostile-1x/index.html").text
+    assert "alert(1)" in Page(site / "entry/hostile-1x/index.html").text  # of the source, as text
+
+
+def test_building_again_changes_nothing_and_takes_away_what_is_gone(
+    site: Path, entries: Path, tiny: Split, tmp_path: Path
+) -> None:
+    few, out = tmp_path / "entries", tmp_path / "site"
+    for name in ("told-1x", "nothing-1x"):
+        shutil.copytree(entries / name, few / name)
+    build(few, out, [tiny.path])
+    same = ("entry/told-1x/index.html", "split/micro/index.html", "phenomenon.html", "site.css", "site.js")
+    assert [(out / name).read_bytes() for name in same] == [(site / name).read_bytes() for name in same]
+    (out / "entry/nothing-1x/notes.txt").write_text("mine", encoding="utf-8")
+    shutil.copytree(out / "entry/nothing-1x", out / "entry/older-1x")
+    (out / "entry/older-1x/notes.txt").unlink()
+    shutil.rmtree(few / "nothing-1x")
+    given = ["--entries", str(few), "--out", str(out), "--split", str(tiny.path)]
+    done = CliRunner().invoke(command, given)
+    assert done.exit_code == 0, done.exception
+    assert done.output == f"{out / 'index.html'}\n"
+    assert sorted(path.name for path in (out / "entry").iterdir()) == ["nothing-1x", "told-1x"]
+    assert [path.name for path in (out / "entry/nothing-1x").iterdir()] == ["notes.txt"]
+
+
+def test_a_foreign_split_and_a_link_out_of_the_folder_are_refused(entries: Path, tiny: Split, tmp_path: Path) -> None:
+    with pytest.raises(SplitError, match="--split"):
+        build(entries, tmp_path / "site")
+    few = tmp_path / "entries"
+    shutil.copytree(entries / "better-1x", few / "better-1x")
+    (few / "better-1x" / "fates.parquet").unlink()
+    (few / "better-1x" / "fates.parquet").symlink_to(find_split("micro") / "items.parquet")
+    with pytest.raises(DataError, match=r"better-1x.*fates\.parquet.*no plain file"):
+        build(few, tmp_path / "site", [tiny.path])
+
+
+def test_a_missing_folder_is_one_sentence(tmp_path: Path) -> None:
+    found = CliRunner().invoke(command, ["--entries", str(tmp_path / "none"), "--out", str(tmp_path / "site")])
+    assert found.exit_code == 1 and "there is no folder" in str(found.exception)
+    assert not (tmp_path / "site").exists()
+
+
+# --- in a browser -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with Browser() as opened:
+        yield opened
+
+
+def shown(browser: Browser) -> list[str]:
+    """Ids of the entries that are to be seen, in their order."""
+    rows = "[...document.querySelectorAll('#entries tbody tr')].filter((row) => row.checkVisibility())"
+    links: list[str] = browser.run(f"{rows}.map((row) => row.querySelector('a').getAttribute('href'))")
+    return [link.split("/")[1] for link in links]
+
+
+def choose(browser: Browser, name: str, value: str) -> None:
+    field = f"document.getElementById('filters').elements['{name}']"
+    browser.run(f"{field}.value = {json.dumps(value)}; {field}.dispatchEvent(new Event('input', {{ bubbles: true }}))")
+
+
+def sorts(browser: Browser) -> list[str]:
+    return list(browser.run("[...document.querySelectorAll('#entries thead th')].map((head) => head.ariaSort)"))
+
+
+@needs_browser
+def test_the_board_sorts_and_filters(browser: Browser, site: Path) -> None:
+    browser.open(site / "index.html")
+    assert browser.errors == []
+    assert shown(browser) == [
+        "better-1x",
+        "hostile-1x",
+        "nothing-1x",
+        "gone-1x",
+        "silent-4x",
+    ]  # the default view: re-trained
+    gain = "document.querySelectorAll('#entries thead button')[4]"
+    browser.run(f"{gain}.click()")
+    assert shown(browser) == ["better-1x", "gone-1x", "silent-4x", "hostile-1x", "nothing-1x"]
+    assert sorts(browser)[4] == "descending" and sorts(browser).count("none") == len(sorts(browser)) - 1
+    browser.run(f"{gain}.focus()")
+    browser.press("Enter", 13, "\r")
+    assert shown(browser)[0] == "nothing-1x" and sorts(browser)[4] == "ascending"
+    choose(browser, "tier", "self-reported")
+    assert shown(browser) == ["told-1x"]
+    assert browser.run("document.querySelector('output').textContent") == "1 of 6 entries"
+    choose(browser, "tier", "")
+    choose(browser, "budget", "4x")
+    assert shown(browser) == ["silent-4x"]
+    choose(browser, "budget", "")
+    choose(browser, "name", "NOTH")
+    assert shown(browser) == ["nothing-1x"]
+    browser.open(site / "index.html", browser.run("location.hash"))  # the address remembers both
+    assert shown(browser) == ["nothing-1x"] and sorts(browser)[4] == "ascending"
+    choose(browser, "name", "no such")
+    assert shown(browser) == [] and browser.run("document.getElementById('nothing').checkVisibility()")
+    browser.run("document.querySelector('#nothing button').click()")
+    assert len(shown(browser)) == 6
+
+
+@needs_browser
+@pytest.mark.parametrize(("size", "dark"), [(PHONE, False), (DESK, True)])
+def test_nothing_is_wrong_with_the_pages_in_a_browser(
+    browser: Browser, site: Path, size: tuple[int, int], dark: bool
+) -> None:
+    for name in ("index.html", "phenomenon.html", "entry/hostile-1x/index.html", "split/tiny/index.html"):
+        assert findings(browser, site / name, site, size, dark) == [], name
+    assert (
+        dead_links(browser, site, [site / "index.html", site / "phenomenon.html", *site.glob("split/*/*.html")]) == []
+    )
+
+
+@needs_browser
+def test_the_browser_finds_what_is_wrong(browser: Browser, tmp_path: Path) -> None:
+    page = tmp_path / "index.html"
+    page.write_text(
+        "<!doctype html><html><head><title>x</title></head><body><h1>x</h1><h3>y</h3><button></button>"
+        '<p style="width: 600px">wide</p><p style="color: #bbb">faint</p><svg></svg><table><th>x</th></table>'
+        '<a href="gone.html">a</a><a href="#nowhere">b</a><img src="http://127.0.0.1:9/x.png" alt="">'
+        "<script>console.error('no'); nothing()</script></body></html>",
+        encoding="utf-8",
+    )
+    found = " | ".join(findings(browser, page, tmp_path, PHONE))
+    for word in ("console: ['no']", "ReferenceError", "overflow: 6", "without a name: <button>", "too faint"):
+        assert word in found
+    for word in ("svg says nothing", "th without scope", "skips a level", "no language", "asks for http://127.0.0.1:9"):
+        assert word in found
+    dead = dead_links(browser, tmp_path, [page])
+    assert [line.split(", which ")[1] for line in dead] == ["is not there", "has no such place"]
