@@ -9,10 +9,12 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from unlearnbench import evaluate, load_split
 from unlearnbench.errors import MethodError, MethodNotFound, PolicyError, RunError
@@ -132,6 +134,41 @@ def test_checkpoints_are_evaluated_and_foreign_ones_refused(finished: Path, smal
     (foreign / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 2}))
     with pytest.raises(PolicyError, match="num_hidden_layers 2"):
         evaluate_checkpoints([foreign], small_split, out=tmp_path / "other")
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # peft calls what transformers has renamed
+def test_a_lora_adapter_of_the_base_is_evaluated_as_the_policy_that_it_makes(
+    small_split: Split, tmp_path: Path
+) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    from unlearnbench.policy import load_policy, save_policy
+
+    torch.manual_seed(0)
+    base = load_policy(small_split.policy_path)
+    adapted = get_peft_model(base.model, LoraConfig(r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False))
+    adapted.save_pretrained(tmp_path / "adapter")
+    save_policy(replace(base, model=adapted.merge_and_unload()), tmp_path / "whole")
+    results = [
+        evaluate_checkpoints([tmp_path / name], small_split, samples=2, out=tmp_path / f"run-{name}")
+        for name in ("adapter", "whole")
+    ]
+    assert results[0].groups == results[1].groups
+    rows = [read_parquet(tmp_path / f"run-{name}/1/evaluation/items.parquet") for name in ("adapter", "whole")]
+    assert rows[0].equals(rows[1])
+    (tmp_path / "adapter/adapter_model.safetensors").rename(tmp_path / "adapter/adapter_model.bin")
+    with pytest.raises(PolicyError, match=r"no adapter_model\.safetensors"):
+        evaluate_checkpoints([tmp_path / "adapter"], small_split, samples=2, out=tmp_path / "pickled")
+
+
+def test_a_policy_that_is_neither_here_nor_on_the_hub_is_one_sentence(
+    small_split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    for name, told in (("owner/name", "the Hub cannot be reached"), ("./nowhere", "There is no checkpoint ./nowhere")):
+        with pytest.raises(PolicyError, match=told) as caught:
+            evaluate_checkpoints([name], small_split, out=tmp_path / "run")
+        assert "\n" not in str(caught.value)
 
 
 SPY = """

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from unlearnbench import evaluate
-from unlearnbench.errors import RunError
+from unlearnbench.errors import MethodError, RunError
 from unlearnbench.ledger import read_metrics
 from unlearnbench.processes import Processes
 from unlearnbench.splits import Split
@@ -127,3 +127,14 @@ def test_one_of_two_processes_killed_loses_nothing(small_split: Split, tmp_path:
     assert result.cost.flops == lines[-1]["flops"]
     cost = json.loads((tmp_path / "run/1/cost.json").read_text())
     assert cost["verifier_calls"] == rollouts
+
+
+def test_a_method_that_does_other_things_in_each_process_is_told_so(small_split: Split, tmp_path: Path) -> None:
+    method = tmp_path / "odd.py"
+    method.write_text(
+        "import os\nimport unlearnbench as ub\n\nclass Odd(ub.Method):\n"
+        "    def advantages(self, rollouts):\n"
+        "        return super().advantages(rollouts) + float(os.environ['RANK'])\n"
+    )
+    with pytest.raises(MethodError, match="Odd did not do the same in every process in step 0"):
+        evaluate(str(method), small_split, 1, samples=2, out=tmp_path / "run", processes=2)

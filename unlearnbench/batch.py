@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -39,6 +40,13 @@ class TokenBatch:
     def tokens(self) -> int:
         """Tokens in forward-backward, padding not counted."""
         return int(self.lengths.sum())
+
+    def digest(self) -> str:
+        """Tells this update from any other: a hash of tokens, weights and advantages."""
+        content = hashlib.sha256()
+        for part in (self.input_ids, self.weights, self.advantages, self.behaviour):
+            content.update(part.cpu().numpy().tobytes())
+        return content.hexdigest()
 
     def micro_batches(self, max_tokens: int) -> Iterator[TokenBatch]:
         """Slices of at most `max_tokens` tokens, padding included, cut to their own length."""

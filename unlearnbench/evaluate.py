@@ -18,9 +18,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from unlearnbench import __version__, tables
+from unlearnbench.checkpoint_place import find_checkpoint, whole_policy
 from unlearnbench.conversion import score
 from unlearnbench.crew import Event, Job
-from unlearnbench.errors import PolicyError, RunError
+from unlearnbench.errors import RunError
 from unlearnbench.fates import count_fates, fates
 from unlearnbench.jobs import (
     drawn_by,
@@ -159,16 +160,13 @@ def evaluate_checkpoints(
     engine: Engine = TRANSFORMERS,
     progress: Progress | None = None,
 ) -> Result:
-    """Evaluate finished policies, one a seed, numbered from 1. Their track is `undeclared`: nothing was metered."""
-    from unlearnbench.policy import require_same_architecture
+    """Evaluate finished policies, one a seed, numbered from 1. Their track is `undeclared`: nothing was metered.
 
+    A checkpoint is a policy's folder, a LoRA adapter of the split's base, or a name on the Hub. Raises PolicyError.
+    """
     engine.require()
     chosen = split if isinstance(split, Split) else load_split(split)
-    policies = [Path(path).resolve() for path in checkpoints]
-    for path in policies:
-        if not (path / "config.json").is_file():
-            raise PolicyError(f"The checkpoint {path} has no config.json; give the folder of a saved policy.")
-        require_same_architecture(path, chosen.policy_path)
+    policies = [find_checkpoint(path, chosen) for path in checkpoints]
     hashes = [weights_hash(path) for path in policies]
     name = hashlib.sha256("".join(hashes).encode()).hexdigest()
     folder = Path(out) if out else Path("runs") / chosen.name / f"checkpoint-{name[:8]}"
@@ -182,9 +180,11 @@ def evaluate_checkpoints(
     seeds = tuple(range(1, len(policies) + 1))
     for seed in seeds:
         _claim_seed(folder, seed, configuration)
+    whole = [
+        whole_policy(path, chosen, folder / str(seed) / "merged") for seed, path in zip(seeds, policies, strict=True)
+    ]
     chains = [
-        [_measured(chosen, folder, seed, path, samples, "checkpoint")]
-        for seed, path in zip(seeds, policies, strict=True)
+        [_measured(chosen, folder, seed, path, samples, "checkpoint")] for seed, path in zip(seeds, whole, strict=True)
     ]
     run_chains(drawn_by(engine, chains), workers or min(len(chains), os.cpu_count() or 1), progress)
     counts = collect_counts(folder, seeds)

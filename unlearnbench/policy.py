@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +16,7 @@ import torch
 from unlearnbench.errors import PolicyError
 from unlearnbench.records import Tokens
 
+ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
 
 
@@ -111,6 +113,35 @@ def load_policy(
     if not stops:
         raise PolicyError(f"The policy {source} names no end token; set eos_token_id in its generation_config.json.")
     return Policy(model, tokenizer, str(source), prompt_format, tuple(sorted(stops)))
+
+
+def merge_adapter(
+    folder: Path,
+    base: str | Path,
+    out: Path,
+    *,
+    revision: str | None = None,
+    prompt_format: Literal["raw", "chat"] = "raw",
+) -> None:
+    """Write the policy that a LoRA adapter makes of its base to `out`. Adapter weights are read from safetensors only.
+
+    Raises PolicyError where the folder is incomplete or does not fit the base.
+    """
+    from peft import PeftModel
+
+    if not (folder / ADAPTER_WEIGHTS).is_file():
+        raise PolicyError(f"The adapter {folder} has no {ADAPTER_WEIGHTS}; save it again as safetensors.")
+    policy = load_policy(base, revision=revision, prompt_format=prompt_format)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # peft calls what transformers has renamed
+            merged = PeftModel.from_pretrained(policy.model, str(folder), local_files_only=True).merge_and_unload()
+    except (OSError, ValueError, KeyError, RuntimeError, TypeError) as problem:
+        detail = str(problem).strip().split("\n")[0][:200]
+        raise PolicyError(
+            f"The adapter {folder} does not fit the policy {base} ({detail}); give its own base."
+        ) from problem
+    save_policy(replace(policy, model=merged), out)
 
 
 def save_policy(policy: Policy, folder: Path) -> None:

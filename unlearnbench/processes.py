@@ -14,6 +14,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from unlearnbench.errors import MethodError
+
 T = TypeVar("T")
 
 
@@ -59,6 +61,14 @@ class Processes:
 
         found: list[T] = gather_object([own])
         return found
+
+    def require_same(self, digests: Sequence[str], method: str, step: int) -> None:
+        """Raise MethodError unless all processes are about to learn from the same batches (LOOP 12)."""
+        if len(set(self.everybody(tuple(digests)))) > 1:
+            raise MethodError(
+                f"{method} did not do the same in every process in step {step}; draw its randomness from "
+                "self.run.random and self.run.shuffled"
+            )
 
     def wait(self) -> None:
         """Until every process has come this far."""

@@ -234,6 +234,7 @@ class Training:
         recipe = self.recipe
         parts = np.array_split(np.arange(len(groups)), recipe.updates_per_batch)
         batches = [self._batch([groups[i] for i in part]) for part in parts if len(part)]
+        self.processes.require_same([batch.digest() for batch in batches], type(self.method).__name__, self.step)
         references = [self._reference_logprobs(batch) for batch in batches]
         before = [self._own_logprobs(batch) if k else None for k, batch in enumerate(batches)]
         rate = recipe.learning_rate * min(1.0, (self.step + 1) / max(1, recipe.warmup_steps))

@@ -1,0 +1,68 @@
+"""Where a finished policy is that somebody wants evaluated: a folder, a LoRA adapter of the base, or the Hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from unlearnbench.errors import PolicyError
+from unlearnbench.splits import Split
+
+WANTED = ("*.safetensors", "*.json", "*.jinja", "*.txt", "*.model")
+"""What is fetched of a policy on the Hub: no code, no pickled weights."""
+
+
+def find_checkpoint(name: str | Path, split: Split) -> Path:
+    """The folder of a checkpoint, fetched from the Hub where `name` is no folder. Raises PolicyError."""
+    folder = Path(name)
+    if not folder.is_dir():
+        if folder.exists() or str(name).startswith((".", "/", "~")) or str(name).count("/") != 1:
+            raise PolicyError(f"There is no checkpoint {name}; give the folder of a saved policy, or OWNER/NAME.")
+        folder = _fetched(str(name))
+    folder = folder.resolve()
+    if is_adapter(folder):
+        return folder
+    if not (folder / "config.json").is_file():
+        raise PolicyError(f"The checkpoint {folder} has no config.json; give the folder of a saved policy.")
+    from unlearnbench.policy import require_same_architecture
+
+    require_same_architecture(folder, split.policy_path)
+    return folder
+
+
+def is_adapter(folder: Path) -> bool:
+    """Whether a folder holds a LoRA adapter and no policy by itself."""
+    return (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file()
+
+
+def whole_policy(folder: Path, split: Split, out: Path) -> Path:
+    """The folder of the policy itself: of an adapter, `out`, where it is written merged into the split's base."""
+    if not is_adapter(folder):
+        return folder
+    if not (out / "config.json").is_file():
+        from unlearnbench.policy import merge_adapter
+
+        base = split.policy_path
+        revision = split.config.base_policy.revision if isinstance(base, str) else None
+        merge_adapter(folder, base, out, revision=revision, prompt_format=split.config.prompt_format)
+    return out
+
+
+def _fetched(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=list(WANTED)))
+    except GatedRepoError as problem:
+        raise PolicyError(
+            f"The policy {name} is gated on the Hub; accept its terms there, then run: hf auth login"
+        ) from problem
+    except RepositoryNotFoundError as problem:
+        raise PolicyError(
+            f"There is neither a folder {name} nor a policy of that name on the Hub; if it is private: hf auth login"
+        ) from problem
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as problem:
+        raise PolicyError(
+            f"There is no folder {name}, and the Hub cannot be reached for a policy of that name; give a folder, or "
+            "see `unlearnbench doctor`"
+        ) from problem
