@@ -59,7 +59,7 @@ STAGES = (
     ("notation", "verdict", "recorded", "outcomes", "plots", "report"),
     ("diagnosis_options", "rollout_pool", "similarity_record", "usable_items", "item_vectors", "similarity_page"),
     ("source_rows", "fetch", "build", "publish", "export"),
-    ("augment", "adapters"),
+    ("endpoint", "augment", "adapters"),
     ("devices", "privileges", "crew", "checkpoint_place", "jobs", "sealing", "worker", "evaluate", "curate", "tally", "score"),
     ("archive", "foreign", "bundle", "originality", "judging", "claims", "verification"),
     ("sandbox", "kept_answers", "standings", "leaderboard", "pull_request", "retraining", "board_rules", "site"),

@@ -30,7 +30,7 @@ vllm = pytest.mark.skipif(not installed, reason="vLLM is not installed")
 # Third-party modules warn when they are imported; starting an engine takes its time on two cores.
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(1800)]
 
-N = 64
+N = 256
 
 
 @pytest.mark.skipif(installed, reason="vLLM is installed")
@@ -62,8 +62,8 @@ def items(micro: Split) -> list[Item]:
     return [item for group in ("easy", "learnable", "unlearnable") for item in micro.items if item.group == group][::25]
 
 
-def _requests(policy: Policy, items: Sequence[Item], n: int = N) -> list[Request]:
-    return [Request(policy.encode(item.prompt), n, stream("test", item.item_id)) for item in items]
+def _requests(policy: Policy, items: Sequence[Item], n: int, name: str = "test") -> list[Request]:
+    return [Request(policy.encode(item.prompt), n, stream(name, item.item_id)) for item in items]
 
 
 def _worst(policy: Policy, requests: Sequence[Request], drawn: Sequence[Completions], temperature: float) -> float:
@@ -106,7 +106,7 @@ def test_completions_are_well_formed_and_their_logprobs_the_policys(
 def test_a_rollouts_draws_follow_from_its_stream_and_counter(
     policy: Policy, sampler: Sampler, items: list[Item]
 ) -> None:
-    requests = _requests(policy, items[:3], 6)
+    requests = _requests(policy, items[-3:], 6)  # that end in many ways
     settings: dict[str, Any] = {"temperature": 1.0, "top_p": 1.0, "max_tokens": 20}
     whole = sampler.generate(requests, **settings)
     request = requests[1]
@@ -118,10 +118,10 @@ def test_a_rollouts_draws_follow_from_its_stream_and_counter(
 
 
 def _hits(
-    sampler: Sampler, policy: Policy, items: Sequence[Item], temperature: float
+    sampler: Sampler, policy: Policy, items: Sequence[Item], temperature: float, name: str
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Correct rollouts of each item, of N, and mean lengths."""
-    drawn = sampler.generate(_requests(policy, items), temperature=temperature, top_p=1.0, max_tokens=40)
+    drawn = sampler.generate(_requests(policy, items, N, name), temperature=temperature, top_p=1.0, max_tokens=40)
     with Verifier() as verifier:
         pairs = [
             (item.answer, policy.decode(completions.tokens[row, : completions.lengths[row]]))
@@ -148,15 +148,15 @@ def _p_value(ours: NDArray[np.int64], theirs: NDArray[np.int64], draws: int = 20
 
 @vllm
 def test_rates_are_those_of_the_transformers_sampler(policy: Policy, sampler: Sampler, items: list[Item]) -> None:
-    ours, lengths = _hits(sampler, policy, items, 1.0)
+    ours, lengths = _hits(sampler, policy, items, 1.0, "ours")
     exact = TransformersSampler(policy)
-    theirs, their_lengths = _hits(exact, policy, items, 1.0)
+    theirs, their_lengths = _hits(exact, policy, items, 1.0, "theirs")
     p = _p_value(ours, theirs)
     found = f"{ours.sum()} correct by vLLM, {theirs.sum()} by transformers, p = {p:.3f}"
     print(f"\n{len(items)} items x {N} rollouts: {found}")
     assert p > 0.001
     assert abs(lengths.mean() - their_lengths.mean()) < 0.5
-    hotter, _ = _hits(exact, policy, items, 1.3)  # so many rollouts would show another temperature
+    hotter, _ = _hits(exact, policy, items, 1.3, "hotter")  # so many rollouts would show another temperature
     assert _p_value(hotter, theirs) < 0.001
 
 

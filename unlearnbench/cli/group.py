@@ -25,6 +25,7 @@ COMMANDS = {
     "new-method": ("methods", "new_method", "Write a commented skeleton of a method, and its test."),
     "new-split": ("new_split", "new_split", "Write a commented split.yaml, the start of a split of your own."),
     "splits": ("splits", "splits", "List, show, validate, build and publish splits."),
+    "augment": ("augment", "augment", "Generate problems like a split's items, by any OpenAI-compatible endpoint."),
     "export": ("export", "export", "Write a split as files that TRL, verl and others read."),
     "submit": ("submit", "submit", "Bundle a run for the leaderboard, and verify the bundle."),
     "leaderboard": ("leaderboard", "leaderboard", "Verify bundles; score, rank and show the leaderboard."),
