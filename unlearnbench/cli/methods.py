@@ -81,7 +81,10 @@ def test_two_steps():
 @click.command("methods")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def methods(as_json: bool) -> None:
-    """List the methods, built in and installed, with their track and source."""
+    """List the methods, built in and installed, with their track, source and last measured gain.
+
+    The gain is that of docs/experiments.md, on micro at 1x, as a fraction; "not measured" once method or split changed.
+    """
     rows, problems = _listed()
     if as_json:
         click.echo(json.dumps(rows, indent=2, ensure_ascii=False))
@@ -130,18 +133,22 @@ def _listed() -> tuple[list[dict[str, Any]], list[str]]:
     from importlib.metadata import entry_points
 
     from unlearnbench.errors import MethodError
+    from unlearnbench.measured import present_gain, read_measured
     from unlearnbench.methods import BUILT_IN, GROUP, load, locate
 
+    measured = read_measured()
     rows, problems = [], []
     # A name that is built in hides an entry point of that name, as it does for `eval --method`.
     for name in dict.fromkeys((*BUILT_IN, *sorted(entry.name for entry in entry_points(group=GROUP)))):
         try:
-            method = load(locate(name))
+            source = locate(name)
+            method = load(source)
         except MethodError as problem:
             problems.append(f"the method {name} cannot be loaded: {problem}")
             continue
-        # No result of any method is published yet, so no gain is known.
-        rows.append({"name": name, "track": method.track, "source": method.source or "not stated", "gain": None})
+        # What an entry point brings was not measured here, whatever its name.
+        gain = present_gain(source, measured) if name in BUILT_IN else None
+        rows.append({"name": name, "track": method.track, "source": method.source or "not stated", "gain": gain})
     return rows, problems
 
 
