@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,10 +22,11 @@ from unlearnbench.cli.group import run
 from unlearnbench.diagnosis import diagnose_each
 from unlearnbench.diagnosis_options import Options
 from unlearnbench.errors import DataError, PolicyError, RunError
-from unlearnbench.policy_place import resolve
-from unlearnbench.similarity_page import SCALE, clustered
+from unlearnbench.policy_place import fingerprint, resolve
+from unlearnbench.similarity_page import SCALE, clustered, finding
 from unlearnbench.similarity_record import Diagnosis, SimilarityRecord
 from unlearnbench.splits import Split
+from unlearnbench.usable_items import with_gradients
 from unlearnbench.verifier import Verifier
 
 OPTIONS: dict[str, Any] = {"rollouts_per_item": 8, "cap": 400, "items_per_group": 6}
@@ -180,6 +182,50 @@ def test_two_runs_are_alike_and_another_one_is_refused(found: Diagnosis, small_s
         unlearnbench.diagnose(small_split.policy_path, small_split, out=tmp_path, **{**OPTIONS, "cap": 100})
 
 
+def test_a_folder_keeps_to_what_was_written_there(found: Diagnosis, small_split: Split, tmp_path: Path) -> None:
+    """Also where `.work`, which may be removed, is gone."""
+    out = tmp_path / "out"
+    shutil.copytree(found.folder, out, ignore=shutil.ignore_patterns(".work"))
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    policy = small_split.policy_path
+    changed = tmp_path / "changed"
+    shutil.copytree(policy, changed)
+    (changed / "generation_config.json").write_text('{"eos_token_id": 1}')
+    with pytest.raises(RunError, match=r"holds a diagnosis with another cap \(400 there, 100 here\)"):
+        unlearnbench.diagnose(policy, small_split, out=out, **{**OPTIONS, "cap": 100})
+    with pytest.raises(RunError, match="holds a diagnosis with another policy"):
+        unlearnbench.diagnose(changed, small_split, out=out, **OPTIONS)
+    with pytest.raises(RunError, match="holds the diagnosis of one policy, not of several"):
+        diagnose_each([policy, changed], small_split, out=out, **OPTIONS)
+    assert {path.name: path.read_bytes() for path in out.iterdir() if path.is_file() and path.name != ".lock"} == {
+        name: content for name, content in before.items() if name != ".lock"
+    }
+    several = tmp_path / "several"
+    shutil.copytree(found.folder, several / "1-other")
+    with pytest.raises(RunError, match=r"holds a diagnosis of another policy \(1-other\)"):
+        diagnose_each([policy, changed], small_split, out=several, **OPTIONS)
+    (several / "policies.json").write_text("{}")
+    with pytest.raises(RunError, match="holds diagnoses of several policies"):
+        unlearnbench.diagnose(policy, small_split, out=several, **OPTIONS)
+
+
+def test_all_that_decides_what_a_policy_computes_tells_it_from_others(small_split: Split, tmp_path: Path) -> None:
+    folder = tmp_path / "policy"
+    shutil.copytree(small_split.policy_path, folder)
+    assert fingerprint(folder) == fingerprint(small_split.policy_path)
+    (folder / "README.md").write_text("words")
+    assert fingerprint(folder) == fingerprint(small_split.policy_path)
+    seen = {fingerprint(folder)}
+    for name in ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"):
+        path = folder / name
+        path.write_text(path.read_text() + " ")
+        seen.add(fingerprint(folder))
+    weights = folder / "model.safetensors"
+    content = weights.read_bytes()
+    weights.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    assert len(seen | {fingerprint(folder)}) == 6
+
+
 # --- rollouts from a file -------------------------------------------------------------------------------------------
 
 
@@ -237,6 +283,45 @@ def test_one_token_and_identical_rollouts_are_taken_as_they_are(small_split: Spl
     assert done.reliability[2] < 0.9
 
 
+def test_groups_that_are_left_out_are_counted_and_the_headline_says_why(
+    found: Diagnosis, rows: list[dict[str, Any]], small_split: Split, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen: dict[str, int] = {}
+    given = []
+    for row in rows:
+        seen[row["item_id"]] = number = seen.get(row["item_id"], 0) + 1
+        if row["group"] != "learnable" or number <= 3:
+            given.append(row)
+    file = write_rows(tmp_path / "given.jsonl", given, "item_id", "prompt", "token_ids", "correct", "group")
+    words = ["diagnose", str(small_split.policy_path), "--rollouts", str(file), "--out", str(tmp_path / "out")]
+    assert run([*words, "--rollouts-per-item", "8", "--workers", "1"]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    learnable, easy = (found.groups.count(name) for name in ("learnable", "easy"))
+    headline = (
+        f"The paper's finding cannot be told here: all {learnable} learnable items were left out (too few correct "
+        "rollouts)"
+    )
+    record = tables.read_json_record(tmp_path / "out" / "similarity.json", SimilarityRecord)
+    assert headline in finding(record) and headline in printed
+    assert f"learnable │ {learnable} │ {learnable} │ too few correct rollouts" in printed
+    page = (tmp_path / "out" / "report.html").read_text()
+    counted = f'<td class="word">too few correct rollouts</td><td>{learnable}</td><td>{learnable}</td>'
+    assert f'<tr><th scope="row">learnable</th>{counted}</tr>' in page
+    assert f'<tr><th scope="row">easy</th><td class="word">\N{EN DASH}</td><td>0</td><td>{easy}</td></tr>' in page
+
+
+def test_items_lost_to_their_gradient_keep_their_counts() -> None:
+    inner = np.diag([1.0, 1.0, 0.0, 0.0, np.nan, 1.0])
+    sampled = {"a": 1, "b": 40, "c": 0}
+    used = [{"item_id": name, "group": "easy", "found": 20, "sampled": count} for name, count in sampled.items()]
+    kept, lost = with_gradients([inner], used, 2)
+    assert kept == [0]
+    assert [(row.item_id, row.found, row.sampled, row.reason) for row in lost] == [
+        ("b", 20, 40, "its gradient is 0"),
+        ("c", 20, 0, "its gradient is not finite"),
+    ]
+
+
 # --- policies -------------------------------------------------------------------------------------------------------
 
 
@@ -272,7 +357,13 @@ def test_an_item_whose_gradient_is_not_finite_is_left_out(
         model.lm_head.weight[:] = float("nan")
     save_policy(policy, tmp_path / "worse")
     with pytest.raises(PolicyError, match=r"worse has weights that are no finite numbers \(in lm_head.weight\)"):
-        unlearnbench.diagnose(tmp_path / "worse", small_split, out=tmp_path / "b", workers=1, **{**OPTIONS, "cap": 8})
+        unlearnbench.diagnose(
+            tmp_path / "worse",
+            rollouts=file,
+            out=tmp_path / "b",
+            rollouts_per_item=8,
+            progress=lambda *_: pytest.fail("it began"),
+        )
 
 
 def test_unknown_targets_name_what_is_there_and_the_folder_stays_free(small_split: Split, tmp_path: Path) -> None:
@@ -365,6 +456,50 @@ def test_too_little_memory_is_said_before_it_starts(small_split: Split, tmp_path
     ):
         unlearnbench.diagnose(small_split.policy_path, small_split, out=tmp_path, max_memory=400 << 20, **OPTIONS)
     assert not list(tmp_path.rglob("gathered/*")), "nothing was sampled"
+
+
+def test_long_rollouts_keep_to_the_plan(small_split: Split, tmp_path: Path) -> None:
+    """Two rollouts of 6,000 tokens in one part: in one pass they would take more than they may."""
+    config = json.loads((small_split.policy_path / "config.json").read_text())
+    shape = {"hidden_size": 64, "intermediate_size": 256, "num_hidden_layers": 2, "max_position_embeddings": 8192}
+    code = f"""
+import json, random, resource, unlearnbench
+from transformers import Qwen2Config, Qwen2ForCausalLM
+from unlearnbench.errors import RunError
+shape = dict({shape!r}, num_attention_heads=4, num_key_value_heads=2, vocab_size={config["vocab_size"]})
+Qwen2ForCausalLM(Qwen2Config(**shape, tie_word_embeddings=True)).save_pretrained("policy")
+draw = random.Random(0)
+with open("given.jsonl", "w") as file:
+    for name, length in (("a", 6000), ("b", 10)):
+        for _ in range(2):
+            tokens = draw.choices(range(4, {config["vocab_size"]}), k=length)
+            print(json.dumps(dict(item_id=name, prompt="1+1", token_ids=tokens, correct=True)), file=file)
+options = dict(rollouts="given.jsonl", out="out", rollouts_per_item=2, parts=1, workers=1)
+plans = []
+try:
+    unlearnbench.diagnose("policy", max_memory=650 << 20, **options)
+except RunError as problem:
+    print(problem)
+unlearnbench.diagnose("policy", max_memory=740 << 20, planned=plans.append, **options)
+print(json.dumps(dict(plans[0].model_dump(), peak=1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)))
+"""
+    for path in small_split.policy_path.glob("tokenizer*"):
+        (tmp_path / "policy").mkdir(exist_ok=True)
+        shutil.copyfile(path, tmp_path / "policy" / path.name)
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(unlearnbench.__file__).parents[1])},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    refused, told = done.stdout.splitlines()
+    assert refused.startswith("the longest rollout, 6,00")
+    assert refused.endswith("beyond the 650.0 MiB of --max-memory; raise it")
+    plan = json.loads(told)
+    assert plan["divided"] == 1 and 6000 < plan["longest"] <= plan["tokens_per_pass"] < 12000
+    assert plan["peak"] <= plan["total"] <= 740 << 20
 
 
 def test_options_state_what_they_cannot_be() -> None:
