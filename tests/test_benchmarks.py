@@ -105,16 +105,16 @@ def test_both_evaluations_draw_the_same_number_of_rollouts(small_split: Split, t
 @pytest.mark.parametrize("kind", ["random", "micro"])
 def test_all_ways_make_the_same_vectors(kind: str) -> None:
     """Rollouts of several lengths, and on micro equal ones; the prompt is shared by ours alone."""
-    from benchmarks import gradients
+    from benchmarks import gradient_ways, gradient_work
 
-    model, items = gradients.work(kind, 2)
+    model, items = gradient_work.work(kind, 2)
     if kind == "random":
         short = [[text[: 5 + k] for k, text in enumerate(item.responses[:8])] for item in items]
         items = [replace(item, responses=tuple(texts)) for item, texts in zip(items, short, strict=True)]
     else:
-        assert gradients.different(items) < 2 * gradients.ROLLOUTS
-    made = {name: way(model)(items) for name, way in gradients.WAYS.items()}
-    expected = made[gradients.OURS]
+        assert gradient_work.different(items) < 2 * gradient_work.ROLLOUTS
+    made = {name: way(model)(items) for name, way in gradient_ways.WAYS.items()}
+    expected = made[gradient_ways.OURS]
     assert expected.shape[0] == 2 and (abs(expected).max(1) > 1e-3).all()
     for name, vectors in made.items():
         assert abs(vectors - expected).max() < 1e-5 * abs(expected).max(), name
@@ -122,17 +122,18 @@ def test_all_ways_make_the_same_vectors(kind: str) -> None:
 
 def test_the_floor_is_what_the_layers_are_known_to_need() -> None:
     """By hand: a prompt of 3 tokens and twice the same response of 2, of which one is read."""
-    from benchmarks import gradients
+    from benchmarks import gradient_work as work
+    from benchmarks.gradient_ways import products
     from unlearnbench.packing import ItemRollouts
 
-    hidden, inner, key = gradients.HIDDEN, gradients.INNER, gradients.HIDDEN * gradients.KEY_HEADS // gradients.HEADS
+    hidden, inner, key = work.HIDDEN, work.INNER, work.HIDDEN * work.KEY_HEADS // work.HEADS
     layer = 2 * hidden * hidden + 2 * hidden * key + 3 * hidden * inner
     read = hidden * hidden + 2 * hidden * key  # of the first layer's input
-    tokens = 2 * (2 * gradients.LAYERS * layer - read) + 2 * gradients.LAYERS * 16 * (3 * hidden + key)
-    seen = 12 * gradients.LAYERS * hidden
-    head = 4 * hidden * gradients.VOCABULARY
+    tokens = 2 * (2 * work.LAYERS * layer - read) + 2 * work.LAYERS * 16 * (3 * hidden + key)
+    seen = 12 * work.LAYERS * hidden
+    head = 4 * hidden * work.VOCABULARY
     items = [ItemRollouts("a", (1, 2, 3), ((4, 5), (4, 5)))]
-    assert gradients.products(gradients.random_model(), items) == 4 * tokens + (1 + 2 + 3 + 4) * seen + 2 * head
+    assert products(work.random_model(), items) == 4 * tokens + (1 + 2 + 3 + 4) * seen + 2 * head
 
 
 def test_the_hard_pairs_are_what_they_are_called() -> None:
