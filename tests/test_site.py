@@ -55,9 +55,10 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Split:
 
 
 @pytest.fixture(scope="module")
-def entries(tiny: Split, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def entries(tiny: Split, made_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("board") / "entries"
     enter(folder, tiny, "better-1x", 40, (0.4, 0.8))
+    shutil.copy(made_bundle, folder / "better-1x" / "bundle.zip")
     enter(folder, tiny, "nothing-1x", 1, (-0.03, 0.05))
     enter(folder, tiny, "hostile-1x", 3, (-0.02, 0.09), name=HOSTILE[:100], url="javascript:alert(1)")
     enter(folder, tiny, "told-1x", 30, (0.3, 0.7), tier="self-reported")
@@ -181,6 +182,15 @@ def test_an_entrys_page_gives_the_line_that_makes_it_again(site: Path, entries: 
     for name in ("groups", "items", "families", "twins", "curves", "fates", "canaries", "retention", "cost"):
         assert f'<section id="{name}">' in page.source
     assert (site / "entry/better-1x/result.json").read_bytes() == (entries / "better-1x/result.json").read_bytes()
+
+
+def test_curves_come_from_the_bundles_ledger(site: Path) -> None:
+    curves = 'aria-label="Learning curves of each seed"'
+    page = Page(site / "entry/better-1x/index.html")
+    assert curves in page.source
+    assert all(title in page.text for title in ("correct rollouts", "tokens a rollout", "seed 3", "mean of the seeds"))
+    assert curves not in Page(site / "entry/told-1x/index.html").source
+    assert "no curves" in Page(site / "entry/told-1x/index.html").text
 
 
 def test_a_built_in_method_and_seeds_of_its_own_are_said_so(site: Path) -> None:

@@ -29,7 +29,9 @@ from markupsafe import Markup
 from unlearnbench import __version__, pictures, plots, tables
 from unlearnbench.board_page import Line, Scale, lines
 from unlearnbench.bundle import open_bundle
+from unlearnbench.bundle_tables import FORMS, MOST_ROWS
 from unlearnbench.errors import DataError
+from unlearnbench.foreign import read_table
 from unlearnbench.leaderboard import BUNDLE, ENTRIES, TIERS, read_entries, split_of
 from unlearnbench.methods import BUILT_IN, locate
 from unlearnbench.notation import pct, plain
@@ -227,7 +229,10 @@ def _curves(line: Line) -> Markup | None:
     """Curves from the ledger's summary in the entry's bundle, where it brings no metrics; None without a bundle."""
     if not (path := _own_file(line.folder, BUNDLE)):
         return None
-    rows = open_bundle(path).ledger.group_by(["seed", "step"]).aggregate([(name, "sum") for name in _SUMMED])
+    name, form = "ledger.parquet", FORMS["ledger.parquet"]
+    where, content = f"{path}, member {name!r}", open_bundle(path).members[name]
+    ledger = read_table(where, content, form.schema, rows=None, most=MOST_ROWS, nulls=form.nulls)
+    rows = ledger.group_by(["seed", "step"]).aggregate([(name, "sum") for name in _SUMMED])
     rows = rows.sort_by([("seed", "ascending"), ("step", "ascending")])
     found: dict[str, dict[str, list[float]]] = {"correct rollouts": {}, "length": {}, "rollouts": {}}
     for row in rows.to_pylist():

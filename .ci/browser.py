@@ -1,0 +1,98 @@
+"""Every page of the leaderboard's site in a real browser: wide and on a phone, light and dark.
+
+    python .ci/browser.py [--entries DIR] [--out DIR] [--pictures DIR]
+
+Builds the site, opens each page in Chromium four times and prints what is wrong (console, requests, dead links,
+overflow, names of controls, faint text); then sorts and filters the board. Exit status 1 if anything is wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "tests"))
+
+from chromium import DESK, PHONE, Browser, binary, dead_links, findings  # noqa: E402
+
+from unlearnbench.site import build  # noqa: E402
+
+_ROWS = "[...document.querySelectorAll('#entries tbody tr')]"
+_SEEN = f"{_ROWS}.filter((row) => row.checkVisibility())"
+
+
+def check_board(browser: Browser, page: Path) -> list[str]:
+    """What is wrong with sorting and filtering: every column both ways, every value of every filter."""
+    browser.open(page)
+    if not browser.run("document.getElementById('entries') !== null"):
+        return []
+    found = []
+    browser.run("document.querySelector('button[type=reset]').click()")
+    total = browser.run(f"{_ROWS}.length")
+    for column in range(browser.run("document.querySelectorAll('#entries thead th').length")):
+        head = f"document.querySelectorAll('#entries thead th')[{column}]"
+        for _ in range(2):
+            browser.run(f"{head}.querySelector('button').click()")
+            way, kind = browser.run(f"[{head}.ariaSort, {head}.dataset.sort]")
+            values = browser.run(f"{_ROWS}.map((row) => row.cells[{column}].dataset.value)")
+            known = [value for value in values if value != ""]
+            keys = [float(value) for value in known] if kind == "number" else None
+            if values[: len(known)] != known:
+                found.append(f"column {column}, {way}: what is undefined does not come last")
+            if keys is not None and keys != sorted(keys, reverse=way == "descending"):
+                found.append(f"column {column}, {way}: not in order")
+            if len(values) != total:
+                found.append(f"column {column}, {way}: {len(values)} of {total} rows are left")
+    for name in ("split", "track", "budget", "tier"):
+        field = f"document.getElementById('filters').elements['{name}']"
+        shown = 0
+        for value in browser.run(f"[...{field}.options].map((option) => option.value)"):
+            change = f"{field}.value = {value!r}; {field}.dispatchEvent(new Event('input', {{ bubbles: true }}))"
+            browser.run(change)
+            seen = browser.run(f"{_SEEN}.map((row) => row.dataset.{name})")
+            if value and set(seen) != {value}:
+                found.append(f"filter {name} = {value}: shows {sorted(set(seen))}")
+            shown += len(seen) if value else 0
+        if shown != total:
+            found.append(f"filter {name}: its values show {shown} of {total} entries in all")
+        browser.run(f"{field}.value = ''; {field}.dispatchEvent(new Event('input', {{ bubbles: true }}))")
+    return found
+
+
+def main() -> int:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--entries", type=Path, default=ROOT / "leaderboard" / "entries")
+    options.add_argument("--out", type=Path, default=ROOT / "build" / "site")
+    options.add_argument("--pictures", type=Path, help="Folder for a picture of each page [default: none].")
+    given = options.parse_args()
+    if binary() is None:
+        print(
+            ".ci/browser.py needs Chromium; install it (Debian and Ubuntu: apt-get install chromium)", file=sys.stderr
+        )
+        return 1
+    began, site = time.monotonic(), build(given.entries, given.out).parent
+    pages, wrong = sorted(site.rglob("*.html")), 0
+    print(f"{len(pages)} pages in {time.monotonic() - began:.0f} s")
+    with Browser() as browser:
+        for page in pages:
+            name = page.relative_to(site).as_posix()
+            for size in (DESK, PHONE):
+                for dark in (False, True):
+                    scheme = "dark" if dark else "light"
+                    for told in findings(browser, page, site, size, dark):
+                        wrong += 1
+                        print(f"{name}, {size[0]} px, {scheme}: {told}")
+                    if given.pictures:
+                        browser.shoot(given.pictures / f"{name.replace('/', '_')}-{size[0]}-{scheme}.png")
+        for told in [*dead_links(browser, site, pages), *check_board(browser, site / "index.html")]:
+            wrong += 1
+            print(told)
+    print(f"{len(pages)} pages, {wrong} findings, {time.monotonic() - began:.0f} s")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
