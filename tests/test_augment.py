@@ -194,6 +194,20 @@ def test_an_endpoint_that_fails_is_one_sentence_and_nothing_is_lost(
     assert len(server.seen) == before + 5  # only what was missing
 
 
+def test_a_model_that_writes_another_form_is_named(
+    server: Server, tiny: Split, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chatter = {"choices": [{"message": {"content": "Sure! Which problem?"}}]}
+    server.fault = lambda _: (200, json.dumps(chatter).encode(), {})
+    words = ("--split", str(tiny.path), "--endpoint", server.url, "--model", "writer", "--second-model", "solver")
+    assert run(["augment", "--kind", "similar", *words, "--out", str(tmp_path / "out")]) == 0
+    told = capsys.readouterr()
+    assert "writer wrote nothing in the form that was asked for to 2 of 2 items" in told.err
+    assert "0 of 0 problems kept" in told.out
+    assert all("Which problem?" in path.read_text() for path in (tmp_path / "out" / "items").iterdir())
+    assert read_records(tmp_path / "out" / "similar.parquet", RelatedProblem) == ()
+
+
 def test_a_folder_of_another_run_is_refused(server: Server, tiny: Split, tmp_path: Path) -> None:
     _run(server, tiny, tmp_path / "out")
     with pytest.raises(RunError, match="another count"):
@@ -201,7 +215,7 @@ def test_a_folder_of_another_run_is_refused(server: Server, tiny: Split, tmp_pat
     with pytest.raises(SplitError, match="no items in boundary"):
         _run(server, tiny, tmp_path / "other", groups=("boundary",))
     file = next((tmp_path / "out" / "items").glob("*.jsonl"))
-    file.write_text(file.read_text().rpartition('{"requests"')[0])
+    file.write_text(file.read_text().rpartition('{"written"')[0])
     with pytest.raises(DataError, match="no finished item"):
         _run(server, tiny, tmp_path / "out")
 

@@ -119,9 +119,10 @@ class Candidate(Record):
     leaked: bool
 
 
-class Spent(Record):
-    """The last line of an item's file: it is finished, and this is what it took."""
+class Finished(Record):
+    """The last line of an item's file: what the first model wrote, and what the item took."""
 
+    written: str
     requests: int
     prompt_tokens: int
     completion_tokens: int
@@ -143,6 +144,8 @@ class Summary(Record):
     settings: Settings
     items: int
     items_with_problems: int
+    items_unread: int
+    """Items for which the first model wrote nothing in the form that was asked for."""
     generated: int
     agreed: int
     leaked: int
@@ -246,12 +249,13 @@ class _Desk:
             verdict = self.verifier.verify(problem["answer"], second.text.rpartition("</think>")[2])
             leaked = self.known.holds(problem["question"])
             candidates.append(Candidate(**problem, second=second.text, agrees=verdict.correct is True, leaked=leaked))
-        spent = Spent(
+        end = Finished(
+            written=first.text,
             requests=len(replies),
             prompt_tokens=sum(reply.prompt_tokens for reply in replies),
             completion_tokens=sum(reply.completion_tokens for reply in replies),
         )
-        lines = [record.model_dump_json() for record in (*candidates, spent)]
+        lines = [record.model_dump_json() for record in (*candidates, end)]
         tables.write_text(_place(self.out, item), "\n".join(lines) + "\n")
 
     def _ask(self, model: str, prompt: str, *names: object) -> Reply:
@@ -310,12 +314,13 @@ def _side_by_side(
 def _gather(items: Sequence[Item], settings: Settings, out: Path) -> Summary:
     """Write the table and the summary from the items' files."""
     rows: list[RelatedProblem] = []
-    totals = {"generated": 0, "requests": 0, "prompt_tokens": 0, "completion_tokens": 0}
+    totals = {"generated": 0, "items_unread": 0, "requests": 0, "prompt_tokens": 0, "completion_tokens": 0}
     for item in items:
-        candidates, spent = _finished(_place(out, item))
+        candidates, end = _finished(_place(out, item))
         totals["generated"] += len(candidates)
-        for name, value in spent.model_dump().items():
-            totals[name] += value
+        totals["items_unread"] += not candidates
+        for name in ("requests", "prompt_tokens", "completion_tokens"):
+            totals[name] += getattr(end, name)
         agreed = [candidate for candidate in candidates if candidate.agrees]
         rows += [
             RelatedProblem(
@@ -341,11 +346,11 @@ def _gather(items: Sequence[Item], settings: Settings, out: Path) -> Summary:
     return summary
 
 
-def _finished(path: Path) -> tuple[list[Candidate], Spent]:
+def _finished(path: Path) -> tuple[list[Candidate], Finished]:
     """An item's file. Raises DataError where it was altered."""
     rows: list[dict[str, Any]] = list(tables.read_jsonl(path))
     try:
-        return [Candidate.model_validate(row) for row in rows[:-1]], Spent.model_validate(rows[-1])
+        return [Candidate.model_validate(row) for row in rows[:-1]], Finished.model_validate(rows[-1])
     except (ValueError, IndexError) as error:
         raise DataError(f"{path} is no finished item; remove it and run the same command again") from error
 

@@ -67,6 +67,9 @@ def augment(
             announce=_announce,
             progress=bar.show,
         )
+    if summary.items_unread:
+        told = f"{model} wrote nothing in the form that was asked for to {summary.items_unread:,} of {summary.items:,}"
+        click.echo(f"{told} items; what it wrote stands in {out / 'items'}", err=True)
     if as_json:
         click.echo(summary.model_dump_json(indent=2))
         return
