@@ -112,3 +112,43 @@ def training(small_split: Split, tmp_path_factory: pytest.TempPathFactory):  # t
         return run
 
     return make
+
+
+@pytest.fixture(scope="session")
+def made_split(tmp_path_factory: pytest.TempPathFactory) -> Split:
+    """A split with a null control, for runs that nobody trained."""
+    from made_run import make_split
+
+    return make_split(tmp_path_factory.mktemp("made") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def made_run(made_split: Split, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run on it, with all files of `eval`."""
+    from made_bundle import make_run
+
+    return make_run(tmp_path_factory.mktemp("made") / "mine", made_split)
+
+
+@pytest.fixture(scope="session")
+def made_bundle(made_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundle of that run."""
+    from made_bundle import make_bundle
+
+    return make_bundle(made_run, tmp_path_factory.mktemp("made") / "mine.zip")
+
+
+@pytest.fixture
+def refused(made_bundle: Path, made_split: Split, tmp_path: Path):  # type: ignore[no-untyped-def]
+    """The first reason of each check against the bundle with a change (`made_bundle.Refused`)."""
+    from made_bundle import altered, told
+
+    from unlearnbench.verification import verify_bundle
+
+    def reasons(change):  # type: ignore[no-untyped-def]
+        found = verify_bundle(altered(made_bundle, tmp_path / "altered.zip", change), made_split, workers=1)
+        assert not found.verified
+        assert not found.rankable
+        return dict(told(found))
+
+    return reasons

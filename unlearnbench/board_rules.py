@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from unlearnbench import archive, bundle, originality
+from unlearnbench import archive, bundle, bundle_tables, originality
 from unlearnbench.claims import SLACK_STEPS
 from unlearnbench.conversion import MIN_SEEDS, SCORER_VERSION
 from unlearnbench.leaderboard import ENTRIES, editions
@@ -34,7 +34,7 @@ def rules(entries: Path = ENTRIES) -> str:
         splits=[_facts(split) for split in shipped if (split.path / "items.parquet").is_file()],
         bundle_mib=archive.LARGEST >> 20,
         members=archive.MOST_MEMBERS,
-        rows=f"{bundle.MOST_ROWS:,}",
+        rows=f"{bundle_tables.MOST_ROWS:,}",
         most_seeds=bundle.MOST_SEEDS,
         source_kib=(bundle.member_limit("method/a.py") or 0) >> 10,
         false_alarm=f"1 in {round(1 / originality.FALSE_ALARM):,}",

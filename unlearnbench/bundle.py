@@ -22,46 +22,18 @@ from pydantic import ConfigDict, Field, ValidationError
 
 from unlearnbench import __version__, fates, tables
 from unlearnbench.archive import read_archive, write_archive
+from unlearnbench.bundle_tables import FORMS, LEDGER, ROLLOUTS, read_tables
 from unlearnbench.errors import DataError, RunError
 from unlearnbench.evaluate import SOURCE
 from unlearnbench.fairness import read_run
-from unlearnbench.foreign import read_json, read_table, require_url
+from unlearnbench.foreign import read_json, require_url
 from unlearnbench.ledger import read_ledger, read_metrics
 from unlearnbench.methods import locate
 from unlearnbench.privileges import ASKED
 from unlearnbench.records import READS, Cost, Record, Result, Track
 
 SCHEMA_VERSION = 1
-MOST_ROWS = 8_000_000
-"""Rollouts of a bundle."""
 MOST_SEEDS = 100
-
-ROLLOUTS = pa.schema(
-    [
-        ("seed", pa.int64()),
-        ("phase", pa.string()),
-        ("problem_id", pa.string()),
-        ("sample", pa.int32()),
-        ("completion", pa.string()),
-        ("finish", pa.string()),
-        ("correct", pa.bool_()),
-    ]
-)
-"""Raw evaluation rollouts, one row each. `correct` is the verdict that is claimed."""
-LEDGER = pa.schema(
-    [
-        ("seed", pa.int64()),
-        ("step", pa.int64()),
-        ("source", pa.string()),
-        ("rollouts", pa.int64()),
-        ("correct", pa.int64()),
-        ("tokens", pa.int64()),
-        ("flops", pa.int64()),
-    ]
-)
-"""What training drew and injected, a row a step and source of rollouts; `flops` is the meter after that step, null
-where the step logged none."""
-FATES = pa.schema(list(fates.SCHEMA.items()))
 
 PHASES = {"items": "eval", "twins": "twin", "canaries": "canary", "start": "start"}
 """Evaluation file of a seed: phase of its rows, as in counts.parquet."""
@@ -73,8 +45,7 @@ _MEMBERS = {
     r"rollouts\.parquet|counts\.parquet|fates\.parquet|ledger\.parquet": _TABLE,
     r"method/[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}\.py": _SOURCE,
 }
-_TABLES = ("rollouts.parquet", "counts.parquet", "fates.parquet", "ledger.parquet")
-_REQUIRED = ("manifest.json", "entry.json", "result.json", *_TABLES)
+_REQUIRED = ("manifest.json", "entry.json", "result.json", *FORMS)
 _SEED_FILES = ("config", "environment", "method", "cost")
 
 
@@ -155,7 +126,7 @@ class Seed:
 
 @dataclass(frozen=True)
 class Bundle:
-    """An opened bundle, every member of the right form. Tables are read when first asked for."""
+    """An opened bundle, every member of the right form. Its tables are not read yet."""
 
     path: Path
     members: Mapping[str, bytes]
@@ -174,28 +145,12 @@ class Bundle:
         """Names the bundle: the hash of its manifest, which has those of the members."""
         return hashlib.sha256(self.members["manifest.json"]).hexdigest()
 
-    def rollouts(self, rows: int) -> pa.Table:
-        """Columns of ROLLOUTS; texts as dictionaries. Raises DataError unless there are `rows`."""
-        return self._table("rollouts.parquet", ROLLOUTS, rows=rows)
+    def tables(self, rows: int | None = None) -> dict[str, pa.Table]:
+        """All tables by member's name, texts as dictionaries (bundle_tables.py); `rows` are wanted of the rollouts.
 
-    @cached_property
-    def counts(self) -> pa.Table:
-        return self._table("counts.parquet", tables.COUNTS)
-
-    @cached_property
-    def fates(self) -> pa.Table:
-        nulls = frozenset({"first_correct_step", "rewarded_valid_trace"})
-        return self._table("fates.parquet", FATES, nulls=nulls)
-
-    @cached_property
-    def ledger(self) -> pa.Table:
-        return self._table("ledger.parquet", LEDGER, nulls=frozenset({"flops"}))
-
-    def _table(
-        self, name: str, schema: pa.Schema, rows: int | None = None, nulls: frozenset[str] = frozenset()
-    ) -> pa.Table:
-        where = f"{self.path}, member '{name}'"
-        return read_table(where, self.members[name], schema, rows=rows, most=MOST_ROWS, nulls=nulls)
+        Raises DataError naming member, row and field.
+        """
+        return read_tables(self.path, self.members, rows)
 
 
 # --- writing --------------------------------------------------------------------------------------------------

@@ -6,8 +6,7 @@ import json
 import math
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -18,8 +17,6 @@ from unlearnbench.errors import DataError
 LONGEST_TEXT = 2_000
 LARGEST_NUMBER = 2**63
 MOST_ROW_GROUPS = 10_000
-MEMORY = 6 << 30
-"""Bytes of address space that reading one table may add, where the system can hold a process to that."""
 
 _ENCODINGS = {"PLAIN", "RLE", "BIT_PACKED", "PLAIN_DICTIONARY", "RLE_DICTIONARY"}
 _URL = re.compile(r"https?://[A-Za-z0-9.-]+(?::[0-9]{1,5})?(?:/[A-Za-z0-9._~/?#@!$*+,;=%-]*)?")
@@ -117,25 +114,30 @@ def read_table(
     """
     texts = [field.name for field in schema if pa.types.is_string(field.type)]
     try:
-        with limited_memory(), pq.ParquetFile(pa.BufferReader(data), read_dictionary=texts) as file:
+        with pq.ParquetFile(pa.BufferReader(data)) as file:
             _check_footer(where, file, schema, rows, most, len(data))
+            announced = file.metadata.num_rows
+        with pq.ParquetFile(pa.BufferReader(data), read_dictionary=texts) as file:
             table = file.read(use_threads=False)
             for name in texts:
                 table = table.set_column(
                     table.column_names.index(name), name, table[name].unify_dictionaries().combine_chunks()
                 )
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{where} is not a readable parquet file: {str(error).splitlines()[0]:.200}") from error
-    except MemoryError as error:
+    except MemoryError as error:  # Arrow's own is one
         raise DataError(f"{where} takes more memory than any honest table of its rows; make the bundle anew") from error
-    if table.num_rows != file.metadata.num_rows:
-        raise DataError(f"{where} holds {table.num_rows:,} rows and announces {file.metadata.num_rows:,}")
+    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
+        told = (str(error).splitlines() or ["damaged"])[0]
+        raise DataError(f"{where} is not a readable parquet file: {told:.200}") from error
+    if table.num_rows != announced:
+        raise DataError(f"{where} holds {table.num_rows:,} rows and announces {announced:,}")
     for name in schema.names:
         column = table[name]
         if column.null_count and name not in nulls:
             raise DataError(f"{where}, field {name!r}: a value is missing, and every row needs one")
         for chunk in column.chunks:
-            _require_utf8(f"{where}, field {name!r}", chunk.dictionary if name in texts else chunk)
+            _require_valid(f"{where}, field {name!r}", chunk)
+            if name in texts:
+                _require_valid(f"{where}, field {name!r}", chunk.dictionary)
     return table
 
 
@@ -170,29 +172,10 @@ def _plain_type(type_: pa.DataType) -> pa.DataType:
     return type_.value_type if pa.types.is_dictionary(type_) else type_
 
 
-def _require_utf8(where: str, values: pa.Array) -> None:
+def _require_valid(where: str, values: pa.Array) -> None:
+    """Texts are UTF-8, and codes of a dictionary are in it: Arrow reads neither itself."""
     try:
         values.validate(full=True)
     except pa.ArrowInvalid as error:
-        raise DataError(f"{where}: a text is not UTF-8; write the file as UTF-8") from error
-
-
-@contextmanager
-def limited_memory(extra: int = MEMORY) -> Iterator[None]:
-    """Hold this process to `extra` bytes of address space more than it has, on Linux; elsewhere do nothing."""
-    try:
-        import resource
-        from pathlib import Path
-
-        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-        soft, hard = resource.getrlimit(resource.RLIMIT_AS)
-        wanted = used + extra if soft == resource.RLIM_INFINITY else min(soft, used + extra)
-        resource.setrlimit(resource.RLIMIT_AS, (wanted, hard))
-    except (ImportError, OSError, ValueError):
-        yield
-        return
-    try:
-        yield
-    finally:
-        with suppress(ValueError, OSError):
-            resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+        told = "a text is not UTF-8" if "UTF8" in str(error) else f"damaged ({str(error).splitlines()[0]:.100})"
+        raise DataError(f"{where}: {told}; write the file as UTF-8") from error

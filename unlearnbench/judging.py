@@ -62,18 +62,23 @@ def problems_of(split: Split) -> dict[str, dict[str, str]]:
     return {phase: golds for phase, golds in found.items() if golds}
 
 
-def judge(bundle: Bundle, split: Split, workers: int) -> Judged:
-    """Check that a bundle's rollouts are complete and judge every one.
+def evaluated(bundle: Bundle, split: Split) -> dict[str, dict[str, str]]:
+    """What a bundle's seeds must have rollouts of: `problems_of` the split, and the items before training too where
+    that began from another policy than the split's base."""
+    golds = problems_of(split)
+    elsewhere = any(seed.method.start != "base" or seed.config.start is not None for seed in bundle.seeds.values())
+    return golds | ({"start": golds["eval"]} if elsewhere else {})
+
+
+def judge(bundle: Bundle, table: pa.Table, split: Split, workers: int) -> Judged:
+    """Check that a bundle's rollouts (`table`) are complete and judge every one.
 
     Raises DataError naming what is missing, foreign, repeated or too long; VerifierError if the verifier fails.
     """
     seeds, samples = list(bundle.result.seeds), bundle.result.samples
-    golds = problems_of(split)
-    if any(seed.method.start != "base" or seed.config.start is not None for seed in bundle.seeds.values()):
-        golds["start"] = golds["eval"]
+    golds = evaluated(bundle, split)
     problems = [(phase, name) for phase, of_phase in golds.items() for name in of_phase]
     wanted = [(seed, phase, name) for seed in seeds for phase, name in problems]
-    table = bundle.rollouts(len(wanted) * samples)
     table = _in_order(bundle, table, wanted, samples)
     texts, codes = _texts(bundle, table, split.config.protocol.sampling.max_tokens)
 

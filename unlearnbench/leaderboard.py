@@ -6,7 +6,6 @@ An entry holds entry.json (`Entry`), result.json as computed here, counts.parque
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -179,22 +178,6 @@ def current_edition(entries: Path, result: Result) -> str:
             "or name one with --edition"
         )
     return of_split[-1]
-
-
-def retraining_seeds(source_hash: str, split_hash: str, number: int = 3) -> list[int]:
-    """The seeds that an entry is trained again with, which nobody can choose: from sha256 of both hashes.
-
-    The i-th is the first four bytes of sha256("<source hash>/<split hash>/<i>"), without its first bit; one that is
-    there already is passed over.
-    """
-    seeds: list[int] = []
-    place = 0
-    while len(seeds) < number:
-        digest = hashlib.sha256(f"{source_hash}/{split_hash}/{place}".encode()).digest()
-        seed = int.from_bytes(digest[:4], "big") >> 1
-        seeds += [seed] if seed not in seeds else []
-        place += 1
-    return seeds
 
 
 # --- the board ------------------------------------------------------------------------------------------------

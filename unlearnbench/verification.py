@@ -21,12 +21,14 @@ import numpy as np
 import pyarrow as pa
 
 from unlearnbench import conversion
-from unlearnbench.bundle import MOST_ROWS, Bundle, open_bundle
-from unlearnbench.claims import claims
+from unlearnbench.bundle import Bundle, open_bundle
+from unlearnbench.bundle_tables import MOST_ROWS
+from unlearnbench.claims import chosen_by_nobody, claims, method_record, total_cost, unfair
 from unlearnbench.errors import DataError, SplitError
-from unlearnbench.judging import Judged, judge, problems_of
+from unlearnbench.fates import count_fates
+from unlearnbench.judging import Judged, evaluated, judge, problems_of
 from unlearnbench.originality import Cellwise, copied_cells, copied_seeds, fixed_text
-from unlearnbench.records import Record, Result, SpentBudget
+from unlearnbench.records import Fates, Record, Result, SpentBudget
 from unlearnbench.splits import Split, load_split, shipped_splits
 
 Check = Literal[
@@ -119,22 +121,21 @@ def examine(path: Path, split: Split | None, *, workers: int | None = None) -> t
     found = [Reason(check=check, reason=reason) for check, reason in _configuration(bundle, chosen)]
     if found:
         return found, None
+    rows = sum(map(len, evaluated(bundle, chosen).values())) * len(bundle.seeds) * bundle.result.samples
     try:
-        judged = judge(bundle, chosen, workers or os.cpu_count() or 1)
+        read = bundle.tables(rows)
+        judged = judge(bundle, read["rollouts.parquet"], chosen, workers or os.cpu_count() or 1)
     except DataError as error:
         return [Reason(check="rollouts", reason=str(error))], None
     found += [Reason(check="verdicts", reason=reason) for reason in judged.altered]
-    found += [Reason(check="counts", reason=reason) for reason in _counts(bundle, judged.counts)]
+    found += [Reason(check="counts", reason=reason) for reason in _counts(read["counts.parquet"], judged.counts)]
     try:
-        result = _result(bundle, chosen, judged.counts)
+        result = _result(bundle, chosen, judged.counts, _fates(read["fates.parquet"], chosen))
     except DataError as error:
         return [*found, Reason(check="result", reason=str(error))], None
     found += [Reason(check="result", reason=reason) for reason in _altered(bundle.result, result)]
     checked = Checked(bundle, chosen, judged, result)
-    try:
-        found += [Reason(check=check, reason=reason) for check, reason in claims(bundle, chosen, result)]
-    except DataError as error:
-        found.append(Reason(check="fates", reason=str(error)))
+    found += [Reason(check=check, reason=reason) for check, reason in claims(bundle, read, chosen, result)]
     found += [Reason(check=check, reason=reason) for check, reason in _originality(checked)]
     return found, checked
 
@@ -157,6 +158,8 @@ def standing_of(checked: Checked) -> tuple[list[str], bool]:
         notes.append(f"not rankable: {result.why_not_comparable}")
     if checked.bundle.statement.tried is None:
         notes.append("not rankable: how many configurations were tried is not stated; `submit --tried N` states it")
+    if not chosen_by_nobody(result.seeds, result.method.source_hash, result.split_hash):
+        notes.append(f"not rankable: the seeds {list(result.seeds)} could have been chosen for luck; run seeds 1, 2, 3")
     return notes, not notes
 
 
@@ -225,10 +228,10 @@ def _configuration(bundle: Bundle, split: Split) -> Iterator[tuple[Check, str]]:
 # --- numbers --------------------------------------------------------------------------------------------------
 
 
-def _counts(bundle: Bundle, counts: pa.Table) -> Iterator[str]:
+def _counts(table: pa.Table, counts: pa.Table) -> Iterator[str]:
     """Differences between counts.parquet and the counts of the rollouts."""
     stated: dict[tuple[str, str, str], tuple[int, int]] = {}
-    for row in bundle.counts.to_pylist():
+    for row in table.to_pylist():
         key = (row["phase"], row["item_id"], row["run"])
         cell = f"counts.parquet: item {key[1]!r:.60}, phase {key[0]!r:.20}, run {key[2]!r:.20}"
         if row["n"] < 0 or row["correct"] < 0:
@@ -248,10 +251,8 @@ def _counts(bundle: Bundle, counts: pa.Table) -> Iterator[str]:
         yield f"counts.parquet: item {item!r:.60}, phase {phase!r:.20}, run {run!r:.20}: no such rollouts"
 
 
-def _result(bundle: Bundle, split: Split, counts: pa.Table) -> Result:
+def _result(bundle: Bundle, split: Split, counts: pa.Table, fates: Fates) -> Result:
     """The result that these counts give, by the package's own score, with the board's own controls."""
-    from unlearnbench.claims import method_record, total_cost, unfair
-
     stated, seeds = bundle.result, list(bundle.result.seeds)
     config = bundle.seeds[seeds[0]].config
     used = [bundle.seeds[seed].cost.flops for seed in seeds]
@@ -269,7 +270,7 @@ def _result(bundle: Bundle, split: Split, counts: pa.Table) -> Result:
         sampling=split.config.protocol.sampling,
         budget=SpentBudget(multiple=config.budget, limit=limit, used=used),
         cost=total_cost([bundle.seeds[seed].cost for seed in seeds]),
-        fates=_fates(bundle, split),
+        fates=fates,
         null=null,
         strong_null=split.control("strong_null") if config.budget == 1 and not config.quick else None,
         why_not_comparable=why,
@@ -277,10 +278,7 @@ def _result(bundle: Bundle, split: Split, counts: pa.Table) -> Result:
     )
 
 
-def _fates(bundle: Bundle, split: Split) -> Any:
-    from unlearnbench.fates import count_fates
-
-    table = bundle.fates
+def _fates(table: pa.Table, split: Split) -> Fates:
     plain = table.set_column(table.column_names.index("item_id"), "item_id", table["item_id"].cast(pa.string()))
     plain = plain.set_column(plain.column_names.index("fate"), "fate", plain["fate"].cast(pa.string()))
     return count_fates(plain, split.ids("unlearnable"))

@@ -1,0 +1,264 @@
+"""What a bundle may be as a file: hostile archives, texts and tables are refused by name, and nothing is run."""
+
+from __future__ import annotations
+
+import io
+import json
+import stat
+import warnings
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from made_bundle import Members, Refused, in_json, in_table, parquet, told
+
+from unlearnbench.archive import read_archive, write_archive
+from unlearnbench.bundle import member_limit, repack
+from unlearnbench.splits import Split
+from unlearnbench.verification import verify_bundle
+
+
+@pytest.mark.parametrize("word", ["NaN", "Infinity", "-Infinity", "1e999"])
+def test_a_number_that_is_none(refused: Refused, word: str) -> None:
+    def change(members: Members) -> None:
+        members["result.json"] = members["result.json"].replace(
+            b'"gain": ', b'"gain": ' + word.encode() + b', "x": ', 1
+        )
+
+    assert "not valid JSON" in refused(change)["archive"]
+
+
+def test_a_member_that_is_not_utf8(refused: Refused) -> None:
+    def change(members: Members) -> None:
+        members["seeds/1/environment.json"] = b'{"device": "\xff\xfe"}'
+
+    assert "is not UTF-8" in refused(change)["archive"]
+
+
+def test_a_completion_that_is_not_utf8(refused: Refused) -> None:
+    def change(members: Members) -> None:
+        rows = pq.read_table(io.BytesIO(members["rollouts.parquet"]))
+        raw = [b"\xff\xfe", *rows["completion"].cast(pa.binary()).to_pylist()[1:]]
+        column = pa.array(raw, pa.binary())
+        lying = pa.Array.from_buffers(pa.string(), len(column), column.buffers())
+        members["rollouts.parquet"] = parquet(rows.set_column(4, "completion", lying))
+
+    assert "UTF-8" in refused(change)["rollouts"]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("name", "<script>alert(1)</script>"),
+        ("name", "fine\u202egnp"),
+        ("authors", ["<b>me</b>"]),
+        ("url", "javascript:alert(1)"),
+        ("url", "https://example.org/\"onmouseover='x'"),
+        ("url", "https://example.org/<script>"),
+    ],
+)
+def test_markup_and_scripts_in_names_and_addresses(refused: Refused, field: str, value: object) -> None:
+    def change(members: Members) -> None:
+        in_json(members, "entry.json", lambda e: e.update({field: value}))
+
+    assert f"field '{field}'" in refused(change)["archive"]
+
+
+def test_markup_in_the_methods_name(refused: Refused) -> None:
+    def change(members: Members) -> None:
+        in_json(members, "result.json", lambda r: r["method"].update(name="<img src=x onerror=alert(1)>"))
+
+    assert "field 'name'" in refused(change)["archive"]
+
+
+@pytest.mark.parametrize("name", ["result.json", "manifest.json", "seeds/1/config.json"])
+def test_a_schema_version_of_the_future(made_bundle: Path, made_split: Split, tmp_path: Path, name: str) -> None:
+    members = read_archive(made_bundle, member_limit)
+    content = json.loads(members[name]) | {"schema_version": 2}
+    members[name] = json.dumps(content).encode()
+    if name == "manifest.json":
+        write_archive(tmp_path / "future.zip", members)
+    else:
+        repack(members, tmp_path / "future.zip")
+    reason = told(verify_bundle(tmp_path / "future.zip", made_split))["archive"]
+    assert ("newer than 1" in reason) or ("schema_version" in reason)
+
+
+def test_a_member_that_is_not_what_the_manifest_says(made_bundle: Path, made_split: Split, tmp_path: Path) -> None:
+    members = read_archive(made_bundle, member_limit)
+    members["result.json"] = members["result.json"].replace(b"0.7", b"0.9")
+    write_archive(tmp_path / "x.zip", members)
+    assert "not what manifest.json says" in told(verify_bundle(tmp_path / "x.zip", made_split))["archive"]
+
+
+def test_ten_million_rows_are_refused_before_one_is_read(refused: Refused) -> None:
+    content = parquet(pa.table({"correct": pa.array(np.zeros(10_000_000, bool))}))
+    assert len(content) < 50_000
+
+    def change(members: Members) -> None:
+        members["rollouts.parquet"] = content
+
+    assert "announces 10,000,000 rows" in refused(change)["rollouts"]
+
+
+def test_a_table_that_unpacks_beyond_reason(refused: Refused) -> None:
+    long = "x" * (80 << 20)
+
+    def change(members: Members) -> None:
+        def grow(rows: list[dict[str, Any]]) -> None:
+            rows[0]["completion"] = long
+
+        in_table(members, "rollouts.parquet", grow)
+
+    assert "no honest table" in refused(change)["rollouts"]
+
+
+def test_a_completion_longer_than_its_tokens(refused: Refused) -> None:
+    def change(members: Members) -> None:
+        in_table(members, "rollouts.parquet", lambda rows: rows[0].update(completion="y" * 2_000_000))
+
+    assert "cannot come from" in refused(change)["rollouts"]
+
+
+# --- the archive itself ---------------------------------------------------------------------------------------
+
+
+def _zip(path: Path, members: list[tuple[str, bytes]], **attributes: Any) -> Path:
+    with warnings.catch_warnings(), zipfile.ZipFile(path, "w") as archive:
+        warnings.simplefilter("ignore")  # of a name that is there twice
+        for name, content in members:
+            info = zipfile.ZipInfo(name)
+            for attribute, value in attributes.items():
+                setattr(info, attribute, value)
+            archive.writestr(info, content)
+    return path
+
+
+def _why(path: Path) -> str:
+    found = verify_bundle(path)
+    assert not found.verified and [reason.check for reason in found.reasons] == ["archive"]
+    return found.reasons[0].reason
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("../result.json", "'..' leads out"),
+        ("seeds/../../result.json", "'..' leads out"),
+        ("/result.json", "must be relative"),
+        ("C:/result.json", "must be relative"),
+        ("seeds\\1\\config.json", "must be relative"),
+        ("notes.txt", "nothing of this name belongs"),
+        ("method/setup.sh", "nothing of this name belongs"),
+        ("other/result.json", "nothing of this name belongs"),
+        ("seeds/01/config.json", "nothing of this name belongs"),
+    ],
+)
+def test_a_member_that_leads_elsewhere_or_is_unknown(tmp_path: Path, name: str, words: str) -> None:
+    assert words in _why(_zip(tmp_path / "x.zip", [(name, b"{}")]))
+
+
+def test_a_linked_member(tmp_path: Path) -> None:
+    link = (stat.S_IFLNK | 0o777) << 16
+    assert "it is a link" in _why(_zip(tmp_path / "x.zip", [("result.json", b"/etc/passwd")], external_attr=link))
+
+
+def test_two_results_in_one_bundle(tmp_path: Path) -> None:
+    for other in ("result.json", "Result.json"):
+        assert "two of this name" in _why(_zip(tmp_path / "x.zip", [("result.json", b"{}"), (other, b"{}")]))
+
+
+def test_two_archives_in_one_file(made_bundle: Path, tmp_path: Path) -> None:
+    one = _zip(tmp_path / "one.zip", [("result.json", b"{}")]).read_bytes()
+    (tmp_path / "before.zip").write_bytes(one + made_bundle.read_bytes())
+    (tmp_path / "after.zip").write_bytes(made_bundle.read_bytes() + b"more")
+    assert "belong to no member" in _why(tmp_path / "before.zip")
+    assert "bytes follow its end" in _why(tmp_path / "after.zip")
+
+
+def test_a_bomb_by_ratio(tmp_path: Path) -> None:
+    packed = _zip(tmp_path / "x.zip", [("rollouts.parquet", bytes(60 << 20))], compress_type=zipfile.ZIP_DEFLATED)
+    assert packed.stat().st_size < 100_000
+    assert "times when unpacked" in _why(packed)
+
+
+def test_a_bomb_by_size(tmp_path: Path) -> None:
+    assert "at most 1,048,576 are taken" in _why(_zip(tmp_path / "x.zip", [("result.json", bytes(2 << 20))]))
+    huge = tmp_path / "huge.zip"
+    with huge.open("wb") as file:
+        file.truncate((512 << 20) + 1)  # a hole: no disk is used
+    assert "more than the 536,870,912" in _why(huge)
+
+
+def test_a_directory_that_lies_about_a_members_size(tmp_path: Path) -> None:
+    path = _zip(tmp_path / "x.zip", [("result.json", bytes(5000))], compress_type=zipfile.ZIP_DEFLATED)
+    content = bytearray(path.read_bytes())
+    place = content.index(b"PK\x01\x02") + 24
+    content[place : place + 4] = (400).to_bytes(4, "little")
+    path.write_bytes(content)
+    assert "damaged" in _why(path) or "no readable zip" in _why(path)
+
+
+def test_too_many_members(tmp_path: Path) -> None:
+    members = [(f"seeds/{number}/cost.json", b"") for number in range(1, 1003)]
+    assert "1,002 members" in _why(_zip(tmp_path / "x.zip", members))
+
+
+@pytest.mark.parametrize("content", [b"", b"PK", b"not a zip at all", b"PK\x05\x06" + bytes(18)])
+def test_what_is_no_bundle(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "x.zip").write_bytes(content)
+    assert _why(tmp_path / "x.zip")
+
+
+def test_a_missing_file_is_one_sentence(tmp_path: Path) -> None:
+    assert "none.zip" in _why(tmp_path / "none.zip")
+
+
+def test_json_that_says_something_twice(refused: Refused) -> None:
+    def change(members: Members) -> None:
+        members["result.json"] = members["result.json"].replace(b'"kind"', b'"kind": "eval", "kind"', 1)
+
+    assert "is there twice" in refused(change)["archive"]
+
+
+def test_json_that_is_nested_without_end(refused: Refused) -> None:
+    def change(members: Members) -> None:
+        members["seeds/1/environment.json"] = b'{"a":' * 50_000 + b"1" + b"}" * 50_000
+
+    assert "environment.json" in refused(change)["archive"]
+
+
+def test_damage_anywhere_is_refused_and_never_a_crash(made_bundle: Path, made_split: Split, tmp_path: Path) -> None:
+    members = read_archive(made_bundle, member_limit)
+    draw = np.random.default_rng(0)
+    for _ in range(4):
+        changed = dict(members)
+        for name in ("rollouts.parquet", "counts.parquet", "fates.parquet", "ledger.parquet", "result.json"):
+            content = bytearray(changed[name])
+            if draw.random() < 0.5:
+                for place in draw.integers(0, len(content), 3).tolist():
+                    content[place] ^= int(draw.integers(1, 256))
+            changed[name] = bytes(content)
+        repack(changed, tmp_path / "x.zip")
+        found = verify_bundle(tmp_path / "x.zip", made_split, workers=1)
+        if found.verified:  # what was hit says nothing: a name of the program that wrote the table, say
+            assert found.result is not None and found.result.model_dump(mode="json") == json.loads(
+                members["result.json"]
+            )
+        else:
+            assert changed != members
+
+
+def test_nothing_of_a_bundle_is_run(refused: Refused, tmp_path: Path) -> None:
+    mark = tmp_path / "was-run"
+
+    def change(members: Members) -> None:
+        name = next(name for name in members if name.startswith("method/"))
+        members[name] = f"open({str(mark)!r}, 'w')\n".encode() + members[name]
+
+    refused(change)
+    assert not mark.exists()
