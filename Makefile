@@ -21,13 +21,13 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 BENCH_PIP := .venv-bench/bin/python -m pip --disable-pip-version-check --no-input
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev eval test lint format bench calibrate micro site clean
+.PHONY: help setup setup-dev eval test lint format bench calibrate experiments micro site clean
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
 help: ## what each target does
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' Makefile | while IFS="$$(printf '\t')" read -r name does; do \
-	printf '  %-10s %s\n' "$$name" "$$does"; done
+	printf '  %-11s %s\n' "$$name" "$$does"; done
 
 setup: .venv/.runtime ## .venv with the package and all it needs to run
 	@echo "ready: $(BIN)/unlearnbench --help"
@@ -54,6 +54,10 @@ bench: .venv-bench/.ready ## the figures of benchmarks/, side by side with TRL a
 
 calibrate: .venv/.runtime ## simulate how often the score's intervals hold the truth: the tables of docs/statistics.md
 	$(BIN)/python -m calibration.run $(ARGS)
+
+experiments: .venv/.runtime ## every method and the paper's experiments on micro: docs/experiments.md (2 hours; it resumes)
+	$(BIN)/python -m experiments.sweep
+	$(BIN)/python -m experiments.page
 
 micro: .venv/.runtime ## make splits/micro anew; SEED=7 makes the sealed variant build/micro-7
 	$(BIN)/python -m recipes.micro.make $(if $(strip $(SEED)),--seed $(SEED))
