@@ -41,9 +41,9 @@ def strips_plot(strips: Sequence[Strip], *, tau: float) -> str:
                 axes.scatter(x, rates, s=5, c=colour, alpha=0.55, linewidths=0)
                 if np.isfinite(rates).any():
                     axes.hlines(np.nanmean(rates), number + shift - 0.19, number + shift + 0.19, color=INK, lw=1.8)
-        _tau(axes, tau, 0.6)
+        _tau(axes, tau)
         axes.set_xticks(range(len(strips)), [f"{strip.name}\n{len(strip.before)} items" for strip in strips])
-        axes.set(xlim=(-0.55, len(strips) - 0.45), ylim=(-0.02, 1.02), ylabel="rate of correct rollouts (%)")
+        axes.set(xlim=(-0.55, len(strips) - 0.1), ylim=(-0.02, 1.02), ylabel="rate of correct rollouts (%)")
         axes.yaxis.set_major_formatter(PERCENT)
         axes.tick_params(axis="x", length=0)
         handles = [_dot(MUTED, "o", "base policy"), _dot(COLOURS[0], "o", "after GRPO")]
