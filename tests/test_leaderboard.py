@@ -1,0 +1,254 @@
+"""The board from outside: entries made of bundles, ranks, answers scored again, rules up to date, commands."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from made_bundle import altered, in_table, make_bundle, make_run
+
+from unlearnbench import leaderboard, tables
+from unlearnbench.board_rules import rules
+from unlearnbench.claims import retraining_seeds
+from unlearnbench.cli.group import run
+from unlearnbench.errors import RunError
+from unlearnbench.kept_answers import ANSWERS, counts_of_answers
+from unlearnbench.leaderboard import board, enter, read_entries, rescore
+from unlearnbench.records import Result
+from unlearnbench.retraining import difference
+from unlearnbench.rule import Cells
+from unlearnbench.splits import Split
+from unlearnbench.standings import holm
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def entries(made_split: Split, made_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A board of two entries: one converts 12 items, the other 48."""
+    place = tmp_path_factory.mktemp("board")
+    tables.write_json(
+        place / "editions.json", [{"name": "one", "split": made_split.name, "split_hash": made_split.hash}]
+    )
+    more = make_bundle(make_run(place / "runs" / "more", made_split, converts=48), place / "more.zip")
+    enter(made_bundle, place / "entries", id="few", split=made_split, workers=1)
+    enter(more, place / "entries", id="many", split=made_split, workers=1)
+    return place / "entries"
+
+
+def test_an_entry_holds_what_the_board_needs(entries: Path, made_run: Path, made_bundle: Path) -> None:
+    names = {path.name for path in (entries / "few").iterdir()}
+    assert names == {
+        *("entry.json", "result.json", "counts.parquet", "fates.parquet", "answers.parquet", "bundle.zip", "my_algo.py")
+    }
+    assert (entries / "few" / "bundle.zip").read_bytes() == made_bundle.read_bytes()
+    found = {one.entry.id: one for one in read_entries(entries)}
+    assert found["few"].result == tables.read_json_record(made_run / "result.json", Result)
+    assert (found["few"].entry.tier, found["few"].entry.edition, found["few"].entry.tried) == ("re-scored", "one", 1)
+
+
+def test_answers_give_the_counts_again_in_a_part_of_the_space(entries: Path, made_split: Split, made_run: Path) -> None:
+    path = entries / "few" / "answers.parquet"
+    table = tables.read_parquet(path)
+    assert table.schema.names == ANSWERS.names
+    assert max(len(tail) for tail in table["tail"].to_pylist()) <= len("\\boxed{1000}")
+    made = counts_of_answers(path, made_split).sort_by(
+        [("phase", "ascending"), ("item_id", "ascending"), ("run", "ascending")]
+    )
+    stated = tables.read_counts(made_run / "counts.parquet")
+    assert made.equals(stated.sort_by([("phase", "ascending"), ("item_id", "ascending"), ("run", "ascending")]))
+
+
+def test_ranks_count_the_entries_that_are_significantly_better(entries: Path, made_split: Split) -> None:
+    rows = {row.entry.id: row.standing for row in board(read_entries(entries), lambda result: made_split)}
+    assert (rows["many"].rank, list(rows["many"].better)) == (1, [])
+    assert (rows["few"].rank, list(rows["few"].better)) == (2, ["many"])
+    assert rows["many"].gain is not None and rows["many"].gain > (rows["few"].gain or 0)
+    assert not rows["many"].claim  # at 1x the strong null must be beaten too, and this split ships none
+
+
+def test_withdrawn_entries_and_other_tiers_take_no_part(entries: Path, made_split: Split) -> None:
+    few, many = read_entries(entries)
+    apart = leaderboard.BoardEntry(many.folder, many.entry.model_copy(update={"tier": "re-trained"}), many.result)
+    rows = board([few, apart], lambda result: made_split)
+    assert [(row.entry.id, row.standing.rank) for row in rows] == [("many", 1), ("few", 1)]
+    gone = leaderboard.BoardEntry(many.folder, many.entry.model_copy(update={"withdrawn": "an error"}), many.result)
+    rows = board([few, gone], lambda result: made_split)
+    assert [(row.entry.id, row.standing.rank) for row in rows] == [("few", 1), ("many", None)]
+
+
+def test_a_scorer_change_moves_ranks_and_says_so(entries: Path, made_split: Split, tmp_path: Path) -> None:
+    found = read_entries(entries)
+    moved, again = rescore(found, lambda result: made_split)
+    assert [one.moved for one in moved] == [False, False]
+    assert again["few"][0] == found[0].result
+    # a verifier that reads other answers: what `many` stated counts as something else now
+    many = tmp_path / "entries" / "many"
+    for one in found:
+        for path in one.folder.iterdir():
+            tables.write_bytes(tmp_path / "entries" / one.entry.id / path.name, path.read_bytes())
+    content = {"answers.parquet": (many / "answers.parquet").read_bytes()}
+    in_table(content, "answers.parquet", lambda rows: [row | {"tail": "\\boxed{-1}"} for row in rows])
+    tables.write_bytes(many / "answers.parquet", content["answers.parquet"])
+    moved, again = rescore(read_entries(tmp_path / "entries"), lambda result: made_split)
+    changes = {one.id: (one.rank_before, one.rank_after, one.converted_after) for one in moved}
+    assert changes == {"few": (2, 1, 12), "many": (1, 2, 0)}
+
+
+def test_a_refused_bundle_makes_no_entry(entries: Path, made_bundle: Path, made_split: Split, tmp_path: Path) -> None:
+    def change(members: dict[str, bytes]) -> None:
+        in_table(members, "counts.parquet", lambda rows: rows[0].update(correct=32))
+
+    bad = altered(made_bundle, tmp_path / "bad.zip", change)
+    with pytest.raises(RunError, match="is refused, so it makes no entry: counts"):
+        enter(bad, tmp_path / "entries", id="bad", edition="one", split=made_split, workers=1)
+    assert not (tmp_path / "entries").exists()
+    with pytest.raises(RunError, match="no id of an entry"):
+        enter(made_bundle, tmp_path / "entries", id="../out", edition="one", split=made_split, workers=1)
+
+
+def test_holm_is_the_step_down_rule() -> None:
+    values = [0.01, 0.04, 0.03, 0.005]
+    # by hand: 4 x 0.005, 3 x 0.01, 2 x 0.03, then 0.06 again since 1 x 0.04 is less
+    assert holm(values) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([]) == []
+
+
+def test_seeds_of_training_again_follow_from_the_hashes() -> None:
+    wanted = [int.from_bytes(sha256(f"a/b/{i}".encode()).digest()[:4], "big") // 2 for i in range(3)]
+    assert retraining_seeds("a", "b") == wanted
+    assert retraining_seeds("a", "c") != wanted
+
+
+def test_training_again_refutes_only_a_claim_that_is_larger_by_more_than_chance(made_split: Split) -> None:
+    draw = np.random.default_rng(0)
+    items, n = len(made_split.ids("unlearnable")), np.full((60, 3), 32)
+
+    def cells(share: float) -> Cells:
+        rates = np.where(np.arange(items) % 10 < 10 * share, 0.7, 0.05)
+        return Cells(draw.binomial(32, rates[:, None], (items, 3)), n)
+
+    high, same, low = cells(0.6), cells(0.6), cells(0.1)
+    assert difference(high, high, made_split) == ("trained again from the source: identical counts", False)
+    assert not difference(high, same, made_split)[1]
+    assert difference(high, low, made_split)[1]
+    assert not difference(low, high, made_split)[1]
+    one = Cells(high.correct[:, :1], high.n[:, :1])
+    assert difference(one, Cells(low.correct[:, :1], low.n[:, :1]), made_split)[1]
+
+
+def test_the_sandbox_reaches_no_network() -> None:
+    code = (
+        "from unlearnbench.sandbox import leave_network\n"
+        "import socket, sys\n"
+        "if not leave_network(): sys.exit(7)\n"
+        "server = socket.socket(); server.settimeout(2)\n"
+        "try: server.connect(('127.0.0.1', int(sys.argv[1])))\n"
+        "except OSError: sys.exit(0)\n"
+        "sys.exit(1)\n"
+    )
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        done = subprocess.run([sys.executable, "-c", code, str(listening.getsockname()[1])], check=False)
+    if done.returncode == 7:
+        pytest.skip("this system has no network namespaces")
+    assert done.returncode == 0
+
+
+def test_the_rules_are_up_to_date() -> None:
+    stated = (ROOT / "leaderboard" / "RULES.md").read_text(encoding="utf-8")
+    assert stated == rules(ROOT / "leaderboard" / "entries"), (
+        "unlearnbench leaderboard rules --out leaderboard/RULES.md"
+    )
+
+
+def test_the_workflow_gives_a_pull_request_no_rights() -> None:
+    text = (ROOT / ".github/workflows/leaderboard.yml").read_text(encoding="utf-8")
+    workflow = yaml.safe_load(text)
+    assert list(workflow[True]) == ["pull_request"]  # YAML reads the key `on` as true
+    assert workflow["permissions"] == {"contents": "read"}
+    assert "secrets." not in text and "pull_request_target" not in text
+    for job in workflow["jobs"].values():
+        assert "permissions" not in job
+        checkouts = [step for step in job["steps"] if "checkout" in step.get("uses", "")]
+        assert all(step["with"]["persist-credentials"] is False for step in checkouts)
+        assert checkouts[0]["with"]["ref"] == "${{ github.event.pull_request.base.sha }}"
+        # what a stranger chose never becomes part of a command
+        assert not any("${{" in step.get("run", "") for step in job["steps"])
+
+
+def test_submit_writes_a_verified_bundle_and_the_words_of_the_pull_request(
+    made_run: Path,
+    made_split: Split,
+    made_bundle: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["submit", str(made_run), "--out", "mine.zip", "--split", str(made_split.path), "--tried", "1"]
+    assert run([*words, "--name", "Mine", "--workers", "1"]) == 0
+    assert (tmp_path / "mine.zip").read_bytes() == made_bundle.read_bytes()
+    told = capsys.readouterr().out
+    assert "verified: " in told and "Title: Leaderboard: Mine on tiny" in told
+    assert "git add leaderboard/entries/my_algo-1x/bundle.zip" in told
+
+    assert run(["leaderboard", "verify", "mine.zip", "--json"]) == 1
+    assert json.loads(capsys.readouterr().out)["reasons"][0]["check"] == "split"
+    assert run(["leaderboard", "verify", "mine.zip", "--split", str(made_split.path)]) == 0
+    assert capsys.readouterr().out.startswith("verified")
+
+
+def test_what_is_no_run_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(["submit", str(tmp_path), "--out", "x.zip"]) == 1
+    assert "has no result.json" in capsys.readouterr().err
+    assert run(["submit", str(tmp_path), "--out", "x.tar"]) == 2
+    assert run(["leaderboard", "rescore", "--entries", "none"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        ({"leaderboard/entries/mine/bundle.zip": "zip"}, ""),
+        ({"leaderboard/entries/mine/bundle.zip": "zip", "unlearnbench/verifier.py": "x"}, "may not change"),
+        ({"leaderboard/entries/mine/bundle.zip": "zip", ".github/workflows/leaderboard.yml": "x"}, "may not change"),
+        ({"leaderboard/entries/a/bundle.zip": "zip", "leaderboard/entries/b/bundle.zip": "zip"}, "changes 2"),
+        ({"leaderboard/entries/mine/entry.json": "{}"}, "comes with `leaderboard enter`"),
+        ({"leaderboard/entries/mine/bundle.zip": Path("/etc/passwd")}, "no plain file"),
+        ({"leaderboard/entries/mine/run.py": "x"}, "may not change"),
+    ],
+)
+def test_a_pull_request_changes_one_entry_and_nothing_else(
+    files: dict[str, str | Path], words: str, tmp_path: Path
+) -> None:
+    def git(*line: str) -> str:
+        who = ["-c", "user.name=a", "-c", "user.email=a@example.org", "-c", "commit.gpgsign=false"]
+        done = subprocess.run(["git", *who, *line], cwd=tmp_path / "repo", capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    (tmp_path / "repo").mkdir()
+    git("init", "-q")
+    git("commit", "-q", "--allow-empty", "-m", "base")
+    base = git("rev-parse", "HEAD")
+    for name, content in files.items():
+        path = tmp_path / "repo" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.symlink_to(content) if isinstance(content, Path) else path.write_text(content)
+    git("add", "-A")
+    git("commit", "-q", "-m", "entry")
+    script = str(ROOT / "leaderboard" / "changed.py")
+    line = [sys.executable, script, base, git("rev-parse", "HEAD"), str(tmp_path / "out")]
+    done = subprocess.run(line, cwd=tmp_path / "repo", capture_output=True, text=True, check=False)
+    assert done.returncode == bool(words) and words in done.stderr
+    assert (tmp_path / "out" / "bundle.zip").is_file() is not bool(words)
