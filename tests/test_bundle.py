@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 from made_bundle import Members, Refused, in_json, in_table, parquet, told
 
+from unlearnbench import bundle_tables
 from unlearnbench.archive import read_archive, write_archive
 from unlearnbench.bundle import member_limit, repack
 from unlearnbench.splits import Split
@@ -262,3 +263,11 @@ def test_nothing_of_a_bundle_is_run(refused: Refused, tmp_path: Path) -> None:
 
     refused(change)
     assert not mark.exists()
+
+
+def test_a_table_that_holds_its_reader_up_is_given_up(
+    made_bundle: Path, made_split: Split, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bundle_tables, "READER_SECONDS", 0.001)
+    reason = told(verify_bundle(made_bundle, made_split))["rollouts"]
+    assert "member 'rollouts.parquet' is no table: the process that read it failed (kept it busy" in reason

@@ -13,6 +13,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -77,7 +78,7 @@ def _train(checked: Checked, scratch: Path, folder: Path, seeds: list[int], allo
     source = scratch / "method" / Path(bundle.source_name).name
     tables.write_bytes(source, bundle.source)
     named = bundle.seeds[bundle.result.seeds[0]].method.class_name
-    job = {
+    job: dict[str, Any] = {
         "method": f"{source}:{named}" if named else str(source),
         "split": str(checked.split.path),
         "seeds": seeds,
@@ -87,6 +88,8 @@ def _train(checked: Checked, scratch: Path, folder: Path, seeds: list[int], allo
         "settings": dict(config.settings),
         "quick": config.quick,
     }
+    if sampler := (config.model_extra or {}).get("sampler"):
+        job["sampler"] = sampler
     run_apart(job, scratch, allow_network=allow_network)
     return tables.read_json_record(folder / "result.json", Result)
 

@@ -64,8 +64,11 @@ def inside() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (_FILE_SIZE, _FILE_SIZE))
     from unlearnbench.errors import UnlearnBenchError
     from unlearnbench.evaluate import evaluate
+    from unlearnbench.samplers import Engine
 
     job = told["job"]
+    if "sampler" in job:
+        job["engine"] = Engine(**job.pop("sampler"))
     try:
         evaluate(job.pop("method"), **job)
     except UnlearnBenchError as error:
