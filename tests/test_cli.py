@@ -69,7 +69,7 @@ def test_a_wrong_command_line_is_status_2(words: tuple[str, ...], tmp_path: Path
     [
         (("eval", "--method", "nothing"), "There is no method 'nothing'"),
         (("eval", "--method", "grpo", "--split", "nothing"), "there is no split 'nothing'"),
-        (("eval", "--checkpoint", "nothing"), "nothing has no config.json"),
+        (("eval", "--checkpoint", "nothing"), "There is no checkpoint nothing"),
         (("splits", "show", "nothing"), "there is no split 'nothing'"),
         (("curate", "--from-counts", "nothing.csv", "--out", "x"), "nothing.csv"),
         (("report", "nothing"), "nothing"),

@@ -84,6 +84,7 @@ WITH_TORCH = frozenset(
         "batch",
         "mismatch",
         "hooks",
+        "processes",
         "services",
         "checkpoint",
         "train",
