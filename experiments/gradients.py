@@ -95,7 +95,8 @@ def along_training(runs: Runs, found: Found, pictures: Path) -> Section:
             "drawn from the policy itself; mean raw cosines with 95 % intervals over items, and the AUC with which",
             "similarity to the other items tells learnable from unlearnable ones (0.5 says nothing). Items without",
             "that many correct rollouts take no part: see how many are left. The policies along GRPO are those of",
-            "seed 1.",
+            "seed 1. A low reliability makes a low cosine by itself: a raw cosine is expected to be the true one",
+            "times the root of both groups' reliabilities.",
             f"Missing: {', '.join(missing)}." if missing else "",
         ),
         "![Mean cosines of pairs of groups along GRPO](experiments-similarity.png)",
@@ -211,6 +212,9 @@ def _raised(found: Found, kind: str) -> Finding:
     if before is None or after is None or before.interval is None or after.interval is None:
         return Finding(5, claim, "too few items", "cannot be said")
     here = f"{cosine(before.raw, before.interval)} before, {cosine(after.raw, after.interval)} after"
+    alone = block(found[MID, kind], "learnable", "learnable")
+    if alone is not None and alone.interval is not None and after.interval[1] < alone.interval[0]:
+        here += f", still unlike the learnable among themselves ({cosine(alone.raw, alone.interval)})"
     if after.interval[0] > before.interval[1]:
         return Finding(5, claim, here, "agrees")
     return Finding(5, claim, here, "differs" if (after.raw or 0.0) <= (before.raw or 0.0) else "cannot be said")

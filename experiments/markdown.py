@@ -5,23 +5,25 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from unlearnbench.notation import plain
 from unlearnbench.records import Interval
 
 Verdict = Literal["agrees", "differs", "cannot be said"]
+VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 WIDTH = 118
 
 
 @dataclass(frozen=True)
 class Finding:
-    """A claim of the paper, what was measured here, and whether the two agree."""
+    """A claim, of the paper unless `of_paper` is False, what was measured here, and whether the two agree."""
 
     experiment: int
     claim: str
     here: str
     verdict: Verdict
+    of_paper: bool = True
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from experiments import curves, gradients, interventions, methods, partition, passk, rest
 from experiments.entries import write_entries, write_gains
-from experiments.markdown import Finding, blocks, paragraph, table
+from experiments.markdown import VERDICTS, Finding, blocks, paragraph, table
 from experiments.runs import Runs, collect
 from experiments.sweep import ROOT, RUNS
 from unlearnbench import tables
@@ -64,20 +64,25 @@ def _head(runs: Runs) -> str:
 
 
 def _summary(findings: Sequence[Finding]) -> str:
-    rows = [[str(one.experiment), one.claim, one.here, one.verdict] for one in findings]
-    counted = {
-        verdict: sum(one.verdict == verdict for one in findings) for verdict in ("agrees", "differs", "cannot be said")
-    }
+    claims, others = ([one for one in findings if one.of_paper == paper] for paper in (True, False))
+    counted = {verdict: sum(one.verdict == verdict for one in claims) for verdict in VERDICTS}
     return blocks(
         "## Where `micro` agrees with the paper, and where not",
         paragraph(
-            f"Of {len(findings)} claims micro agrees with {counted['agrees']}, differs from {counted['differs']}, and",
-            f"{counted['cannot be said']} cannot be decided at this size. Each verdict follows from intervals by a",
-            "rule in `experiments/`: a claim that nothing happens agrees only where the interval leaves no room for",
-            "much, and differs only where it excludes nothing happening.",
+            f"Of {len(claims)} claims of the paper micro agrees with {counted['agrees']} and differs from",
+            f"{counted['differs']}; {counted['cannot be said']} cannot be decided at this size. Each verdict follows",
+            "from intervals by a rule in `experiments/`: a claim that nothing happens agrees only where the interval",
+            "leaves no room for much, and differs only where it excludes nothing happening.",
         ),
-        table(["experiment", "claim", "on micro", "verdict"], rows, left=4),
+        _findings(claims),
+        paragraph("Beside them, what others say, what this benchmark promises, and what one would expect:"),
+        _findings(others),
     )
+
+
+def _findings(findings: Sequence[Finding]) -> str:
+    rows = [[str(one.experiment), one.claim, one.here, one.verdict] for one in findings]
+    return table(["experiment", "claim", "on micro", "verdict"], rows, left=4)
 
 
 def _limits() -> str:

@@ -216,8 +216,8 @@ def _shrink_finding(by_way: Sequence[Sequence[Shrinking]]) -> Finding:
     held = [row.mean["unlearnable"] for row in by_way[2][: len(REPLICATION)]]
     left, theirs = held[-1] / held[0], REPLICATION[len(held) - 1] / REPLICATION[0]
     claim = (
-        f"Most of what one labelling run leaves is cleared by {len(held) - 1} more (not the paper: an independent "
-        f"replication of its labels, where {pct(theirs)} are left)"
+        f"Most of what one labelling run leaves is cleared by {len(held) - 1} more: in an independent replication of "
+        f"the paper's labels {pct(theirs)} are left"
     )
     here = f"{pct(left)} are left after {len(held)} runs, with {FEW} samples"
-    return Finding(1, claim, here, "agrees" if left < 0.5 else "differs")
+    return Finding(1, claim, here, "agrees" if left < 0.5 else "differs", of_paper=False)

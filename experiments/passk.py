@@ -122,14 +122,11 @@ def _table(groups: dict[str, Reached]) -> str:
 def _finding(part: Reached) -> Finding:
     place = len(part.k) - 1
     change, interval = part.change(place)
-    claim = (
-        "(No figure of the paper is quoted) GRPO does not widen what is reached on unlearnable items: pass@"
-        f"{part.k[place]} does not rise"
-    )
+    claim = f"GRPO does not widen what is reached on unlearnable items: pass@{part.k[place]} does not rise"
     here = f"pass@{part.k[place]} changes by {points(change)}"
     if interval is None:
-        return Finding(6, claim, here, "cannot be said")
+        return Finding(6, claim, here, "cannot be said", of_paper=False)
     here += f" (95 %: {point_span(interval)})"
     if interval[0] > 0:
-        return Finding(6, claim, here, "differs")
-    return Finding(6, claim, here, "agrees" if interval[1] <= 0.05 else "cannot be said")
+        return Finding(6, claim, here, "differs", of_paper=False)
+    return Finding(6, claim, here, "agrees" if interval[1] <= 0.05 else "cannot be said", of_paper=False)

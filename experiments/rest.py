@@ -74,16 +74,17 @@ def _cell(change: Change) -> str:
 
 
 def _finding(whole: Finished, without: Finished, runs: Runs) -> Finding:
-    claim = "(No figure of the paper is quoted) unlearnable items in the pool do not hurt what is learned of the others"
+    claim = "Unlearnable items in the pool do not hurt what is learned of the others"
     parts = {group: rate_change(whole, without, of_group(runs.split, group)) for group in ("easy", "learnable")}
     told = [f"{group} {points(value)} (95 %: {_ends(ends)})" for group, (value, ends) in parts.items()]
     here = f"rate with them less without: {'; '.join(told)}"
     intervals = [interval for _, interval in parts.values() if interval is not None]
     if len(intervals) < len(parts):
-        return Finding(8, claim, here, "cannot be said")
+        return Finding(8, claim, here, "cannot be said", of_paper=False)
     if any(interval[1] < 0 for interval in intervals):
-        return Finding(8, claim, here, "differs")
-    return Finding(8, claim, here, "agrees" if all(interval[0] > -0.05 for interval in intervals) else "cannot be said")
+        return Finding(8, claim, here, "differs", of_paper=False)
+    unharmed = all(interval[0] > -0.05 for interval in intervals)
+    return Finding(8, claim, here, "agrees" if unharmed else "cannot be said", of_paper=False)
 
 
 def _ends(interval: Interval | None) -> str:

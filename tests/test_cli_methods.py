@@ -84,8 +84,9 @@ def test_json_lists_every_built_in_method() -> None:
         assert set(row) == {"name", "track", "source", "gain"}
         assert row["track"] in TRACKS
         assert row["source"]
-        assert row["gain"] is None
-    assert rows[0] == {"name": "grpo", "track": "verifier", "source": "arXiv 2402.03300", "gain": None}
+        assert row["gain"] is None or -1 <= row["gain"] <= 1
+    del rows[0]["gain"]  # what was measured last: test_experiments.py
+    assert rows[0] == {"name": "grpo", "track": "verifier", "source": "arXiv 2402.03300"}
 
 
 def test_the_table_says_the_same() -> None:
