@@ -25,7 +25,7 @@ STAGES = (
     ("tables",),
     ("overlap", "released"),
     ("rollouts", "rows", "stored"),
-    ("splits", "audit"),
+    ("splits", "audit", "eval_logs"),
     (
         "answers",
         "spelling",

@@ -60,8 +60,8 @@ class Batch:
         return f"{self.source}, row {self.first + index if self.numbers is None else self.numbers[index]}"
 
 
-def read_rollouts(path: Path) -> Iterator[Batch]:
-    """The rows of a file in batches, in their order.
+def read_rollouts(path: Path, seed: int = 0) -> Iterator[Batch]:
+    """The rows of a file in batches, in their order; `seed` is that of a file that names none.
 
     Raises DataError naming file, row and field: a missing column or field, a value that is no text or no whole
     number from 0, a line that is no JSON, text that is not UTF-8, a file that cannot be read.
@@ -69,13 +69,13 @@ def read_rollouts(path: Path) -> Iterator[Batch]:
     path = Path(path)
     if path.suffix not in FORMATS:
         raise DataError(f"{path} must end in {' or '.join(FORMATS)}; convert it, or name it by its format")
-    return _read_jsonl(path) if path.suffix == ".jsonl" else _read_parquet(path)
+    return _read_jsonl(path, seed) if path.suffix == ".jsonl" else _read_parquet(path, seed)
 
 
 # --- jsonl ----------------------------------------------------------------------------------------------------
 
 
-def _read_jsonl(path: Path) -> Iterator[Batch]:
+def _read_jsonl(path: Path, seed: int) -> Iterator[Batch]:
     first, read = 1, 0
     try:
         size = max(path.stat().st_size, 1)
@@ -83,9 +83,9 @@ def _read_jsonl(path: Path) -> Iterator[Batch]:
             for block in blocks(path, file):
                 read += len(block)
                 lines = block.count(b"\n") + (not block.endswith(b"\n"))
-                rows = _in_bulk(block, lines)
+                rows = _in_bulk(block, lines, seed)
                 if rows is None:
-                    rows, numbers = _by_line(path, first, block)
+                    rows, numbers = _by_line(path, first, block, seed)
                     yield Batch(path, rows, first, numbers, min(read / size, 1.0))
                 else:
                     yield Batch(path, rows, first, None, min(read / size, 1.0))
@@ -116,7 +116,7 @@ def blocks(path: Path, file: BinaryIO, start: int = 0) -> Iterator[bytes]:
         yield rest
 
 
-def _in_bulk(block: bytes, lines: int) -> pa.Table | None:
+def _in_bulk(block: bytes, lines: int, seed: int) -> pa.Table | None:
     """The rows of a block by Arrow's parser; None where a line is blank, or anything is missing, null or wrong."""
     options = pyarrow.json.ParseOptions(explicit_schema=SCHEMA, unexpected_field_behavior="ignore")
     try:
@@ -130,12 +130,12 @@ def _in_bulk(block: bytes, lines: int) -> pa.Table | None:
     if rows.num_rows != lines or any(rows[name].null_count for name in _REQUIRED):
         return None
     if rows["seed"].null_count == lines and b'"seed"' not in block:
-        rows = rows.set_column(2, "seed", _zeros(lines))
+        rows = rows.set_column(2, "seed", _filled(lines, seed))
     seeds = rows["seed"]
     return None if seeds.null_count or pc.any(pc.less(seeds, 0)).as_py() else rows
 
 
-def _by_line(path: Path, first: int, block: bytes) -> tuple[pa.Table, list[int]]:
+def _by_line(path: Path, first: int, block: bytes, seed: int) -> tuple[pa.Table, list[int]]:
     """The rows of a block one by one, with their lines' numbers. Raises DataError at the first that is wrong."""
     columns: dict[str, list[Any]] = {name: [] for name in SCHEMA.names}
     numbers = []
@@ -148,9 +148,9 @@ def _by_line(path: Path, first: int, block: bytes) -> tuple[pa.Table, list[int]]
             if name not in row:
                 raise DataError(f"{where}, field {name!r}: it is missing; every row needs {' and '.join(_REQUIRED)}")
             columns[name].append(_text(where, name, row[name]))
-        columns["seed"].append(_seed(where, row["seed"]) if "seed" in row else 0)
+        columns["seed"].append(_seed(where, row["seed"]) if "seed" in row else seed)
         finish = row.get("finish")
-        columns["finish"].append(finish if isinstance(finish, str) and _encodes(finish) else None)
+        columns["finish"].append(finish if isinstance(finish, str) and encodes(finish) else None)
         numbers.append(number)
     return pa.table([pa.array(columns[field.name], field.type) for field in SCHEMA], schema=SCHEMA), numbers
 
@@ -158,7 +158,7 @@ def _by_line(path: Path, first: int, block: bytes) -> tuple[pa.Table, list[int]]
 def _text(where: str, name: str, value: object) -> str:
     if not isinstance(value, str):
         raise DataError(_no_text(where, name, value))
-    if not _encodes(value):
+    if not encodes(value):
         raise DataError(f"{where}, field {name!r}: half of a surrogate pair is no Unicode text; write it as UTF-8")
     return value
 
@@ -167,7 +167,8 @@ def _no_text(where: str, name: str, value: object) -> str:
     return f"{where}, field {name!r}: text was expected, but it is {_shown(value)}"
 
 
-def _encodes(text: str) -> bool:
+def encodes(text: str) -> bool:
+    """Whether a string is Unicode text: half of a surrogate pair is not."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
@@ -193,7 +194,7 @@ def _shown(value: object) -> str:
 # --- parquet --------------------------------------------------------------------------------------------------
 
 
-def _read_parquet(path: Path) -> Iterator[Batch]:
+def _read_parquet(path: Path, seed: int) -> Iterator[Batch]:
     try:
         # A buffered stream, so that a row group of gigabytes is never in memory as a whole.
         with pq.ParquetFile(path, buffer_size=1 << 20, pre_buffer=False) as file:
@@ -201,7 +202,7 @@ def _read_parquet(path: Path) -> Iterator[Batch]:
             names = [name for name in SCHEMA.names if name in file.schema_arrow.names]
             total, first = file.metadata.num_rows, 1
             for batch in file.iter_batches(_batch_rows(file.metadata, names), columns=names):
-                yield Batch(path, _checked(path, first, batch), first, None, (first - 1 + batch.num_rows) / total)
+                yield Batch(path, _checked(path, first, batch, seed), first, None, (first - 1 + batch.num_rows) / total)
                 first += batch.num_rows
     except OSError as error:
         raise tables.unreadable(path, error) from error
@@ -219,11 +220,13 @@ def _batch_rows(metadata: Any, names: Sequence[str]) -> int:
     return max(1, min(PARQUET_ROWS, BLOCK * max(rows, 1) // max(size, 1)))
 
 
-def _checked(path: Path, first: int, batch: pa.RecordBatch) -> pa.Table:
+def _checked(path: Path, first: int, batch: pa.RecordBatch, seed: int) -> pa.Table:
     columns = []
     for field in SCHEMA:
         if field.name not in batch.schema.names:
-            columns.append(_zeros(batch.num_rows) if field.name == "seed" else pa.nulls(batch.num_rows, field.type))
+            columns.append(
+                _filled(batch.num_rows, seed) if field.name == "seed" else pa.nulls(batch.num_rows, field.type)
+            )
             continue
         column = batch[field.name]
         if field.name == "finish":
@@ -270,8 +273,8 @@ def _seeds(path: Path, first: int, column: pa.Array) -> pa.Array:
     return pa.array([_seed(f"{path}, row {first + row}", value) for row, value in enumerate(column.to_pylist())])
 
 
-def _zeros(rows: int) -> pa.Array:
-    return pa.array(np.zeros(rows, np.int64))
+def _filled(rows: int, seed: int) -> pa.Array:
+    return pa.array(np.full(rows, seed, np.int64))
 
 
 def _is_text(type_: pa.DataType) -> bool:

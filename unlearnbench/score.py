@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 
 from unlearnbench import __version__, conversion, tables
 from unlearnbench.errors import DataError, RunError, VerifierError
+from unlearnbench.eval_logs import Known, is_log, read_log
 from unlearnbench.jobs import locked
 from unlearnbench.measure import ROWS
 from unlearnbench.rates import Counts
@@ -47,11 +48,15 @@ def score_rollouts(
     split: str | Path | Split,
     out: str | Path,
     *,
+    seeds: Sequence[int] | None = None,
     partial: bool = False,
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> Result:
     """Judge and score the rollouts in `files` (one set), and write the run's folder `out`.
+
+    Files hold our rows, or are logs of lm-eval-harness or inspect_ai. `seeds` names the training run of each file
+    that names none itself (0 where it is not given).
 
     Every item must be there with the same number of rollouts in every seed; with `partial`, what is there is
     scored, and the result is not comparable. Raises DataError naming file, row and field, or the first item that is
@@ -59,12 +64,13 @@ def score_rollouts(
     """
     chosen = split if isinstance(split, Split) else load_split(split)
     folder, sources = Path(out), [Path(file) for file in files]
-    identity = {"split": chosen.name, "split_hash": chosen.hash, "rollouts": _fingerprint(sources)}
+    runs = list(seeds) if seeds is not None else [0] * len(sources)
+    identity = {"split": chosen.name, "split_hash": chosen.hash, "rollouts": _fingerprint(sources, runs)}
     rule, tally = chosen.config.protocol.verifier_rule, Tally(Problems(chosen))
     with locked(folder), _stage(folder) as stage:
         _refuse_another_run(folder, identity)
         with Verifier(rule, workers=workers or os.cpu_count() or 1) as verifier, _Writer(stage) as writer:
-            for batch in _batches(sources, progress):
+            for batch in _batches(sources, runs, Known(chosen), progress):
                 place = tally.problems.places(batch)
                 judged = _judged(batch, place, tally.problems, verifier)
                 seed, sample = tally.add(batch, place, judged)
@@ -97,12 +103,12 @@ def score_rollouts(
 # --- the parts of it ------------------------------------------------------------------------------------------
 
 
-def _batches(sources: Sequence[Path], progress: Progress | None) -> Iterator[Batch]:
+def _batches(sources: Sequence[Path], seeds: Sequence[int], known: Known, progress: Progress | None) -> Iterator[Batch]:
     """All rows of all files; tells `progress` the share of the files' bytes that were read."""
     sizes = [max(source.stat().st_size, 1) for source in sources]
     before = 0
-    for source, size in zip(sources, sizes, strict=True):
-        for batch in read_rollouts(source):
+    for source, size, seed in zip(sources, sizes, seeds, strict=True):
+        for batch in read_log(source, known, seed) if is_log(source) else read_rollouts(source, seed):
             if batch.rows.num_rows:
                 yield batch
             if progress:
@@ -222,7 +228,7 @@ def _stage(folder: Path) -> Iterator[Path]:
         shutil.rmtree(stage, ignore_errors=True)
 
 
-def _fingerprint(sources: Sequence[Path]) -> str:
+def _fingerprint(sources: Sequence[Path], seeds: Sequence[int]) -> str:
     """Names a set of files by what is in them, in whatever order. Raises DataError if one is there twice."""
     hashes: dict[str, Path] = {}
     for source in sources:
@@ -230,7 +236,8 @@ def _fingerprint(sources: Sequence[Path]) -> str:
         if digest in hashes:
             raise DataError(f"{source} holds the same rollouts as {hashes[digest]}; give each file once")
         hashes[digest] = source
-    return hashlib.sha256("".join(sorted(hashes)).encode()).hexdigest()
+    named = sorted(f"{digest}:{seed}" if seed else digest for digest, seed in zip(hashes, seeds, strict=True))
+    return hashlib.sha256("".join(named).encode()).hexdigest()
 
 
 def _refuse_another_run(folder: Path, identity: Mapping[str, str]) -> None:
