@@ -177,6 +177,15 @@ def test_what_differs_fairly_is_listed_with_its_meaning(split: Split, tmp_path: 
     assert told["setting lr"].values == [1e-4, 2e-4, None] and told["torch"].values == ["2", "3", None]
 
 
+def test_another_sampler_is_told_and_harmless(split: Split, tmp_path: Path) -> None:
+    folders = [run(tmp_path / name, split, SPREAD, environment={"device": "d"}) for name in ("one", "other")]
+    engine = {"sampler": {"name": "vllm", "options": {}}}
+    first = str(read_run(folders[1]).result.seeds[0])
+    tables.write_json(folders[1] / first / "config.json", {"purpose": "eval", "start": None} | engine)
+    told = {d.setting: d for d in compare([read_run(path) for path in folders], split).differences}
+    assert told["sampler"].meaning == "harmless" and told["sampler"].values == ["transformers", "vllm"]
+
+
 def test_what_no_folder_tells_is_not_called_equal(split: Split, tmp_path: Path, cli: Any) -> None:
     one, other = run(tmp_path / "one", split, SPREAD), run(tmp_path / "other", split, {"hard-01"})
     status, shown, told = cli("compare", one, other, "--split", split.path)

@@ -232,6 +232,12 @@ _RULES = (
         "random streams of another purpose: other draws of the same distribution",
     ),
     _Rule(
+        "sampler",
+        "harmless",
+        lambda run: run.configuration.get("sampler", {"name": "transformers"})["name"] if run.configuration else None,
+        "other draws of the same distribution, up to the engine's rounding (docs/at-scale.md)",
+    ),
+    _Rule(
         "null control",
         "harmless",
         lambda run: run.result.conversion.null_hash[:12] if run.result.conversion.null_hash else None,
