@@ -73,7 +73,7 @@ def item_gradients(
     out: NDArray[np.float32],
     *,
     parameters: Parameters | None = None,
-    max_tokens: int = 2048,
+    max_tokens: int = 1024,
     entropy_share: float = 1.0,
     done: Callable[[int], None] | None = None,
 ) -> None:
