@@ -1,6 +1,13 @@
-"""An engine of two processes (tensor parallel) draws from the policy, also after its weights have changed."""
+"""An engine of two processes draws from the policy, also after its weights have changed, and ends with who began it."""
 
 from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import torch
@@ -43,7 +50,31 @@ def main() -> None:
     fresh = gap(sampler, requests, policy.model)
     print(f"largest difference at first {first:.2g}, with old weights {stale:.2g}, with the new ones {fresh:.2g}")
     assert first < TOLERANCE < stale and fresh < TOLERANCE
+    print("engine", *(child.pid for child in multiprocessing.active_children()), flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def gone(process: int) -> bool:
+    """Whether a process has ended."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
+def outer() -> None:
+    """Run `main` in a process that kills itself, and wait for its engine to end, too."""
+    done = subprocess.run([sys.executable, __file__, "inner"], stdout=subprocess.PIPE, text=True)
+    print(done.stdout)
+    assert done.returncode == -signal.SIGKILL, done.returncode
+    engines = [int(word) for word in done.stdout.splitlines()[-1].split()[1:]]
+    assert engines
+    until = time.monotonic() + 60
+    while not all(map(gone, engines)):
+        assert time.monotonic() < until, f"the engine {engines} lives on after the process that began it"
+        time.sleep(0.2)
 
 
 if __name__ == "__main__":  # the engine's processes import this file
-    main()
+    main() if sys.argv[1:] == ["inner"] else outer()

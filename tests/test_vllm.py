@@ -207,3 +207,14 @@ def test_an_evaluation_by_vllm_from_training_to_result(small_split: Split, tmp_p
     assert easy.rate_after is not None and easy.rate_after > 0.8
     with pytest.raises(RunError, match="another sampler"):
         evaluate("grpo", small_split, quick=True, out=tmp_path / "run")
+
+
+@vllm
+def test_each_of_two_processes_has_an_engine_of_its_own(small_split: Split, tmp_path: Path) -> None:
+    """So the engines are processes themselves, and take new weights from files."""
+    evaluate("grpo", small_split, 1, samples=4, out=tmp_path / "run", processes=2, engine=Engine("vllm"))
+    rows = read_metrics(tmp_path / "run" / "1")
+    assert len(rows) == small_split.config.recipe.steps
+    logged = [row["sampler_mismatch"] for row in rows if row["updates"]]
+    assert len(logged) >= 3
+    assert all(0 < mismatch < 1e-2 for mismatch in logged)

@@ -14,8 +14,10 @@ from __future__ import annotations
 
 import inspect
 import logging
+import multiprocessing
 import os
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -80,6 +82,7 @@ class VllmSampler:
         if self._apart:
             with self._stored() as folder:
                 self._llm = self._start({**options, "model": str(folder), "load_format": "safetensors", **given})
+            self._watch = _end_with_this_process([child.pid for child in multiprocessing.active_children()])
         else:
             self._llm = self._start({**options, "model": policy.source, "load_format": "dummy", **given})
             self.weights_changed()
@@ -182,6 +185,15 @@ class VllmSampler:
             return untied
         self._size = next((size for size in sizes if size > own), own)
         return untied | widened_config(config, self._size)
+
+
+def _end_with_this_process(children: Sequence[int | None]) -> subprocess.Popen[bytes]:
+    """A shell that ends these processes when this one has gone, however suddenly: vLLM's own would live on.
+
+    It waits at the end of a pipe that only this process holds open.
+    """
+    command = ["sh", "-c", 'cat >/dev/null; kill "$@"', "sh", *(str(child) for child in children)]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True)
 
 
 def _completions(outputs: Sequence[Any], policy: Policy) -> Completions:
