@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from unlearnbench import evaluate
-from unlearnbench.errors import MethodError, RunError
+from unlearnbench.errors import RunError
 from unlearnbench.ledger import read_metrics
 from unlearnbench.processes import Processes
 from unlearnbench.splits import Split
@@ -27,6 +27,7 @@ from pathlib import Path
 import torch
 torch.set_num_threads(1)
 from safetensors.torch import save_file
+from unlearnbench.errors import MethodError
 from unlearnbench.methods.grpo import Grpo
 from unlearnbench.method import settings_of
 from unlearnbench.policy import load_policy
@@ -49,9 +50,15 @@ groups = run._choose(run._collect())
 batch = run._batch(groups)
 told = run._backward(batch, run._reference_logprobs(batch))
 run.processes.sum_gradients(list(policy.model.parameters()))
+run.processes.require_same([batch.digest()], "Grpo", 0)
+try:
+    run.processes.require_same([f"another in {processes.rank}"], "Odd", 3)
+    refused = ""
+except MethodError as problem:
+    refused = str(problem)
 if processes.first:
     save_file({name: p.grad.clone() for name, p in policy.model.named_parameters()}, out / "gradients.safetensors")
-    (out / "told.txt").write_text(repr((told, run.meter.state(), [len(g) for g in groups])))
+    (out / "told.txt").write_text(repr((told, run.meter.state(), [len(g) for g in groups], refused)))
 """
 
 
@@ -79,9 +86,11 @@ def test_two_processes_have_the_gradients_of_one(small_split: Split, tmp_path: P
     from unlearnbench.splits import seal
 
     sealed = seal(small_split, tmp_path / "sealed")
-    one, (told, meter, groups) = _gradients(sealed, tmp_path / "one", 1)
-    two, (told_too, meter_too, groups_too) = _gradients(sealed, tmp_path / "two", 2)
+    one, (told, meter, groups, alone) = _gradients(sealed, tmp_path / "one", 1)
+    two, (told_too, meter_too, groups_too, refused) = _gradients(sealed, tmp_path / "two", 2)
     assert groups == groups_too
+    assert alone == ""  # a process by itself differs from nobody
+    assert refused.startswith("Odd did not do the same in every process in step 3")
     assert meter == meter_too
     largest = max(float(gradient.abs().max()) for gradient in one.values())
     assert largest > 1e-3
@@ -127,14 +136,3 @@ def test_one_of_two_processes_killed_loses_nothing(small_split: Split, tmp_path:
     assert result.cost.flops == lines[-1]["flops"]
     cost = json.loads((tmp_path / "run/1/cost.json").read_text())
     assert cost["verifier_calls"] == rollouts
-
-
-def test_a_method_that_does_other_things_in_each_process_is_told_so(small_split: Split, tmp_path: Path) -> None:
-    method = tmp_path / "odd.py"
-    method.write_text(
-        "import os\nimport unlearnbench as ub\n\nclass Odd(ub.Method):\n"
-        "    def advantages(self, rollouts):\n"
-        "        return super().advantages(rollouts) + float(os.environ['RANK'])\n"
-    )
-    with pytest.raises(MethodError, match="Odd did not do the same in every process in step 0"):
-        evaluate(str(method), small_split, 1, samples=2, out=tmp_path / "run", processes=2)
