@@ -11,17 +11,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
 
 import numpy as np
 
 from experiments.runs import Runs, cells_of, control_cells, of_group
 from experiments.sweep import CONTROLS
+from unlearnbench.aa import null_gains
 from unlearnbench.errors import DataError
 from unlearnbench.fairness import Finished
 from unlearnbench.rates import Reals
 from unlearnbench.records import Item, Track
-from unlearnbench.rule import Cells, conversion_arm
+from unlearnbench.rule import conversion_arm
 from unlearnbench.splits import Control, Split
 from unlearnbench.standings import LEVEL, Contender, holm, p_value, standings
 
@@ -55,28 +55,6 @@ class Ranked:
         return self.adjusted is not None and self.adjusted < LEVEL
 
 
-def null_gains(split: Split, seeds: int) -> Reals:
-    """Gains of GRPO over itself: every so many of the null control's seeds as the method, the rest as the null.
-
-    The comparisons of `aa.null_against_null` (`method_against_rest`), one by one. They share seeds: their number says
-    nothing of how sure the distribution is. Empty where there are too few seeds.
-    """
-    control = split.control("null_control", "1x")
-    if control is None or len(control.seeds) < 2 * seeds:
-        return np.empty(0)
-    cells, tau = control_cells(control, of_group(split, "unlearnable")), split.config.protocol.tau
-    gains = []
-    for chosen in combinations(range(cells.runs), seeds):
-        rest = [place for place in range(cells.runs) if place not in chosen]
-        arms = [conversion_arm(_columns(cells, part), tau, seeds) for part in (list(chosen), rest)]
-        gains.append(float(arms[0].values.mean() - arms[1].values.mean()))
-    return np.array(gains)
-
-
-def _columns(cells: Cells, places: Sequence[int]) -> Cells:
-    return Cells(cells.correct[:, places], cells.n[:, places])
-
-
 def rank(runs: Runs, found: Mapping[str, Finished], multiple: str) -> dict[Track, list[Ranked]]:
     """Runs of one budget by track, the highest gain first. Raises DataError where a result is not what counts say."""
     null = runs.split.control("null_control", multiple)
@@ -84,7 +62,7 @@ def rank(runs: Runs, found: Mapping[str, Finished], multiple: str) -> dict[Track
     items = of_group(runs.split, "unlearnable")
     gains = {len(run.result.seeds): np.empty(0) for run in found.values()}
     if multiple == "1x":
-        gains = {seeds: null_gains(runs.split, seeds) for seeds in gains}
+        gains = {seeds: np.array(null_gains(runs.split, seeds)) for seeds in gains}
     contenders = [Contender(name, run.result, run.counts) for name, run in found.items()]
     places = {standing.id: standing.rank for standing in standings(contenders, runs.split)}
     by_track: dict[Track, list[Ranked]] = {}

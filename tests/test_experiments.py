@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -19,11 +20,11 @@ from experiments import curves, gradients, interventions, methods, passk, rest
 from experiments.entries import _is_of, measured, write_gains
 from experiments.markdown import Finding, table
 from experiments.partition import Dealt, _draw, dealings, shrinking
-from experiments.ranking import Ranked, null_gains, rank
+from experiments.ranking import Ranked, rank
 from experiments.runs import Runs, cells_of, collect, of_group
 from experiments.size import false_gains
 from unlearnbench import tables
-from unlearnbench.aa import null_against_null
+from unlearnbench.aa import null_against_null, null_gains
 from unlearnbench.cli.methods import methods as methods_command
 from unlearnbench.errors import DataError, RunError
 from unlearnbench.fairness import Finished, read_run
@@ -32,6 +33,7 @@ from unlearnbench.leaderboard import BUNDLE, read_entries
 from unlearnbench.ledger import ROLLOUTS
 from unlearnbench.measured import MEASURED, Measured, present_gain, read_measured, write_measured
 from unlearnbench.methods import BUILT_IN, locate
+from unlearnbench.report import _itself
 from unlearnbench.rule import converted
 from unlearnbench.similarity_record import BlockRecord, SimilarityRecord
 from unlearnbench.splits import Split, find_split
@@ -147,11 +149,20 @@ def test_rollouts_are_counted_by_parts_of_each_seed(runs: Runs) -> None:
 # --- 3: ranking -----------------------------------------------------------------------------------------------
 
 
+def test_a_report_says_where_a_gain_lies_among_those_of_grpo_over_itself(micro: Split) -> None:
+    control = micro.control("positive_control")
+    assert control is not None
+    told = _itself(SimpleNamespace(result=control.result, split=micro))
+    gains = null_gains(micro, 3)
+    assert told == {"seeds": 3, "n": 120, "as_large": 0, "low": min(gains), "high": max(gains)}
+    assert -0.02 < told["low"] < 0 < told["high"] < 0.02
+
+
 def test_gains_of_grpo_over_itself_are_those_of_compare_aa(micro: Split) -> None:
     gains, told = null_gains(micro, 1), null_against_null(micro, 1).method_against_rest
     assert len(gains) == told.comparisons == 10
-    assert (gains.min(), gains.max()) == pytest.approx((told.smallest_gain, told.largest_gain))
-    assert gains.mean() == pytest.approx(told.mean_gain)
+    assert (min(gains), max(gains)) == pytest.approx((told.smallest_gain, told.largest_gain))
+    assert sum(gains) / len(gains) == pytest.approx(told.mean_gain)
     assert len(null_gains(micro, 6)) == 0
 
 

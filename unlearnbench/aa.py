@@ -133,6 +133,27 @@ def null_against_null(split: Split, seeds: int = 3, progress: Callable[[float], 
     )
 
 
+def null_gains(split: Split, seeds: int) -> list[float]:
+    """Gains of GRPO over itself: every so many of the null control's seeds as the method, the rest as the null.
+
+    The comparisons of `null_against_null` (`method_against_rest`), one by one. They share seeds: their number says
+    nothing of how sure the distribution is. Empty where there are too few seeds.
+    """
+    control = split.control("null_control", "1x")
+    if control is None or len(control.seeds) < 2 * seeds:
+        return []
+    ids, runs = list(split.ids("unlearnable")), [str(seed) for seed in control.seeds]
+    cells = Cells.of(read_phase(control.counts, "eval", ids, runs=runs, source="the null control"))
+
+    def rate(places: list[int]) -> float:
+        part = Cells(cells.correct[:, places], cells.n[:, places])
+        return float(conversion_arm(part, split.config.protocol.tau, seeds).values.mean())
+
+    everyone = range(len(control.seeds))
+    pairs = ((list(chosen), [k for k in everyone if k not in chosen]) for chosen in combinations(everyone, seeds))
+    return [rate(chosen) - rate(rest) for chosen, rest in pairs]
+
+
 def _compared(first: Arm, second: Arm, families: Sequence[str], alike: bool) -> Compared:
     """The gain and both intervals; arms of as many seeds have no order, and neither is the null of the other."""
     intervals = (paired_intervals if alike else gain_intervals)(first, second, families)

@@ -19,6 +19,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from unlearnbench import outcomes, plots, rates, tables
+from unlearnbench.aa import null_gains
 from unlearnbench.errors import RunError
 from unlearnbench.fates import QUANTILES, summary
 from unlearnbench.ledger import read_metrics
@@ -84,6 +85,7 @@ def sections(run: Run) -> dict[str, Any]:
         "strong_null": strong_null_name(result.conversion),
         "no_strong_null": no_strong_null(result),
         "gain_figure": _gain_figure(result),
+        "itself": _itself(run),
         "items_figure": _items_figure(run),
         "curves_figure": _curves_figure(run),
         "families": _families(run),
@@ -101,6 +103,21 @@ def sections(run: Run) -> dict[str, Any]:
         "groups": [name for name in GROUPS if name in result.groups],
         "pass_ks": sorted({k for score in result.groups.values() for k in score.pass_at_k}, key=int),
         "min_samples": MIN_SAMPLES,
+    }
+
+
+def _itself(run: Run) -> dict[str, Any] | None:
+    """Where the gain lies among those of GRPO's seeds over its other seeds; None where they cannot be compared."""
+    gain, seeds = run.result.conversion.gain, len(run.result.seeds)
+    gains = null_gains(run.split, seeds) if gain is not None and run.result.budget.multiple == 1 else []
+    if gain is None or not gains:
+        return None
+    return {
+        "seeds": seeds,
+        "n": len(gains),
+        "as_large": sum(other >= gain - 1e-12 for other in gains),
+        "low": min(gains),
+        "high": max(gains),
     }
 
 
