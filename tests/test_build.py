@@ -149,27 +149,35 @@ def test_a_pool_without_labels(place: Place, tmp_path: Path) -> None:
 # --- what is refused ------------------------------------------------------------------------------------------
 
 
-def refused(place: Place, words: str, error: type[Exception] = DataError, **changes: Any) -> None:
-    with pytest.raises(error, match=words):
+def refused(place: Place, words: str, error: type[Exception] = DataError, **changes: Any) -> str:
+    """The sentence that a build is refused with; nothing was written."""
+    with pytest.raises(error, match=words) as caught:
         place.build(**changes)
     assert not (place.out / "split.yaml").exists()
     assert not (place.out / "items.parquet").exists()
+    return str(caught.value)
 
 
 def test_another_order_of_rows_is_noticed(place: Place, tmp_path: Path) -> None:
     moved = paperlike.write_source(
         tmp_path / "moved", paperlike.source_rows({index: (index + 1) % 60 for index in range(60)})
     )
-    refused(place, r"is not the data that the released ids number: only \d+ % of 6 items", source=moved)
+    assert "\n" not in refused(
+        place, r"is not the data that the released ids number: only \d+ % of 6 items", source=moved
+    )
 
 
 def test_a_part_without_the_ids_is_noticed(place: Place, tmp_path: Path) -> None:
     short = paperlike.write_source(tmp_path / "short", paperlike.source_rows()[:40])
-    refused(place, r"no row whose extra_info.index is 40 \(nor 1 more of the 6 released ids\)", source=short)
+    assert "\n" not in refused(
+        place, r"no row whose extra_info.index is 40 \(nor 1 more of the 6 released ids\)", source=short
+    )
 
 
 def test_a_source_that_is_not_there(place: Place, tmp_path: Path) -> None:
-    refused(place, f"holds no {paperlike.SETTING}/train.parquet; name a folder laid out like", source=tmp_path / "no")
+    assert "\n" not in refused(
+        place, f"holds no {paperlike.SETTING}/train.parquet; name a folder laid out like", source=tmp_path / "no"
+    )
 
 
 Change = Callable[[dict[str, Any]], None]
@@ -199,15 +207,15 @@ def _without_gold(row: dict[str, Any]) -> None:
 def test_a_malformed_row_is_named(place: Place, tmp_path: Path, change: Change, words: str) -> None:
     rows = paperlike.source_rows()
     change(rows[0])
-    refused(place, words, source=paperlike.write_source(tmp_path / "bad", rows))
+    assert "\n" not in refused(place, words, source=paperlike.write_source(tmp_path / "bad", rows))
 
 
 def test_an_altered_released_file_is_refused(place: Place) -> None:
     path = place.artifacts / place.entries[0]["name"]
     path.write_bytes(path.read_bytes().replace(b"more", b"less"))
-    refused(place, f"{path.name} is not the released file: its sha256 is")
+    assert "\n" not in refused(place, f"{path.name} is not the released file: its sha256 is")
     path.unlink()
-    refused(place, f"holds no {path.name}")
+    assert "\n" not in refused(place, f"holds no {path.name}")
 
 
 def test_nothing_is_written_over(place: Place, tmp_path: Path) -> None:
@@ -264,7 +272,9 @@ def test_released_files_are_fetched_once(place: Place, web: str) -> None:
 
 
 def test_no_network_is_one_sentence(place: Place) -> None:
-    refused(place, "127.0.0.1:1: Connection refused; mend the network, or name a folder", RunError, artifacts=None)
+    assert "\n" not in refused(
+        place, "127.0.0.1:1: Connection refused; mend the network, or name a folder", RunError, artifacts=None
+    )
 
 
 HUB = """

@@ -13,6 +13,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -149,11 +150,7 @@ def check(job: Mapping[str, Any], report: Report) -> None:
 
 def _training(job: Mapping[str, Any], report: Report) -> Any:
     """Build the run that a job describes; returns it with the method's settings as plain values."""
-    from pydantic import ValidationError
-
-    from unlearnbench.errors import MethodError
     from unlearnbench.hooks import Hooks
-    from unlearnbench.method import settings_of
     from unlearnbench.methods import MethodSource, load
     from unlearnbench.policy import load_policy
     from unlearnbench.processes import join
@@ -169,30 +166,13 @@ def _training(job: Mapping[str, Any], report: Report) -> Any:
     source = MethodSource(**job["method"])
     cls = load(source)
     recipe = Recipe.model_validate({**split.config.recipe.model_dump(), **job.get("recipe", {})})
-    try:
-        settings = settings_of(cls, recipe, job["changes"])
-    except ValidationError as problem:
-        first = problem.errors()[0]
-        names = ", ".join(sorted(set(cls.Settings.model_fields) - set(Recipe.model_fields))) or "none of its own"
-        raise MethodError(
-            f"--set {'.'.join(str(part) for part in first['loc'])}: {first['msg']}; {cls.__name__} takes {names}, "
-            "and the recipe's fields (`unlearnbench splits show`)"
-        ) from problem
+    settings = _settings(cls, recipe, job["changes"])
     method = _made(cls, settings, Hooks)
     config = split.config
-
-    def ask(name: str) -> Any:
-        """What the parent process answers (`privileges.Privileges`). Raises MethodError where it has no answer."""
-        report({"ask": name})
-        reply = json.loads(_ANSWERS.get())
-        if "error" in reply:
-            raise MethodError(reply["error"])
-        return reply["reply"]
-
     start: Path | str = split.policy_path
     revision = config.base_policy.revision
     if job.get("start") or cls.start != "base":
-        start, revision = Path(job.get("start") or ask("base")), None
+        start, revision = Path(job.get("start") or _ask(report, "base")), None
     policy = load_policy(start, revision=revision, prompt_format=config.prompt_format, trained=True)
     reference = load_policy(start, revision=revision, prompt_format=config.prompt_format)
     began = time.monotonic()
@@ -225,13 +205,42 @@ def _training(job: Mapping[str, Any], report: Report) -> Any:
         folder=Path(job["out"]),
         fingerprint=job["fingerprint"],
         knows_traces=config.protocol.valid_trace == "solution",
-        ask=ask,
+        ask=partial(_ask, report),
         processes=processes,
         progress=progress,
     )
     if cls.start != "base":
         training.services.reads.add("base")
     return training, settings.model_dump(mode="json")
+
+
+def _settings(cls: type[Any], recipe: Any, changes: Mapping[str, Any]) -> Any:
+    """A method's settings. Raises MethodError naming what `--set` may be given."""
+    from pydantic import ValidationError
+
+    from unlearnbench.errors import MethodError
+    from unlearnbench.method import settings_of
+
+    try:
+        return settings_of(cls, recipe, changes)
+    except ValidationError as problem:
+        first = problem.errors()[0]
+        names = ", ".join(sorted(set(cls.Settings.model_fields) - set(type(recipe).model_fields))) or "none of its own"
+        raise MethodError(
+            f"--set {'.'.join(str(part) for part in first['loc'])}: {first['msg']}; {cls.__name__} takes {names}, "
+            "and the recipe's fields (`unlearnbench splits show`)"
+        ) from problem
+
+
+def _ask(report: Report, name: str) -> Any:
+    """What the parent process answers (`privileges.Privileges`). Raises MethodError where it has no answer."""
+    from unlearnbench.errors import MethodError
+
+    report({"ask": name})
+    reply = json.loads(_ANSWERS.get())
+    if "error" in reply:
+        raise MethodError(reply["error"])
+    return reply["reply"]
 
 
 def _made(cls: type[Any], settings: Any, hooks: Any) -> Any:
