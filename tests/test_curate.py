@@ -50,6 +50,6 @@ def test_curation_labels_a_pool_and_resumes(small_split: Split, tmp_path: Path) 
     assert (tmp_path / "one/base_rollouts.parquet").read_bytes() == rollouts
     changed = config.model_copy(update={"seed": 99})
     write_split(pool, changed, items, twins=list(small_split.twins), canaries=list(small_split.canaries))
-    with pytest.raises(RunError, match="another pool, policy or protocol"):
+    with pytest.raises(RunError, match="another pool, policy, protocol or sampler"):
         curate(pool / "split.yaml", tmp_path / "one")
     assert load_split(tmp_path / "one").hash == before

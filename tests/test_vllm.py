@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from functools import partial
 from importlib.util import find_spec
@@ -13,6 +14,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from unlearnbench.curate import curate
 from unlearnbench.draws import stream
 from unlearnbench.errors import PolicyError, RunError
 from unlearnbench.evaluate import evaluate
@@ -22,7 +24,7 @@ from unlearnbench.policy import Policy, load_policy
 from unlearnbench.records import Item
 from unlearnbench.samplers import Completions, Engine, Request, Sampler
 from unlearnbench.samplers.transformers import TransformersSampler
-from unlearnbench.splits import Split
+from unlearnbench.splits import Split, write_split
 from unlearnbench.verifier import Verifier
 
 installed = find_spec("vllm") is not None
@@ -207,6 +209,21 @@ def test_an_evaluation_by_vllm_from_training_to_result(small_split: Split, tmp_p
     assert easy.rate_after is not None and easy.rate_after > 0.8
     with pytest.raises(RunError, match="another sampler"):
         evaluate("grpo", small_split, quick=True, out=tmp_path / "run")
+
+
+@vllm
+def test_a_curation_by_vllm_is_resumed_with_no_other_sampler(small_split: Split, tmp_path: Path) -> None:
+    samples = small_split.config.protocol.samples.model_copy(
+        update={"base": 48, "after": 16, "certify": 0, "base_fresh": 8, "twins": 8}
+    )
+    protocol = small_split.config.protocol.model_copy(update={"runs": 1, "samples": samples})
+    shutil.copytree(small_split.path / "policy", tmp_path / "pool" / "policy")
+    config = small_split.config.model_copy(update={"name": "again", "protocol": protocol, "files": {}})
+    write_split(tmp_path / "pool", config, list(small_split.items))
+    made = curate(tmp_path / "pool/split.yaml", tmp_path / "out", workers=1, engine=Engine("vllm"))
+    assert len(made.ids("easy")) >= 8  # ten easy items of micro went in
+    with pytest.raises(RunError, match="protocol or sampler"):
+        curate(tmp_path / "pool/split.yaml", tmp_path / "out", workers=1)
 
 
 @vllm

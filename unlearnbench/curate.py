@@ -15,6 +15,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,6 +28,7 @@ from unlearnbench.crew import Event, Job
 from unlearnbench.errors import RunError
 from unlearnbench.jobs import (
     Problems,
+    drawn_by,
     locked,
     measure_job,
     measure_task,
@@ -40,6 +42,7 @@ from unlearnbench.ledger import read_ledger
 from unlearnbench.measure import counts_of
 from unlearnbench.methods import locate
 from unlearnbench.records import BudgetRef, PolicyRef, Protocol, SplitConfig
+from unlearnbench.samplers import TRANSFORMERS, Engine
 from unlearnbench.splits import Split, seal, write_split
 from unlearnbench.stored import write_base_rollouts
 
@@ -56,15 +59,18 @@ def curate(
     rule: CuratedRule = "protocol",
     work: str | Path | None = None,
     workers: int | None = None,
+    engine: Engine = TRANSFORMERS,
     progress: Progress | None = None,
 ) -> Split:
     """Label the pool that split.yaml names and write a finished split to `out`; resumes what it finds in `work`.
 
-    Raises SplitError or DataError for a malformed pool, RunError where `work` belongs to another configuration.
+    `engine` draws all rollouts. Raises SplitError or DataError for a malformed pool, RunError where `work` belongs to
+    another configuration or the engine is not installed.
     """
+    engine.require()
     place = Path(work) if work else Path(out) / ".curation"
     with locked(place):
-        return _curate(Curation(Path(config), place, workers, progress), Path(out), rule)
+        return _curate(Curation(Path(config), place, workers, engine, progress), Path(out), rule)
 
 
 def _curate(curation: Curation, out: Path, rule: CuratedRule) -> Split:
@@ -89,10 +95,12 @@ def curate_counts(file: str | Path, out: str | Path, *, rule: CuratedRule = "pro
 class Curation:
     """One run of the protocol: the pool, where its files are, and its phases."""
 
-    def __init__(self, config: Path, work: Path, workers: int | None, progress: Progress | None) -> None:
-        self.work, self.progress = work, progress
+    def __init__(
+        self, config: Path, work: Path, workers: int | None, engine: Engine, progress: Progress | None
+    ) -> None:
+        self.work, self.engine, self.progress = work, engine, progress
         self.workers = workers or os.cpu_count() or 1
-        self.split = _workspace(config, work)
+        self.split = _workspace(config, work, engine)
         self.protocol = self.split.config.protocol
         self.runs = list(range(1, self.protocol.runs + 1))
         self.items: Problems = [(item.item_id, item.prompt, item.answer) for item in self.split.items]
@@ -217,7 +225,7 @@ class Curation:
         return measure_job(self.split, place / "checkpoint", [task], place / "log.txt", seed=run, stage=name)
 
     def _run(self, chains: Sequence[Sequence[Job]]) -> None:
-        run_chains(chains, self.workers, self.progress)
+        run_chains(drawn_by(self.engine, chains), self.workers, self.progress)
 
     def _place(self, run: int) -> Path:
         return self.work / "runs" / str(run)
@@ -236,7 +244,7 @@ class Curation:
         return counts
 
 
-def _workspace(config_file: Path, work: Path) -> Split:
+def _workspace(config_file: Path, work: Path, engine: Engine) -> Split:
     """The pool as an unlabelled split in the work folder. Raises RunError if another pool's work is there."""
     source = Split(config_file.parent) if config_file.name == "split.yaml" else None
     if source is None:
@@ -254,9 +262,11 @@ def _workspace(config_file: Path, work: Path) -> Split:
     identity: dict[str, object] = {"seed": config.seed}
     wanted = write_split(folder, config, items, twins=list(source.twins), canaries=list(source.canaries)).hash
     identity["hash"] = wanted
+    if engine != TRANSFORMERS:
+        identity["sampler"] = asdict(engine)
     if marker.is_file() and json.loads(marker.read_text()) != identity:
         raise RunError(
-            f"{work} holds the curation of another pool, policy or protocol; name another --out, or remove it"
+            f"{work} holds the curation of another pool, policy, protocol or sampler; name another --out, or remove it"
         )
     tables.write_json(marker, identity)
     return Split(folder)

@@ -8,12 +8,16 @@ from typing import Literal
 
 import click
 
+from unlearnbench.cli.evaluate import parse_changes
+
 
 @click.command("curate")
 @click.option("--config", type=click.Path(path_type=Path), help="split.yaml of the pool, beside its files.")
 @click.option("--from-counts", "counts", type=click.Path(path_type=Path), help="Counts (csv or parquet) instead.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the labelled split.")
 @click.option("--rule", default="protocol", show_default=True, type=click.Choice(["protocol", "paper"]))
+@click.option("--sampler", default="transformers", show_default=True, type=click.Choice(["transformers", "vllm"]))
+@click.option("--engine", multiple=True, metavar="KEY=VALUE", help="Option of vLLM, such as tensor_parallel_size=2.")
 @click.option("--workers", type=click.IntRange(1), help="Runs at once [default: one a core].")
 @click.option("--json", "as_json", is_flag=True, help="Print labels.json instead of a table.")
 def curate(
@@ -21,6 +25,8 @@ def curate(
     counts: Path | None,
     out: Path,
     rule: Literal["protocol", "paper"],
+    sampler: Literal["transformers", "vllm"],
+    engine: tuple[str, ...],
     workers: int | None,
     as_json: bool,
 ) -> None:
@@ -30,6 +36,10 @@ def curate(
     """
     if (config is None) == (counts is None):
         raise click.UsageError("Give either --config or --from-counts.")
+    if engine and sampler != "vllm":
+        raise click.UsageError("--engine is for --sampler vllm.")
+    if sampler != "transformers" and counts is not None:
+        raise click.UsageError("--sampler says how to draw; --from-counts draws nothing.")
     if counts is not None:
         from unlearnbench.curate import curate_counts
 
@@ -37,10 +47,12 @@ def curate(
     else:
         from unlearnbench.cli.progress import Bars
         from unlearnbench.curate import curate as run
+        from unlearnbench.samplers import Engine
 
         assert config is not None
+        draws = Engine(sampler, parse_changes(engine, "--engine"))
         with Bars() as bars:
-            run(config, out, rule=rule, workers=workers, progress=bars.show)
+            run(config, out, rule=rule, workers=workers, engine=draws, progress=bars.show)
         told = json.loads((out / "labels.json").read_text())
     if as_json:
         click.echo(json.dumps(told, indent=2))
