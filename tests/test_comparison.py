@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Collection, Sequence
 from itertools import combinations
 from pathlib import Path
@@ -370,6 +371,37 @@ def test_the_command_tells_runs_and_items(split: Split, tmp_path: Path, cli: Any
     found = json.loads(told[1])
     assert found["pairs"][0]["claim"] == "first" and len(found["pairs"][0]["only_first"]) == 24
     assert [part["setting"] for part in found["differences"]] == ["method", "method source", "seeds"]
+
+
+def test_the_page_shows_every_item_once_and_escapes_what_methods_are_called(
+    split: Split, tmp_path: Path, cli: Any
+) -> None:
+    one = run(tmp_path / "one", split, {*SPREAD, HARD[40]}, name="<script>evil</script>")
+    other = run(tmp_path / "other", split, {HARD[40], HARD[41]}, (4, 5, 6))
+    status, shown, told = cli("compare", one, other, "--split", split.path, "--out", tmp_path / "page")
+    assert status == 0 and told == "" and str(tmp_path / "page/comparison.html") in shown.replace("\n", "")
+    page = (tmp_path / "page/comparison.html").read_text()
+    assert "<script>" not in page and "&lt;script&gt;evil" in page
+    for words in ("converted in both (1)", "(24)", "(1)", "converted in neither (22)"):
+        assert words in page
+    assert page.count("<svg") == 2 and not re.findall(r"(?:src|href)=\"(?!#)", page)
+    ids = re.findall(r' id="([^"]+)"', page)
+    assert len(ids) == len(set(ids))
+    found = json.loads((tmp_path / "page/comparison.json").read_text())
+    assert found["item_ids"] == list(HARD) and found["pairs"][0]["both"] == [HARD[40]]
+    assert [found["runs"][0]["rates"][HARD.index(name)] for name in ("hard-00", "hard-47")] == [0.5, 1 / 32]
+
+
+def test_a_comparison_shows_itself_in_a_notebook(split: Split, tmp_path: Path) -> None:
+    one = run(tmp_path / "one", split, SPREAD, name="<b>evil</b>")
+    other = run(tmp_path / "other", split, set(), (4, 5, 6))
+    shown = compare([one, str(other)], split)._repr_html_()
+    assert "<b>evil" not in shown and "&lt;b&gt;evil" in shown and "excludes 0" in shown
+    assert shown.count("<tr>") == 11 and "and 14 more" in shown
+    assert (
+        "A/A"
+        in compare([read_run(one), run(tmp_path / "again", split, SPREAD, name="<b>evil</b>")], split)._repr_html_()
+    )
 
 
 # --- the null control against itself --------------------------------------------------------------------------

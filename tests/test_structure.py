@@ -45,18 +45,19 @@ STAGES = (
     ("algebra", "grader"),
     ("verdict_cache", "verdict_log", "verifier", "judged"),
     ("second_grader",),
-    ("policy",),
+    ("policy", "lora"),
     ("samplers",),
     ("method",),
     ("methods",),
     ("measured",),
-    ("budget", "batch", "mismatch", "hooks", "processes", "services", "ledger", "checkpoint", "train"),
+    ("budget", "batch", "mismatch", "hooks", "processes", "services", "ledger", "checkpoint", "groups", "train"),
     ("measure",),
     ("rates", "grid", "labels", "rule", "intervals", "simulation", "moments", "power"),
     ("grading_record", "judges", "stored_verdicts", "item_verdicts", "relabelling", "grading"),
     ("fates", "conversion", "fairness", "counted", "comparison", "aa"),
     ("packing", "packed_attention", "gradients", "similarity"),
     ("notation", "verdict", "recorded", "outcomes", "plots", "report"),
+    ("comparison_text", "comparison_page", "notebook"),
     ("diagnosis_options", "rollout_pool", "similarity_record", "usable_items", "item_vectors", "similarity_page"),
     ("source_rows", "fetch", "build", "publish", "export"),
     ("endpoint", "augment", "adapters"),
@@ -74,7 +75,17 @@ STAGES = (
         "score",
     ),
     ("archive", "foreign", "bundle_tables", "bundle", "originality", "judging", "claims", "verification"),
-    ("sandbox", "kept_answers", "standings", "leaderboard", "pull_request", "retraining", "board_rules"),
+    (
+        "sandbox",
+        "kept_answers",
+        "standings",
+        "leaderboard",
+        "closing",
+        "retrained",
+        "pull_request",
+        "retraining",
+        "board_rules",
+    ),
     ("pictures", "split_page", "board_page", "site"),
     ("probe", "cost", "detection", "planning", "doctor"),
     ("policy_place", "diagnosis_folder", "memory_plan", "diagnosis_stages", "diagnosis"),
@@ -82,13 +93,16 @@ STAGES = (
 )
 RANK = {name: rank for rank, stage in enumerate(STAGES) for name in stage}
 
-# A split's audit judges answers and derives labels again, with what stands below it; only when it is asked to.
+# A split's audit judges answers and derives labels again, with what stands below it; only when it is asked to. What a
+# notebook shows of a record is asked of the record, and written by what tells.
 LATE = {("audit", "labels"), ("audit", "verifier")}
+LATE |= {("records", "notebook"), ("splits", "notebook"), ("comparison", "notebook")}
 
 # What computes with a policy; every other module stays without torch, so that files can be judged on any laptop.
 WITH_TORCH = frozenset(
     {
         "policy",
+        "lora",
         "samplers",
         "method",
         "packing",
@@ -99,6 +113,7 @@ WITH_TORCH = frozenset(
         "processes",
         "services",
         "checkpoint",
+        "groups",
         "train",
     }
     | {"measure", "gradients", "item_vectors", "worker", "curate"}

@@ -19,6 +19,8 @@ _PUBLIC = {
     "evaluate": "evaluate",
     "curate": "curate",
     "diagnose": "diagnosis",
+    "compare": "comparison",
+    "read_run": "fairness",
     "Item": "records",
     "Twin": "records",
     "Result": "records",
@@ -30,10 +32,12 @@ _PUBLIC = {
 __all__ = [*_PUBLIC, "__version__"]
 
 if TYPE_CHECKING:
+    from unlearnbench.comparison import compare as compare
     from unlearnbench.curate import curate as curate
     from unlearnbench.diagnosis import diagnose as diagnose
     from unlearnbench.errors import UnlearnBenchError as UnlearnBenchError
     from unlearnbench.evaluate import evaluate as evaluate
+    from unlearnbench.fairness import read_run as read_run
     from unlearnbench.method import Method as Method
     from unlearnbench.records import Item as Item
     from unlearnbench.records import Result as Result

@@ -9,13 +9,14 @@ import string
 from collections.abc import Sequence
 from itertools import combinations
 from math import comb
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
 from unlearnbench.counted import Counted, counted, labels_of
 from unlearnbench.errors import RunError
-from unlearnbench.fairness import Difference, Finished, require_fair
+from unlearnbench.fairness import Difference, Finished, read_run, require_fair
 from unlearnbench.intervals import Arm, gain_intervals, mean_interval, rate_interval
 from unlearnbench.records import Interval, Item, Record
 from unlearnbench.rule import Cells, conversion_arm, lost, rate_arm
@@ -38,6 +39,8 @@ class ComparedRun(Record):
     converted: int
     conversion: float
     conversion_interval: Interval | None
+    rates: Sequence[float]
+    """Of each of the comparison's `item_ids`: correct of all rollouts, over all seeds."""
     easy_items: int
     easy_lost: int
     flops_per_seed: float | None
@@ -110,6 +113,8 @@ class Pair(Record):
     families: dict[str, FamilyPair]
     only_first: Sequence[Moved]
     only_second: Sequence[Moved]
+    both: Sequence[str]
+    """Items that both converted, in the order of the comparison's `item_ids`."""
     retention: RetentionPair
     cost: CostRatio
 
@@ -120,11 +125,18 @@ class Comparison(Record):
     runs: Sequence[ComparedRun]
     differences: Sequence[Difference]
     comparisons: int
+    item_ids: Sequence[str]
+    """The unlearnable items."""
     pairs: Sequence[Pair]
 
+    def _repr_html_(self) -> str:
+        from unlearnbench.notebook import comparison_html
 
-def compare(runs: Sequence[Finished], split: Split | None = None) -> Comparison:
-    """Every pair of runs, first minus second in the order given.
+        return comparison_html(self)
+
+
+def compare(runs: Sequence[Finished | Path | str], split: Split | None = None) -> Comparison:
+    """Every pair of runs (or their folders), first minus second in the order given.
 
     `split` defaults to the split whose folder holds a run, else the shipped one of the results' name. Raises RunError
     for runs that cannot be compared fairly, SplitError if the labels that they were scored on are not found,
@@ -132,14 +144,15 @@ def compare(runs: Sequence[Finished], split: Split | None = None) -> Comparison:
     """
     if len(runs) < 2:
         raise RunError("a comparison needs at least two runs; name another folder")
-    found = require_fair(runs)
-    split = labels_of(runs, split)
+    finished = [run if isinstance(run, Finished) else read_run(Path(run)) for run in runs]
+    found = require_fair(finished)
+    split = labels_of(finished, split)
     tau = split.config.protocol.tau
     core = [item for item in split.items if item.group == "unlearnable"]
     easy = [item for item in split.items if item.group == "easy"]
     if not core:
         raise RunError(f"split {split.name} has no unlearnable items, so there is nothing to convert")
-    sides = [counted(label, run, core, easy, tau) for label, run in zip(_letters(len(runs)), runs, strict=True)]
+    sides = [counted(label, run, core, easy, tau) for label, run in zip(_letters(len(finished)), finished, strict=True)]
     pairs = [_pair(first, second, core, easy, tau) for first, second in combinations(sides, 2)]
     return Comparison(
         split=split.name,
@@ -147,6 +160,7 @@ def compare(runs: Sequence[Finished], split: Split | None = None) -> Comparison:
         runs=[_run(side, core, tau) for side in sides],
         differences=found,
         comparisons=len(pairs),
+        item_ids=[item.item_id for item in core],
         pairs=pairs,
     )
 
@@ -170,6 +184,7 @@ def _run(side: Counted, core: Sequence[Item], tau: float) -> ComparedRun:
         converted=int(arm.values.sum()),
         conversion=float(arm.values.mean()),
         conversion_interval=rate_interval(arm, families, len(core)),
+        rates=side.core.rates.tolist(),
         easy_items=len(side.easy.n),
         easy_lost=int(lost(side.easy, tau).sum()),
         **{f"{name}_per_seed": _per_seed(side.run, name) for name in _COSTS},
@@ -220,6 +235,7 @@ def _pair(first: Counted, second: Counted, core: Sequence[Item], easy: Sequence[
         },
         only_first=_moved(first, second, arms, core, up=0),
         only_second=_moved(first, second, arms, core, up=1),
+        both=[core[i].item_id for i in np.flatnonzero((arms[0].values > 0.5) & (arms[1].values > 0.5)).tolist()],
         retention=_retention(first, second, easy),
         cost=_cost(first.run, second.run),
     )

@@ -35,6 +35,7 @@ MARKERS = "osD^vPX"
 # matplotlib knows no CSS variables: it draws in these colours, which the SVG then has replaced.
 INK, MUTED, GRID, PAPER = "#010203", "#040506", "#070809", "#0a0b0c"
 COLOURS = tuple(f"#0d0e{number:02x}" for number in range(1, SERIES + 1))
+_SIDES = (MUTED, COLOURS[1], COLOURS[0], COLOURS[2])  # of items converted in neither run, the first, the second, both
 _FATE_COLOURS = (GRID, COLOURS[5], COLOURS[4], COLOURS[2])  # never, flickered, converted, held
 _VARIABLES = {INK: "ink", MUTED: "muted", GRID: "rule", PAPER: "paper"} | {
     colour: f"series-{number}" for number, colour in enumerate(COLOURS, start=1)
@@ -149,16 +150,18 @@ def conversion_plot(
     return svg[0]
 
 
-def gain_plot(rows: Sequence[tuple[str, float, tuple[float, float]]]) -> str:
-    """Values with intervals (as fractions, in points), one row each, against zero."""
-    with drawing("gain", "Conversion gain with its intervals", (9.6, 0.62 + 0.34 * len(rows))) as (figure, svg):
+def gain_plot(
+    rows: Sequence[tuple[str, float, tuple[float, float]]], what: str = "conversion gain", name: str = "gain"
+) -> str:
+    """Values with intervals (as fractions, in points), one row each, against zero; `name` is unique on a page."""
+    with drawing(name, f"{what.capitalize()} with its intervals", (9.6, 0.62 + 0.34 * len(rows))) as (figure, svg):
         axes = figure.subplots()
         for number, (_, value, (low, high)) in enumerate(rows):
             axes.hlines(-number, low, high, color=COLOURS[0], lw=3.0, alpha=0.55)
             axes.scatter([value], [-number], s=42, c=COLOURS[0], linewidths=0, zorder=3)
         axes.axvline(0, color=INK, lw=1.0)
         axes.set_yticks([-number for number in range(len(rows))], [name for name, _, _ in rows])
-        axes.set(ylim=(0.6 - len(rows), 0.6), xlabel="conversion gain (percentage points)")
+        axes.set(ylim=(0.6 - len(rows), 0.6), xlabel=f"{what} (percentage points)")
         axes.spines["left"].set_visible(False)
         axes.tick_params(axis="y", length=0)
         axes.grid(visible=False)
@@ -166,6 +169,62 @@ def gain_plot(rows: Sequence[tuple[str, float, tuple[float, float]]]) -> str:
         axes.margins(x=0.08)
         axes.xaxis.set_major_formatter(PERCENT)
     return svg[0]
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of two runs: what it is called, the rate of every item, and the converted items of each family."""
+
+    name: str
+    rates: Array
+    families: Sequence[float]
+
+
+def pair_plot(
+    first: Side, second: Side, who: Sequence[str], families: Sequence[str], *, threshold: float, name: str = "pair"
+) -> str:
+    """Left: every item's rate in both runs; right: how many items of each of `families` either run converted.
+
+    `who` says which run converted an item: its name, "both" or "neither"; `threshold` is the pooled rate that a
+    converted item reaches.
+    """
+    inches = (9.6, max(4.6, 1.3 + 0.22 * len(families)))
+    with drawing(name, "Rate of each unlearnable item in both runs", inches) as (figure, svg):
+        items, bars = figure.subplots(1, 2, width_ratios=(1.15, 1)) if families else (figure.subplots(), None)
+        items.plot([0, 1], [0, 1], color=MUTED, lw=0.8, ls=(0, (1, 3)))
+        for line in (items.axhline, items.axvline):
+            line(threshold, color=INK, lw=0.7, ls=(0, (4, 3)))
+        converted = np.array(who, dtype=str)
+        for what, colour, marker in zip(("neither", first.name, second.name, "both"), _SIDES, MARKERS, strict=False):
+            mine = converted == what
+            label = f"converted in {what} ({int(mine.sum())})"
+            items.scatter(
+                first.rates[mine], second.rates[mine], s=24, c=colour, marker=marker, alpha=0.6, lw=0, label=label
+            )
+        items.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), aspect="equal")
+        items.set(xlabel=f"rate in {first.name} (%)", ylabel=f"rate in {second.name} (%)")
+        for axis in (items.xaxis, items.yaxis):
+            axis.set_major_formatter(PERCENT)
+        items.grid(visible=True, axis="x")
+        items.legend(loc="lower left", bbox_to_anchor=(-0.02, 1), ncols=2, handletextpad=0.3, columnspacing=1.2)
+        if bars is not None:
+            _dumbbells(bars, (first, second), families)
+    return svg[0]
+
+
+def _dumbbells(axes: Axes, sides: tuple[Side, Side], families: Sequence[str]) -> None:
+    places = np.arange(len(families))
+    axes.hlines(places, sides[0].families, sides[1].families, color=MUTED, lw=1.4, alpha=0.6, zorder=1)
+    for side, colour, marker in zip(sides, _SIDES[1:], MARKERS[1:], strict=False):
+        axes.scatter(side.families, places, s=30, c=colour, marker=marker, lw=0, label=side.name, zorder=2)
+    names = [name if len(name) <= 24 else name[:23] + "…" for name in families]
+    axes.set_yticks(places, names)
+    axes.set(ylim=(len(families) - 0.4, -0.6), xlabel="converted items of a family")
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=[1, 2, 5, 10]))
+    axes.tick_params(axis="y", length=0)
+    axes.grid(visible=False, axis="y")
+    axes.grid(visible=True, axis="x")
+    axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1), ncols=2, handletextpad=0.3, columnspacing=1.2)
 
 
 def fates_plot(groups: Sequence[Fated], names: Sequence[str]) -> str:

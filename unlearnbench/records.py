@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
 GroupName = Literal["easy", "learnable", "unlearnable", "no_reward", "unstable", "boundary"]
 TwinKind = Literal["changed_numbers", "other_wording", "same_skill"]
@@ -132,6 +132,15 @@ class Protocol(Record):
     verifier_rule: Rule = "strict"
 
 
+class Lora(Record):
+    """A low-rank adapter that is trained in place of the weights: W + alpha / rank B A (Hu et al. 2021, 2106.09685)."""
+
+    rank: int = Field(default=16, ge=1)
+    alpha: float = Field(default=32.0, gt=0)
+    targets: Literal["all-linear"] | tuple[Annotated[str, Field(min_length=1)], ...] = "all-linear"
+    """Names of the linear layers that are adapted; `all-linear` is all of them but the output layer."""
+
+
 class Recipe(Record):
     """Hyper-parameters of the reference loop. Defaults are the paper's (arXiv 2605.16787; PROTOCOL 1)."""
 
@@ -158,6 +167,16 @@ class Recipe(Record):
     drop_zero_signal: bool = True
     micro_batch_tokens: int = Field(default=16384, ge=1)
     checkpoint_every: int = Field(default=25, ge=1)
+    lora: Lora | None = None
+    """Train an adapter with these settings; None, which is not written down, trains all weights."""
+
+    @model_serializer(mode="wrap")
+    def _as_before_there_was_lora(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Splits' hashes and runs' settings stay what they were where all weights are trained."""
+        stated: dict[str, Any] = serialise(self)
+        if stated.get("lora", ...) is None:
+            del stated["lora"]
+        return stated
 
 
 class PolicyRef(Record):
@@ -415,3 +434,8 @@ class Result(Record):
     fates: Fates | None
     retention: Retention
     cost: Cost
+
+    def _repr_html_(self) -> str:
+        from unlearnbench.notebook import result_html
+
+        return result_html(self)

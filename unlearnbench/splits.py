@@ -115,6 +115,11 @@ class Split:
     def __repr__(self) -> str:
         return f"Split({self.name!r}, {str(self.path)!r})"
 
+    def _repr_html_(self) -> str:
+        from unlearnbench.notebook import split_html
+
+        return split_html(self)
+
     @property
     def name(self) -> str:
         return self.config.name

@@ -26,8 +26,13 @@ MAX_ROWS = 10  # of each table on the screen; --json has all
     "--split", help="The split that the runs were scored on, if it is not a shipped one [--aa: micro]: its folder."
 )
 @click.option("--seeds", type=click.IntRange(1), help="--aa: seeds of one side [default: 3].")
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="Write comparison.html, with figures, and comparison.json there."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
-def compare(folders: tuple[Path, ...], aa: bool, split: str | None, seeds: int | None, as_json: bool) -> None:
+def compare(
+    folders: tuple[Path, ...], aa: bool, split: str | None, seeds: int | None, out: Path | None, as_json: bool
+) -> None:
     """Compare the runs in two or more DIRs item by item; runs that it would be unfair to compare are refused.
 
     With --aa: GRPO against GRPO, from the seeds of a split's null control. It is no better than itself, so at least
@@ -35,6 +40,8 @@ def compare(folders: tuple[Path, ...], aa: bool, split: str | None, seeds: int |
     """
     if aa and folders:
         raise click.UsageError("--aa compares the seeds of a split's null control; it takes no DIR.")
+    if aa and out is not None:
+        raise click.UsageError("--out writes the page of compared runs; --aa has none.")
     if not aa and seeds is not None:
         raise click.UsageError("--seeds belongs to --aa; runs are compared with the seeds that they have.")
     if not aa and len(folders) < 2:
@@ -42,7 +49,7 @@ def compare(folders: tuple[Path, ...], aa: bool, split: str | None, seeds: int |
     if twice := [folder for place, folder in enumerate(folders) if folder.resolve() in _resolved(folders[:place])]:
         raise click.UsageError(f"{twice[0]} is given twice; a run is no evidence against itself.")
     from unlearnbench import aa as against_itself
-    from unlearnbench import comparison, fairness
+    from unlearnbench import comparison
     from unlearnbench.splits import load_split
 
     if aa:
@@ -52,10 +59,12 @@ def compare(folders: tuple[Path, ...], aa: bool, split: str | None, seeds: int |
             found = against_itself.null_against_null(load_split(split or "micro"), seeds or 3, bar.show)
         _print(found.model_dump(mode="json")) if as_json else _show_null(found)
         return
-    told = comparison.compare(
-        [fairness.read_run(folder) for folder in folders], None if split is None else load_split(split)
-    )
+    told = comparison.compare(folders, None if split is None else load_split(split))
     _print(told.model_dump(mode="json")) if as_json else _show(told)
+    if out is not None:
+        from unlearnbench.comparison_page import write_page
+
+        click.echo(f"with figures: {write_page(out, told)}", err=as_json)
 
 
 def _resolved(folders: Iterable[Path]) -> set[Path]:
@@ -96,6 +105,7 @@ def _table(console: Console, title: str, head: Sequence[str], rows: Sequence[Seq
 
 
 def _show(told: Comparison) -> None:
+    from unlearnbench.comparison_text import several
     from unlearnbench.notation import pct, power, span
 
     console = _console()
@@ -138,51 +148,20 @@ def _show(told: Comparison) -> None:
             "Nothing of these runs' training was metered: whether they cost alike, and what they read, is their "
             "makers' word.\n"
         )
-    methods = {run.label: f"{run.label} ({run.method})" for run in told.runs}
     for pair in told.pairs:
-        _show_pair(console, pair, methods)
-    if told.comparisons > 1:
-        console.print(
-            f"These are {told.comparisons} comparisons, each with 95 % intervals: if no method differed from any "
-            f"other, at least one of them would still claim a difference in up to {min(100, 5 * told.comparisons)} % "
-            "of such tables."
-        )
+        _show_pair(console, told, pair)
+    if (warning := several(told)) is not None:
+        console.print(warning)
 
 
-def _show_pair(console: Console, pair: Pair, methods: Mapping[str, str]) -> None:
-    from unlearnbench.notation import pct, plain, plural, point_span, points
+def _show_pair(console: Console, told: Comparison, pair: Pair) -> None:
+    from unlearnbench.comparison_text import named, sentences
+    from unlearnbench.notation import plural
 
-    first, second = plain(methods[pair.first]), plain(methods[pair.second])
-    console.rule(f"{first} - {second}", align="left")
-    if pair.a_a:
-        console.print("An A/A comparison: source, settings and start are the same, so only chance differs.")
-    if pair.shared_draws:
-        console.print(
-            f"Seeds {', '.join(map(str, pair.shared_draws))} have equal counts in both: the same runs twice, which "
-            "says nothing of chance."
-        )
-    console.print(
-        f"With {plural(pair.seeds, 'seed')} each, {first} converted {pct(pair.first_conversion)} and {second} "
-        f"{pct(pair.second_conversion)} of {pair.items} items: {points(pair.gain)}."
-    )
-    these = "none" if pair.interval is None else point_span(pair.interval)
-    beyond = "none" if pair.interval_families is None else point_span(pair.interval_families)
-    console.print(f"95 % interval for these families: {these}; for families like these: {beyond}.")
-    winner = {"first": first, "second": second}.get(pair.claim)
-    if winner:
-        console.print(f"{winner} converted more: the interval for families like these excludes 0.")
-    elif pair.interval_families is None:
-        console.print("No difference is claimed: without an interval for families like these, nothing follows.")
-    else:
-        console.print("No difference is claimed: the interval for families like these holds 0.")
-    kept, cost = pair.retention, pair.cost
-    if kept.difference is not None:
-        interval = "" if kept.interval is None else f" (95 % interval {point_span(kept.interval)})"
-        console.print(f"Rate of {kept.items} easy items: {points(kept.difference)}{interval}.")
-    ratios = {"FLOPs": cost.flops, "generated tokens": cost.generated_tokens, "trained tokens": cost.trained_tokens}
-    ratios["training seconds"] = cost.seconds
-    shown = [f"{ratio:.2f} times the {name}" for name, ratio in ratios.items() if ratio is not None]
-    console.print(f"Cost a seed, {first}: {', '.join(shown) or 'unknown'} of {second}.\n")
+    console.rule(f"{named(told, pair.first)} - {named(told, pair.second)}", align="left")
+    for sentence in sentences(told, pair):
+        console.print(sentence)
+    console.print()
     moved = [
         [name, str(part.items), f"{part.first:.3g}", f"{part.second:.3g}"]
         for name, part in sorted(pair.families.items(), key=lambda named: -abs(named[1].first - named[1].second))
