@@ -93,17 +93,20 @@ def unfair(config: SeedConfig, split: Split, used: Sequence[int], null: Control 
     return None
 
 
+def seed_of(text: str) -> int:
+    """A seed that nobody can choose: the first four bytes of sha256(text), big-endian, without the first bit."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") & 0x7FFFFFFF
+
+
 def retraining_seeds(source_hash: str, split_hash: str, number: int = 3) -> list[int]:
     """The seeds that an entry is trained again with, which nobody can choose: from sha256 of both hashes.
 
-    The i-th is the first four bytes of sha256("<source hash>/<split hash>/<i>"), without its first bit; one that is
-    there already is passed over.
+    The i-th is `seed_of("<source hash>/<split hash>/<i>")`; one that is there already is passed over.
     """
     seeds: list[int] = []
     place = 0
     while len(seeds) < number:
-        digest = hashlib.sha256(f"{source_hash}/{split_hash}/{place}".encode()).digest()
-        seed = int.from_bytes(digest[:4], "big") >> 1
+        seed = seed_of(f"{source_hash}/{split_hash}/{place}")
         seeds += [seed] if seed not in seeds else []
         place += 1
     return seeds

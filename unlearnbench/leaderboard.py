@@ -1,7 +1,9 @@
 """The leaderboard's entries: `leaderboard/entries/<id>/`, made from verified bundles, ranked, and scored again.
 
 An entry holds entry.json (`Entry`), result.json as computed here, counts.parquet, fates.parquet, answers.parquet
-(kept_answers.py), the method's source, and bundle.zip, from which all of it follows.
+(kept_answers.py), the method's source, and bundle.zip, from which all of it follows. A re-trained entry (retrained.py)
+lies beside the one that it was trained from, in `<id>-<edition>/`, and keeps no bundle. The split of a closed edition
+lies in `leaderboard/editions/<name>/` (closing.py), so that the board can be made again without having made it.
 """
 
 from __future__ import annotations
@@ -22,12 +24,13 @@ from unlearnbench.kept_answers import answers_of, counts_of_answers
 from unlearnbench.records import Record, Result
 from unlearnbench.splits import Split, load_split, shipped_splits
 from unlearnbench.standings import Contender, Standing, standings
-from unlearnbench.verification import examine
+from unlearnbench.verification import Checked, examine
 
 Tier = Literal["self-reported", "re-scored", "re-trained"]
 TIERS: tuple[Tier, ...] = get_args(Tier)
 ENTRIES = Path("leaderboard/entries")
 EDITIONS = "editions.json"
+EDITION_SPLITS = "editions"
 BUNDLE = "bundle.zip"
 _ID = r"[a-z0-9][a-z0-9_.-]{0,79}"
 
@@ -59,6 +62,8 @@ class Entry(Record):
     """The method's file, in the entry's folder."""
     bundle: str | None = None
     """SHA-256 of bundle.zip's manifest; None for an entry without one."""
+    trained_from: str | None = None
+    """Of a re-trained entry: the id of the entry whose source, settings and budget it was trained with."""
     withdrawn: str | None = None
     """Why the entry was withdrawn; it is then shown, and not ranked."""
 
@@ -130,30 +135,33 @@ def enter(
     chosen = id or (home.name if home.parent == entries.resolve() else default_id(result))
     if not re.fullmatch(_ID, chosen):
         raise RunError(f"{chosen!r} is no id of an entry; take small letters, digits, '-', '_' and '.', at most 80")
-    named = current_edition(entries, result) if edition is None else edition
     folder = entries / chosen
-    source = Path(checked.bundle.source_name).name
     entry = Entry(
         id=chosen,
         name=statement.name,
         authors=statement.authors,
         url=statement.url,
         tier=tier,
-        edition=named,
+        edition=current_edition(entries, result) if edition is None else edition,
         tried=statement.tried,
-        source=source,
+        source=Path(checked.bundle.source_name).name,
         bundle=checked.bundle.sha256,
     )
     content = bundle.read_bytes()
     if not (folder / BUNDLE).is_file() or (folder / BUNDLE).read_bytes() != content:
         tables.write_bytes(folder / BUNDLE, content)
-    tables.write_json(folder / "result.json", result)
+    return write_entry(folder, entry, checked)
+
+
+def write_entry(folder: Path, entry: Entry, checked: Checked) -> BoardEntry:
+    """Write what follows from a verified bundle; entry.json comes last, so that a half-written folder is none."""
+    tables.write_json(folder / "result.json", checked.result)
     tables.write_parquet(folder / "counts.parquet", checked.judged.counts)
     tables.write_bytes(folder / "fates.parquet", checked.bundle.members["fates.parquet"])
     tables.write_parquet(folder / "answers.parquet", answers_of(checked.judged, checked.split))
-    tables.write_bytes(folder / source, checked.bundle.source)
+    tables.write_bytes(folder / entry.source, checked.bundle.source)
     tables.write_json(folder / "entry.json", entry)
-    return BoardEntry(folder, entry, result)
+    return BoardEntry(folder, entry, checked.result)
 
 
 def default_id(result: Result) -> str:
@@ -196,11 +204,16 @@ def read_entries(entries: Path = ENTRIES) -> list[BoardEntry]:
     return found
 
 
-def board(entries: Sequence[BoardEntry], splits: Callable[[Result], Split] | None = None) -> list[Row]:
-    """Every entry with its standing: tiers, editions and splits apart, those without a rank last."""
+def board(
+    entries: Sequence[BoardEntry], splits: Callable[[Result], Split] | None = None, order: Sequence[str] = ()
+) -> list[Row]:
+    """Every entry with its standing: tiers, editions and splits apart, those without a rank last.
+
+    The re-trained tier comes first, and of each tier the newest edition; `order` names editions, the oldest first.
+    """
     find = splits or split_of
     contenders = {one.entry.id: _contender(one.entry, one.result, one.counts) for one in entries}
-    return _board(entries, contenders, find)
+    return _board(entries, contenders, find, order)
 
 
 def _contender(entry: Entry, result: Result, counts: pa.Table) -> Contender:
@@ -208,11 +221,16 @@ def _contender(entry: Entry, result: Result, counts: pa.Table) -> Contender:
 
 
 def _board(
-    entries: Sequence[BoardEntry], contenders: Mapping[str, Contender], find: Callable[[Result], Split]
+    entries: Sequence[BoardEntry],
+    contenders: Mapping[str, Contender],
+    find: Callable[[Result], Split],
+    order: Sequence[str] = (),
 ) -> list[Row]:
-    groups: dict[tuple[int, str, str], list[BoardEntry]] = {}
+    age = {name: -place for place, name in enumerate(order)}
+    groups: dict[tuple[int, int, str, str], list[BoardEntry]] = {}
     for one in entries:
-        key = (-TIERS.index(one.entry.tier), one.entry.edition, one.result.split_hash)
+        edition = one.entry.edition
+        key = (-TIERS.index(one.entry.tier), age.get(edition, 1), edition, one.result.split_hash)
         groups.setdefault(key, []).append(one)
     rows: list[Row] = []
     for _, group in sorted(groups.items(), key=lambda pair: pair[0]):
@@ -220,6 +238,34 @@ def _board(
         split = find(group[0].result)
         rows += [Row(entry=by_id[at.id], standing=at) for at in standings([contenders[name] for name in by_id], split)]
     return rows
+
+
+def find_splits(entries: Path = ENTRIES, folders: Sequence[str | Path] = ()) -> Callable[[Result], Split]:
+    """What gives the split of a result: of those in `folders`, those shipped, and those of closed editions.
+
+    Raises SplitError, then and there or when called, where there is none.
+    """
+    known = {split.hash: split for split in map(load_split, folders)}
+    places = {edition.split_hash: edition_folder(entries, edition.name) for edition in editions(entries)}
+
+    def find(result: Result) -> Split:
+        wanted = result.split_hash
+        if wanted not in known:
+            place = places.get(wanted)
+            known[wanted] = load_split(place) if place and (place / "split.yaml").is_file() else split_of(result)
+        if known[wanted].hash != wanted:
+            raise SplitError(
+                f"{known[wanted].path} is not the split of its edition (its hash is {known[wanted].hash[:12]}, and "
+                f"{EDITIONS} says {wanted[:12]}); restore it (git checkout)"
+            )
+        return known[wanted]
+
+    return find
+
+
+def edition_folder(entries: Path, name: str) -> Path:
+    """Where the split of a closed edition is kept, without its policies."""
+    return entries.parent / EDITION_SPLITS / name
 
 
 def split_of(result: Result) -> Split:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import ctypes
 import json
+import math
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -26,8 +28,18 @@ _FILE_SIZE = 64 << 30
 _BOOT = "from unlearnbench.sandbox import inside; inside()"
 
 
-def run_apart(job: Mapping[str, Any], scratch: Path, *, allow_network: bool = False) -> None:
-    """Run `evaluate(**job)` apart from this process. Raises RunError with the last words of what failed."""
+def run_apart(
+    job: Mapping[str, Any],
+    scratch: Path,
+    *,
+    allow_network: bool = False,
+    show: Callable[[Mapping[str, Any]], None] | None = None,
+) -> None:
+    """Run `evaluate(**job)` apart from this process; `show` takes its progress, event by event.
+
+    What it prints goes to `scratch`/log.txt. It ends with this process, if that is killed. Raises RunError with the
+    last words of what failed.
+    """
     home = scratch / "home"
     home.mkdir(parents=True, exist_ok=True)
     environment = {name: os.environ[name] for name in _KEPT if name in os.environ}
@@ -35,27 +47,62 @@ def run_apart(job: Mapping[str, Any], scratch: Path, *, allow_network: bool = Fa
     environment |= {"HF_HUB_OFFLINE": "1"} if not allow_network else {}
     log = scratch / "log.txt"
     with log.open("w", encoding="utf-8") as words:
-        done = subprocess.run(
+        process = subprocess.Popen(
             [sys.executable, "-c", _BOOT],
-            input=json.dumps({"job": dict(job), "network": allow_network}),
-            text=True,
-            stdout=words,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
             stderr=words,
+            text=True,
+            errors="replace",
             cwd=home,
             env=environment,
-            timeout=HOURS * 3600,
-            check=False,
         )
-    if done.returncode:
+    assert process.stdin is not None and process.stdout is not None
+    alarm = threading.Timer(HOURS * 3600, process.kill)
+    alarm.daemon = True
+    alarm.start()
+    try:
+        with suppress(BrokenPipeError):
+            process.stdin.write(json.dumps({"job": dict(job), "network": allow_network}))
+            process.stdin.close()
+        for line in process.stdout:
+            event = _event(line)
+            if show is not None and event is not None:
+                show(event)
+        status = process.wait()
+    finally:
+        alarm.cancel()
+        process.kill()
+        process.wait()
+        process.stdout.close()
+    if status:
         last = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
-        raise RunError(f"training again failed (status {done.returncode}): {' '.join(last)[:500] or 'no words'}")
+        raise RunError(f"training again failed (status {status}): {' '.join(last)[:500] or 'no words'}")
+
+
+def _event(line: str) -> dict[str, Any] | None:
+    """A report of progress, rebuilt from plain numbers: what the process says is as foreign as its code."""
+    try:
+        told = json.loads(line)["progress"]
+        stage = told["stage"]
+        if stage not in ("train", "measure", "start"):
+            return None
+        numbers = {name: float(told.get(name, 0.0)) for name in ("done", "rate", "reward")}
+        whole = {name: int(told.get(name, 0)) for name in ("seed", "step")}
+        if not all(map(math.isfinite, numbers.values())):
+            return None
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
+        return None
+    return {"progress": {**numbers, **whole, "stage": stage}}
 
 
 def inside() -> None:
     """The other side of `run_apart`: leave the network, take the limits, then run the job."""
     told = json.loads(sys.stdin.read())
+    reports = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # what anything else prints belongs into the log, not among the reports
     if not told["network"] and not leave_network():
-        print("this system has no network namespaces; run in a container without network, with --allow-network")
+        _last_words("this system has no network namespaces; run in a container without network, with --allow-network")
         sys.exit(3)
     with suppress(ImportError, ValueError, OSError):
         import resource
@@ -66,14 +113,24 @@ def inside() -> None:
     from unlearnbench.evaluate import evaluate
     from unlearnbench.samplers import Engine
 
+    said = threading.Lock()
+
+    def report(event: Mapping[str, Any]) -> None:
+        with said:  # who reads is the process that began this; where that is gone, writing fails and the run ends
+            print(json.dumps(dict(event)), file=reports, flush=True)
+
     job = told["job"]
     if "sampler" in job:
         job["engine"] = Engine(**job.pop("sampler"))
     try:
-        evaluate(job.pop("method"), **job)
+        evaluate(job.pop("method"), progress=report, **job)
     except UnlearnBenchError as error:
-        print(error)
+        _last_words(str(error))
         sys.exit(1)
+
+
+def _last_words(words: str) -> None:
+    print(" ".join(words.splitlines()), file=sys.stderr, flush=True)
 
 
 def leave_network() -> bool:

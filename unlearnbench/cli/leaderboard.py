@@ -1,4 +1,5 @@
-"""`unlearnbench leaderboard`: bundles verified and entered, entries ranked and scored again, the rules written."""
+"""`unlearnbench leaderboard`: bundles verified and entered, editions closed and their entries trained again, entries
+ranked and scored again, the rules written."""
 
 from __future__ import annotations
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from unlearnbench.leaderboard import Moved, Row
+    from unlearnbench.retrained import Outcome
 
 ENTRIES = Path("leaderboard/entries")
 _bundle = click.argument("bundle", type=click.Path(path_type=Path))
@@ -21,6 +23,9 @@ _entries = click.option(
     "--entries", type=click.Path(path_type=Path), default=ENTRIES, show_default=True, help="Folder of the entries."
 )
 _split = click.option("--split", help="The split that was run on, if it is not a shipped one: its folder.")
+_splits = click.option(
+    "--split", "splits", multiple=True, metavar="DIR", help="A split that is neither shipped nor an edition's own."
+)
 _workers = click.option("--workers", type=click.IntRange(1), help="Processes for algebra [default: one a core].")
 
 
@@ -66,10 +71,10 @@ def verify(
 @click.option("--id", "id_", metavar="ID", help="The entry's folder [default: the bundle's, or <method>-<budget>].")
 @click.option(
     "--tier",
-    type=click.Choice(["self-reported", "re-scored", "re-trained"]),
+    type=click.Choice(["self-reported", "re-scored"]),
     default="re-scored",
     show_default=True,
-    help="What stands behind the entry.",
+    help="What stands behind the entry; `leaderboard retrain` makes the re-trained ones.",
 )
 @click.option("--edition", help="The edition that it stands in [default: the newest of its split].")
 @_split
@@ -93,14 +98,83 @@ def enter(
     click.echo(f"{made.folder}: {made.entry.name}, {made.entry.tier}, edition {made.entry.edition}")
 
 
+@leaderboard.command("close")
+@click.argument("name")
+@click.option("--commit", help="The commit that closes it and holds all its entries [default: HEAD].")
+@_entries
+@click.option("--split", help="Its sealed variant, once `make micro SEED=...` has made it: its folder.")
+def close(name: str, commit: str | None, entries: Path, split: str | None) -> None:
+    """Close the edition NAME: draw its variant's seed from a commit; with --split write it into editions.json.
+
+    Refuses a commit that does not hold every entry as it is now. Everything is printed that is to be done next.
+    """
+    from unlearnbench.closing import close as run
+    from unlearnbench.splits import load_split
+
+    done = run(name, entries, commit, None if split is None else load_split(split))
+    click.echo(f"edition {done.edition}, closed by commit {done.commit}: {done.entries} entries take part")
+    click.echo(f"seed of its sealed variant: {done.seed}")
+    made = f"unlearnbench leaderboard close {name} --commit {done.commit} --split build/micro-{done.seed}"
+    if done.kept is None:
+        click.echo(f"make it:  make micro SEED={done.seed}\nthen:     {made}")
+        return
+    click.echo(f"written: {entries.parent / 'editions.json'} and {done.kept}")
+    if done.missing:
+        click.echo(f"not there yet: {', '.join(done.missing)}; give the same command again when they are")
+    click.echo(f"next:  unlearnbench leaderboard retrain --edition {name} --split {split}")
+
+
+@leaderboard.command("retrain")
+@click.argument("ids", metavar="[ENTRY ...]", nargs=-1)
+@click.option("--edition", required=True, help="The closed edition.")
+@click.option("--split", required=True, help="Its sealed variant: the folder that `make micro SEED=...` made.")
+@click.option("--out", type=click.Path(path_type=Path), help="Where the runs lie [default: build/editions/<edition>].")
+@_entries
+@click.option("--workers", type=click.IntRange(1), help="Seeds at once [default: one a core].")
+@click.option("--allow-network", is_flag=True, help="Where the system itself has no network namespaces.")
+@click.option("--json", "as_json", is_flag=True, help="Print what became of each as JSON lines.")
+def retrain(
+    ids: tuple[str, ...],
+    edition: str,
+    split: str,
+    out: Path | None,
+    entries: Path,
+    workers: int | None,
+    allow_network: bool,
+    as_json: bool,
+) -> int:
+    """Train entries again on an edition's sealed variant, from their sources, and write the re-trained entries.
+
+    This runs the entries' code, in a process without network. All entries that take part, unless some are named. What
+    is there is not made again, and a run that was stopped goes on. Exit status 1 if one of them fails.
+    """
+    from unlearnbench.cli.progress import Bars
+    from unlearnbench.retrained import find_edition, ordered, retrain_entry
+    from unlearnbench.splits import load_split
+
+    variant = load_split(split)
+    found, chosen = find_edition(entries, edition, variant), ordered(entries, ids)
+    place, failed = out or Path("build/editions") / edition, 0
+    for number, one in enumerate(chosen, start=1):
+        with Bars(f"{one.entry.id} ({number} of {len(chosen)})") as bars:
+            done = retrain_entry(
+                one, found, variant, place, entries, workers=workers, allow_network=allow_network, show=bars.show
+            )
+        failed += done.made is None
+        click.echo(_as_json(done) if as_json else _told(done), err=done.made is None and not as_json)
+    return 1 if failed else 0
+
+
 @leaderboard.command("standings")
 @_entries
+@_splits
 @click.option("--json", "as_json", is_flag=True, help="Print the board as JSON.")
-def standings(entries: Path, as_json: bool) -> None:
-    """Rank the entries within their tier, edition, split, track and budget."""
-    from unlearnbench.leaderboard import board, read_entries
+def standings(entries: Path, splits: tuple[str, ...], as_json: bool) -> None:
+    """Rank the entries within their tier, edition, split, track and budget: re-trained and newest first."""
+    from unlearnbench.leaderboard import board, editions, find_splits, read_entries
 
-    rows = board(read_entries(entries))
+    order = [edition.name for edition in editions(entries)]
+    rows = board(read_entries(entries), find_splits(entries, splits), order)
     if as_json:
         click.echo(json.dumps([row.model_dump(mode="json") for row in rows], indent=2))
     else:
@@ -109,16 +183,17 @@ def standings(entries: Path, as_json: bool) -> None:
 
 @leaderboard.command("rescore")
 @_entries
+@_splits
 @click.option("--write", is_flag=True, help="Write the new results and counts into the entries.")
 @_workers
 @click.option("--json", "as_json", is_flag=True, help="Print what moved as JSON.")
-def rescore(entries: Path, write: bool, workers: int | None, as_json: bool) -> None:
+def rescore(entries: Path, splits: tuple[str, ...], write: bool, workers: int | None, as_json: bool) -> None:
     """Judge every entry's answers by the verifier and the rules as they are now, and print the ranks that moved."""
     from unlearnbench import leaderboard as board
     from unlearnbench import tables
 
     found = board.read_entries(entries)
-    moved, again = board.rescore(found, workers=workers or 1)
+    moved, again = board.rescore(found, board.find_splits(entries, splits), workers=workers or 1)
     for one in found if write else ():
         result, counts = again[one.entry.id]
         tables.write_parquet(one.folder / "counts.parquet", counts)
@@ -140,6 +215,21 @@ def rules(out: Path | None) -> None:
         click.echo(text(), nl=False)
     else:
         write_text(out, text())
+
+
+def _told(done: Outcome) -> str:
+    if done.made is None:
+        return f"{done.id}: {done.why}"
+    score = done.made.result.conversion
+    span = " to ".join(_points(end) for end in score.interval_families or ()) or "no interval"
+    was = " (it was there)" if done.before else ""
+    return f"{done.id} -> {done.made.folder}: gain {_points(score.gain)} points ({span}){was}"
+
+
+def _as_json(done: Outcome) -> str:
+    made = done.made
+    told = {"id": done.id, "entry": None if made is None else made.entry.id, "before": done.before, "why": done.why}
+    return json.dumps(told | {"gain": None if made is None else made.result.conversion.gain})
 
 
 def _show_board(rows: Sequence[Row]) -> None:

@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 
@@ -28,9 +29,13 @@ class _Shown:
 
 
 class Bars(_Shown):
-    """One bar a seed and stage: a context in which `show` takes the events of worker processes."""
+    """One bar a seed and stage: a context in which `show` takes the events of worker processes.
 
-    def __init__(self) -> None:
+    `what` stands before them, where one command does several such things.
+    """
+
+    def __init__(self, what: str = "") -> None:
+        self._what = f"{escape(what)}, " if what else ""
         self._progress = Progress(
             TextColumn("{task.description:<22}"),
             BarColumn(bar_width=None),
@@ -49,7 +54,7 @@ class Bars(_Shown):
         told = event["progress"]
         key = (told["seed"], told["stage"])
         if key not in self._tasks:
-            self._tasks[key] = self._progress.add_task(f"seed {key[0]}: {key[1]}", total=1.0, note="")
+            self._tasks[key] = self._progress.add_task(f"{self._what}seed {key[0]}: {key[1]}", total=1.0, note="")
         if told["stage"] == "train":
             note = f"step {told['step']}, reward {told['reward']:.3f}, {told['rate']:.1f}/s"
         else:

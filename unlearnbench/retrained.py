@@ -1,0 +1,263 @@
+"""The re-trained tier: every entry's source trained again on the sealed variant of a closed edition.
+
+entry as the closing commit holds it → seeds of both hashes → `evaluate` in the sandbox → bundle → verified
+→ leaderboard/entries/<id>-<edition>/
+
+Source, settings, budget and samples are the entry's; split and seeds are nobody's choice. An entry that is there is
+not made again, and a run that was stopped goes on where it was.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from unlearnbench import tables
+from unlearnbench.bundle import Statement, open_bundle, write_bundle
+from unlearnbench.claims import retraining_seeds
+from unlearnbench.closing import git, taking_part
+from unlearnbench.errors import RunError, UnlearnBenchError
+from unlearnbench.leaderboard import (
+    BUNDLE,
+    ENTRIES,
+    BoardEntry,
+    Edition,
+    Entry,
+    editions,
+    read_entries,
+    write_entry,
+)
+from unlearnbench.records import Result
+from unlearnbench.sandbox import run_apart
+from unlearnbench.splits import Split
+from unlearnbench.verification import examine
+
+Show = Callable[[Mapping[str, Any]], None]
+NEEDED = {
+    "similar": "similar.parquet",
+    "sub_problems": "sub_problems.parquet",
+    "teacher": "positive_control/policy/model.safetensors",
+    "base": "positive_control/policy/model.safetensors",
+}
+"""What a method read, and the file of the variant that it will read it from."""
+
+
+@dataclass(frozen=True)
+class Again:
+    """What is trained again: an entry as it was when its edition was closed, and where its re-trained entry goes."""
+
+    one: BoardEntry
+    source: bytes
+    claimed: Result
+    seeds: Sequence[int]
+    id: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one entry: the re-trained one, or the reason why there is none."""
+
+    id: str
+    made: BoardEntry | None = None
+    before: bool = False
+    """The re-trained entry was there already."""
+    why: str | None = None
+
+
+def find_edition(entries: Path, name: str, split: Split) -> Edition:
+    """The closed edition of that name. Raises RunError where there is none, or `split` is not its variant."""
+    known = {edition.name: edition for edition in editions(entries)}
+    if name not in known:
+        raise RunError(
+            f"there is no edition {name!r:.80}; there are {', '.join(known) or 'none'}: `unlearnbench leaderboard "
+            "close` makes one"
+        )
+    edition = known[name]
+    if edition.variant is None or edition.drawn_from is None:
+        raise RunError(f"edition {name} has no sealed variant, so nothing is trained again on it")
+    if edition.split_hash != split.hash:
+        raise RunError(
+            f"{split.path} has the labels {split.hash[:12]}, and edition {name} has {edition.split_hash[:12]}; name "
+            f"the folder of its variant, made with `make micro SEED={edition.variant}`"
+        )
+    return edition
+
+
+def ordered(entries: Path, ids: Sequence[str]) -> list[BoardEntry]:
+    """The entries named, or all that take part: the smaller budgets first. Raises RunError for an unknown id."""
+    found = {one.entry.id: one for one in read_entries(entries)}
+    if unknown := [name for name in ids if name not in found]:
+        raise RunError(f"there is no entry {unknown[0]!r:.80} in {entries}; there are {', '.join(sorted(found))}")
+    if ids:
+        return [found[name] for name in ids]
+    return sorted(
+        (found[name] for name in taking_part(entries)),
+        key=lambda one: (one.result.budget.multiple or 0.0, one.entry.id),
+    )
+
+
+def retrain_entry(
+    one: BoardEntry,
+    edition: Edition,
+    split: Split,
+    out: Path,
+    entries: Path = ENTRIES,
+    *,
+    workers: int | None = None,
+    allow_network: bool = False,
+    show: Show | None = None,
+) -> Outcome:
+    """Train one entry again and write what it gives; the run lies in `out`/<id>."""
+    name = one.entry.id
+    try:
+        again = _as_closed(one, edition, split)
+        if (there := _made_before(again, entries, split)) is not None:
+            return Outcome(name, there, before=True)
+        _require_files(again, split)
+        folder = out / name
+        _train(again, split, folder, workers, allow_network, show)
+        return Outcome(name, _enter(again, edition, split, folder, entries, workers))
+    except UnlearnBenchError as problem:
+        return Outcome(name, why=str(problem))
+
+
+# --- what takes part ------------------------------------------------------------------------------------------
+
+
+def _as_closed(one: BoardEntry, edition: Edition, split: Split) -> Again:
+    """The entry as the closing commit holds it. Raises RunError where it is not in there, or cannot take part."""
+    entry = one.entry
+    if entry.tier == "re-trained":
+        raise RunError(f"it is re-trained itself; name {entry.trained_from or 'the entry it came from'}")
+    if entry.withdrawn is not None:
+        raise RunError(f"it is withdrawn: {entry.withdrawn}")
+    commit = str(edition.drawn_from)
+    if git(one.folder, "cat-file", "-e", f"{commit}^{{commit}}") is None:
+        raise RunError(f"commit {commit[:12]}, which closed edition {edition.name}, is not here; fetch it")
+    stated, source = (
+        git(one.folder, "cat-file", "blob", f"{commit}:./{file}") for file in ("result.json", entry.source)
+    )
+    if stated is None or source is None:
+        raise RunError(
+            f"it was not there when edition {edition.name} was closed (commit {commit[:12]}); it takes part in the "
+            "next one"
+        )
+    try:
+        claimed = Result.model_validate_json(stated)
+    except ValidationError as error:
+        raise RunError(f"{one.folder / 'result.json'} of commit {commit[:12]} is malformed ({error.title})") from error
+    if hashlib.sha256(source).hexdigest() != claimed.method.source_hash:
+        raise RunError(f"{one.folder / entry.source} is not the source that result.json names (its hash differs)")
+    if claimed.kind != "eval" or claimed.budget.multiple is None or not claimed.comparable:
+        raise RunError("it is no comparable run of `eval`, so there is nothing to train again")
+    seeds = retraining_seeds(claimed.method.source_hash, split.hash)
+    return Again(one, source, claimed, seeds, f"{entry.id}-{edition.name.lower()}")
+
+
+def _made_before(again: Again, entries: Path, split: Split) -> BoardEntry | None:
+    """The re-trained entry, if it is there and of this very source, split and seeds."""
+    folder = entries / again.id
+    if not (folder / "entry.json").is_file():
+        return None
+    entry = tables.read_json_record(folder / "entry.json", Entry)
+    found = tables.read_json_record(folder / "result.json", Result)
+    one, other = (
+        (of.method.source_hash, of.split_hash, list(of.seeds), of.budget.multiple, of.samples)
+        for of in (found, again.claimed.model_copy(update={"split_hash": split.hash, "seeds": again.seeds}))
+    )
+    if one != other or entry.tier != "re-trained":
+        raise RunError(f"{folder} holds another entry than the one trained again from {again.one.entry.id}; remove it")
+    return BoardEntry(folder, entry, found)
+
+
+def _require_files(again: Again, split: Split) -> None:
+    multiple = again.claimed.budget.multiple
+    null = split.control("null_control", f"{multiple:g}x")
+    if null is None or null.result is None:
+        raise RunError(
+            f"{split.path} has no null_control/{multiple:g}x yet, which it is scored against; wait until "
+            f"`make micro SEED={split.config.seed}` has ended"
+        )
+    if multiple == 1 and split.control("strong_null") is None:
+        raise RunError(f"{split.path} has no strong_null yet, which every entry at 1x must beat")
+    for read in again.claimed.method.reads:
+        if read in NEEDED and not (split.path / NEEDED[read]).is_file():
+            raise RunError(
+                f"it reads {read}, and {split.path} has no {NEEDED[read]}; `make micro "
+                f"SEED={split.config.seed}` makes it"
+            )
+
+
+# --- training and entering ------------------------------------------------------------------------------------
+
+
+def _train(
+    again: Again, split: Split, folder: Path, workers: int | None, allow_network: bool, show: Show | None
+) -> None:
+    claimed = again.claimed
+    source = folder.resolve() / "method" / again.one.entry.source
+    tables.write_bytes(source, again.source)
+    class_name, sampler = _told_by_bundle(again)
+    recipe = split.config.recipe.model_dump(mode="json")
+    job: dict[str, Any] = {
+        "method": f"{source}:{class_name}" if class_name else str(source),
+        "split": str(split.path),
+        "seeds": list(again.seeds),
+        "samples": claimed.samples,
+        "out": str(folder.resolve() / "run"),
+        "budget": claimed.budget.multiple,
+        # the entry's own settings, whatever the recipe of this split says
+        "settings": {key: value for key, value in claimed.method.settings.items() if recipe.get(key) != value},
+        "workers": workers,
+    }
+    if sampler is not None:
+        job["sampler"] = sampler
+    run_apart(job, folder.resolve(), allow_network=allow_network, show=show)
+
+
+def _told_by_bundle(again: Again) -> tuple[str, Any]:
+    """The method's class and the sampler that an entry's bundle names; nothing for an entry without one.
+
+    Raises RunError where the runs began from a policy that is not in the bundle.
+    """
+    path = again.one.folder / BUNDLE
+    if not path.is_file():
+        return "", None
+    bundle = open_bundle(path)
+    seed = bundle.seeds[bundle.result.seeds[0]]
+    if seed.config.start is not None:
+        raise RunError("the runs started from a policy that is not in the bundle, so they cannot be trained again")
+    return seed.method.class_name, (seed.config.model_extra or {}).get("sampler")
+
+
+def _enter(
+    again: Again, edition: Edition, split: Split, folder: Path, entries: Path, workers: int | None
+) -> BoardEntry:
+    """Bundle the run, verify the bundle and write the entry. Raises RunError with the reasons where it is refused."""
+    before, path = again.one.entry, folder / BUNDLE
+    statement = Statement(name=before.name, authors=before.authors, url=before.url, tried=before.tried)
+    bundle = write_bundle(folder / "run", path, statement)
+    found, checked = examine(path, split, workers=workers)
+    # one fixed text around the answers was learned: it was trained here
+    reasons = [reason for reason in found if reason.check != "fixed_text"]
+    if reasons or checked is None:
+        told = "; ".join(f"{reason.check}: {reason.reason}" for reason in reasons[:3])
+        raise RunError(f"{path} is refused, so it makes no entry: {told}")
+    entry = Entry(
+        id=again.id,
+        name=before.name,
+        authors=before.authors,
+        url=before.url,
+        tier="re-trained",
+        edition=edition.name,
+        tried=before.tried,
+        source=before.source,
+        bundle=bundle.sha256,
+        trained_from=before.id,
+    )
+    return write_entry(entries / again.id, entry, checked)
