@@ -77,6 +77,7 @@ def tiny(template: Path, tmp_path: Path) -> Split:
 @pytest.fixture
 def training(small_split: Split, tmp_path_factory: pytest.TempPathFactory):  # type: ignore[no-untyped-def]
     """Make the run of a method class on the small split: `training(cls, folder, steps=6, **settings)`."""
+    from unlearnbench.lora import adapt
     from unlearnbench.method import Method, settings_of
     from unlearnbench.policy import load_policy
     from unlearnbench.privileges import Privileges
@@ -93,6 +94,8 @@ def training(small_split: Split, tmp_path_factory: pytest.TempPathFactory):  # t
         split = load_split(sealed)
         settings = settings_of(cls, split.config.recipe, changes)
         policy, reference = load_policy(split.policy_path), load_policy(split.policy_path)
+        if settings.lora is not None:
+            policy, reference = adapt(policy, settings.lora, f"test/{seed}")
         run = Training(
             cls(settings),
             split.items,

@@ -67,7 +67,7 @@ def save(
 def _require_room(folder: Path, policy: Policy, optimiser: torch.optim.Optimizer | None) -> None:
     """Raise OSError where the checkpoint will not fit: safetensors aborts the process on a full disk."""
     folder.mkdir(parents=True, exist_ok=True)
-    weights = sum(value.numel() * value.element_size() for value in policy.model.parameters())
+    weights = sum(value.numel() * value.element_size() for value in policy.trained().values())
     wanted = weights * (3 if optimiser is not None else 1) + (1 << 20)
     if shutil.disk_usage(folder).free < wanted:
         raise OSError(errno.ENOSPC, f"no space left for {wanted / 1e6:.0f} MB")

@@ -19,31 +19,26 @@ def find_checkpoint(name: str | Path, split: Split) -> Path:
             raise PolicyError(f"There is no checkpoint {name}; give the folder of a saved policy, or OWNER/NAME.")
         folder = _fetched(str(name))
     folder = folder.resolve()
+    from unlearnbench.policy import is_adapter, require_same_architecture
+
     if is_adapter(folder):
         return folder
     if not (folder / "config.json").is_file():
         raise PolicyError(f"The checkpoint {folder} has no config.json; give the folder of a saved policy.")
-    from unlearnbench.policy import require_same_architecture
-
     require_same_architecture(folder, split.policy_path)
     return folder
 
 
-def is_adapter(folder: Path) -> bool:
-    """Whether a folder holds a LoRA adapter and no policy by itself."""
-    return (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file()
-
-
 def whole_policy(folder: Path, split: Split, out: Path) -> Path:
     """The folder of the policy itself: of an adapter, `out`, where it is written merged into the split's base."""
+    from unlearnbench.policy import is_adapter, merged, save_policy
+
     if not is_adapter(folder):
         return folder
     if not (out / "config.json").is_file():
-        from unlearnbench.policy import merge_adapter
-
         base = split.policy_path
         revision = split.config.base_policy.revision if isinstance(base, str) else None
-        merge_adapter(folder, base, out, revision=revision, prompt_format=split.config.prompt_format)
+        save_policy(merged(folder, base, revision=revision, prompt_format=split.config.prompt_format), out)
     return out
 
 

@@ -304,4 +304,8 @@ def settings_of(method: type[Method], recipe: Recipe, changes: Mapping[str, Any]
                 field = method.Settings.model_fields[name]
                 if not field.is_required():
                     declared[name] = field.get_default(call_default_factory=True)
-    return method.Settings.model_validate({**recipe.model_dump(), **declared, **changes})
+    settings = {**recipe.model_dump(), **declared, **changes}
+    before, change = {**recipe.model_dump(), **declared}.get("lora"), changes.get("lora")
+    if before is not None and isinstance(change, Mapping):  # what is not named of an adapter stays as it is
+        settings["lora"] = {**dict(before), **change}
+    return method.Settings.model_validate(settings)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +18,8 @@ from unlearnbench.errors import PolicyError
 from unlearnbench.records import Tokens
 
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+ADAPTER = ".lora_"
+"""In the name of every weight of an adapter, and of no other."""
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
 
 
@@ -29,11 +32,32 @@ class Policy:
     source: str
     prompt_format: Literal["raw", "chat"]
     stop_ids: tuple[int, ...]
+    revision: str | None = None
 
     @property
     def parameters(self) -> int:
-        """Number of distinct parameters, the N of PROTOCOL 3.9."""
-        return sum(parameter.numel() for parameter in self.model.parameters())
+        """Number of distinct parameters, the N of PROTOCOL 3.9; an adapter, which is merged in the end, adds none."""
+        return sum(weight.numel() for name, weight in self.model.named_parameters() if ADAPTER not in name)
+
+    @property
+    def adapted(self) -> bool:
+        """Whether it has an adapter, which is what is trained and saved of it."""
+        return hasattr(self.model, "peft_config")
+
+    def trained(self) -> dict[str, torch.nn.Parameter]:
+        """By name, the weights that training changes: an adapter's, else all."""
+        return {name: weight for name, weight in self.model.named_parameters() if weight.requires_grad}
+
+    def weights(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """All weights under transformers' names, those of adapted layers merged."""
+        layers = dict(self.model.named_modules()) if self.adapted else {}
+        for name, weight in self.model.state_dict().items():
+            if ADAPTER in name:
+                continue
+            layer, _, kind = name.rpartition(".")
+            if self.adapted and kind == "weight" and layer.endswith(".base_layer"):
+                weight = weight + layers[layer.removesuffix(".base_layer")].get_delta_weight("default")
+            yield name.removeprefix("base_model.model.").replace(".base_layer.", "."), weight
 
     @property
     def device(self) -> torch.device:
@@ -79,7 +103,8 @@ def load_policy(
 ) -> Policy:
     """Load a policy from a folder or, by name, from the Hub. Weights are read from safetensors only.
 
-    A policy that is to be trained has float32 weights on every device (LOOP 11).
+    A policy that is to be trained has float32 weights on every device (LOOP 11). Of a run that trained an adapter, the
+    policy is the base that the adapter names with the adapter merged into it.
 
     Raises PolicyError where the folder is incomplete or holds no causal language model.
     """
@@ -88,6 +113,9 @@ def load_policy(
 
     disable_progress_bar()
     local = Path(source).is_dir()
+    if local and is_adapter(Path(source)):
+        base, revision = _base(Path(source))
+        return merged(Path(source), base, revision=revision, prompt_format=prompt_format, device=device)
     if not local and (str(source).startswith((".", "/")) or Path(source).exists()):
         raise PolicyError(f"There is no policy folder {source}; give a folder with config.json and safetensors.")
     where = "cuda" if device is None and torch.cuda.is_available() else (device or "cpu")
@@ -112,41 +140,65 @@ def load_policy(
         stops |= {ends} if isinstance(ends, int) else set(ends or ())
     if not stops:
         raise PolicyError(f"The policy {source} names no end token; set eos_token_id in its generation_config.json.")
-    return Policy(model, tokenizer, str(source), prompt_format, tuple(sorted(stops)))
+    return Policy(model, tokenizer, str(source), prompt_format, tuple(sorted(stops)), revision)
 
 
-def merge_adapter(
-    folder: Path,
+def is_adapter(folder: Path) -> bool:
+    """Whether a folder holds a LoRA adapter and no policy by itself."""
+    return (folder / ADAPTER_CONFIG).is_file() and not (folder / "config.json").is_file()
+
+
+def _base(adapter: Path) -> tuple[str, str | None]:
+    """The policy that an adapter was trained on, as its configuration names it, and its revision."""
+    try:
+        told = json.loads((adapter / ADAPTER_CONFIG).read_text())
+        base, revision = told["base_model_name_or_path"], told.get("revision")
+    except (OSError, ValueError, KeyError, TypeError) as problem:
+        raise PolicyError(
+            f"The adapter {adapter} does not name its base in {ADAPTER_CONFIG}; save it again."
+        ) from problem
+    near = adapter / str(base)
+    return (str(near.resolve()), None) if near.is_dir() else (str(base), revision)
+
+
+def merged(
+    adapter: Path,
     base: str | Path,
-    out: Path,
     *,
     revision: str | None = None,
     prompt_format: Literal["raw", "chat"] = "raw",
-) -> None:
-    """Write the policy that a LoRA adapter makes of its base to `out`. Adapter weights are read from safetensors only.
+    device: str | torch.device | None = None,
+) -> Policy:
+    """The policy that a LoRA adapter makes of its base, in float32. Adapter weights are read from safetensors only.
 
     Raises PolicyError where the folder is incomplete or does not fit the base.
     """
     from peft import PeftModel
 
-    if not (folder / ADAPTER_WEIGHTS).is_file():
-        raise PolicyError(f"The adapter {folder} has no {ADAPTER_WEIGHTS}; save it again as safetensors.")
-    policy = load_policy(base, revision=revision, prompt_format=prompt_format)
+    if not (adapter / ADAPTER_WEIGHTS).is_file():
+        raise PolicyError(f"The adapter {adapter} has no {ADAPTER_WEIGHTS}; save it again as safetensors.")
+    policy = load_policy(base, revision=revision, prompt_format=prompt_format, device=device, trained=True)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # peft calls what transformers has renamed
-            merged = PeftModel.from_pretrained(policy.model, str(folder), local_files_only=True).merge_and_unload()
+            model = PeftModel.from_pretrained(policy.model, str(adapter), local_files_only=True).merge_and_unload()
     except (OSError, ValueError, KeyError, RuntimeError, TypeError) as problem:
         detail = str(problem).strip().split("\n")[0][:200]
         raise PolicyError(
-            f"The adapter {folder} does not fit the policy {base} ({detail}); give its own base."
+            f"The adapter {adapter} does not fit the policy {base} ({detail}); give its own base."
         ) from problem
-    save_policy(replace(policy, model=merged), out)
+    return replace(policy, model=model.eval())
 
 
 def save_policy(policy: Policy, folder: Path) -> None:
-    """Write model (safetensors), configuration and tokenizer, so that the folder is a policy by itself."""
+    """Write model (safetensors), configuration and tokenizer, so that the folder is a policy by itself.
+
+    Of an adapted policy the adapter alone, as peft writes it; its configuration says where the base is.
+    """
     folder.mkdir(parents=True, exist_ok=True)
+    if policy.adapted:
+        _save_adapter(policy, folder)
+        return
     policy.model.save_pretrained(folder, safe_serialization=True)
     origin = Path(policy.source)
     if origin.is_dir():  # byte for byte: re-serialising a tokenizer may change it
@@ -157,16 +209,43 @@ def save_policy(policy: Policy, folder: Path) -> None:
         policy.tokenizer.save_pretrained(folder)
 
 
+def _save_adapter(policy: Policy, folder: Path) -> None:
+    """Write the adapter. A base inside the run's folder is named from here, so that the folder may be moved."""
+    from safetensors.torch import save_file
+
+    config, base = policy.model.peft_config["default"], Path(policy.source)
+    here = folder.resolve()
+    inside = base.is_dir() and base.resolve().is_relative_to(here.parents[1])
+    told = config.to_dict() | {
+        "base_model_name_or_path": os.path.relpath(base.resolve(), here) if inside else policy.source,
+        "revision": policy.revision,
+        "inference_mode": True,
+        "target_modules": sorted(config.target_modules),
+    }
+    (folder / ADAPTER_CONFIG).write_text(json.dumps(told, indent=1, sort_keys=True, default=str) + "\n")
+    tensors = {_in_file(name): weight.detach().contiguous() for name, weight in policy.trained().items()}
+    save_file(tensors, folder / ADAPTER_WEIGHTS, {"format": "pt"})
+
+
+def _in_file(name: str) -> str:
+    """The name of an adapter's weight in peft's file."""
+    return name.replace(".default.", ".")
+
+
 def restore_weights(policy: Policy, folder: Path) -> None:
     """Put the weights saved in a policy folder into a loaded policy. Raises PolicyError where they do not fit."""
     from safetensors.torch import load_file
 
     stored: dict[str, torch.Tensor] = {}
     for path in sorted(folder.glob("*.safetensors")):
-        if path.name.startswith("model"):
+        if path.name.startswith("adapter_model" if policy.adapted else "model"):
             stored |= load_file(path, device=str(policy.device))
+    if policy.adapted:
+        stored = {name: stored[_in_file(name)] for name in policy.trained() if _in_file(name) in stored}
     missing, unknown = policy.model.load_state_dict(stored, strict=False)
     tied = set(policy.model.all_tied_weights_keys)
+    if policy.adapted:
+        tied |= policy.model.state_dict().keys() - policy.trained().keys()
     if unknown or set(missing) - tied:
         raise PolicyError(f"The weights in {folder} are not those of {policy.source}; remove the folder and run again.")
 

@@ -33,9 +33,9 @@ def resolve(policy: str | Path) -> list[Place]:
         told = here.parent if here.name == "checkpoint" else here
         plain = here.name not in ("checkpoint", "policy", "model")
         return [Place(folder, here.name if plain else f"{told.parent.name}/{told.name}")]
-    if (folder / "checkpoint" / "config.json").is_file():
+    if any(folder.glob("checkpoint/*.safetensors")):  # of a policy, or of an adapter
         return [Place(folder / "checkpoint", f"{here.parent.name}/{here.name}")]
-    seeds = sorted(path.parent.parent for path in folder.glob("*/checkpoint/config.json"))
+    seeds = sorted({path.parent.parent for path in folder.glob("*/checkpoint/*.safetensors")})
     if not seeds:
         raise PolicyError(
             f"{folder} holds neither a policy (config.json and safetensors) nor a run's checkpoints; give one of them."

@@ -12,7 +12,6 @@ What a method may change is in `method.py`; what other trainers learned the hard
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,6 +25,7 @@ from unlearnbench.batch import TokenBatch, fixed_logprobs, make_batch, token_log
 from unlearnbench.budget import Meter
 from unlearnbench.draws import stream
 from unlearnbench.errors import MethodError, RunError, VerifierError
+from unlearnbench.groups import merged, repeats, without_failures
 from unlearnbench.hooks import Hooks
 from unlearnbench.ledger import Ledger
 from unlearnbench.method import ZERO_SIGNAL, LossBatch, Method, Plan, Visit
@@ -97,8 +97,9 @@ class Training:
         solutions = {item.item_id: item.solution for item in items} if knows_traces else None
         self.ledger = Ledger(folder, solutions, writes=self.processes.first)
         policy.model.eval()  # in updates, too: dropout would make the trainer's probabilities another policy's
+        self.trained = list(policy.trained().values())  # an adapter's weights, where there is one
         self.optimiser = torch.optim.AdamW(
-            policy.model.parameters(),
+            self.trained,
             lr=self.recipe.learning_rate,
             betas=self.recipe.adam_betas,
             weight_decay=self.recipe.weight_decay,
@@ -150,7 +151,7 @@ class Training:
                     f"the verifier failed on {failures} of {total} rollouts in step {self.step}; its "
                     "workers may lack memory; run the same command again: it resumes"
                 )
-            groups = _merged(groups, drawn)
+            groups = merged(groups, drawn)
         for group in groups:
             judged = [rollout.verdict.correct for rollout in group]
             visit = Visit(self.step, len(judged), sum(bool(correct) for correct in judged))
@@ -164,7 +165,7 @@ class Training:
         prompts = [self.policy.encode(text, plan.prefix) for text, plan in zip(contexts, plans, strict=True)]
         requests = [
             Request(ids, plan.n, stream(self.root, "train", self.step, round_, plan.item_id, repeat))
-            for ids, plan, repeat in zip(prompts, plans, _repeats(plans), strict=True)
+            for ids, plan, repeat in zip(prompts, plans, repeats(plans), strict=True)
         ]
         drawn = self.sampler.generate(
             self.processes.own(requests), temperature=recipe.temperature, top_p=1.0, max_tokens=recipe.max_tokens
@@ -214,7 +215,7 @@ class Training:
     def _choose(self, groups: Sequence[RolloutGroup]) -> list[RolloutGroup]:
         """The groups to train on; everything that was drawn goes to the ledger first."""
         drawn = [rollout for group in groups for rollout in group]
-        usable = [_without_failures(group) for group in groups]
+        usable = [without_failures(group) for group in groups]
         injected = self.hooks.groups("inject", usable)
         kept = [group for group in injected if self._has_signal(group) and self.hooks.keep(group)]
         names = {group.item_id for group in kept}
@@ -244,10 +245,10 @@ class Training:
         for batch, reference, own in zip(batches, references, before, strict=True):
             self.optimiser.zero_grad(set_to_none=True)
             seen.append(self._backward(batch, reference, own))
-            self.processes.sum_gradients(list(self.policy.model.parameters()))
+            self.processes.sum_gradients(self.trained)
             if self.version == 0 and len(seen) == 1:
                 check_sampler(self.policy, self.sampler, seen[0])
-            norm = torch.nn.utils.clip_grad_norm_(self.policy.model.parameters(), recipe.gradient_clip)
+            norm = torch.nn.utils.clip_grad_norm_(self.trained, recipe.gradient_clip)
             if not bool(torch.isfinite(norm)):
                 raise MethodError(
                     f"{type(self.method).__name__} has a gradient that is not finite in step {self.step}; look at "
@@ -409,35 +410,6 @@ class Training:
         self.hooks.call("setup")
         self.hooks.call("load_state_dict", state["method"])
         return False
-
-
-def _repeats(plans: Sequence[Plan]) -> list[int]:
-    """How often each plan's item was planned before it in the same round, so that every plan has its own draws."""
-    seen: Counter[str] = Counter()
-    repeats = []
-    for plan in plans:
-        repeats.append(seen[plan.item_id])
-        seen[plan.item_id] += 1
-    return repeats
-
-
-def _merged(groups: Sequence[RolloutGroup], drawn: Sequence[RolloutGroup]) -> list[RolloutGroup]:
-    """One group an item: what later rounds draw of an item joins what it has."""
-    merged: dict[str, RolloutGroup] = {}
-    for group in (*groups, *drawn):
-        if group.item_id in merged:
-            earlier = merged[group.item_id].rollouts
-            late = tuple(replace(r, index=len(earlier) + k) for k, r in enumerate(group.rollouts))
-            merged[group.item_id] = replace(group, rollouts=earlier + late)
-        else:
-            merged[group.item_id] = group
-    return list(merged.values())
-
-
-def _without_failures(group: RolloutGroup) -> RolloutGroup:
-    """The group without rollouts that the verifier failed on: they count in no baseline (LOOP 9)."""
-    judged = tuple(rollout for rollout in group if rollout.verdict.correct is not None)
-    return group if len(judged) == len(group) else replace(group, rollouts=judged)
 
 
 def _averaged(seen: Sequence[Mapping[str, float | int | None]], updates: int) -> Metrics:

@@ -151,6 +151,7 @@ def check(job: Mapping[str, Any], report: Report) -> None:
 def _training(job: Mapping[str, Any], report: Report) -> Any:
     """Build the run that a job describes; returns it with the method's settings as plain values."""
     from unlearnbench.hooks import Hooks
+    from unlearnbench.lora import adapt
     from unlearnbench.methods import MethodSource, load
     from unlearnbench.policy import load_policy
     from unlearnbench.processes import join
@@ -174,7 +175,10 @@ def _training(job: Mapping[str, Any], report: Report) -> Any:
     if job.get("start") or cls.start != "base":
         start, revision = Path(job.get("start") or _ask(report, "base")), None
     policy = load_policy(start, revision=revision, prompt_format=config.prompt_format, trained=True)
-    reference = load_policy(start, revision=revision, prompt_format=config.prompt_format)
+    if method.settings.lora is not None:
+        policy, reference = adapt(policy, method.settings.lora, job["root"])
+    else:
+        reference = load_policy(start, revision=revision, prompt_format=config.prompt_format)
     began = time.monotonic()
 
     def progress(step: int, metrics: Mapping[str, Any], meter: Any) -> None:
@@ -255,19 +259,25 @@ def _made(cls: type[Any], settings: Any, hooks: Any) -> Any:
 
 
 def measure(job: Mapping[str, Any], report: Report) -> None:
-    """Measure a saved policy, task by task; a task whose file holds its problems is done."""
+    """Measure a saved policy, task by task, as far as they fall to this process; one whose file is there is done."""
     from unlearnbench.errors import RunError
-    from unlearnbench.jobs import is_measured
     from unlearnbench.measure import Problem
     from unlearnbench.measure import measure as draw
     from unlearnbench.policy import load_policy
     from unlearnbench.records import Sampling
     from unlearnbench.samplers import Engine
+    from unlearnbench.shards import is_measured
     from unlearnbench.tables import write_parquet
     from unlearnbench.verifier import Verifier
 
+    size = job.get("processes", 1)
+    rank = int(os.environ["RANK"]) if size > 1 else 0
+    tasks = [task for task in job["tasks"][rank::size] if not is_measured(task)]
+    if not tasks:
+        return
     _set_threads()
-    tasks = [task for task in job["tasks"] if not is_measured(task)]
+    if size > 1:
+        _take_devices()
     if (state := Path(job["policy"]) / "state.json").is_file() and not json.loads(state.read_text())["finished"]:
         raise RunError(f"{job['policy']} is the checkpoint of a run that has not ended; finish that run first")
     engine = Engine(**job.get("sampler", {}))
@@ -281,7 +291,7 @@ def measure(job: Mapping[str, Any], report: Report) -> None:
     def progress(rollouts: int) -> None:
         nonlocal done
         done += rollouts
-        rate = done / max(1e-9, time.monotonic() - began)
+        rate = size * done / max(1e-9, time.monotonic() - began)  # as if the others were as quick
         report({"progress": {"seed": job["seed"], "stage": job["stage"], "done": done / total, "rate": rate}})
 
     with Verifier(rule=job["rule"]) as verifier:
@@ -336,6 +346,19 @@ def _device() -> str:
     if torch.cuda.is_available():
         return str(torch.cuda.get_device_name(0))
     return f"CPU ({platform.machine()}, {torch.get_num_threads()} thread a process)"
+
+
+def _take_devices() -> None:
+    """Leave this process none but its share of the GPUs here, before one is used: an engine takes the first it sees."""
+    import torch
+
+    here, of = int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])
+    count = torch.cuda.device_count()
+    if count > 1:
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(count)))
+        each = max(1, count // of)
+        first = here * each % count
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(visible.split(",")[first : first + each])
 
 
 def _set_threads() -> None:

@@ -28,7 +28,7 @@ class Multiple(click.ParamType[float]):
 
 
 def parse_changes(pairs: tuple[str, ...], option: str = "--set") -> dict[str, Any]:
-    """`--set key=value` pairs; a value is read as JSON where it is JSON, else as text."""
+    """`--set key=value` pairs; a value is read as JSON where it is JSON, else as text. `a.b=1` sets b of a."""
     import json
 
     changes: dict[str, Any] = {}
@@ -37,9 +37,16 @@ def parse_changes(pairs: tuple[str, ...], option: str = "--set") -> dict[str, An
         if not equals or not key:
             raise click.BadParameter(f"{pair!r} is not key=value", param_hint=option)
         try:
-            changes[key] = json.loads(value, parse_constant=_refuse_constant)
+            read = json.loads(value, parse_constant=_refuse_constant)
         except json.JSONDecodeError:
-            changes[key] = value
+            read = value
+        whole, _, part = key.partition(".")
+        if not part:
+            changes[key] = read
+        elif isinstance(changes.setdefault(whole, {}), dict):
+            changes[whole][part] = read
+        else:
+            raise click.BadParameter(f"{whole!r} is set as a whole, and then {key!r} of it", param_hint=option)
     return changes
 
 
@@ -67,7 +74,7 @@ def _refuse_constant(word: str) -> None:
 @click.option("--engine", multiple=True, metavar="KEY=VALUE", help="Option of vLLM, such as tensor_parallel_size=2.")
 @click.option("--workers", type=click.IntRange(1), help="Seeds at once [default: one a core].")
 @click.option(
-    "--processes", default=1, show_default=True, type=click.IntRange(1), help="Processes that train a seed together."
+    "--processes", default=1, show_default=True, type=click.IntRange(1), help="Processes that do a seed together."
 )
 @click.option(
     "--patience",
@@ -96,7 +103,8 @@ def evaluate(
 ) -> None:
     """Train a method on a split for every seed, evaluate what it left, and score it against the null control.
 
-    A run that was stopped goes on where it was when the same command is given again.
+    A run that was stopped goes on where it was when the same command is given again. Started by `accelerate launch` or
+    torchrun, all processes of all machines work on it together.
     """
     if (method is None) == (not checkpoint):
         raise click.UsageError("Give either --method or one --checkpoint a seed.")
@@ -105,18 +113,20 @@ def evaluate(
         if checkpoint and given(name) != click.core.ParameterSource.DEFAULT:
             option = "set" if name == "changes" else name
             raise click.UsageError(f"--{option} says how to train; a --checkpoint is only evaluated.")
+    from unlearnbench.cli.launching import beside
     from unlearnbench.cli.progress import Bars
     from unlearnbench.samplers import Engine
 
     if engine and sampler != "vllm":
         raise click.UsageError("--engine is for --sampler vllm.")
     settings, draws = parse_changes(changes), Engine(sampler, parse_changes(engine, "--engine"))
+    together: dict[str, Any] = {"workers": workers, "processes": processes, "launch": beside()}
     with Bars() as bars:
         if checkpoint:
             from unlearnbench.evaluate import evaluate_checkpoints
 
             result = evaluate_checkpoints(
-                checkpoint, split, samples=samples, out=out, workers=workers, engine=draws, progress=bars.show
+                checkpoint, split, samples=samples, out=out, engine=draws, progress=bars.show, **together
             )
         else:
             from unlearnbench.evaluate import evaluate as run
@@ -131,11 +141,10 @@ def evaluate(
                 budget=budget,
                 settings=settings,
                 quick=quick,
-                workers=workers,
-                processes=processes,
                 engine=draws,
                 patience=patience,
                 progress=bars.show,
+                **together,
             )
     if as_json:
         click.echo(result.model_dump_json(indent=2))

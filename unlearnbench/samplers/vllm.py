@@ -130,8 +130,7 @@ class VllmSampler:
     def _weights(self) -> list[tuple[str, torch.Tensor]]:
         """The policy's weights by name, as the engine holds them."""
         tied = set() if self._untied else set(self.policy.model.all_tied_weights_keys)
-        weights = self.policy.model.state_dict().items()
-        named = [(name, weight) for name, weight in weights if name not in tied]
+        named = [(name, weight) for name, weight in self.policy.weights() if name not in tied]
         if self._size is None:
             return named
         return list(widened_weights(named, head_size(self.policy.model.config), self._size))

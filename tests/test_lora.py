@@ -1,0 +1,129 @@
+"""LoRA in the loop: only the adapter is trained and saved, the start costs no memory, the whole policy is measured."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from unlearnbench import evaluate
+from unlearnbench.batch import fixed_logprobs
+from unlearnbench.cli.evaluate import parse_changes
+from unlearnbench.errors import PolicyError
+from unlearnbench.ledger import read_metrics
+from unlearnbench.lora import adapt
+from unlearnbench.method import Method, settings_of
+from unlearnbench.methods.grpo import Grpo
+from unlearnbench.policy import load_policy
+from unlearnbench.policy_place import resolve
+from unlearnbench.records import Lora, Recipe
+from unlearnbench.samplers import Request
+from unlearnbench.samplers.transformers import TransformersSampler
+from unlearnbench.splits import Split
+
+LORA = {"rank": 4, "alpha": 8.0, "targets": ["q_proj", "down_proj"]}
+
+
+def _train(training: Any, folder: Path, steps: int = 2) -> Any:
+    run = training(Grpo, folder, steps=steps, learning_rate=3e-3, kl=0.01, lora=LORA)
+    run.run()
+    run.save(finished=steps == 2)
+    return run
+
+
+def _equals_its_parts(run: Any, folder: Path, small_split: Split) -> None:
+    """The start is the same memory without the adapter; the sampler draws from the adapted policy."""
+    assert {id(p) for p in run.reference.model.parameters()} == {id(p) for p in run.policy.model.parameters()}
+    batch = run._batch(run._choose(run._collect()))
+    base, trained = load_policy(small_split.policy_path), load_policy(folder / "checkpoint")
+    start = fixed_logprobs(base.model, batch, 1.0)
+    torch.testing.assert_close(fixed_logprobs(run.reference.model, batch, 1.0), start, rtol=0, atol=0)
+    ours, theirs = (fixed_logprobs(policy.model, batch, 1.0) for policy in (run.policy, trained))
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-4)
+    assert float((ours - start).abs().max()) > 0.01
+    assert read_metrics(folder)[0]["sampler_mismatch"] < 1e-4
+    assert all(weight.requires_grad == (".lora_" in name) for name, weight in run.policy.model.named_parameters())
+    request = Request(run.policy.encode("sum 13 25="), 64, key=7)
+    drawn, again = (
+        TransformersSampler(policy).generate([request], temperature=1.0, top_p=1.0, max_tokens=12)[0]
+        for policy in (run.policy, trained)
+    )
+    same = (drawn.tokens == again.tokens).all(1)
+    assert same.mean() > 0.95  # but for draws on an edge
+    np.testing.assert_allclose(drawn.logprobs[same], again.logprobs[same], atol=1e-4)
+
+
+def test_only_the_adapter_moves_and_what_is_saved_is_the_policy_that_was_trained(
+    training: Any, tmp_path: Path, small_split: Split
+) -> None:
+    run = _train(training, tmp_path)
+    base = load_file(small_split.policy_path / "model.safetensors")
+    file = load_file(tmp_path / "checkpoint/adapter_model.safetensors")
+    assert not (tmp_path / "checkpoint/config.json").exists()
+    assert sum(tensor.numel() for tensor in file.values()) < 0.1 * run.policy.parameters
+    assert run.policy.parameters == run.reference.parameters == sum(tensor.numel() for tensor in base.values())
+
+    def expected(name: str) -> torch.Tensor:
+        place = f"base_model.model.{name.removesuffix('.weight')}"
+        if f"{place}.lora_A.weight" not in file:
+            return base[name]
+        return base[name] + 8.0 / 4 * file[f"{place}.lora_B.weight"] @ file[f"{place}.lora_A.weight"]
+
+    saved = load_policy(tmp_path / "checkpoint").model.state_dict()
+    told = dict(run.policy.weights())  # what an engine of another kind is given
+    moved = 0
+    for name in base:
+        torch.testing.assert_close(saved[name], expected(name), rtol=0, atol=1e-6)
+        torch.testing.assert_close(told[name], expected(name), rtol=0, atol=1e-6)
+        if name.endswith(("q_proj.weight", "down_proj.weight")):
+            moved += int(not torch.equal(saved[name], base[name]))
+        else:
+            assert torch.equal(saved[name], base[name])
+    assert moved == 2 * run.policy.model.config.num_hidden_layers
+    assert told.keys() == saved.keys()
+    _equals_its_parts(run, tmp_path, small_split)
+
+
+def test_a_step_and_a_resumed_one_are_two(training: Any, tmp_path: Path) -> None:
+    whole = _train(training, tmp_path / "whole", steps=2)
+    _train(training, tmp_path / "parts", steps=1)
+    parts = _train(training, tmp_path / "parts", steps=2)
+    assert parts.meter.state() == whole.meter.state()
+    assert (tmp_path / "whole/metrics.jsonl").read_bytes() == (tmp_path / "parts/metrics.jsonl").read_bytes()
+    one, two = (load_file(tmp_path / f"{name}/checkpoint/adapter_model.safetensors") for name in ("whole", "parts"))
+    assert one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_eval_trains_saves_and_measures_an_adapter(small_split: Split, tmp_path: Path) -> None:
+    changes = parse_changes(("lora.rank=4", "lora.alpha=8", "learning_rate=1e-3"))
+    result = evaluate("grpo", small_split, 1, samples=2, out=tmp_path / "run", settings=changes)
+    assert result.method.settings["lora"] == {"rank": 4, "alpha": 8.0, "targets": "all-linear"}
+    (tmp_path / "run").rename(tmp_path / "moved")
+    told = json.loads((tmp_path / "moved/1/checkpoint/adapter_config.json").read_text())
+    assert told["base_model_name_or_path"] == "../../.sealed/policy"  # so the folder may be moved
+    place = resolve(tmp_path / "moved")[0].source
+    assert load_policy(place).parameters == load_policy(small_split.policy_path).parameters
+    plain = 2 * (result.cost.generated_tokens + result.cost.forward_tokens) + 6 * result.cost.trained_tokens
+    assert result.cost.flops == plain * load_policy(small_split.policy_path).parameters
+
+
+def test_settings_of_an_adapter_are_changed_one_by_one_and_hashes_stay(micro: Split) -> None:
+    recipe = Recipe(lora=Lora(rank=4, alpha=8))
+    assert settings_of(Method, recipe, {"lora": {"rank": 2}}).lora == Lora(rank=2, alpha=8)
+    assert settings_of(Method, recipe, {"lora": None}).lora is None
+    assert "lora" not in Recipe().model_dump() and "lora" not in Method.Settings().model_dump(mode="json")
+    assert Recipe.model_validate_json(recipe.model_dump_json()) == recipe
+    assert micro.hash == "90a86a6110486b9fb9910a16418d1a5c51b5b4ba83e6848f23dd157c0be120f9"
+
+
+@pytest.mark.parametrize(
+    ("targets", "said"), [(["nonsense"], "is called as lora.targets says"), (["embed_tokens"], "an embedding")]
+)
+def test_layers_that_cannot_be_adapted_are_named(targets: list[str], said: str, small_split: Split) -> None:
+    with pytest.raises(PolicyError, match=said):
+        adapt(load_policy(small_split.policy_path), Lora(targets=tuple(targets)), "test")
