@@ -3,12 +3,14 @@ library alone:
 
     python3 leaderboard/changed.py BASE HEAD FOLDER
 
-Fails unless everything that HEAD changes since BASE lies in one folder leaderboard/entries/<id>/ and is a plain file
-that an entry may have. Copies that entry's bundle out of git's objects: nothing of the pull request is checked out.
+Fails unless everything that HEAD changes since BASE lies in one folder leaderboard/entries/<id>/ and is either a new
+bundle or a withdrawal: a reason in the entry's entry.json, and nothing else of it. Copies a new bundle out of git's
+objects: nothing of the pull request is checked out.
 """
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -16,6 +18,7 @@ from pathlib import Path
 
 ALLOWED = re.compile(r"leaderboard/entries/([a-z0-9][a-z0-9_.-]{0,79})/(bundle\.zip|entry\.json)")
 LARGEST = 100_000_000
+LONGEST_REASON = 500
 
 
 def git(*words: str) -> bytes:
@@ -24,7 +27,7 @@ def git(*words: str) -> bytes:
 
 def main(base: str, head: str, folder: str) -> int:
     changed = git("diff", "--raw", "-z", "--no-renames", f"{base}...{head}").decode("utf-8", "replace").split("\0")
-    entries = set()
+    entries: dict[str, set[str]] = {}
     for told, path in zip(changed[::2], changed[1::2], strict=False):
         _, mode, _, _, status = told.split(" ")
         found = ALLOWED.fullmatch(path)
@@ -38,17 +41,44 @@ def main(base: str, head: str, folder: str) -> int:
             return refuse(
                 f"{path!r} comes with `leaderboard enter`, from maintainers; a pull request may only alter it"
             )
-        entries.add(found[1])
+        if found[2] == "bundle.zip" and status != "A":
+            return refuse(f"{path!r} is on the board and stays as it is; bring a new bundle under another id")
+        entries.setdefault(found[1], set()).add(found[2])
     if len(entries) != 1:
         return refuse(f"one pull request changes one entry, and this one changes {len(entries)}")
-    out = Path(folder)
+    (name, files), out = entries.popitem(), Path(folder)
     out.mkdir(parents=True, exist_ok=True)
-    place = f"{head}:leaderboard/entries/{entries.pop()}/bundle.zip"
-    if subprocess.run(["git", "cat-file", "-e", place], capture_output=True, check=False).returncode:
-        return refuse("the entry has no bundle.zip; `unlearnbench submit` writes it")
+    if "entry.json" in files:
+        return withdrawal(base, head, f"leaderboard/entries/{name}/entry.json", files)
+    if exists(f"{base}:leaderboard/entries/{name}/entry.json"):
+        return refuse(f"{name!r} is an entry already and stays as it is; bring the bundle under another id")
+    place = f"{head}:leaderboard/entries/{name}/bundle.zip"
     if int(git("cat-file", "-s", place)) > LARGEST:
         return refuse(f"bundle.zip has more than {LARGEST:,} bytes")
     (out / "bundle.zip").write_bytes(git("cat-file", "blob", place))
+    return 0
+
+
+def exists(place: str) -> bool:
+    return subprocess.run(["git", "cat-file", "-e", place], capture_output=True, check=False).returncode == 0
+
+
+def withdrawal(base: str, head: str, path: str, files: set[str]) -> int:
+    """Whether entry.json gains a reason in `withdrawn` and is otherwise what it was."""
+    if files != {"entry.json"}:
+        return refuse("a withdrawal changes entry.json alone")
+    start = git("merge-base", base, head).decode().strip()
+    before = json.loads(git("cat-file", "blob", f"{start}:{path}"))
+    try:
+        after = json.loads(git("cat-file", "blob", f"{head}:{path}"))
+        reason = after["withdrawn"]
+    except (ValueError, TypeError, LookupError, RecursionError):
+        return refuse(f"{path!r} is no JSON object with the field 'withdrawn'")
+    if not isinstance(reason, str) or not 0 < len(reason.strip()) <= LONGEST_REASON:
+        return refuse(f"{path!r}, field 'withdrawn': a reason of at most {LONGEST_REASON} characters was expected")
+    if {**after, "withdrawn": None} != {**before, "withdrawn": None} or list(after) != list(before):
+        return refuse(f"{path!r} may change in the field 'withdrawn' alone")
+    print("a withdrawal: there is no bundle to verify")
     return 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -177,6 +178,14 @@ def test_the_workflow_gives_a_pull_request_no_rights() -> None:
     assert list(workflow[True]) == ["pull_request"]  # YAML reads the key `on` as true
     assert workflow["permissions"] == {"contents": "read"}
     assert "secrets." not in text and "pull_request_target" not in text
+    # a push after the label must not run: the code that a maintainer read is that of the event which gave the label
+    gate = workflow["jobs"]["rerun"]["if"]
+    assert "github.event.action == 'labeled'" in gate and "github.event.label.name == 'run-this-code'" in gate
+    for name, job in workflow["jobs"].items():
+        runs = [step.get("run", "") for step in job["steps"]]
+        assert any("leaderboard/changed.py" in line for line in runs)
+        assert any("--rerun" in line for line in runs) is (name == "rerun")
+        assert all("--network none" in line for line in runs if "--rerun" in line)
     for job in workflow["jobs"].values():
         assert "permissions" not in job
         checkouts = [step for step in job["steps"] if "checkout" in step.get("uses", "")]
@@ -218,21 +227,36 @@ def test_what_is_no_run_is_one_sentence(
     assert run(["leaderboard", "rescore", "--entries", "none"]) == 1
 
 
+ENTRY = {"id": "mine", "tier": "re-scored", "tried": 1, "withdrawn": None}
+
+
 @pytest.mark.parametrize(
-    ("files", "words"),
+    ("there", "files", "words"),
     [
-        ({"leaderboard/entries/mine/bundle.zip": "zip"}, ""),
-        ({"leaderboard/entries/mine/bundle.zip": "zip", "unlearnbench/verifier.py": "x"}, "may not change"),
-        ({"leaderboard/entries/mine/bundle.zip": "zip", ".github/workflows/leaderboard.yml": "x"}, "may not change"),
-        ({"leaderboard/entries/a/bundle.zip": "zip", "leaderboard/entries/b/bundle.zip": "zip"}, "changes 2"),
-        ({"leaderboard/entries/mine/entry.json": "{}"}, "comes with `leaderboard enter`"),
-        ({"leaderboard/entries/mine/bundle.zip": Path("/etc/passwd")}, "no plain file"),
-        ({"leaderboard/entries/mine/run.py": "x"}, "may not change"),
+        ((), {"mine/bundle.zip": "zip"}, ""),
+        ((), {"mine/bundle.zip": "zip", "../../unlearnbench/verifier.py": "x"}, "may not change"),
+        ((), {"mine/bundle.zip": "zip", "../../.github/workflows/leaderboard.yml": "x"}, "may not change"),
+        ((), {"mine/bundle.zip": "zip", "../editions.json": "[]"}, "may not change"),
+        ((), {"a/bundle.zip": "zip", "b/bundle.zip": "zip"}, "changes 2"),
+        ((), {"mine/entry.json": "{}"}, "comes with `leaderboard enter`"),
+        ((), {"mine/bundle.zip": Path("/etc/passwd")}, "no plain file"),
+        ((), {"mine/run.py": "x"}, "may not change"),
+        (("mine/bundle.zip", "mine/entry.json"), {"mine/bundle.zip": "other"}, "stays as it is"),
+        (("mine/entry.json",), {"mine/bundle.zip": "zip"}, "is an entry already"),
+        (("mine/entry.json",), {"mine/entry.json": json.dumps(ENTRY | {"withdrawn": "an error"})}, ""),
+        (("mine/entry.json",), {"mine/entry.json": json.dumps(ENTRY | {"withdrawn": 3})}, "a reason of at most"),
+        (
+            ("mine/entry.json",),
+            {"mine/entry.json": json.dumps(ENTRY | {"withdrawn": "an error", "tier": "re-trained"})},
+            "in the field 'withdrawn' alone",
+        ),
     ],
 )
 def test_a_pull_request_changes_one_entry_and_nothing_else(
-    files: dict[str, str | Path], words: str, tmp_path: Path
+    there: tuple[str, ...], files: dict[str, str | Path], words: str, tmp_path: Path
 ) -> None:
+    entries = tmp_path / "repo" / "leaderboard" / "entries"
+
     def git(*line: str) -> str:
         who = ["-c", "user.name=a", "-c", "user.email=a@example.org", "-c", "commit.gpgsign=false"]
         done = subprocess.run(["git", *who, *line], cwd=tmp_path / "repo", capture_output=True, text=True, check=True)
@@ -240,16 +264,20 @@ def test_a_pull_request_changes_one_entry_and_nothing_else(
 
     (tmp_path / "repo").mkdir()
     git("init", "-q")
+    for name in there:
+        tables.write_text(entries / name, json.dumps(ENTRY))
+    git("add", "-A")
     git("commit", "-q", "--allow-empty", "-m", "base")
     base = git("rev-parse", "HEAD")
     for name, content in files.items():
-        path = tmp_path / "repo" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.symlink_to(content) if isinstance(content, Path) else path.write_text(content)
+        place = Path(os.path.normpath(entries / name))
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.symlink_to(content) if isinstance(content, Path) else place.write_text(content)
     git("add", "-A")
     git("commit", "-q", "-m", "entry")
     script = str(ROOT / "leaderboard" / "changed.py")
     line = [sys.executable, script, base, git("rev-parse", "HEAD"), str(tmp_path / "out")]
     done = subprocess.run(line, cwd=tmp_path / "repo", capture_output=True, text=True, check=False)
     assert done.returncode == bool(words) and words in done.stderr
-    assert (tmp_path / "out" / "bundle.zip").is_file() is not bool(words)
+    # of a withdrawal there is nothing to verify
+    assert (tmp_path / "out" / "bundle.zip").is_file() is (not words and not there)

@@ -127,11 +127,16 @@ class Line:
 
 
 def lines(
-    entries: Sequence[BoardEntry], find: Callable[[Result], Split], page_of: Callable[[Split], str]
+    entries: Sequence[BoardEntry],
+    find: Callable[[Result], Split],
+    page_of: Callable[[Split], str],
+    order: Sequence[str] = (),
 ) -> list[Line]:
-    """All entries with their standings: by split, edition, tier, budget and track, then by rank and gain."""
+    """All entries with their standings: the strongest tier first, of that the newest edition (`order` has the oldest
+    first), then by split, budget and track, then by rank and gain."""
     by_id = {one.entry.id: one for one in entries}
-    rows = board(entries, find)
+    rows = board(entries, find, order)
+    age = {name: -place for place, name in enumerate(order)}
 
     def rivals(row: Row) -> tuple[object, ...]:
         at, of = row.standing, by_id[row.entry.id].result
@@ -155,7 +160,8 @@ def lines(
     def place(line: Line) -> tuple[str | float, ...]:
         rank = math.inf if line.rank is None else line.rank
         gain = math.inf if line.gain is None else -line.gain
-        return (line.split, line.edition, line.tier_order, line.multiple, line.track_order, rank, gain, line.id)
+        group = (line.tier_order, age.get(line.edition, 1), line.edition, line.split)
+        return (*group, line.multiple, line.track_order, rank, gain, line.id)
 
     return [replace(line, order=number) for number, line in enumerate(sorted(found, key=place))]
 

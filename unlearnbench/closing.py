@@ -73,7 +73,8 @@ def close(name: str, entries: Path = ENTRIES, commit: str | None = None, split: 
             f"{before.split_hash[:12]}; name the folder that it was made with"
         )
     missing = _keep(split, edition_folder(entries, name))
-    tables.write_json(entries.parent / EDITIONS, [*known.values(), *([] if before else [edition])])
+    rows = [*known.values(), *([] if before else [edition])]
+    tables.write_json(entries.parent / EDITIONS, [row.model_dump(mode="json") for row in rows])
     return Closed(name, chosen, closed.seed, closed.entries, edition_folder(entries, name), missing)
 
 

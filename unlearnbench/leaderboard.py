@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Literal, get_args
@@ -192,7 +192,10 @@ def current_edition(entries: Path, result: Result) -> str:
 
 
 def read_entries(entries: Path = ENTRIES) -> list[BoardEntry]:
-    """All entries, by id. Raises RunError where the folder is missing, DataError where an entry is malformed."""
+    """All entries, by id. One that was trained again from a withdrawn entry is withdrawn with it.
+
+    Raises RunError where the folder is missing, DataError where an entry is malformed.
+    """
     if not entries.is_dir():
         raise RunError(f"there is no folder {entries}; name the entries' folder with --entries")
     found = []
@@ -201,7 +204,13 @@ def read_entries(entries: Path = ENTRIES) -> list[BoardEntry]:
         if entry.id != path.parent.name:
             raise RunError(f"{path}, field 'id': {entry.id!r} is not the name of its folder; rename one of them")
         found.append(BoardEntry(path.parent, entry, tables.read_json_record(path.parent / "result.json", Result)))
-    return found
+    gone = {one.entry.id: one.entry.withdrawn for one in found if one.entry.withdrawn is not None}
+    return [
+        replace(one, entry=one.entry.model_copy(update={"withdrawn": gone[origin]}))
+        if (origin := one.entry.trained_from) in gone
+        else one
+        for one in found
+    ]
 
 
 def board(

@@ -22,6 +22,7 @@ from unlearnbench.bundle import Statement, open_bundle, write_bundle
 from unlearnbench.claims import retraining_seeds
 from unlearnbench.closing import git, taking_part
 from unlearnbench.errors import RunError, UnlearnBenchError
+from unlearnbench.fairness import read_run
 from unlearnbench.leaderboard import (
     BUNDLE,
     ENTRIES,
@@ -115,13 +116,13 @@ def retrain_entry(
     """Train one entry again and write what it gives; the run lies in `out`/<id>."""
     name = one.entry.id
     try:
-        again = _as_closed(one, edition, split)
+        again = take_part(one, edition, split)
         if (there := _made_before(again, entries, split)) is not None:
             return Outcome(name, there, before=True)
         _require_files(again, split)
         folder = out / name
         _train(again, split, folder, workers, allow_network, show)
-        return Outcome(name, _enter(again, edition, split, folder, entries, workers))
+        return Outcome(name, enter_run(again, edition, split, folder, entries, workers))
     except UnlearnBenchError as problem:
         return Outcome(name, why=str(problem))
 
@@ -129,7 +130,7 @@ def retrain_entry(
 # --- what takes part ------------------------------------------------------------------------------------------
 
 
-def _as_closed(one: BoardEntry, edition: Edition, split: Split) -> Again:
+def take_part(one: BoardEntry, edition: Edition, split: Split) -> Again:
     """The entry as the closing commit holds it. Raises RunError where it is not in there, or cannot take part."""
     entry = one.entry
     if entry.tier == "re-trained":
@@ -235,11 +236,17 @@ def _told_by_bundle(again: Again) -> tuple[str, Any]:
     return seed.method.class_name, (seed.config.model_extra or {}).get("sampler")
 
 
-def _enter(
+def enter_run(
     again: Again, edition: Edition, split: Split, folder: Path, entries: Path, workers: int | None
 ) -> BoardEntry:
     """Bundle the run, verify the bundle and write the entry. Raises RunError with the reasons where it is refused."""
     before, path = again.one.entry, folder / BUNDLE
+    there = read_run(folder / "run").result.seeds
+    if list(there) != list(again.seeds):
+        raise RunError(
+            f"{folder / 'run'} holds a run of the seeds {', '.join(map(str, there))}, and {before.id} is trained again "
+            f"with {', '.join(map(str, again.seeds))}; remove it"
+        )
     statement = Statement(name=before.name, authors=before.authors, url=before.url, tried=before.tried)
     bundle = write_bundle(folder / "run", path, statement)
     found, checked = examine(path, split, workers=workers)

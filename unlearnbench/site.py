@@ -32,7 +32,7 @@ from unlearnbench.bundle import open_bundle
 from unlearnbench.bundle_tables import FORMS, MOST_ROWS
 from unlearnbench.errors import DataError
 from unlearnbench.foreign import read_table
-from unlearnbench.leaderboard import BUNDLE, ENTRIES, TIERS, read_entries, split_of
+from unlearnbench.leaderboard import BUNDLE, ENTRIES, TIERS, editions, find_splits, read_entries
 from unlearnbench.methods import BUILT_IN, locate
 from unlearnbench.notation import pct, plain
 from unlearnbench.recorded import Run
@@ -98,18 +98,19 @@ class Site:
 def build(entries: Path, out: Path, folders: Sequence[str | Path] = ()) -> Path:
     """Write the site of the entries in `entries` to `out` and return its first page.
 
-    `folders` are splits that are not shipped (an edition's sealed variant). Raises DataError, SplitError or RunError,
-    naming the file, where an entry or a split is malformed.
+    `folders` are splits that are neither shipped nor kept beside the entries, as those of closed editions are. Raises
+    DataError, SplitError or RunError, naming the file, where an entry or a split is malformed.
     """
     own = [load_split(folder) for folder in folders]
     shipped = [load_split(name) for name in shipped_splits()]
-    find = _finder(own)
+    find = find_splits(entries, folders)
     found = read_entries(entries)
     used = {split.hash: split for split in [*shipped, *own, *(find(one.result) for one in found)]}
     pages = _page_names(list(used.values()))
     splits = {pages[split.hash]: SplitFacts(split) for split in used.values()}
     environment = _environment()
-    shown = lines(found, find, lambda split: pages[split.hash])
+    order = [edition.name for edition in editions(entries)]
+    shown = lines(found, find, lambda split: pages[split.hash], order)
     site = Site(out, shown, {name: splits[name] for name in sorted(splits)}, environment)
     tables.write_bytes(out / "site.js", _source("site.js"))
     tables.write_bytes(out / "site.css", _source("../page.css") + b"\n" + _source("site.css"))
@@ -121,17 +122,6 @@ def build(entries: Path, out: Path, folders: Sequence[str | Path] = ()) -> Path:
     _remove_others(out / "entry", {line.id for line in shown})
     _remove_others(out / "split", set(splits))
     return _write_index(site)
-
-
-def _finder(own: Sequence[Split]) -> Callable[[Result], Split]:
-    known = {split.hash: split for split in own}
-
-    def find(result: Result) -> Split:
-        if result.split_hash not in known:
-            known[result.split_hash] = split_of(result)
-        return known[result.split_hash]
-
-    return find
 
 
 def _page_names(splits: Sequence[Split]) -> dict[str, str]:
@@ -170,12 +160,13 @@ def _remove_others(folder: Path, kept: set[str]) -> None:
 def _write_index(site: Site) -> Path:
     found = site.lines
     tiers = [tier for tier in reversed(TIERS) if any(line.tier == tier for line in found)]
+    named = sorted({line.edition for line in found})
     options = {
         "split": sorted({line.split for line in found}),
         "track": [track for track in TRACKS if any(line.track == track for line in found)],
         "budget": list(dict.fromkeys(line.budget for line in sorted(found, key=lambda line: line.multiple))),
         "tier": tiers,
-        "edition": sorted({line.edition for line in found}),
+        "edition": named,
     }
     return site.write(
         "index.html",
@@ -183,6 +174,8 @@ def _write_index(site: Site) -> Path:
         lines=found,
         options=options,
         default_tier=tiers[0] if len(tiers) > 1 else None,
+        # the lines of the strongest tier come first, and of these the newest edition's
+        default_edition=found[0].edition if len(named) > 1 else None,
         scale=Scale.of(found),
         splits=[(name, facts, _controls(facts)) for name, facts in site.splits.items()],
     )
@@ -210,6 +203,8 @@ def _write_entry(site: Site, line: Line) -> None:
         files=list(files),
         source=None if source is None else source.read_text(encoding="utf-8", errors="replace"),
         link=line.entry.url if (line.entry.url or "").startswith(("https://", "http://")) else None,
+        trained_from=next((other.id for other in site.lines if other.id == line.entry.trained_from), None),
+        trained_again=[other.id for other in site.lines if other.entry.trained_from == line.id],
         parts=PARTS,
     )
     for name, path in files.items():
@@ -256,6 +251,10 @@ def _own_seeds(result: Result) -> bool:
 def command(line: Line, split: Split) -> str:
     """The one line that makes a result again: every setting that is not the split's recipe is spelled out."""
     result, home = line.result, f"{ENTRIES}/{line.id}"
+    if line.entry.trained_from is not None:
+        made = ["--edition", line.edition, "--split", f"build/{split.name}", line.entry.trained_from]
+        again = shlex.join(["unlearnbench", "leaderboard", "retrain", *made])
+        return f"make micro SEED={split.config.seed} && {again}"
     if result.kind == "score" or (line.entry.bundle and not _own_seeds(result)):
         return shlex.join(["unlearnbench", "leaderboard", "verify", f"{home}/{BUNDLE}", "--rerun"])
     words = ["unlearnbench", "eval"]

@@ -1,0 +1,237 @@
+"""An edition closed and its entries trained again: what the commit must hold, what is drawn from it, who takes part."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+from made_bundle import make_run
+from tiny import rehash
+
+from unlearnbench import tables
+from unlearnbench.claims import retraining_seeds
+from unlearnbench.cli.group import run
+from unlearnbench.closing import close, drawn_seed
+from unlearnbench.errors import RunError, SplitError
+from unlearnbench.leaderboard import BoardEntry, Edition, Entry, board, editions, enter, find_splits, read_entries
+from unlearnbench.records import SplitConfig
+from unlearnbench.retrained import enter_run, find_edition, ordered, retrain_entry, take_part
+from unlearnbench.sandbox import run_apart
+from unlearnbench.splits import Split, load_split
+
+WHO = ["-c", "user.name=a", "-c", "user.email=a@example.org", "-c", "commit.gpgsign=false"]
+
+
+def git(repo: Path, *words: str) -> str:
+    done = subprocess.run(["git", *WHO, *words], cwd=repo, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def commit_all(repo: Path) -> str:
+    git(repo, "add", "-A")
+    git(repo, "commit", "-q", "--allow-empty", "-m", "entries")
+    return git(repo, "rev-parse", "HEAD")
+
+
+@pytest.fixture(scope="module")
+def entered(made_split: Split, made_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository whose board has one entry, `mine`, committed."""
+    repo = tmp_path_factory.mktemp("closing") / "repo"
+    board_folder = repo / "leaderboard"
+    tables.write_json(
+        board_folder / "editions.json", [{"name": "open", "split": made_split.name, "split_hash": made_split.hash}]
+    )
+    enter(made_bundle, board_folder / "entries", id="mine", split=made_split, workers=1)
+    git(repo.parent, "init", "-q", str(repo))
+    commit_all(repo)
+    return repo
+
+
+@pytest.fixture
+def repo(entered: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(entered, tmp_path / "repo"))
+
+
+def variant(made_split: Split, folder: Path, seed: int, strong: bool = True) -> Split:
+    """A split that says that it was made from this seed."""
+    shutil.copytree(made_split.path, folder)
+    config = tables.read_yaml_record(folder / "split.yaml", SplitConfig)
+    named = config.model_copy(update={"name": f"micro-{seed}", "seed": seed})
+    tables.write_text(folder / "split.yaml", json.dumps(named.model_dump(mode="json")))
+    tables.write_bytes(folder / "policy" / "model.safetensors", b"weights")
+    rehash(folder)
+    if strong:
+        shutil.copytree(folder / "null_control" / "1x", folder / "strong_null")
+    return load_split(folder)
+
+
+def closed(repo: Path, made_split: Split, folder: Path) -> tuple[Edition, Split]:
+    """The repository's edition `two`, closed, with its variant."""
+    entries = repo / "leaderboard" / "entries"
+    split = variant(made_split, folder, close("two", entries).seed)
+    close("two", entries, split=split)
+    return find_edition(entries, "two", split), split
+
+
+def test_the_seed_of_a_variant_follows_from_edition_and_commit() -> None:
+    commit = "ccec98b8a582b067375f4acfeb2d0900b6265163"
+    bits = f"{int(sha256(f'2026-11/{commit}'.encode()).hexdigest()[:8], 16):032b}"
+    assert bits[0] == "0" and drawn_seed("2026-11", commit) == int(bits, 2) == 1409396168
+    first = next(name for name in map(str, range(9)) if sha256(f"{name}/{commit}".encode()).digest()[0] > 127)
+    assert drawn_seed(first, commit) == int(sha256(f"{first}/{commit}".encode()).hexdigest()[:8], 16) - 2**31
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "words"),
+    [
+        ("mine/my_algo.py", "changed", r"mine/my_algo.py is not in commit"),
+        ("mine/more.txt", "untracked", r"mine/more.txt is not in commit"),
+        ("late/bundle.zip", "not entered", r"late has no entry.json yet"),
+    ],
+)
+def test_a_commit_closes_only_what_it_holds(repo: Path, file: str, content: str, words: str) -> None:
+    entries = repo / "leaderboard" / "entries"
+    before = close("two", entries)
+    tables.write_text(entries / file, content)
+    with pytest.raises(RunError, match=words):
+        close("two", entries)
+    if "late" not in file:
+        commit = commit_all(repo)
+        assert close("two", entries).commit == commit != before.commit
+        with pytest.raises(RunError, match="is not in commit"):
+            close("two", entries, before.commit)
+
+
+def test_no_such_commit_is_one_sentence(repo: Path) -> None:
+    with pytest.raises(RunError, match="there is no commit 'nowhere'"):
+        close("two", repo / "leaderboard" / "entries", "nowhere")
+
+
+def test_an_edition_is_written_with_the_variant_that_was_drawn(
+    repo: Path, made_split: Split, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    entries = repo / "leaderboard" / "entries"
+    seed = close("two", entries).seed
+    assert run(["leaderboard", "close", "two", "--entries", str(entries)]) == 0
+    assert f"make micro SEED={seed}" in capsys.readouterr().out
+    with pytest.raises(RunError, match=f"with seed 7, and edition two drew the seed {seed}"):
+        close("two", entries, split=variant(made_split, tmp_path / "seven", 7))
+    with pytest.raises(RunError, match="has no strong_null yet"):
+        close("two", entries, split=variant(made_split, tmp_path / "early", seed, strong=False))
+    assert [edition.name for edition in editions(entries)] == ["open"]
+
+    split = variant(made_split, tmp_path / "build" / "variant", seed)
+    done = close("two", entries, split=split)
+    commit = git(repo, "rev-parse", "HEAD")
+    assert editions(entries)[-1] == Edition(
+        name="two", split=split.name, split_hash=split.hash, variant=seed, drawn_from=commit
+    )
+    assert list(done.missing) == ["null_control/4x", "positive_control"]
+    kept = Split(entries.parent / "editions" / "two")
+    assert (kept.hash, kept.items, kept.canaries) == (split.hash, split.items, split.canaries)
+    assert not (kept.path / "policy").exists()
+    # what is made later is brought by the same call, whatever was committed meanwhile; another commit is refused
+    shutil.copytree(split.path / "null_control" / "1x", split.path / "null_control" / "4x")
+    later = commit_all(repo)
+    assert close("two", entries, split=split).missing == ["positive_control"]
+    assert kept.control("null_control", "4x") is not None and len(editions(entries)) == 2
+    with pytest.raises(RunError, match="edition two is there already, closed by commit"):
+        close("two", entries, later)
+
+
+def test_who_takes_part_is_what_the_closing_commit_holds(repo: Path, made_split: Split, tmp_path: Path) -> None:
+    entries = repo / "leaderboard" / "entries"
+    edition, split = closed(repo, made_split, tmp_path / "variant")
+    mine = ordered(entries, [])[0]
+    again = take_part(mine, edition, split)
+    assert again.seeds == retraining_seeds(sha256(again.source).hexdigest(), split.hash)
+    assert again.id == "mine-two" and again.source == (mine.folder / "my_algo.py").read_bytes()
+    # a source that was changed after the edition was closed is not what is trained
+    tables.write_text(mine.folder / "my_algo.py", "raise SystemExit")
+    assert take_part(mine, edition, split).source == again.source
+
+    late = Path(shutil.copytree(mine.folder, entries / "late"))
+    stated = tables.read_json_record(late / "entry.json", Entry).model_copy(update={"id": "late"})
+    tables.write_json(late / "entry.json", stated)
+    commit_all(repo)
+    reason = retrain_entry(read_entries(entries)[0], edition, split, tmp_path / "out", entries).why
+    assert reason is not None and "was not there when edition two was closed" in reason
+    gone = BoardEntry(mine.folder, mine.entry.model_copy(update={"withdrawn": "an error"}), mine.result)
+    assert retrain_entry(gone, edition, split, tmp_path / "out", entries).why == "it is withdrawn: an error"
+    shutil.rmtree(split.path / "null_control")
+    missing = retrain_entry(mine, edition, split, tmp_path / "out", entries).why
+    assert missing is not None and "has no null_control/1x yet" in missing
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_run_trained_again_becomes_an_entry_beside_the_first_and_is_shown_first(
+    repo: Path, made_split: Split, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    entries = repo / "leaderboard" / "entries"
+    edition, split = closed(repo, made_split, tmp_path / "variant")
+    mine = ordered(entries, ["mine"])[0]
+    again = take_part(mine, edition, split)
+    # the run's files as `evaluate` leaves them, with the seeds that nobody chose
+    make_run(tmp_path / "out" / "mine" / "run", split, seeds=tuple(again.seeds))
+    made = enter_run(again, edition, split, tmp_path / "out" / "mine", entries, workers=1)
+    assert made.folder == entries / "mine-two" and not (made.folder / "bundle.zip").exists()
+    assert (made.entry.tier, made.entry.edition, made.entry.trained_from) == ("re-trained", "two", "mine")
+    assert (made.entry.tried, made.result.split_hash) == (mine.entry.tried, split.hash)
+    told = retrain_entry(mine, edition, split, tmp_path / "out", entries)
+    assert told.before and told.made is not None and told.made.result == made.result  # it is not trained once more
+
+    shutil.rmtree(split.path)  # anybody's clone: the variant was never made there
+    words = ["--entries", str(entries), "--split", str(made_split.path), "--json"]
+    assert run(["leaderboard", "standings", *words]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [(row["entry"]["id"], row["standing"]["rank"]) for row in rows] == [("mine-two", 1), ("mine", 1)]
+    assert run(["leaderboard", "rescore", *words]) == 0
+    assert [row["moved"] for row in json.loads(capsys.readouterr().out)] == [False, False]
+    shutil.rmtree(entries.parent / "editions")
+    with pytest.raises(SplitError, match="is not shipped here"):
+        board(read_entries(entries), find_splits(entries, [made_split.path]))
+
+
+def test_a_bundle_of_other_seeds_makes_no_re_trained_entry(repo: Path, made_split: Split, tmp_path: Path) -> None:
+    edition, split = closed(repo, made_split, tmp_path / "variant")
+    again = take_part(ordered(repo / "leaderboard" / "entries", [])[0], edition, split)
+    make_run(tmp_path / "mine" / "run", split, seeds=(4, 5, 6))
+    with pytest.raises(RunError, match="holds a run of the seeds 4, 5, 6"):
+        enter_run(again, edition, split, tmp_path / "mine", repo / "leaderboard" / "entries", workers=1)
+
+
+def test_what_was_trained_again_is_withdrawn_with_its_origin(repo: Path) -> None:
+    entries = repo / "leaderboard" / "entries"
+    mine = read_entries(entries)[0]
+    shutil.copytree(mine.folder, entries / "mine-two")
+    changes = {"id": "mine-two", "tier": "re-trained", "edition": "two", "trained_from": "mine"}
+    tables.write_json(entries / "mine-two" / "entry.json", mine.entry.model_copy(update=changes))
+    assert [one.entry.withdrawn for one in read_entries(entries)] == [None, None]
+    tables.write_json(mine.folder / "entry.json", mine.entry.model_copy(update={"withdrawn": "a leak"}))
+    assert [one.entry.withdrawn for one in read_entries(entries)] == ["a leak", "a leak"]
+
+
+def test_an_open_edition_or_another_split_is_refused(
+    repo: Path, made_split: Split, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    entries = repo / "leaderboard" / "entries"
+    edition, split = closed(repo, made_split, tmp_path / "variant")
+    line = ["leaderboard", "retrain", "--entries", str(entries), "--out", str(tmp_path / "out")]
+    for words, told in (
+        (["--edition", "open", "--split", str(made_split.path)], "has no sealed variant"),
+        (["--edition", "two", "--split", str(made_split.path)], f"make micro SEED={edition.variant}"),
+        (["--edition", "three", "--split", str(split.path)], "there is no edition 'three'"),
+        (["other", "--edition", "two", "--split", str(split.path)], "there is no entry 'other'"),
+    ):
+        assert run([*line, *words]) == 1
+        assert told in capsys.readouterr().err
+
+
+def test_the_sandbox_tells_why_a_run_failed(tmp_path: Path) -> None:
+    job = {"method": str(tmp_path / "none.py"), "split": "micro", "seeds": [1], "out": str(tmp_path / "run")}
+    with pytest.raises(RunError, match=r"training again failed \(status 1\): There is no method file"):
+        run_apart(job, tmp_path, allow_network=True)
