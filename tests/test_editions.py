@@ -13,6 +13,7 @@ from made_bundle import make_run
 from tiny import rehash
 
 from unlearnbench import tables
+from unlearnbench.board_page import lines
 from unlearnbench.claims import retraining_seeds
 from unlearnbench.cli.group import run
 from unlearnbench.closing import close, drawn_seed
@@ -21,6 +22,7 @@ from unlearnbench.leaderboard import BoardEntry, Edition, Entry, board, editions
 from unlearnbench.records import SplitConfig
 from unlearnbench.retrained import enter_run, find_edition, ordered, retrain_entry, take_part
 from unlearnbench.sandbox import run_apart
+from unlearnbench.site import command
 from unlearnbench.splits import Split, load_split
 
 WHO = ["-c", "user.name=a", "-c", "user.email=a@example.org", "-c", "commit.gpgsign=false"]
@@ -189,6 +191,13 @@ def test_a_run_trained_again_becomes_an_entry_beside_the_first_and_is_shown_firs
     assert run(["leaderboard", "standings", *words]) == 0
     rows = json.loads(capsys.readouterr().out)
     assert [(row["entry"]["id"], row["standing"]["rank"]) for row in rows] == [("mine-two", 1), ("mine", 1)]
+    find = find_splits(entries, [made_split.path])
+    shown = lines(read_entries(entries), find, lambda split: split.name, ["open", "two"])
+    assert [line.id for line in shown] == ["mine-two", "mine"]
+    seed, kept = edition.variant, find(made.result)
+    assert command(shown[0], kept) == (
+        f"make micro SEED={seed} && unlearnbench leaderboard retrain --edition two --split build/micro-{seed} mine"
+    )
     assert run(["leaderboard", "rescore", *words]) == 0
     assert [row["moved"] for row in json.loads(capsys.readouterr().out)] == [False, False]
     shutil.rmtree(entries.parent / "editions")
