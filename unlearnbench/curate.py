@@ -5,8 +5,9 @@
     → counts → candidates → certified afresh on every run → groups
     → the twins of unlearnable items, at the base and after every run → a split
 
-Every phase leaves files, so a curation that was stopped goes on where it was. All rollouts are kept in the work
-folder (a different completion once, with its count), so that verdicts can be made again.
+Every phase leaves files, so a curation that was stopped goes on where it was; what is drawn leaves one a shard
+(`shards.py`), and processes and machines share the shards out. All rollouts are kept in the work folder (a different
+completion once, with its count), so that verdicts can be made again.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -38,17 +39,20 @@ from unlearnbench.jobs import (
     weights_hash,
 )
 from unlearnbench.labels import Labels, candidates, label_items, labels_table, summary
+from unlearnbench.launch import Launch
 from unlearnbench.ledger import read_ledger
+from unlearnbench.machines import Machines, gathered
 from unlearnbench.measure import counts_of
 from unlearnbench.methods import locate
 from unlearnbench.records import BudgetRef, PolicyRef, Protocol, SplitConfig
 from unlearnbench.samplers import TRANSFORMERS, Engine
+from unlearnbench.shards import Task
 from unlearnbench.splits import Split, seal, write_split
 from unlearnbench.stored import write_base_rollouts
 
 Progress = Callable[[Event], None]
 CuratedRule = Literal["protocol", "paper"]
-SHARDS = 2  # of the base phases: fixed, so that neither counts nor rounding depend on the number of workers
+HALVES = 2  # files of a base phase: fixed, so that neither counts nor rounding depend on the number of workers
 COUNTS_WITH_BEST = pa.schema([*tables.COUNTS, ("best", pa.float64())])
 
 
@@ -59,18 +63,24 @@ def curate(
     rule: CuratedRule = "protocol",
     work: str | Path | None = None,
     workers: int | None = None,
+    processes: int = 1,
+    launch: Launch | None = None,
     engine: Engine = TRANSFORMERS,
     progress: Progress | None = None,
 ) -> Split:
     """Label the pool that split.yaml names and write a finished split to `out`; resumes what it finds in `work`.
 
-    `engine` draws all rollouts. Raises SplitError or DataError for a malformed pool, RunError where `work` belongs to
-    another configuration or the engine is not installed.
+    `processes` train each reference run together and share out what is drawn; with `launch`, those of all machines do,
+    and on all but the first this ends in SystemExit. `engine` draws all rollouts. Raises SplitError or DataError for a
+    malformed pool, RunError where `work` belongs to another configuration or the engine is not installed.
     """
     engine.require()
     place = Path(work) if work else Path(out) / ".curation"
-    with locked(place):
-        return _curate(Curation(Path(config), place, workers, engine, progress), Path(out), rule)
+    with gathered(place, launch) as machines, locked(place):
+        if launch is not None:
+            workers, processes = 1, launch.world
+        crews = Crews(workers or max(1, (os.cpu_count() or 1) // processes), processes, machines)
+        return _curate(Curation(Path(config), place, crews, engine, progress), Path(out), rule)
 
 
 def _curate(curation: Curation, out: Path, rule: CuratedRule) -> Split:
@@ -92,14 +102,20 @@ def curate_counts(file: str | Path, out: str | Path, *, rule: CuratedRule = "pro
     return told
 
 
+@dataclass(frozen=True)
+class Crews:
+    """Who works: so many jobs at once, each by so many processes, on these machines."""
+
+    at_once: int
+    processes: int
+    machines: Machines | None
+
+
 class Curation:
     """One run of the protocol: the pool, where its files are, and its phases."""
 
-    def __init__(
-        self, config: Path, work: Path, workers: int | None, engine: Engine, progress: Progress | None
-    ) -> None:
-        self.work, self.engine, self.progress = work, engine, progress
-        self.workers = workers or os.cpu_count() or 1
+    def __init__(self, config: Path, work: Path, crews: Crews, engine: Engine, progress: Progress | None) -> None:
+        self.work, self.crews, self.engine, self.progress = work, crews, engine, progress
         self.split = _workspace(config, work, engine)
         self.protocol = self.split.config.protocol
         self.runs = list(range(1, self.protocol.runs + 1))
@@ -182,20 +198,20 @@ class Curation:
     # --- their jobs -------------------------------------------------------------------------------------------
 
     def _base_chains(self, key: str, problems: Problems, phases: Sequence[tuple[str, int]]) -> list[list[Job]]:
-        """The base policy on all problems, in a fixed number of shards."""
+        """The base policy on all problems, in two files a phase."""
         root = stream_root(self.split, "label", 0)
-        shards = [problems[k::SHARDS] for k in range(SHARDS)]
+        halves = [problems[k::HALVES] for k in range(HALVES)]
         chains = []
-        for number, shard in enumerate(shards):
+        for number, half in enumerate(halves):
             tasks = [
                 measure_task(
-                    self.work / "base" / f"{name}.{number}.parquet", f"{root}/{name}", shard, key, n, distinct=True
+                    self.work / "base" / f"{name}.{number}.parquet", f"{root}/{name}", half, key, n, distinct=True
                 )
                 for name, n in phases
-                if shard
+                if half
             ]
             log = self.work / "base" / "log.txt"
-            chains.append([measure_job(self.split, self.split.policy_path, tasks, log, seed=0, stage="base")])
+            chains.append([self._measured(self.split.policy_path, tasks, log, 0, "base")])
         return chains
 
     def _reference_chains(self) -> list[list[Job]]:
@@ -213,6 +229,7 @@ class Curation:
                 fingerprint=self.split.hash,
                 flops=None,
                 steps=self.split.config.recipe.steps,
+                processes=self.crews.processes,
             )
             after = self._job(run, "after", self.items, "item_id", self.protocol.samples.after)
             chains.append([train, after])
@@ -222,10 +239,13 @@ class Curation:
         place = self._place(run)
         root = stream_root(self.split, "label", run) + f"/{name}"
         task = measure_task(place / f"{name}.0.parquet", root, problems, key, n, distinct=True)
-        return measure_job(self.split, place / "checkpoint", [task], place / "log.txt", seed=run, stage=name)
+        return self._measured(place / "checkpoint", [task], place / "log.txt", run, name)
+
+    def _measured(self, policy: Path | str, tasks: Sequence[Task], log: Path, run: int, stage: str) -> Job:
+        return measure_job(self.split, policy, tasks, log, seed=run, stage=stage, processes=self.crews.processes)
 
     def _run(self, chains: Sequence[Sequence[Job]]) -> None:
-        run_chains(drawn_by(self.engine, chains), self.workers, self.progress)
+        run_chains(drawn_by(self.engine, chains), self.crews.at_once, self.progress, self.crews.machines)
 
     def _place(self, run: int) -> Path:
         return self.work / "runs" / str(run)

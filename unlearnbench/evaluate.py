@@ -22,19 +22,12 @@ from unlearnbench.checkpoint_place import find_checkpoint, whole_policy
 from unlearnbench.conversion import score
 from unlearnbench.crew import Event, Job
 from unlearnbench.errors import RunError
+from unlearnbench.evaluation import collect_counts, measure_policy, measure_start
 from unlearnbench.fates import count_fates, fates
-from unlearnbench.jobs import (
-    drawn_by,
-    locked,
-    measure_job,
-    measure_task,
-    run_chains,
-    stream_root,
-    train_job,
-    weights_hash,
-)
+from unlearnbench.jobs import drawn_by, locked, run_chains, train_job, weights_hash
+from unlearnbench.launch import Launch
 from unlearnbench.ledger import read_ledger
-from unlearnbench.measure import counts_of
+from unlearnbench.machines import gathered
 from unlearnbench.methods import MethodSource, locate
 from unlearnbench.privileges import POLICY, Privileges, asked
 from unlearnbench.records import READS, TRACKS, Cost, MethodRecord, Result, SpentBudget
@@ -108,6 +101,7 @@ def evaluate(
     purpose: str | None = None,
     patience: float | None = PATIENCE,
     processes: int = 1,
+    launch: Launch | None = None,
     engine: Engine = TRANSFORMERS,
     progress: Progress | None = None,
 ) -> Result:
@@ -115,11 +109,14 @@ def evaluate(
 
     A folder that holds part of the same run is resumed; one of another configuration is refused with RunError.
     `start` names another policy to start from than the split's base (the positive control does). A process that says
-    nothing for `patience` seconds is taken to hang. `processes` train each seed together, data-parallel.
+    nothing for `patience` seconds is taken to hang. `processes` train each seed together, data-parallel, and share out
+    its evaluation; with `launch`, those of all machines do, and on all but the first this ends in SystemExit.
     `engine` draws all rollouts, in training and evaluation. Raises MethodError, SplitError, RunError, VerifierError.
     """
     if samples < 1 or not budget > 0:
         raise RunError(f"samples {samples} and budget {budget} must both be above 0")
+    if launch is not None:
+        workers, processes = 1, launch.world
     engine.require()
     chosen = split if isinstance(split, Split) else load_split(split)
     source = locate(method)
@@ -139,14 +136,14 @@ def evaluate(
         engine=engine,
     )
     folder = folder or default_folder(plan)
-    with locked(folder):
+    with gathered(folder, launch) as machines, locked(folder):
         _claim(plan, folder)
         sealed = seal(chosen, folder / ".sealed")
         chains = [_chain(plan, folder, sealed, seed) for seed in plan.seeds]
-        at_once = workers or min(len(chains), max(1, (os.cpu_count() or 1) // processes))
-        run_chains(drawn_by(engine, chains), at_once, progress)
+        at_once = workers or _at_once(len(chains), processes)
+        run_chains(drawn_by(engine, chains), at_once, progress, machines)
         starts = [_start(plan, folder, seed) for seed in plan.seeds]
-        run_chains(drawn_by(engine, starts), at_once, progress)
+        run_chains(drawn_by(engine, starts), at_once, progress, machines)
         return score_run(plan, folder)
 
 
@@ -157,12 +154,15 @@ def evaluate_checkpoints(
     samples: int = 32,
     out: str | Path | None = None,
     workers: int | None = None,
+    processes: int = 1,
+    launch: Launch | None = None,
     engine: Engine = TRANSFORMERS,
     progress: Progress | None = None,
 ) -> Result:
     """Evaluate finished policies, one a seed, numbered from 1. Their track is `undeclared`: nothing was metered.
 
-    A checkpoint is a policy's folder, a LoRA adapter of the split's base, or a name on the Hub. Raises PolicyError.
+    A checkpoint is a policy's folder, a LoRA adapter of the split's base, or a name on the Hub. `processes` and
+    `launch` as for `evaluate`. Raises PolicyError.
     """
     engine.require()
     chosen = split if isinstance(split, Split) else load_split(split)
@@ -178,33 +178,34 @@ def evaluate_checkpoints(
         "samples": samples,
     }
     seeds = tuple(range(1, len(policies) + 1))
-    for seed in seeds:
-        _claim_seed(folder, seed, configuration)
-    whole = [
-        whole_policy(path, chosen, folder / str(seed) / "merged") for seed, path in zip(seeds, policies, strict=True)
-    ]
-    chains = [
-        [_measured(chosen, folder, seed, path, samples, "checkpoint")] for seed, path in zip(seeds, whole, strict=True)
-    ]
-    run_chains(drawn_by(engine, chains), workers or min(len(chains), os.cpu_count() or 1), progress)
-    counts = collect_counts(folder, seeds)
-    tables.write_parquet(folder / "counts.parquet", counts)
-    result = score(
-        chosen,
-        counts,
-        method=MethodRecord(name="checkpoint", source_hash=name, track="undeclared"),
-        seeds=seeds,
-        samples=samples,
-        sampling=chosen.config.protocol.sampling,
-        budget=SpentBudget(),
-        cost=Cost(),
-        kind="checkpoint",
-        fates=None,
-        null=chosen.control("null_control", "1x"),
-        strong_null=chosen.control("strong_null"),
-        code_version=__version__,
-    )
-    return _publish(folder, chosen, result)
+    if launch is not None:
+        workers, processes = 1, launch.world
+    with gathered(folder, launch) as machines, locked(folder):
+        for seed in seeds:
+            _claim_seed(folder, seed, configuration)
+        chains = []
+        for seed, path in zip(seeds, policies, strict=True):
+            whole = whole_policy(path, chosen, folder / str(seed) / "merged")
+            chains.append([measure_policy(chosen, folder, seed, whole, samples, "checkpoint", processes)])
+        run_chains(drawn_by(engine, chains), workers or _at_once(len(chains), processes), progress, machines)
+        counts = collect_counts(folder, seeds)
+        tables.write_parquet(folder / "counts.parquet", counts)
+        result = score(
+            chosen,
+            counts,
+            method=MethodRecord(name="checkpoint", source_hash=name, track="undeclared"),
+            seeds=seeds,
+            samples=samples,
+            sampling=chosen.config.protocol.sampling,
+            budget=SpentBudget(),
+            cost=Cost(),
+            kind="checkpoint",
+            fates=None,
+            null=chosen.control("null_control", "1x"),
+            strong_null=chosen.control("strong_null"),
+            code_version=__version__,
+        )
+        return _publish(folder, chosen, result)
 
 
 def score_run(plan: Plan, folder: Path) -> Result:
@@ -245,19 +246,6 @@ def score_run(plan: Plan, folder: Path) -> Result:
     return _publish(folder, split, result)
 
 
-def collect_counts(folder: Path, seeds: Sequence[int]) -> pa.Table:
-    """Counts of a run from its evaluation rows: phases start, eval, canary, twin; run = seed."""
-    parts = []
-    for seed in seeds:
-        for path in sorted((folder / str(seed) / "evaluation").glob("*.parquet")):
-            rows = tables.read_parquet(path)
-            key = "twin_id" if path.stem == "twins" else "item_id"
-            phase = {"items": "eval", "twins": "twin", "canaries": "canary", "start": "start"}[path.stem]
-            part = counts_of(rows, phase, str(seed), key)
-            parts.append(part.rename_columns(["item_id", *part.column_names[1:]]))
-    return pa.concat_tables(parts).cast(tables.COUNTS)
-
-
 # --- the parts of it ------------------------------------------------------------------------------------------
 
 
@@ -281,7 +269,8 @@ def _chain(plan: Plan, folder: Path, sealed: Path, seed: int) -> list[Job]:
         patience=plan.patience,
         processes=plan.processes,
     )
-    measured = _measured(plan.split, folder, seed, place / "checkpoint", plan.samples, plan.purpose)
+    checkpoint = place / "checkpoint"
+    measured = measure_policy(plan.split, folder, seed, checkpoint, plan.samples, plan.purpose, plan.processes)
     return [train, measured]
 
 
@@ -292,36 +281,17 @@ def _start(plan: Plan, folder: Path, seed: int) -> list[Job]:
     start = plan.start or (place / POLICY if elsewhere else None)
     if start is None:
         return []
-    root = stream_root(plan.split, plan.purpose, seed) + "/measure/start"
-    task = measure_task(place / "evaluation/start.parquet", root, _items(plan.split), "item_id", plan.samples)
-    return [measure_job(plan.split, start, [task], place / "log.txt", seed=seed, stage="start")]
+    return [measure_start(plan.split, folder, seed, start, plan.samples, plan.purpose, plan.processes)]
 
 
-def _measured(split: Split, folder: Path, seed: int, policy: Path, samples: int, purpose: str) -> Job:
-    place = folder / str(seed)
-    unlearnable = set(split.ids("unlearnable"))
-    twins = [(t.twin_id, t.prompt, t.answer) for t in split.twins if t.item_id in unlearnable]
-    canaries = [(canary.item_id, canary.prompt, canary.answer) for canary in split.canaries]
-    root = stream_root(split, purpose, seed) + "/measure"
-    tasks = [
-        measure_task(place / f"evaluation/{name}.parquet", f"{root}/{name}", problems, key, samples)
-        for name, problems, key in (
-            ("items", _items(split), "item_id"),
-            ("twins", twins, "twin_id"),
-            ("canaries", canaries, "item_id"),
-        )
-        if problems
-    ]
-    return measure_job(split, policy, tasks, place / "log.txt", seed=seed, stage="measure")
+def _at_once(chains: int, processes: int) -> int:
+    """Seeds side by side, unless somebody says otherwise: as many as the cores allow for."""
+    return min(chains, max(1, (os.cpu_count() or 1) // processes))
 
 
 def _asked(folder: Path, seeds: Sequence[int]) -> set[str]:
     """What any seed asked its parent process for, as noted on this side."""
     return {name for seed in seeds for name in asked(folder / str(seed))}
-
-
-def _items(split: Split) -> list[tuple[str, str, str]]:
-    return [(item.item_id, item.prompt, item.answer) for item in split.items]
 
 
 def _seeds(seeds: int | Sequence[int]) -> tuple[int, ...]:

@@ -12,15 +12,12 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
-from unlearnbench import errors
+from unlearnbench import errors, shards
 from unlearnbench.crew import Crew, Event, Job
+from unlearnbench.machines import Machines
 from unlearnbench.methods import MethodSource
 from unlearnbench.samplers import TRANSFORMERS, Engine
 from unlearnbench.splits import SEALED, Split
-from unlearnbench.tables import read_parquet
 
 Problems = Sequence[tuple[str, str, str]]  # (id, prompt, answer)
 
@@ -101,9 +98,16 @@ def train_job(
 
 
 def measure_job(
-    split: Split, policy: Path | str, tasks: Sequence[Mapping[str, Any]], log: Path, *, seed: int, stage: str
+    split: Split,
+    policy: Path | str,
+    tasks: Sequence[Mapping[str, Any]],
+    log: Path,
+    *,
+    seed: int,
+    stage: str,
+    processes: int = 1,
 ) -> Job:
-    """Measure one saved policy on the problems of each task."""
+    """Measure one saved policy on the problems of each task, whose shards the processes share out."""
     return Job(
         kind="measure",
         label=f"the measuring ({stage}) of seed {seed}",
@@ -119,6 +123,7 @@ def measure_job(
             "tasks": list(tasks),
             "sampler": asdict(TRANSFORMERS),
         },
+        processes=processes,
     )
 
 
@@ -141,41 +146,49 @@ def measure_task(
     }
 
 
-def is_measured(task: Mapping[str, Any]) -> bool:
-    """Whether a task's file holds its problems."""
-    path = Path(task["out"])
-    if not path.is_file():
-        return False
-    found = pc.unique(read_parquet(path, {task["key"]: pa.string()})[task["key"]])
-    return set(found.to_pylist()) == {problem[0] for problem in task["problems"]}
-
-
-def run_chains(chains: Sequence[Sequence[Job]], workers: int, on_event: Callable[[Event], None] | None = None) -> None:
+def run_chains(
+    chains: Sequence[Sequence[Job]],
+    workers: int,
+    on_event: Callable[[Event], None] | None = None,
+    machines: Machines | None = None,
+) -> None:
     """Run chains of jobs, `workers` at once; the jobs of a chain one after the other.
 
-    The first failure, or Ctrl-C, ends all other workers (they go on from their checkpoints when run again) and is
-    raised: the error a worker reported, or RunError if it died without a word.
+    Jobs of several processes are done by all `machines`, one at a time. The first failure, or Ctrl-C, ends all other
+    workers (they go on from their checkpoints when run again) and is raised: the error a worker reported, or RunError
+    if it died without a word.
     """
     alive: set[Crew] = set()
     stopping = threading.Event()
     lock = threading.Lock()
 
+    def work(job: Job) -> None:
+        crew = Crew(job, on_event) if machines is None else machines.crew(job, on_event)
+        with lock:
+            alive.add(crew)
+        try:
+            crew.work(stopping)
+        finally:
+            with lock:
+                alive.discard(crew)
+
     def run_chain(chain: Sequence[Job]) -> None:
         for job in chain:
             if stopping.is_set():
                 return
-            # A process takes seconds to start: none for what an earlier command measured.
-            if job.kind != "measure" or not all(map(is_measured, job.payload["tasks"])):
-                crew = Crew(job, on_event)
-                with lock:
-                    alive.add(crew)
-                try:
-                    crew.work(stopping)
-                finally:
-                    with lock:
-                        alive.discard(crew)
+            if job.kind != "measure":
+                work(job)
+                continue
+            tasks, parts, left = _shared_out(job)
+            if left:  # a process takes seconds to start: none for what an earlier command measured
+                # Across machines it is settled which process has which rank, also where some find nothing to do.
+                count = job.processes if machines is not None else min(job.processes, len(left))
+                work(replace(job, payload={**job.payload, "tasks": left, "processes": count}, processes=count))
+            if not stopping.is_set():
+                for task, part in zip(tasks, parts, strict=True):
+                    shards.join(task, part, 0.0 if machines is None else shards.LATE)
 
-    pool = ThreadPoolExecutor(max_workers=max(1, workers))
+    pool = ThreadPoolExecutor(max_workers=max(1, workers) if machines is None else 1)
     futures = [pool.submit(run_chain, chain) for chain in chains]
     try:
         done, _ = wait(futures, return_when=FIRST_EXCEPTION)
@@ -188,6 +201,24 @@ def run_chains(chains: Sequence[Sequence[Job]], workers: int, on_event: Callable
             for crew in alive:
                 crew.end()
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _shared_out(job: Job) -> tuple[list[shards.Task], list[list[dict[str, Any]]], list[dict[str, Any]]]:
+    """The tasks of a measuring that are not done, the shards of each, and those of all that nobody has drawn yet."""
+    tasks = []
+    for task in job.payload["tasks"]:
+        if shards.is_measured(task):
+            shards.clear(task)
+        else:
+            tasks.append(task)
+    drawn_with = {
+        name: value for name, value in job.payload.items() if name not in ("policy", "seed", "stage", "tasks")
+    }
+    folder = Path(job.payload["policy"])
+    weights = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
+    drawn_with["weights"] = [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in weights]
+    parts = [shards.cut(task, drawn_with) for task in tasks]
+    return tasks, parts, [shard for part in parts for shard in part if not shards.is_measured(shard)]
 
 
 def run_job(job: Job) -> Event:

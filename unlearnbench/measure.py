@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +18,10 @@ from unlearnbench.verifier import Verifier
 if TYPE_CHECKING:  # counts must be made from a run's files without torch
     from unlearnbench.policy import Policy
 
-CHUNK_ROLLOUTS = 8192  # rollouts between two reports of progress
+CHUNK_ROLLOUTS = 8192
+"""Rollouts that the sampler is asked for at a time. Its batches, and with them rounding, follow from that."""
+
+P = TypeVar("P")
 
 ROWS = {
     "completion": pa.string(),
@@ -59,7 +62,7 @@ def measure(
     an evaluation nothing may be left out (PROTOCOL 3.10).
     """
     parts: list[pa.Table] = []
-    for chunk in _chunks(problems, max(1, CHUNK_ROLLOUTS // n)):
+    for chunk in chunks(problems, n):
         requests = [Request(policy.encode(p.prompt), n, stream(root, p.problem_id)) for p in chunk]
         drawn = sampler.generate(
             requests,
@@ -72,6 +75,13 @@ def measure(
         if progress:
             progress(len(chunk) * n)
     return pa.concat_tables(parts)
+
+
+def chunks(problems: Sequence[P], n: int) -> Iterator[Sequence[P]]:
+    """The problems in the parts that are drawn at a time, n rollouts of each."""
+    size = max(1, CHUNK_ROLLOUTS // n)
+    for start in range(0, len(problems), size):
+        yield problems[start : start + size]
 
 
 def counts_of(rows: pa.Table, phase: str, run: str, key: str = "item_id") -> pa.Table:
@@ -92,11 +102,6 @@ def counts_of(rows: pa.Table, phase: str, run: str, key: str = "item_id") -> pa.
             "correct": hits[order],
         }
     )
-
-
-def _chunks(problems: Sequence[Problem], size: int) -> Iterator[Sequence[Problem]]:
-    for start in range(0, len(problems), size):
-        yield problems[start : start + size]
 
 
 def _rows(

@@ -19,6 +19,13 @@ from unlearnbench.cli.evaluate import parse_changes
 @click.option("--sampler", default="transformers", show_default=True, type=click.Choice(["transformers", "vllm"]))
 @click.option("--engine", multiple=True, metavar="KEY=VALUE", help="Option of vLLM, such as tensor_parallel_size=2.")
 @click.option("--workers", type=click.IntRange(1), help="Runs at once [default: one a core].")
+@click.option(
+    "--processes",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Processes that train a run together and share out what is drawn.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print labels.json instead of a table.")
 def curate(
     config: Path | None,
@@ -28,11 +35,13 @@ def curate(
     sampler: Literal["transformers", "vllm"],
     engine: tuple[str, ...],
     workers: int | None,
+    processes: int,
     as_json: bool,
 ) -> None:
     """Measure which items of a pool a policy can learn, and write the groups.
 
-    A curation that was stopped goes on where it was when the same command is given again.
+    A curation that was stopped goes on where it was when the same command is given again. Started by `accelerate
+    launch` or torchrun, all processes of all machines work on it together.
     """
     if (config is None) == (counts is None):
         raise click.UsageError("Give either --config or --from-counts.")
@@ -45,14 +54,25 @@ def curate(
 
         told = curate_counts(counts, out, rule=rule)
     else:
+        from unlearnbench.cli.launching import beside
         from unlearnbench.cli.progress import Bars
         from unlearnbench.curate import curate as run
         from unlearnbench.samplers import Engine
 
         assert config is not None
         draws = Engine(sampler, parse_changes(engine, "--engine"))
+        launch = beside()
         with Bars() as bars:
-            run(config, out, rule=rule, workers=workers, engine=draws, progress=bars.show)
+            run(
+                config,
+                out,
+                rule=rule,
+                workers=workers,
+                processes=processes,
+                launch=launch,
+                engine=draws,
+                progress=bars.show,
+            )
         told = json.loads((out / "labels.json").read_text())
     if as_json:
         click.echo(json.dumps(told, indent=2))
