@@ -52,7 +52,12 @@ _OPTIONS: dict[str, Any] = {
     "disable_log_stats": True,
     "seed": 0,
 }
-_ON_CPU: dict[str, Any] = {"dtype": "float32", "enforce_eager": True}
+_ON_CPU: dict[str, Any] = {
+    "dtype": "float32",
+    "enforce_eager": True,
+    # A prompt that is read in parts sets its seeded generator back, which a generator on a CPU cannot (0.32).
+    "enable_chunked_prefill": False,
+}
 
 
 class VllmSampler:
