@@ -197,7 +197,8 @@ def pair_plot(
         converted = np.array(who, dtype=str)
         for what, colour, marker in zip(("neither", first.name, second.name, "both"), _SIDES, MARKERS, strict=False):
             mine = converted == what
-            label = f"converted in {what} ({int(mine.sum())})"
+            alone = "" if what in ("neither", "both") else " alone"
+            label = f"converted in {what}{alone} ({int(mine.sum())})"
             items.scatter(
                 first.rates[mine], second.rates[mine], s=24, c=colour, marker=marker, alpha=0.6, lw=0, label=label
             )

@@ -1,0 +1,219 @@
+"""The documents: every block runs or says why not, every command line parses, links lead somewhere, what follows from
+the code is current. The slow blocks run in .ci/documents.py."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+import yaml
+from documents import ROOT, Block, blocks, documents, run_blocks
+
+from unlearnbench import tables
+from unlearnbench.cli.group import cli
+from unlearnbench.comparison import compare
+from unlearnbench.splits import find_split
+
+pytestmark = pytest.mark.checkout
+SCHEMAS = ROOT / "unlearnbench/schemas"
+ALL = [block for path in documents() for block in blocks(path)]
+FAST = {path: [b for b in blocks(path) if b.mark != "slow"] for path in documents()}
+
+
+def reference() -> Any:
+    """.ci/reference.py as a module."""
+    spec = importlib.util.spec_from_file_location("reference", ROOT / ".ci/reference.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+# --- blocks ---------------------------------------------------------------------------------------------------
+
+
+def test_every_block_is_run_or_says_why_not() -> None:
+    assert [block.wrong for block in ALL if block.wrong] == []
+    assert sum(block.runs for block in ALL) > 40
+    assert sum(block.mark == "not run" for block in ALL) < 12, "run more of them"
+
+
+@pytest.mark.parametrize(
+    "path", [path for path, found in FAST.items() if any(b.runs for b in found)], ids=lambda p: p.stem
+)
+def test_the_quick_blocks_of_a_document_run(path: Path, tmp_path: Path) -> None:
+    assert list(run_blocks(FAST[path], tmp_path / "checkout"))
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("```\nls\n```", "not ''"),
+        ("```sh\nls\n```", "not 'sh'"),
+        ("<!-- not run -->\n```bash\nls\n```", "needs a reason"),
+        ("<!-- slow: why -->\n```bash\nls\n```", "neither"),
+        ("<!-- slow -->\n```text\nls\n```", "not run, slow or not"),
+        ("```yaml\na: 1\n```", "mark it"),
+        ("<!-- file: result -->\n```python\n1\n```", "not python"),
+        ("<!-- perhaps -->\n```bash\nls\n```", None),
+        ("<!-- not run: no GPU -->\n```bash\nls\n```", None),
+    ],
+)
+def test_a_block_that_nobody_knows_what_to_do_with_is_found(text: str, told: str | None, tmp_path: Path) -> None:
+    (tmp_path / "page.md").write_text(text)
+    [block] = blocks(tmp_path / "page.md")
+    assert (told in str(block.wrong)) if told else block.wrong is None
+
+
+def test_a_block_that_fails_is_told_with_its_place_and_words(tmp_path: Path) -> None:
+    (tmp_path / "page.md").write_text("```bash\ntrue | false | true\n```\n")
+    with pytest.raises(RuntimeError, match=r"page\.md:1 ended with 1"):
+        list(run_blocks(blocks(tmp_path / "page.md"), tmp_path / "one"))
+    (tmp_path / "page.md").write_text(
+        "# x\n```python\n# a.py\nA = 1\n```\n```python\nfrom a import A\nassert A == 2\n```\n"
+    )
+    with pytest.raises(RuntimeError, match="AssertionError"):
+        list(run_blocks(blocks(tmp_path / "page.md"), tmp_path / "two"))
+    (tmp_path / "page.md").write_text("```python\n# docs/a.py\n```\n")
+    with pytest.raises(ValueError, match="into the checkout"):
+        list(run_blocks(blocks(tmp_path / "page.md"), tmp_path / "three"))
+    (tmp_path / "page.md").write_text("```python\n")
+    with pytest.raises(ValueError, match="never closed"):
+        blocks(tmp_path / "page.md")
+
+
+# --- command lines --------------------------------------------------------------------------------------------
+
+
+def commands(block: Block) -> list[list[str]]:
+    """The unlearnbench command lines of a block, as words."""
+    lines = block.text.replace("\\\n", " ").split("\n")
+    told = [line for line in lines if re.match(r"\s*(\.venv/bin/)?unlearnbench ", line) and "..." not in line]
+    return [shlex.split(line, comments=True)[1:] for line in told]
+
+
+def parse(words: list[str]) -> str | None:
+    """What is wrong with a command line; None if its command, options and arguments exist."""
+    command: click.Command = cli
+    context = click.Context(cli)
+    while isinstance(command, click.Group) and words and not words[0].startswith("-"):
+        found = command.get_command(context, words[0])
+        if found is None:
+            return f"no command {words[0]!r}"
+        command, words = found, words[1:]
+    try:
+        command.make_context("unlearnbench", list(words), resilient_parsing=False)
+    except (click.NoSuchOption, click.MissingParameter, click.BadOptionUsage, click.BadParameter) as error:
+        return error.format_message()
+    except click.UsageError as error:
+        return error.format_message() if "unexpected extra" in str(error) else None
+    return None
+
+
+def test_every_command_line_exists_also_those_that_are_not_run() -> None:
+    checked = [
+        (block.where, words, parse(words)) for block in ALL for words in commands(block) if "[" not in str(words)[1:]
+    ]
+    assert len(checked) > 40
+    assert [found for found in checked if found[2]] == []
+    assert parse(["eval", "--methodd", "grpo"]) and parse(["evall"]) and parse(["splits", "shown"])
+
+
+# --- examples of files ----------------------------------------------------------------------------------------
+
+
+def validate(name: str, found: object) -> None:
+    from jsonschema import Draft202012Validator
+
+    schema = json.loads((SCHEMAS / f"{name}.json").read_text())
+    Draft202012Validator.check_schema(schema)
+    Draft202012Validator(schema).validate(found)
+
+
+@pytest.mark.parametrize("block", [block for block in ALL if block.mark == "file"], ids=lambda block: block.where)
+def test_an_example_of_a_file_is_one(block: Block) -> None:
+    lines = block.text.splitlines() if block.language == "jsonl" else [block.text]
+    for line in lines:
+        validate(block.reason, yaml.safe_load(line) if block.language == "yaml" else json.loads(line))
+
+
+def test_the_shipped_files_are_what_the_schemas_describe() -> None:
+    entry = ROOT / "leaderboard/entries/dapo-1x/result.json"
+    for path in (entry, *find_split("micro").glob("**/result.json")):
+        validate("result", json.loads(path.read_text()))
+    for path in (ROOT / "leaderboard/entries").glob("*/entry.json"):
+        validate("entry", json.loads(path.read_text()))
+    for path in (ROOT / "splits").glob("*/split.yaml"):
+        validate("split", yaml.safe_load(path.read_text()))
+    micro = find_split("micro")
+    for name, table in (("item", "items"), ("twin", "twins"), ("related_problem", "similar")):
+        for row in tables.read_parquet(micro / f"{table}.parquet").slice(0, 5).to_pylist():
+            validate(name, row)
+    for row in json.loads((micro / "canaries.json").read_text()):
+        validate("canary", row)
+    entries = [ROOT / "leaderboard/entries" / name for name in ("dapo-1x", "replay-1x")]
+    validate("comparison", compare(entries).model_dump(mode="json"))
+
+
+def test_a_schema_refuses_what_is_not_such_a_file() -> None:
+    from jsonschema import ValidationError
+
+    told = json.loads((find_split("micro") / "positive_control/result.json").read_text())
+    for wrong in ({"seeds": "1"}, {"kind": "other"}, {"surprise": 1}, {"schema_version": 2}):
+        with pytest.raises(ValidationError):
+            validate("result", told | wrong)
+
+
+# --- pages ----------------------------------------------------------------------------------------------------
+
+
+def test_what_follows_from_the_code_is_current() -> None:
+    stale = [path.name for path in reference().stale()]
+    assert stale == [], "run python .ci/reference.py"
+
+
+def _anchors(path: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("path", documents(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_lead_somewhere(path: Path) -> None:
+    text = re.sub(r"```.*?```", "", path.read_text(encoding="utf-8"), flags=re.DOTALL)
+    dead = []
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+        target, _, anchor = link.partition("#")
+        if "://" in link:
+            continue
+        there = (path.parent / target).resolve() if target else path
+        if not there.exists() or (anchor and there.suffix == ".md" and anchor not in _anchors(there)):
+            dead.append(link)
+    assert dead == []
+
+
+def test_the_index_names_every_page() -> None:
+    text = (ROOT / "docs/README.md").read_text(encoding="utf-8")
+    pages = [path.name for path in (ROOT / "docs").iterdir() if path.suffix in (".md", ".ipynb")]
+    assert [name for name in pages if f"]({name}" not in text and name != "README.md"] == []
+    assert "docs/README.md" in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+# --- the notebook ---------------------------------------------------------------------------------------------
+
+
+def test_the_notebook_was_run_in_order_and_ended_well() -> None:
+    book = json.loads((ROOT / "docs/first-hour.ipynb").read_text(encoding="utf-8"))
+    cells = [cell for cell in book["cells"] if cell["cell_type"] == "code"]
+    assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
+    kinds = [output["output_type"] for cell in cells for output in cell["outputs"]]
+    assert "error" not in kinds and sum("image/png" in str(cell["outputs"]) for cell in cells) >= 1
+    assert sum("text/html" in str(cell["outputs"]) for cell in cells) >= 3  # results show themselves
+    for cell in cells:
+        compile("".join(line for line in cell["source"] if line[:2] != "%%"), "first-hour.ipynb", "exec")
