@@ -20,6 +20,8 @@ from benchmarks.turns import Side, Target, judged, table, take_turns
 from unlearnbench.splits import Split, load_split, seal
 from unlearnbench.verifier import Verifier
 
+pytestmark = pytest.mark.checkout
+
 ROOT = Path(__file__).resolve().parents[1]
 STEPS = 1
 

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from unlearnbench import cli
 from unlearnbench.cli.group import COMMANDS
 
-HELP = Path(__file__).parents[1] / "unlearnbench" / "cli" / "help.txt"
+HELP = Path(cli.__file__).parent / "help.txt"
 
 
 def run(*words: str, folder: Path | None = None) -> subprocess.CompletedProcess[str]:

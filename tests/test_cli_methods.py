@@ -153,7 +153,6 @@ def test_the_skeletons_test_checks_the_file_beside_it(folder: Path) -> None:
     assert '"check", str(METHOD)' in text and 'with_name("my_algo.py")' in text
 
 
-@pytest.mark.skipif(not (ROOT / "splits/micro/split.yaml").is_file(), reason="splits/micro is not made yet")
 def test_the_skeletons_own_test_passes(folder: Path) -> None:
     _call(new_method, "my_algo")
     done = subprocess.run(
@@ -208,6 +207,7 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(folder: Path, monkeypat
 # --- docs/methods.md ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.checkout
 def test_the_worked_example_of_the_documents_runs(folder: Path) -> None:
     text = (ROOT / "docs/methods.md").read_text(encoding="utf-8")
     example = next(

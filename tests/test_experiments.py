@@ -38,6 +38,8 @@ from unlearnbench.rule import converted
 from unlearnbench.similarity_record import BlockRecord, SimilarityRecord
 from unlearnbench.splits import Split, find_split
 
+pytestmark = pytest.mark.checkout
+
 ROOT = Path(__file__).resolve().parents[1]
 ENTRIES = ROOT / "leaderboard" / "entries"
 

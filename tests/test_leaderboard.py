@@ -165,6 +165,7 @@ def test_the_sandbox_reaches_no_network() -> None:
     assert done.returncode == 0
 
 
+@pytest.mark.checkout
 def test_the_rules_are_up_to_date() -> None:
     stated = (ROOT / "leaderboard" / "RULES.md").read_text(encoding="utf-8")
     assert stated == rules(ROOT / "leaderboard" / "entries"), (
@@ -172,6 +173,7 @@ def test_the_rules_are_up_to_date() -> None:
     )
 
 
+@pytest.mark.checkout
 def test_the_workflow_gives_a_pull_request_no_rights() -> None:
     text = (ROOT / ".github/workflows/leaderboard.yml").read_text(encoding="utf-8")
     workflow = yaml.safe_load(text)
@@ -230,6 +232,7 @@ def test_what_is_no_run_is_one_sentence(
 ENTRY = {"id": "mine", "tier": "re-scored", "tried": 1, "withdrawn": None}
 
 
+@pytest.mark.checkout
 @pytest.mark.parametrize(
     ("there", "files", "words"),
     [

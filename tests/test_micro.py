@@ -28,6 +28,8 @@ from recipes.micro.families import (
 from unlearnbench.records import TWIN_KINDS
 from unlearnbench.splits import Split
 
+pytestmark = pytest.mark.checkout
+
 
 @pytest.fixture(scope="module")
 def world() -> World:

@@ -139,6 +139,7 @@ def test_what_a_split_does_not_have_is_one_sentence(tmp_path: Path, small_split:
     assert asked(tmp_path / "seed") == ["labels"]
 
 
+@pytest.mark.checkout
 def test_related_problems_repeat_no_item_twin_or_canary(micro: Split) -> None:
     from recipes.micro.families import read_prompt, wordings
     from unlearnbench.records import RelatedProblem

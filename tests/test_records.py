@@ -44,6 +44,7 @@ def test_an_interval_is_in_order_and_nothing_is_infinite() -> None:
             GroupScore.model_validate(good | {"conversion_interval": interval})
 
 
+@pytest.mark.checkout
 def test_the_example_method_weighs_rare_successes_as_its_docstring_says() -> None:
     from unlearnbench.method import Visit
     from unlearnbench.methods import load, locate
