@@ -148,7 +148,7 @@ def test_an_edition_is_written_with_the_variant_that_was_drawn(
 def test_who_takes_part_is_what_the_closing_commit_holds(repo: Path, made_split: Split, tmp_path: Path) -> None:
     entries = repo / "leaderboard" / "entries"
     edition, split = closed(repo, made_split, tmp_path / "variant")
-    mine = ordered(entries, [])[0]
+    mine = ordered(entries, [], edition)[0]
     again = take_part(mine, edition, split)
     assert again.seeds == retraining_seeds(sha256(again.source).hexdigest(), split.hash)
     assert again.id == "mine-two" and again.source == (mine.folder / "my_algo.py").read_bytes()
@@ -160,6 +160,7 @@ def test_who_takes_part_is_what_the_closing_commit_holds(repo: Path, made_split:
     stated = tables.read_json_record(late / "entry.json", Entry).model_copy(update={"id": "late"})
     tables.write_json(late / "entry.json", stated)
     commit_all(repo)
+    assert [one.entry.id for one in ordered(entries, [], edition)] == ["mine"]
     reason = retrain_entry(read_entries(entries)[0], edition, split, tmp_path / "out", entries).why
     assert reason is not None and "was not there when edition two was closed" in reason
     gone = BoardEntry(mine.folder, mine.entry.model_copy(update={"withdrawn": "an error"}), mine.result)
@@ -175,7 +176,7 @@ def test_a_run_trained_again_becomes_an_entry_beside_the_first_and_is_shown_firs
 ) -> None:
     entries = repo / "leaderboard" / "entries"
     edition, split = closed(repo, made_split, tmp_path / "variant")
-    mine = ordered(entries, ["mine"])[0]
+    mine = ordered(entries, ["mine"], edition)[0]
     again = take_part(mine, edition, split)
     # the run's files as `evaluate` leaves them, with the seeds that nobody chose
     make_run(tmp_path / "out" / "mine" / "run", split, seeds=tuple(again.seeds))
@@ -207,7 +208,7 @@ def test_a_run_trained_again_becomes_an_entry_beside_the_first_and_is_shown_firs
 
 def test_a_bundle_of_other_seeds_makes_no_re_trained_entry(repo: Path, made_split: Split, tmp_path: Path) -> None:
     edition, split = closed(repo, made_split, tmp_path / "variant")
-    again = take_part(ordered(repo / "leaderboard" / "entries", [])[0], edition, split)
+    again = take_part(ordered(repo / "leaderboard" / "entries", [], edition)[0], edition, split)
     make_run(tmp_path / "mine" / "run", split, seeds=(4, 5, 6))
     with pytest.raises(RunError, match="holds a run of the seeds 4, 5, 6"):
         enter_run(again, edition, split, tmp_path / "mine", repo / "leaderboard" / "entries", workers=1)

@@ -89,15 +89,22 @@ def find_edition(entries: Path, name: str, split: Split) -> Edition:
     return edition
 
 
-def ordered(entries: Path, ids: Sequence[str]) -> list[BoardEntry]:
-    """The entries named, or all that take part: the smaller budgets first. Raises RunError for an unknown id."""
+def ordered(entries: Path, ids: Sequence[str], edition: Edition) -> list[BoardEntry]:
+    """The entries named, or all that take part: those that the edition was closed with, the smaller budgets first.
+
+    Raises RunError for an unknown id.
+    """
     found = {one.entry.id: one for one in read_entries(entries)}
     if unknown := [name for name in ids if name not in found]:
         raise RunError(f"there is no entry {unknown[0]!r:.80} in {entries}; there are {', '.join(sorted(found))}")
     if ids:
         return [found[name] for name in ids]
     return sorted(
-        (found[name] for name in taking_part(entries)),
+        (
+            found[name]
+            for name in taking_part(entries)
+            if git(entries, "cat-file", "-e", f"{edition.drawn_from}:./{name}/entry.json") is not None
+        ),
         key=lambda one: (one.result.budget.multiple or 0.0, one.entry.id),
     )
 

@@ -153,7 +153,8 @@ def retrain(
     from unlearnbench.splits import load_split
 
     variant = load_split(split)
-    found, chosen = find_edition(entries, edition, variant), ordered(entries, ids)
+    found = find_edition(entries, edition, variant)
+    chosen = ordered(entries, ids, found)
     place, failed = out or Path("build/editions") / edition, 0
     for number, one in enumerate(chosen, start=1):
         with Bars(f"{one.entry.id} ({number} of {len(chosen)})") as bars:
