@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -12,7 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from unlearnbench.recomputing import chunked_logprobs
 from unlearnbench.records import DRAWN, Rollout
+from unlearnbench.trainer_options import DEFAULT, TrainerOptions
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,11 @@ class TokenBatch:
                 stop += 1
             yield self._slice(start, stop)
             start = stop
+
+    def without_weight(self) -> TokenBatch:
+        """The same pass, which teaches nothing: for a process that would make one pass fewer than the others."""
+        nothing = torch.zeros_like(self.mask)
+        return replace(self, mask=nothing, weights=nothing, comparable=torch.zeros_like(self.comparable))
 
     def _slice(self, start: int, stop: int) -> TokenBatch:
         width = int(self.lengths[start:stop].max())
@@ -133,15 +141,28 @@ def make_batch(
 
 
 def token_logprobs(
-    model: Any, batch: TokenBatch, temperature: float, *, with_entropy: bool = False
+    model: Any,
+    batch: TokenBatch,
+    temperature: float,
+    *,
+    with_entropy: bool = False,
+    options: TrainerOptions = DEFAULT,
 ) -> tuple[Tensor, Tensor | None]:
     """Log-probabilities (rows, tokens) of each next token at a temperature, in float32, zero in shared context.
 
-    Logits are computed only from the first column that any row's loss needs.
+    Logits are computed only from the first column that any row's loss needs; some at a time if `options` say so.
     """
     width = batch.input_ids.shape[1]
     kept = width - batch.first
-    out = model(input_ids=batch.input_ids, use_cache=False, logits_to_keep=kept)
+    with _precision(batch, options):
+        if options.logprob_chunk is not None:
+            found, apart = chunked_logprobs(
+                model, batch.input_ids, kept, temperature, options.logprob_chunk, with_entropy=with_entropy
+            )
+            spread = (batch.first, 0)
+            padded = torch.nn.functional.pad(found, spread)
+            return padded, None if apart is None else torch.nn.functional.pad(apart, spread)
+        out = model(input_ids=batch.input_ids, use_cache=False, logits_to_keep=kept)
     logits = out.logits[:, :-1].float() / temperature
     scores = torch.log_softmax(logits, dim=-1)
     targets = batch.input_ids[:, batch.first + 1 :, None]
@@ -152,8 +173,15 @@ def token_logprobs(
     return logprobs, torch.nn.functional.pad(entropy, (batch.first, 0))
 
 
+def _precision(batch: TokenBatch, options: TrainerOptions) -> AbstractContextManager[Any]:
+    """In which matrix products of a pass are taken (LOOP 11: the weights stay float32)."""
+    if options.precision == "float32":
+        return nullcontext()
+    return torch.autocast(batch.input_ids.device.type, torch.bfloat16)
+
+
 @torch.no_grad()
-def fixed_logprobs(model: Any, batch: TokenBatch, temperature: float) -> Tensor:
+def fixed_logprobs(model: Any, batch: TokenBatch, temperature: float, *, options: TrainerOptions = DEFAULT) -> Tensor:
     """As `token_logprobs`, of a policy that is not trained: rows of the same tokens are computed once.
 
     Rollouts of an easy prompt are often the same. The width stays, so a row's values are those of the whole batch.
@@ -161,5 +189,5 @@ def fixed_logprobs(model: Any, batch: TokenBatch, temperature: float) -> Tensor:
     _, which = torch.unique(batch.input_ids, dim=0, return_inverse=True)
     rows = which.new_zeros(int(which.max()) + 1)
     rows[which] = torch.arange(len(which), device=which.device)
-    logprobs, _ = token_logprobs(model, replace(batch, input_ids=batch.input_ids[rows]), temperature)
+    logprobs, _ = token_logprobs(model, replace(batch, input_ids=batch.input_ids[rows]), temperature, options=options)
     return logprobs[which]

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from unlearnbench.errors import RunError
 from unlearnbench.policy import Policy, save_policy
+from unlearnbench.sharding import gathered, scattered
 
 STATE = "state.json"
 OPTIMISER = "optimiser.safetensors"
@@ -31,22 +32,26 @@ _TENSOR, _ARRAY, _TUPLE = "__tensor__", "__array__", "__tuple__"
 def save(
     folder: Path,
     policy: Policy,
-    optimiser: torch.optim.Optimizer | None,
+    optimiser: Mapping[str, Tensor],
     state: Mapping[str, Any],
     method_state: Mapping[str, Any],
+    weights: dict[str, Tensor] | None = None,
 ) -> None:
-    """Replace the checkpoint at `folder`. Raises RunError if the disk is full; the older one is then untouched."""
+    """Replace the checkpoint at `folder`. `optimiser` and `weights` are what was gathered to be saved.
+
+    Raises RunError if the disk is full; the older one is then untouched.
+    """
     fresh, old = folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")
     try:
         shutil.rmtree(fresh, ignore_errors=True)
         _require_room(folder.parent, policy, optimiser)
-        save_policy(policy, fresh)
+        save_policy(policy, fresh, weights)
         tensors: dict[str, Tensor] = {}
         kept = _strip(method_state, tensors, "")
         if tensors:
             save_file(tensors, fresh / METHOD)
-        if optimiser is not None:
-            save_file(_optimiser_tensors(policy, optimiser), fresh / OPTIMISER)
+        if optimiser:
+            save_file(dict(optimiser), fresh / OPTIMISER)
         (fresh / STATE).write_text(json.dumps({**state, "method": kept}, indent=1) + "\n")
         for path in fresh.iterdir():
             with path.open("rb") as file:
@@ -64,11 +69,11 @@ def save(
         ) from problem
 
 
-def _require_room(folder: Path, policy: Policy, optimiser: torch.optim.Optimizer | None) -> None:
+def _require_room(folder: Path, policy: Policy, optimiser: Mapping[str, Tensor]) -> None:
     """Raise OSError where the checkpoint will not fit: safetensors aborts the process on a full disk."""
     folder.mkdir(parents=True, exist_ok=True)
     weights = sum(value.numel() * value.element_size() for value in policy.trained().values())
-    wanted = weights * (3 if optimiser is not None else 1) + (1 << 20)
+    wanted = weights + sum(value.numel() * value.element_size() for value in optimiser.values()) + (1 << 20)
     if shutil.disk_usage(folder).free < wanted:
         raise OSError(errno.ENOSPC, f"no space left for {wanted / 1e6:.0f} MB")
 
@@ -96,7 +101,7 @@ def restore_optimiser(folder: Path, policy: Policy, optimiser: torch.optim.Optim
         entry = {key.split("/", 1)[0]: value for key, value in stored.items() if key.split("/", 1)[1] == name}
         if entry:
             entry["step"] = entry["step"].cpu()
-            optimiser.state[parameter] = entry
+            optimiser.state[parameter] = {key: scattered(value, parameter) for key, value in entry.items()}
 
 
 def _names(policy: Policy, optimiser: torch.optim.Optimizer) -> dict[str, torch.nn.Parameter]:
@@ -104,12 +109,15 @@ def _names(policy: Policy, optimiser: torch.optim.Optimizer) -> dict[str, torch.
     return {name: value for name, value in policy.model.named_parameters() if id(value) in trained}
 
 
-def _optimiser_tensors(policy: Policy, optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
-    return {
-        f"{key}/{name}": value.contiguous()
-        for name, parameter in _names(policy, optimiser).items()
-        for key, value in optimiser.state.get(parameter, {}).items()
-    }
+def optimiser_tensors(policy: Policy, optimiser: torch.optim.Optimizer, *, keep: bool = True) -> dict[str, Tensor]:
+    """What an optimiser knows of each weight; of a sharded policy gathered, and nothing where it is not to be kept."""
+    found: dict[str, Tensor] = {}
+    for name, parameter in _names(policy, optimiser).items():
+        for key, value in optimiser.state.get(parameter, {}).items():
+            full = gathered(value)  # every process takes part
+            if keep:
+                found[f"{key}/{name}"] = full.contiguous() if full is value else full.cpu()
+    return found
 
 
 def _strip(value: Any, tensors: dict[str, Tensor], path: str) -> Any:

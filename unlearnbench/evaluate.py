@@ -24,7 +24,7 @@ from unlearnbench.crew import Event, Job
 from unlearnbench.errors import RunError
 from unlearnbench.evaluation import collect_counts, measure_policy, measure_start
 from unlearnbench.fates import count_fates, fates
-from unlearnbench.jobs import drawn_by, locked, run_chains, train_job, weights_hash
+from unlearnbench.jobs import drawn_by, locked, run_chains, train_job, trained_with, weights_hash
 from unlearnbench.launch import Launch
 from unlearnbench.ledger import read_ledger
 from unlearnbench.machines import gathered
@@ -33,6 +33,7 @@ from unlearnbench.privileges import POLICY, Privileges, asked
 from unlearnbench.records import READS, TRACKS, Cost, MethodRecord, Result, SpentBudget
 from unlearnbench.samplers import TRANSFORMERS, Engine
 from unlearnbench.splits import Control, Split, load_split, seal
+from unlearnbench.trainer_options import DEFAULT, TrainerOptions
 
 QUICK = {"steps": 24, "samples": 8, "seeds": 1}
 SOURCE = "method.py"
@@ -103,6 +104,7 @@ def evaluate(
     processes: int = 1,
     launch: Launch | None = None,
     engine: Engine = TRANSFORMERS,
+    trainer: TrainerOptions = DEFAULT,
     progress: Progress | None = None,
 ) -> Result:
     """Train `method` on `split` for every seed, evaluate, score, and write the run's folder.
@@ -111,7 +113,8 @@ def evaluate(
     `start` names another policy to start from than the split's base (the positive control does). A process that says
     nothing for `patience` seconds is taken to hang. `processes` train each seed together, data-parallel, and share out
     its evaluation; with `launch`, those of all machines do, and on all but the first this ends in SystemExit.
-    `engine` draws all rollouts, in training and evaluation. Raises MethodError, SplitError, RunError, VerifierError.
+    `engine` draws all rollouts, in training and evaluation; `trainer` says how this machine computes the training.
+    Raises MethodError, SplitError, RunError, VerifierError.
     """
     if samples < 1 or not budget > 0:
         raise RunError(f"samples {samples} and budget {budget} must both be above 0")
@@ -141,7 +144,7 @@ def evaluate(
         sealed = seal(chosen, folder / ".sealed")
         chains = [_chain(plan, folder, sealed, seed) for seed in plan.seeds]
         at_once = workers or _at_once(len(chains), processes)
-        run_chains(drawn_by(engine, chains), at_once, progress, machines)
+        run_chains(trained_with(trainer, drawn_by(engine, chains)), at_once, progress, machines)
         starts = [_start(plan, folder, seed) for seed in plan.seeds]
         run_chains(drawn_by(engine, starts), at_once, progress, machines)
         return score_run(plan, folder)

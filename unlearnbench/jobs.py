@@ -18,6 +18,7 @@ from unlearnbench.machines import Machines
 from unlearnbench.methods import MethodSource
 from unlearnbench.samplers import TRANSFORMERS, Engine
 from unlearnbench.splits import SEALED, Split
+from unlearnbench.trainer_options import TrainerOptions
 
 Problems = Sequence[tuple[str, str, str]]  # (id, prompt, answer)
 
@@ -130,6 +131,12 @@ def measure_job(
 def drawn_by(engine: Engine, chains: Sequence[Sequence[Job]]) -> list[list[Job]]:
     """The same jobs with another sampler."""
     return [[replace(job, payload={**job.payload, "sampler": asdict(engine)}) for job in chain] for chain in chains]
+
+
+def trained_with(options: TrainerOptions, chains: Sequence[Sequence[Job]]) -> list[list[Job]]:
+    """The same jobs, their training computed in another way."""
+    told = options.model_dump(exclude_defaults=True)
+    return [[replace(job, payload={**job.payload, "trainer": told}) for job in chain] for chain in chains]
 
 
 def measure_task(

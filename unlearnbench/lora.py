@@ -30,7 +30,10 @@ class WithoutAdapter(torch.nn.Module):
         self.config = adapted.config
 
     def forward(self, **inputs: Any) -> Any:
-        with self.adapted.disable_adapter():
+        from peft.helpers import rescale_adapter_scale
+
+        # Not peft's `disable_adapter`: it freezes the adapter meanwhile, and shards remember what was frozen.
+        with rescale_adapter_scale(self.adapted, 0.0):
             return self.adapted(**inputs)
 
     def get_output_embeddings(self) -> Any:

@@ -24,20 +24,28 @@ MAX_MISMATCH = 1e-3  # ten times what float32 was seen to leave between sampler 
 MAX_KL = 0.1  # nats a token; bfloat16 was reported to leave a hundredth of it (verl#4070)
 
 
-def check_sampler(policy: Policy, sampler: Sampler, metrics: Mapping[str, float | int | None]) -> None:
+def check_sampler(
+    policy: Policy, sampler: Sampler, metrics: Mapping[str, float | int | None], precision: str = "float32"
+) -> None:
     """Raise RunError where sampler and trainer disagree before any update, on what they compute alike (LOOP 2).
 
     `sampler_mismatch` is the largest difference of two log-probabilities, `sampler_kl` the estimated divergence in
     nats a token.
     """
     mismatch, kl = (float(metrics[name] or 0.0) for name in ("sampler_mismatch", "sampler_kl"))
-    rounding = policy.device.type == "cpu" and policy.model.dtype == torch.float32
+    full = policy.model.dtype == torch.float32 and precision == "float32"
+    rounding = policy.device.type == "cpu" and full
     if sampler.exact and rounding and mismatch > MAX_MISMATCH:
         raise RunError(
             f"sampler and trainer differ by {mismatch:.2g} in a log-probability before the first update; this "
             "policy's architecture is not sampled right: please report it with its config.json"
         )
-    if not sampler.exact and kl > MAX_KL:
+    if kl > MAX_KL and sampler.exact:
+        raise RunError(
+            f"sampler and trainer are {kl:.2g} nats a token apart before the first update; train without "
+            "--trainer precision=bf16 or logprob_chunk, and report which of them it was with the policy's config.json"
+        )
+    if kl > MAX_KL:
         raise RunError(
             f"sampler and trainer are {kl:.2g} nats a token apart before the first update, so the engine draws from "
             "another policy; choose a more precise dtype for it, or --sampler transformers"

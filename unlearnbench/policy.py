@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +16,7 @@ import torch
 
 from unlearnbench.errors import PolicyError
 from unlearnbench.records import Tokens
+from unlearnbench.sharding import gathered, is_sharded, restore
 
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 ADAPTER = ".lora_"
@@ -49,14 +50,22 @@ class Policy:
         return {name: weight for name, weight in self.model.named_parameters() if weight.requires_grad}
 
     def weights(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """All weights under transformers' names, those of adapted layers merged."""
+        """All weights under transformers' names, those of adapted layers merged; of shares one at a time gathered.
+
+        Where processes share the policy all of them call it together.
+        """
         layers = dict(self.model.named_modules()) if self.adapted else {}
-        for name, weight in self.model.state_dict().items():
+        stored = self.model.state_dict()
+        for name, share in stored.items():
             if ADAPTER in name:
                 continue
+            weight = gathered(share)
             layer, _, kind = name.rpartition(".")
             if self.adapted and kind == "weight" and layer.endswith(".base_layer"):
-                weight = weight + layers[layer.removesuffix(".base_layer")].get_delta_weight("default")
+                layer = layer.removesuffix(".base_layer")
+                a, b = (gathered(stored[f"{layer}.lora_{part}.default.weight"]) for part in "AB")
+                change = (b @ a) * layers[layer].scaling["default"]
+                weight = weight + (change.T if layers[layer].fan_in_fan_out else change)
             yield name.removeprefix("base_model.model.").replace(".base_layer.", "."), weight
 
     @property
@@ -190,16 +199,32 @@ def merged(
     return replace(policy, model=model.eval())
 
 
-def save_policy(policy: Policy, folder: Path) -> None:
+def whole_weights(policy: Policy, *, keep: bool = True) -> dict[str, torch.Tensor] | None:
+    """Of a policy that processes share what is to be saved, gathered to one that keeps it; else None."""
+    if not is_sharded(policy.model):
+        return None
+    left_out = policy.model.state_dict().keys() - policy.trained().keys() if policy.adapted else set()
+    left_out |= set(policy.model.all_tied_weights_keys)
+    found = {}
+    for name, share in policy.model.state_dict().items():
+        if name not in left_out:
+            weight = gathered(share)  # every process takes part
+            if keep:
+                found[name] = weight.cpu()
+    return found
+
+
+def save_policy(policy: Policy, folder: Path, weights: dict[str, torch.Tensor] | None = None) -> None:
     """Write model (safetensors), configuration and tokenizer, so that the folder is a policy by itself.
 
-    Of an adapted policy the adapter alone, as peft writes it; its configuration says where the base is.
+    Of an adapted policy the adapter alone, as peft writes it; its configuration says where the base is. `weights` are
+    what `whole_weights` gave.
     """
     folder.mkdir(parents=True, exist_ok=True)
     if policy.adapted:
-        _save_adapter(policy, folder)
+        _save_adapter(policy, folder, dict(policy.trained()) if weights is None else weights)
         return
-    policy.model.save_pretrained(folder, safe_serialization=True)
+    policy.model.save_pretrained(folder, state_dict=weights, safe_serialization=True)
     origin = Path(policy.source)
     if origin.is_dir():  # byte for byte: re-serialising a tokenizer may change it
         for name in TOKENIZER_FILES:
@@ -209,7 +234,7 @@ def save_policy(policy: Policy, folder: Path) -> None:
         policy.tokenizer.save_pretrained(folder)
 
 
-def _save_adapter(policy: Policy, folder: Path) -> None:
+def _save_adapter(policy: Policy, folder: Path, weights: Mapping[str, torch.Tensor]) -> None:
     """Write the adapter. A base inside the run's folder is named from here, so that the folder may be moved."""
     from safetensors.torch import save_file
 
@@ -223,7 +248,7 @@ def _save_adapter(policy: Policy, folder: Path) -> None:
         "target_modules": sorted(config.target_modules),
     }
     (folder / ADAPTER_CONFIG).write_text(json.dumps(told, indent=1, sort_keys=True, default=str) + "\n")
-    tensors = {_in_file(name): weight.detach().contiguous() for name, weight in policy.trained().items()}
+    tensors = {_in_file(name): weight.detach().contiguous() for name, weight in weights.items()}
     save_file(tensors, folder / ADAPTER_WEIGHTS, {"format": "pt"})
 
 
@@ -242,7 +267,12 @@ def restore_weights(policy: Policy, folder: Path) -> None:
             stored |= load_file(path, device=str(policy.device))
     if policy.adapted:
         stored = {name: stored[_in_file(name)] for name in policy.trained() if _in_file(name) in stored}
-    missing, unknown = policy.model.load_state_dict(stored, strict=False)
+    if is_sharded(policy.model):
+        own = {name for name, _ in policy.model.named_parameters()}
+        missing, unknown = own - stored.keys(), stored.keys() - own
+        restore(policy.model, stored)
+    else:
+        missing, unknown = policy.model.load_state_dict(stored, strict=False)
     tied = set(policy.model.all_tied_weights_keys)
     if policy.adapted:
         tied |= policy.model.state_dict().keys() - policy.trained().keys()

@@ -30,11 +30,13 @@ from unlearnbench.hooks import Hooks
 from unlearnbench.ledger import Ledger
 from unlearnbench.method import ZERO_SIGNAL, LossBatch, Method, Plan, Visit
 from unlearnbench.mismatch import check_sampler, truncated
-from unlearnbench.policy import Policy, restore_weights
+from unlearnbench.policy import Policy, restore_weights, whole_weights
 from unlearnbench.processes import Processes
 from unlearnbench.records import Item, Recipe, Rollout, RolloutGroup, Verdict
 from unlearnbench.samplers import Request, Sampler
 from unlearnbench.services import Ask, MeteredServices, unanswered
+from unlearnbench.sharding import gathered, is_sharded
+from unlearnbench.trainer_options import DEFAULT, TrainerOptions
 from unlearnbench.verifier import UNGRADABLE, Verifier
 
 MAX_VERIFIER_FAILURES = 0.01  # above this share of a step's rollouts the run stops (LOOP 9)
@@ -72,12 +74,14 @@ class Training:
         ask: Ask = unanswered,
         processes: Processes | None = None,
         progress: Progress | None = None,
+        options: TrainerOptions = DEFAULT,
     ) -> None:
         self.method, self.hooks = method, Hooks(method)
         self.recipe: Recipe = method.settings
         self.policy, self.reference = policy, reference
         self.sampler, self.verifier = sampler, verifier
-        self.processes = processes or Processes()
+        self.processes, self.options = processes or Processes(), options
+        self.sharded = is_sharded(policy.model)
         self.items = {item.item_id: item for item in items}  # similar and sub-problems join it when they are read
         self.root, self.limits, self.folder, self.fingerprint = root, limits, folder, fingerprint
         self.meter = Meter(policy.parameters, limits.flops)
@@ -245,10 +249,11 @@ class Training:
         for batch, reference, own in zip(batches, references, before, strict=True):
             self.optimiser.zero_grad(set_to_none=True)
             seen.append(self._backward(batch, reference, own))
-            self.processes.sum_gradients(self.trained)
+            if not self.sharded:  # else the backward passes have done it
+                self.processes.sum_gradients(self.trained)
             if self.version == 0 and len(seen) == 1:
-                check_sampler(self.policy, self.sampler, seen[0])
-            norm = torch.nn.utils.clip_grad_norm_(self.trained, recipe.gradient_clip)
+                check_sampler(self.policy, self.sampler, seen[0], self.options.precision)
+            norm = gathered(torch.nn.utils.clip_grad_norm_(self.trained, recipe.gradient_clip))
             if not bool(torch.isfinite(norm)):
                 raise MethodError(
                     f"{type(self.method).__name__} has a gradient that is not finite in step {self.step}; look at "
@@ -281,7 +286,10 @@ class Training:
         size, most = self.processes.size, self.recipe.micro_batch_tokens
         if size > 1:
             most = min(most, -(-batch.input_ids.numel() // (2 * size)))
-        return self.processes.own(list(batch.micro_batches(most)))
+        parts = list(batch.micro_batches(most))
+        if self.sharded:  # a pass is made by all processes or by none
+            parts += [parts[-1].without_weight()] * (-len(parts) % size)
+        return self.processes.own(parts)
 
     def _reference_logprobs(self, batch: TokenBatch) -> list[torch.Tensor | None]:
         """Of each of this process's micro-batches, before any update; forward-only passes are paid for."""
@@ -289,14 +297,17 @@ class Training:
         if self.recipe.kl == 0:
             return [None] * len(slices)
         self.meter.forward += batch.tokens
-        return [fixed_logprobs(self.reference.model, part, self.recipe.temperature) for part in slices]
+        return [self._fixed(self.reference, part) for part in slices]
 
     def _own_logprobs(self, batch: TokenBatch) -> list[torch.Tensor] | None:
         """As `_reference_logprobs`, of the policy itself: what a foreign engine's are compared with (LOOP 2)."""
         if self.sampler.exact:
             return None
         self.meter.forward += batch.tokens
-        return [fixed_logprobs(self.policy.model, part, self.recipe.temperature) for part in self._slices(batch)]
+        return [self._fixed(self.policy, part) for part in self._slices(batch)]
+
+    def _fixed(self, policy: Policy, part: TokenBatch) -> torch.Tensor:
+        return fixed_logprobs(policy.model, part, self.recipe.temperature, options=self.options)
 
     def _backward(
         self,
@@ -310,7 +321,11 @@ class Training:
         self.meter.trained += batch.tokens
         for k, (part, reference) in enumerate(zip(self._slices(batch), references, strict=True)):
             logprobs, entropy = token_logprobs(
-                self.policy.model, part, self.recipe.temperature, with_entropy=self.recipe.entropy > 0
+                self.policy.model,
+                part,
+                self.recipe.temperature,
+                with_entropy=self.recipe.entropy > 0,
+                options=self.options,
             )
             known = torch.isfinite(part.behaviour)
             behaviour = old = torch.where(known, part.behaviour, logprobs.detach())
@@ -377,10 +392,11 @@ class Training:
             "services": self.services.state(),
             "ledger": self.ledger.flush(self.step),
         }
-        optimiser = None if finished else self.optimiser
-        method_state = self.hooks.call("state_dict")
-        if self.processes.first:
-            checkpoint.save(self.folder / "checkpoint", self.policy, optimiser, state, method_state)
+        method_state, writes = self.hooks.call("state_dict"), self.processes.first
+        kept = {} if finished else checkpoint.optimiser_tensors(self.policy, self.optimiser, keep=writes)
+        weights = whole_weights(self.policy, keep=writes)
+        if writes:
+            checkpoint.save(self.folder / "checkpoint", self.policy, kept, state, method_state, weights)
         self.processes.wait()
 
     def resume(self) -> bool:

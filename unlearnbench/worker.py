@@ -118,7 +118,8 @@ def train(job: Mapping[str, Any], report: Report) -> None:
             "device": _device(),
         },
     )
-    write_json(folder / "environment.json", {**environment(), "sealed_by": job["sealed_by"]})
+    told = {"trainer": job["trainer"]} if job.get("trainer") else {}
+    write_json(folder / "environment.json", {**environment(), "sealed_by": job["sealed_by"], **told})
 
 
 def check(job: Mapping[str, Any], report: Report) -> None:
@@ -151,14 +152,14 @@ def check(job: Mapping[str, Any], report: Report) -> None:
 def _training(job: Mapping[str, Any], report: Report) -> Any:
     """Build the run that a job describes; returns it with the method's settings as plain values."""
     from unlearnbench.hooks import Hooks
-    from unlearnbench.lora import adapt
     from unlearnbench.methods import MethodSource, load
-    from unlearnbench.policy import load_policy
     from unlearnbench.processes import join
     from unlearnbench.records import Recipe
     from unlearnbench.samplers import Engine
     from unlearnbench.splits import load_split
+    from unlearnbench.starting import begin
     from unlearnbench.train import Limits, Training
+    from unlearnbench.trainer_options import TrainerOptions
     from unlearnbench.verifier import Verifier
 
     _set_threads()
@@ -174,11 +175,41 @@ def _training(job: Mapping[str, Any], report: Report) -> Any:
     revision = config.base_policy.revision
     if job.get("start") or cls.start != "base":
         start, revision = Path(job.get("start") or _ask(report, "base")), None
-    policy = load_policy(start, revision=revision, prompt_format=config.prompt_format, trained=True)
-    if method.settings.lora is not None:
-        policy, reference = adapt(policy, method.settings.lora, job["root"])
-    else:
-        reference = load_policy(start, revision=revision, prompt_format=config.prompt_format)
+    options = TrainerOptions.model_validate(job.get("trainer", {}))
+    policy, reference, sampler = begin(
+        start,
+        method.settings,
+        options,
+        processes,
+        Engine(**job.get("sampler", {})),
+        revision=revision,
+        prompt_format=config.prompt_format,
+        root=job["root"],
+    )
+    training = Training(
+        method,
+        split.items,
+        policy,
+        reference,
+        sampler,
+        Verifier(rule=config.protocol.verifier_rule),
+        root=job["root"],
+        seed=job["seed"],
+        limits=Limits(job["flops"], job["steps"]),
+        folder=Path(job["out"]),
+        fingerprint=job["fingerprint"],
+        knows_traces=config.protocol.valid_trace == "solution",
+        ask=partial(_ask, report),
+        processes=processes,
+        progress=_progress(job, report),
+        options=options,
+    )
+    if cls.start != "base":
+        training.services.reads.add("base")
+    return training, settings.model_dump(mode="json")
+
+
+def _progress(job: Mapping[str, Any], report: Report) -> Callable[[int, Mapping[str, Any], Any], None]:
     began = time.monotonic()
 
     def progress(step: int, metrics: Mapping[str, Any], meter: Any) -> None:
@@ -196,26 +227,7 @@ def _training(job: Mapping[str, Any], report: Report) -> Any:
             }
         )
 
-    training = Training(
-        method,
-        split.items,
-        policy,
-        reference,
-        Engine(**job.get("sampler", {})).sampler(policy, training=True),
-        Verifier(rule=config.protocol.verifier_rule),
-        root=job["root"],
-        seed=job["seed"],
-        limits=Limits(job["flops"], job["steps"]),
-        folder=Path(job["out"]),
-        fingerprint=job["fingerprint"],
-        knows_traces=config.protocol.valid_trace == "solution",
-        ask=partial(_ask, report),
-        processes=processes,
-        progress=progress,
-    )
-    if cls.start != "base":
-        training.services.reads.add("base")
-    return training, settings.model_dump(mode="json")
+    return progress
 
 
 def _settings(cls: type[Any], recipe: Any, changes: Mapping[str, Any]) -> Any:

@@ -72,6 +72,7 @@ def _refuse_constant(word: str) -> None:
 @click.option("--quick", is_flag=True, help="One seed, few steps and samples: a smoke test, not comparable.")
 @click.option("--sampler", default="transformers", show_default=True, type=click.Choice(["transformers", "vllm"]))
 @click.option("--engine", multiple=True, metavar="KEY=VALUE", help="Option of vLLM, such as tensor_parallel_size=2.")
+@click.option("--trainer", multiple=True, metavar="KEY=VALUE", help="How to compute, such as logprob_chunk=512.")
 @click.option("--workers", type=click.IntRange(1), help="Seeds at once [default: one a core].")
 @click.option(
     "--processes", default=1, show_default=True, type=click.IntRange(1), help="Processes that do a seed together."
@@ -96,6 +97,7 @@ def evaluate(
     quick: bool,
     sampler: Literal["transformers", "vllm"],
     engine: tuple[str, ...],
+    trainer: tuple[str, ...],
     workers: int | None,
     processes: int,
     patience: float,
@@ -109,16 +111,18 @@ def evaluate(
     if (method is None) == (not checkpoint):
         raise click.UsageError("Give either --method or one --checkpoint a seed.")
     given = click.get_current_context().get_parameter_source
-    for name in ("seeds", "budget", "changes", "quick"):
+    for name in ("seeds", "budget", "changes", "quick", "trainer"):
         if checkpoint and given(name) != click.core.ParameterSource.DEFAULT:
             option = "set" if name == "changes" else name
             raise click.UsageError(f"--{option} says how to train; a --checkpoint is only evaluated.")
     from unlearnbench.cli.launching import beside
     from unlearnbench.cli.progress import Bars
     from unlearnbench.samplers import Engine
+    from unlearnbench.trainer_options import trainer_options
 
     if engine and sampler != "vllm":
         raise click.UsageError("--engine is for --sampler vllm.")
+    options = trainer_options(parse_changes(trainer, "--trainer"))
     settings, draws = parse_changes(changes), Engine(sampler, parse_changes(engine, "--engine"))
     together: dict[str, Any] = {"workers": workers, "processes": processes, "launch": beside()}
     with Bars() as bars:
@@ -142,6 +146,7 @@ def evaluate(
                 settings=settings,
                 quick=quick,
                 engine=draws,
+                trainer=options,
                 patience=patience,
                 progress=bars.show,
                 **together,

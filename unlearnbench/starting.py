@@ -1,0 +1,49 @@
+"""What a run begins with: the policy that is trained, its start for the KL term, and a sampler, as this machine can."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from unlearnbench.lora import adapt
+from unlearnbench.policy import Policy, load_policy
+from unlearnbench.processes import Processes
+from unlearnbench.recomputing import recompute_layers
+from unlearnbench.records import Recipe
+from unlearnbench.samplers import Engine, Sampler
+from unlearnbench.samplers.whole import WholeSampler
+from unlearnbench.sharding import shard
+from unlearnbench.trainer_options import TrainerOptions
+
+
+def begin(
+    start: Path | str,
+    recipe: Recipe,
+    options: TrainerOptions,
+    processes: Processes,
+    engine: Engine,
+    *,
+    revision: str | None,
+    prompt_format: Literal["raw", "chat"],
+    root: str,
+) -> tuple[Policy, Policy, Sampler]:
+    """The policy to train, the same policy as it starts, and what draws from the first.
+
+    Of an adapter the start is the same model without it; else a second one. `root` names the run's random streams.
+    Raises PolicyError where the policy cannot be had, adapted, or trained with these options.
+    """
+    policy = load_policy(start, revision=revision, prompt_format=prompt_format, trained=True)
+    if recipe.lora is not None:
+        policy, reference = adapt(policy, recipe.lora, root)
+    else:
+        reference = load_policy(start, revision=revision, prompt_format=prompt_format)
+    if options.gradient_checkpointing:
+        recompute_layers(policy.model)
+    sharded = options.shard is not None and processes.size > 1
+    if sharded:
+        for model in [policy.model] if recipe.lora else [policy.model, reference.model]:
+            shard(model, processes.size)
+    sampler = engine.sampler(policy, training=True)
+    if sharded and engine.name == "transformers":  # another engine has weights of its own
+        sampler = WholeSampler(sampler, policy.model)
+    return policy, reference, sampler
