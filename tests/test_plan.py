@@ -16,8 +16,7 @@ from scipy.special import expit
 
 from unlearnbench import tables
 from unlearnbench.cli.group import run as run_command
-from unlearnbench.devices import DEVICES
-from unlearnbench.errors import RunError
+from unlearnbench.devices import DEVICES, Precision
 from unlearnbench.intervals import gain_intervals
 from unlearnbench.moments import _product, _product_apart, _product_same_run, world_of
 from unlearnbench.planning import plan
@@ -25,7 +24,7 @@ from unlearnbench.power import Detectable, detectable, world_with
 from unlearnbench.rates import lower_limit
 from unlearnbench.rule import Cells, conversion_arm
 from unlearnbench.simulation import Design, Simulation, World
-from unlearnbench.splits import Split
+from unlearnbench.splits import Split, shipped_folder
 
 # --- chance ---------------------------------------------------------------------------------------------------
 
@@ -224,8 +223,36 @@ def test_a_split_that_is_too_large_to_try(micro: Split, small_split: Split, monk
     told = plan(micro, "no_training", experiments=1)
     assert told.timing.source == "control" and "budget alone" in told.training.source
     assert told.training.flops == pytest.approx(micro.config.budget.flops_1x if micro.config.budget else 0, rel=1e-3)
-    with pytest.raises(RunError, match="nothing tells what a seed costs on split small"):
-        plan(small_split, experiments=1)
+
+
+def test_what_nothing_measured_tells_comes_from_the_recipe_and_a_length(
+    small_split: Split, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("unlearnbench.probe.PROBE_FLOPS", 1.0)
+    told, longer = (plan(small_split, experiments=1, length=length) for length in (8.0, 16.0))
+    recipe, rollouts = small_split.config.recipe, told.training.rollouts
+    assert rollouts == recipe.steps * recipe.prompts_per_step * recipe.group_size
+    assert told.training.tokens.generated == 8 * rollouts and longer.training.tokens.generated == 16 * rollouts
+    tokens = told.training.tokens
+    assert tokens.trained > tokens.generated  # prompts are read in training, too
+    assert told.training.flops == told.parameters * (
+        2 * (tokens.generated + tokens.prefilled + tokens.forward) + 6 * tokens.trained
+    )
+    assert told.evaluation.tokens.generated == 8 * told.evaluation.rollouts
+    assert "8 tokens a rollout, as given" in told.training.source
+    assert "is an assumption" in plan(small_split, experiments=1).evaluation.source
+
+
+def test_a_split_that_is_not_built_is_planned_by_its_released_ids() -> None:
+    precisions: tuple[Precision, ...] = ("bf16", "float32")
+    waiting = Split(shipped_folder("qwen2.5-0.5b-math-easy"))
+    quick, slow = (plan(waiting, device="h100", precision=precision, experiments=1) for precision in precisions)
+    assert quick.power.items == 894 and quick.power.families == 7
+    assert quick.evaluation.rollouts == 32 * 8124 and quick.training.rollouts == 120 * 256 * 8
+    assert "not built" in quick.power.world_source
+    assert slow.timing.hours and quick.timing.hours
+    assert slow.timing.hours / quick.timing.hours == pytest.approx(989 / 67)
+    assert "BF16 989 TFLOPS" in quick.timing.how and "FP32 67 TFLOPS" in slow.timing.how
 
 
 @pytest.mark.parametrize(
@@ -260,6 +287,8 @@ def cli(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str
         (("--seeds", "0"), 2, "--seeds"),
         (("--budget", "-1x"), 2, "no budget"),
         (("--utilisation", "0.5"), 2, "name the device"),
+        (("--precision", "bf16"), 2, "name the device"),
+        (("--length", "0"), 2, "--length"),
         (("--device", "H100", "--utilisation", "0"), 2, "--utilisation"),
         (("--split", "nothing"), 1, "there is no split 'nothing'"),
         (("--method", "nothing"), 1, "There is no method 'nothing'"),

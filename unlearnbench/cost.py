@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 from typing import Literal
 
-from unlearnbench.devices import DEVICES, Device
+from unlearnbench.assumed import LENGTH, PROMPT, Pool
+from unlearnbench.devices import DEVICES, Device, Precision
 from unlearnbench.errors import RunError
 from unlearnbench.probe import PROBE_ROLLOUTS, Probe, Tokens, accelerated
 from unlearnbench.records import Cost, Record
 from unlearnbench.splits import Control, Split
 
 BYTES_A_TOKEN = 4.0  # of a rollout on disk, compressed, where none was written to look at
-CHARACTERS_A_TOKEN = 3.0  # of a prompt, where no run tells
 BUSY = 0.8
 """With a smaller share of a core than this the words on time say so."""
 
@@ -64,8 +64,16 @@ def device(name: str) -> Device:
     raise RunError(f"there are no published figures here for a device {name!r}; give one of {', '.join(DEVICES)}")
 
 
-def training(split: Split, reference: Control | None, probe: Probe | None, parameters: int, multiple: float) -> Work:
-    """One seed: the tokens that were measured, scaled to the budget."""
+def training(
+    split: Split,
+    reference: Control | None,
+    probe: Probe | None,
+    parameters: int,
+    multiple: float,
+    length: float | None = None,
+    prompt: float = PROMPT,
+) -> Work:
+    """One seed: the tokens that were measured, scaled to the budget; else those of the recipe at this mean length."""
     recipe, budget = split.config.recipe, split.config.budget
     limit = None if budget is None else budget.flops_1x * multiple
     if reference is not None and reference.result is not None and reference.result.cost.flops:
@@ -102,38 +110,55 @@ def training(split: Split, reference: Control | None, probe: Probe | None, param
             rollouts=-(-length // recipe.max_tokens),
             source="the budget alone, as if every token were generated, read once more and trained on",
         )
-    raise RunError(
-        f"nothing tells what a seed costs on split {split.name}: it has no budget and no null control, and its policy "
-        "cannot be tried here in seconds; label it with `unlearnbench curate`, which measures the budget"
+    rollouts = recipe.steps * recipe.prompts_per_step * recipe.group_size
+    told = length or LENGTH
+    read = round(rollouts * (told + prompt))
+    tokens = Tokens(
+        generated=round(rollouts * told),
+        prefilled=round(recipe.steps * recipe.prompts_per_step * prompt),
+        forward=read if recipe.kl else 0,
+        trained=read,
+    ).times(multiple)
+    return Work(
+        tokens=tokens,
+        flops=tokens.flops(parameters),
+        rollouts=round(rollouts * multiple),
+        source=f"the recipe's {recipe.steps} steps, as if every group had signal; {_length(length)}",
     )
 
 
-def evaluation(split: Split, control: Control | None, probe: Probe | None, parameters: int, samples: int) -> Work:
+def evaluation(
+    split: Split,
+    pool: Pool,
+    control: Control | None,
+    probe: Probe | None,
+    parameters: int,
+    samples: int,
+    length: float | None = None,
+) -> Work:
     """One seed: items, the unlearnable items' twins, and canaries, `samples` times each."""
-    unlearnable = set(split.ids("unlearnable"))
-    twins = sum(twin.item_id in unlearnable for twin in split.twins)
-    problems = len(split.items) + twins + len(split.canaries)
-    rollouts = problems * samples
+    rollouts = pool.problems * samples
     cost = None if control is None or control.result is None else control.result.cost
     if probe is not None:
-        length, source = probe.evaluated_tokens, "rollouts of the base policy, measured now"
+        mean, source = probe.evaluated_tokens, "rollouts of the base policy, measured now"
     elif cost is not None and cost.verifier_calls:
-        length = cost.generated_tokens / cost.verifier_calls
+        mean = cost.generated_tokens / cost.verifier_calls
         source = "the null control's mean length in training"
     else:
-        length, source = float(split.config.protocol.sampling.max_tokens), "every rollout as long as it may be"
+        mean = min(length or LENGTH, float(split.config.protocol.sampling.max_tokens))
+        source = _length(length)
     if probe is not None and probe.rollouts:
         prompt = probe.tokens.prefilled / probe.rollouts * split.config.recipe.group_size
     elif cost is not None and cost.verifier_calls:
         prompt = _of_cost(split, cost).prefilled / cost.verifier_calls * split.config.recipe.group_size
     else:
-        prompt = sum(len(item.prompt) for item in split.items) / max(1, len(split.items)) / CHARACTERS_A_TOKEN
-    tokens = Tokens(generated=round(rollouts * length), prefilled=round(problems * prompt), forward=0, trained=0)
+        prompt = pool.prompt
+    tokens = Tokens(generated=round(rollouts * mean), prefilled=round(pool.problems * prompt), forward=0, trained=0)
     return Work(
         tokens=tokens,
         flops=tokens.flops(parameters),
         rollouts=rollouts,
-        source=f"{len(split.items)} items, {twins} twins and {len(split.canaries)} canaries x {samples}; {source}",
+        source=f"{pool.items} items, {pool.twins} twins and {pool.canaries} canaries x {samples}; {source}",
     )
 
 
@@ -142,6 +167,7 @@ def timing(
     control: Control | None,
     probe: Probe | None,
     published: Device | None,
+    precision: Precision,
     utilisation: float,
     training: Work,
     evaluation: Work,
@@ -154,12 +180,12 @@ def timing(
     train: float | None
     evaluate: float | None
     if published is not None:
-        speed = published.flops * utilisation
+        speed = published.peak(precision) * utilisation
         source, device = "published", published.name
         train, evaluate = training.flops / speed, evaluation.flops / speed
         how = (
-            f"{published.source}; at {100 * utilisation:g} % of that peak, which is an assumption (a small policy "
-            "waits for its kernels instead)"
+            f"{published.told(precision)}; at {100 * utilisation:g} % of that peak, which is an assumption (a small "
+            "policy waits for its kernels instead)"
         )
     elif probe is not None:
         source, device = "probe", "this machine"
@@ -241,6 +267,12 @@ def _of_cost(split: Split, cost: Cost) -> Tokens:
         forward=forward,
         trained=cost.trained_tokens,
     )
+
+
+def _length(length: float | None) -> str:
+    if length is None:
+        return f"{LENGTH:g} tokens a rollout, which is an assumption (--length gives yours)"
+    return f"{length:g} tokens a rollout, as given"
 
 
 def _memory_of_machine() -> int | None:

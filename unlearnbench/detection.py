@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 
+from unlearnbench.assumed import Pool
 from unlearnbench.conversion import MIN_SEEDS
 from unlearnbench.grid import read_phase
 from unlearnbench.moments import world_of
 from unlearnbench.power import EXPERIMENTS, Detectable, detectable
-from unlearnbench.records import Item, Record
+from unlearnbench.records import Record
 from unlearnbench.rule import MIN_SAMPLES, Cells, conversion_arm
 from unlearnbench.simulation import Design, Simulation, World
 from unlearnbench.splits import Split
@@ -36,6 +37,7 @@ class Power(Record):
 
 def power_of(
     split: Split,
+    pool: Pool,
     multiple: float,
     seeds: int,
     samples: int,
@@ -44,16 +46,15 @@ def power_of(
 ) -> Power:
     """Chance as the split's null control shows it, and what can be told from it with this design."""
     tau = split.config.protocol.tau
-    items = [item for item in split.items if item.group == "unlearnable"]
-    families = [item.family for item in items]
+    families = list(pool.families)
     control = split.control("null_control", f"{multiple:g}x")
     shipped = control is not None
     null_seeds = max(ASSUMED_NULL_SEEDS, seeds) if control is None else len(control.seeds)
     world, told, rate, most = World(), "assumed: the split has no null control", None, samples
     stand_in = control or split.control("null_control", "1x")
-    if stand_in is not None and items:
+    if stand_in is not None and families:
         runs = [str(seed) for seed in stand_in.seeds]
-        ids = [item.item_id for item in items]
+        ids = list(split.ids("unlearnable"))
         cells = Cells.of(read_phase(stand_in.counts, "eval", ids, runs=runs, source="the null control"))
         estimated = world_of(cells, families)
         of = "the split's null control" if shipped else "the null control at 1x, as there is none at this budget"
@@ -64,7 +65,9 @@ def power_of(
         if cells.runs >= seeds and cells.enough:
             rate = float(conversion_arm(cells, tau, seeds).values.mean())
         most = int(cells.n.max(initial=0))
-    why = _no_power(split, items, seeds, samples, null_seeds, most)
+    if pool.assumption is not None:
+        told = f"{told}; {pool.assumption}"
+    why = _no_power(split, len(families), seeds, samples, null_seeds, most)
     found: list[Detectable] = []
     simulated = None
     if why is None:
@@ -74,7 +77,7 @@ def power_of(
     progress(1.0)
     parts = ("base", "family", "item", "run", "family_run", "item_run")
     return Power(
-        items=len(items),
+        items=len(families),
         families=len(set(families)),
         null_seeds=null_seeds,
         null_shipped=shipped,
@@ -92,9 +95,7 @@ def _experiments(design: Design) -> int:
     return max(EXPERIMENTS // 5, min(EXPERIMENTS, 300 * EXPERIMENTS // design.items))
 
 
-def _no_power(
-    split: Split, items: Sequence[Item], seeds: int, samples: int, null_seeds: int, null_samples: int
-) -> str | None:
+def _no_power(split: Split, items: int, seeds: int, samples: int, null_seeds: int, null_samples: int) -> str | None:
     """Why a run of this design would have no gain that counts; None if it would."""
     if not items:
         return f"split {split.name} has no unlearnable items, so there is nothing to convert"

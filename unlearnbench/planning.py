@@ -10,9 +10,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from unlearnbench import cost
+from unlearnbench.assumed import pool_of
 from unlearnbench.cost import Space, Timing, Work
 from unlearnbench.detection import Power, power_of
-from unlearnbench.devices import UTILISATION
+from unlearnbench.devices import UTILISATION, Precision
 from unlearnbench.errors import RunError
 from unlearnbench.methods import locate
 from unlearnbench.probe import Tokens, affordable, probe
@@ -50,15 +51,18 @@ def plan(
     multiple: float = 1.0,
     settings: Mapping[str, Any] | None = None,
     device: str | None = None,
+    precision: Precision = "float32",
     utilisation: float = UTILISATION,
+    length: float | None = None,
     workers: int | None = None,
     experiments: int | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> Planned:
     """What `eval` with the same arguments will cost, and the smallest conversion gain it can show.
 
-    Raises RunError for a device that is not in the table, or where nothing tells what a seed costs; MethodError as
-    the method's own steps do; SplitError and DataError as reading the split does.
+    `length` is the mean number of tokens of a rollout, for where nothing measured tells. Raises RunError for a device
+    that is not in the table, or a policy of unknown size; MethodError as the method's own steps do; SplitError and
+    DataError as reading the split does.
     """
     source = locate(method)
     published = None if device is None else cost.device(device)
@@ -67,7 +71,8 @@ def plan(
     grpo = source.module == "unlearnbench.methods.grpo" and not settings
     reference = control if grpo and control is not None and control.result is not None else None
     tried = None
-    if (published is None or reference is None) and (prompts := affordable(split)):
+    pool = pool_of(split)
+    if (published is None or reference is None) and pool.assumption is None and (prompts := affordable(split)):
         tried = probe(split, source, settings or {}, samples, prompts, lambda share: tell(PART_OF_PROBE * share))
     tell(PART_OF_PROBE)
     parameters = split.config.base_policy.parameters or (tried.parameters if tried else None)
@@ -75,10 +80,10 @@ def plan(
         raise RunError(
             f"{split.path / 'split.yaml'}, field base_policy.parameters: it is not stated, so no FLOPs follow; add it"
         )
-    training = cost.training(split, reference, tried, parameters, multiple)
-    evaluation = cost.evaluation(split, control, tried, parameters, samples)
+    training = cost.training(split, reference, tried, parameters, multiple, length, pool.prompt)
+    evaluation = cost.evaluation(split, pool, control, tried, parameters, samples, length)
     at_once = 1 if published else min(seeds, workers or os.cpu_count() or 1)
-    timing = cost.timing(split, control, tried, published, utilisation, training, evaluation, seeds, at_once)
+    timing = cost.timing(split, control, tried, published, precision, utilisation, training, evaluation, seeds, at_once)
     total = training.tokens.model_dump()
     for name, value in evaluation.tokens.model_dump().items():
         total[name] = seeds * (total[name] + value)
@@ -98,6 +103,7 @@ def plan(
         space=cost.space(split, tried, published, training, evaluation, parameters, seeds, at_once),
         power=power_of(
             split,
+            pool,
             multiple,
             seeds,
             samples,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -30,6 +30,16 @@ _BOUNDS = {"interval": "these families", "interval_families": "families like the
 @click.option(
     "--utilisation", type=click.FloatRange(0, 1, min_open=True), help="--device: share of the peak [default: 0.1]."
 )
+@click.option(
+    "--precision",
+    default="float32",
+    show_default=True,
+    type=click.Choice(["float32", "bf16"]),
+    help="--device: the peak to go by, as --trainer precision=bf16 computes.",
+)
+@click.option(
+    "--length", type=click.FloatRange(0, min_open=True), help="Mean tokens of a rollout, where nothing measured tells."
+)
 @click.option("--workers", type=click.IntRange(1), help="Seeds at once [default: one a core].")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def plan(
@@ -41,12 +51,16 @@ def plan(
     changes: tuple[str, ...],
     device: str | None,
     utilisation: float | None,
+    precision: Literal["float32", "bf16"],
+    length: float | None,
     workers: int | None,
     as_json: bool,
 ) -> None:
     """Tell what `eval` with the same options will cost, and the smallest conversion gain that it can detect."""
     if utilisation is not None and device is None:
         raise click.UsageError("--utilisation is a share of a --device's published peak; name the device.")
+    if precision != "float32" and device is None:
+        raise click.UsageError("--precision chooses among a --device's published peaks; name the device.")
     settings = parse_changes(changes)
     from unlearnbench import planning
     from unlearnbench.cli.progress import Bar
@@ -62,6 +76,8 @@ def plan(
             multiple=budget,
             settings=settings,
             device=device,
+            precision=precision,
+            length=length,
             utilisation=UTILISATION if utilisation is None else utilisation,
             workers=workers,
             progress=bar.show,
