@@ -22,6 +22,7 @@ import yaml
 
 from unlearnbench import tables
 from unlearnbench.errors import DataError, SplitError
+from unlearnbench.packaged import POLICY, waits_for_policy
 from unlearnbench.records import GROUPS, Canary, Item, Pool, Record, RelatedProblem, Result, SplitConfig, Twin
 from unlearnbench.released import RELEASED, waits
 
@@ -61,15 +62,20 @@ def find_split(name_or_folder: str | Path = "micro") -> Path:
     """The folder of a split, given a shipped name or a folder that holds split.yaml.
 
     A bare name means the shipped split even where a folder of that name lies about. In a method's process it is the
-    sealed copy, whatever was asked for. A shipped split that comes without its texts is the one built here, if it
-    was. Raises SplitError listing what is shipped.
+    sealed copy, whatever was asked for. A shipped split that comes without its texts, or its policy, is the one built
+    here, if it was. Raises SplitError listing what is shipped.
     """
     if sealed := os.environ.get(SEALED):
         return Path(sealed)
     folder = shipped_folder(name_or_folder)
-    if waits(folder) and name_or_folder == folder.name:
-        built = built_folder(folder.name)
+    if name_or_folder != folder.name:
+        return folder
+    built = built_folder(folder.name)
+    if waits(folder):
         return built if (built / "split.yaml").is_file() else folder
+    if waits_for_policy(folder) and (built / "split.yaml").is_file():
+        same = (built / "split.yaml").read_bytes() == (folder / "split.yaml").read_bytes()
+        return built if same else folder  # of an earlier version of the labels
     return folder
 
 
@@ -236,6 +242,8 @@ class Split:
         remedy = (
             f"restore it (git checkout, or download the split again) or run `unlearnbench splits validate {self.path}`"
         )
+        if not file.is_file() and name.startswith(f"{POLICY}/") and waits_for_policy(self.path):
+            raise SplitError(unfurnished(self.name))
         if not file.is_file():
             raise SplitError(f"split {self.name} lacks {file}; {remedy}")
         if name in self.config.files and tables.sha256(file) != self.config.files[name]:
@@ -250,6 +258,14 @@ def unbuilt(name: str) -> str:
     return (
         f"split {name} is not built: its problem texts do not travel with UnlearnBench; run `unlearnbench splits build "
         f"{name}`, which fetches them (--source DIR takes a copy on this machine)"
+    )
+
+
+def unfurnished(name: str) -> str:
+    """The sentence for a split whose base policy is still to be made from its package."""
+    return (
+        f"the base policy of split {name} is not made yet: it does not travel with UnlearnBench; run `unlearnbench "
+        f"splits build {name}`, which makes it from a package and checks its hash"
     )
 
 

@@ -25,9 +25,22 @@ named = click.option(
 @click.option("--out", type=click.Path(path_type=Path), help="Where to write [default: where its name finds it].")
 @click.option("--json", "as_json", is_flag=True, help="Print what the checks found as JSON.")
 def build(split: str, source: Path | None, artifacts: str | None, out: Path | None, as_json: bool) -> None:
-    """Make a split that was released as ids: fetch its texts, check them, join them."""
+    """Make what a split does not travel with: its problem texts, fetched and joined by id, or its base policy."""
     from unlearnbench.build import build as run
+    from unlearnbench.packaged import packaged_of
+    from unlearnbench.splits import shipped_folder
 
+    folder = shipped_folder(split)
+    if (packaged := packaged_of(folder)) is not None:
+        if source is not None or artifacts is not None:
+            raise click.UsageError(f"{folder.name} lacks only its policy, which is in the package {packaged.package}.")
+        from unlearnbench.unpacking import furnish
+
+        furnished = furnish(folder, packaged, out, _show)
+        told_of = {"path": str(furnished.path), "items": len(furnished.items), "policy": packaged.weights}
+        policy = f"{furnished.name}: {len(furnished.items)} items and their base policy in {furnished.path}"
+        click.echo(json.dumps(told_of, indent=2) if as_json else f"{policy} (from {packaged.package}, hash right)")
+        return
     made, found = run(split, source=source, artifacts=artifacts, out=out, progress=_show)
     if as_json:
         click.echo(json.dumps({"path": str(made.path), **found.model_dump(mode="json")}, indent=2))

@@ -1,0 +1,47 @@
+"""The level 1 problems of a copy of MATH-500, as a pool without labels: what a policy scores on them, and no more.
+
+The problems are other people's (MATH, Hendrycks et al. 2021): they are read where the user has them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from recipes.real.policy import PARAMETERS, WEIGHTS
+from unlearnbench import tables
+from unlearnbench.errors import DataError
+from unlearnbench.records import Item, PolicyRef, Protocol, Samples, Sampling, SplitConfig
+from unlearnbench.splits import Split, write_split
+
+LEVEL = 1
+MAX_TOKENS = 256
+INSTRUCTION = "Put your final answer within \\boxed{}."
+
+
+def write_competition(folder: Path, source: Path, policy: Path) -> Split:
+    """Write the pool. Raises DataError where a row lacks a field or no problem has the level."""
+    items = []
+    for row in tables.read_jsonl(source):
+        missing = [name for name in ("problem", "answer", "subject", "level", "unique_id") if name not in row]
+        if missing:
+            raise DataError(f"{source}: a row has no field {missing[0]!r}; give the jsonl file of MATH-500")
+        if row["level"] == LEVEL:
+            items.append(
+                Item(
+                    item_id=row["unique_id"],
+                    prompt=f"{row['problem']}\n{INSTRUCTION}",
+                    answer=row["answer"],
+                    solution=row.get("solution", ""),
+                    family=row["subject"],
+                )
+            )
+    if not items:
+        raise DataError(f"{source} has no problem of level {LEVEL}; give the jsonl file of MATH-500")
+    config = SplitConfig(
+        name="math500-level1",
+        description="The level 1 problems of MATH-500, without labels.",
+        base_policy=PolicyRef(path=f"../{policy.name}", revision=WEIGHTS, parameters=PARAMETERS),
+        prompt_format="chat",
+        protocol=Protocol(samples=Samples(certify=0), sampling=Sampling(max_tokens=MAX_TOKENS)),
+    )
+    return write_split(folder, config, items)
