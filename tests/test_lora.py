@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from unlearnbench import evaluate
 from unlearnbench.batch import fixed_logprobs
 from unlearnbench.cli.evaluate import parse_changes
 from unlearnbench.errors import PolicyError
@@ -19,7 +18,7 @@ from unlearnbench.ledger import read_metrics
 from unlearnbench.lora import adapt
 from unlearnbench.method import Method, settings_of
 from unlearnbench.methods.grpo import Grpo
-from unlearnbench.policy import load_policy
+from unlearnbench.policy import load_policy, save_policy
 from unlearnbench.policy_place import resolve
 from unlearnbench.records import Lora, Recipe
 from unlearnbench.samplers import Request
@@ -99,20 +98,26 @@ def test_a_step_and_a_resumed_one_are_two(training: Any, tmp_path: Path) -> None
     assert one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
 
 
-def test_eval_trains_saves_and_measures_an_adapter(small_split: Split, tmp_path: Path) -> None:
-    changes = parse_changes(("lora.rank=4", "lora.alpha=8", "learning_rate=1e-3"))
-    result = evaluate("grpo", small_split, 1, samples=2, out=tmp_path / "run", settings=changes)
-    assert result.method.settings["lora"] == {"rank": 4, "alpha": 8.0, "targets": "all-linear"}
+def test_a_run_with_the_base_in_its_folder_may_be_moved(small_split: Split, tmp_path: Path) -> None:
+    base = Path(shutil.copytree(small_split.policy_path, tmp_path / "run/.sealed/policy"))
+    policy, _ = adapt(load_policy(base, trained=True), Lora(rank=2), "test")
+    with torch.no_grad():
+        for name, weight in policy.trained().items():
+            weight.add_(0.1 if "lora_B" in name else 0.0)
+    save_policy(policy, tmp_path / "run/1/checkpoint")
     (tmp_path / "run").rename(tmp_path / "moved")
-    told = json.loads((tmp_path / "moved/1/checkpoint/adapter_config.json").read_text())
-    assert told["base_model_name_or_path"] == "../../.sealed/policy"  # so the folder may be moved
-    place = resolve(tmp_path / "moved")[0].source
-    assert load_policy(place).parameters == load_policy(small_split.policy_path).parameters
-    plain = 2 * (result.cost.generated_tokens + result.cost.forward_tokens) + 6 * result.cost.trained_tokens
-    assert result.cost.flops == plain * load_policy(small_split.policy_path).parameters
+    place = resolve(tmp_path / "moved")[0].source  # as `diagnose` finds it
+    loaded = load_policy(place)
+    assert Path(loaded.source) == (tmp_path / "moved/.sealed/policy").resolve()
+    for name, weight in policy.weights():
+        torch.testing.assert_close(loaded.model.state_dict()[name], weight, rtol=0, atol=1e-6)
+    (tmp_path / "moved/1/checkpoint/adapter_config.json").write_text("{}")
+    with pytest.raises(PolicyError, match="does not name its base"):
+        load_policy(place)
 
 
 def test_settings_of_an_adapter_are_changed_one_by_one_and_hashes_stay(micro: Split) -> None:
+    assert parse_changes(("lora.rank=4", "lora.alpha=8")) == {"lora": {"rank": 4, "alpha": 8}}
     recipe = Recipe(lora=Lora(rank=4, alpha=8))
     assert settings_of(Method, recipe, {"lora": {"rank": 2}}).lora == Lora(rank=2, alpha=8)
     assert settings_of(Method, recipe, {"lora": None}).lora is None

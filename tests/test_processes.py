@@ -20,6 +20,7 @@ from unlearnbench.ledger import read_metrics
 from unlearnbench.processes import Processes
 from unlearnbench.splits import Split
 from unlearnbench.tables import read_parquet
+from unlearnbench.trainer_options import TrainerOptions
 
 SCRIPT = """
 import sys
@@ -32,9 +33,12 @@ from unlearnbench.methods.grpo import Grpo
 from unlearnbench.method import settings_of
 from unlearnbench.policy import load_policy
 from unlearnbench.processes import join
+from unlearnbench.samplers import Engine
 from unlearnbench.samplers.transformers import TransformersSampler
 from unlearnbench.splits import load_split, seal
+from unlearnbench.starting import begin
 from unlearnbench.train import Limits, Training
+from unlearnbench.trainer_options import TrainerOptions
 from unlearnbench.verifier import Verifier
 
 sealed, out, size = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
@@ -56,7 +60,24 @@ try:
     refused = ""
 except MethodError as problem:
     refused = str(problem)
+
+def shared(steps):  # two processes share the weights, and save memory as they may; one process does neither
+    options = TrainerOptions() if size == 1 else TrainerOptions(shard="fsdp2", gradient_checkpointing=True,
+                                                                logprob_chunk=40)
+    policy, reference, sampler = begin(split.policy_path, settings, options, processes, Engine(), revision=None,
+                                       prompt_format="raw", root="test")
+    run = Training(Grpo(settings), split.items, policy, reference, sampler, Verifier(), root="test", seed=1,
+                   limits=Limits(None, steps), folder=out / "shared", fingerprint="test", knows_traces=True,
+                   processes=processes, options=options)
+    run.resume()
+    run.run()
+    run.save()
+    return sum(p._local_tensor.numel() if size > 1 else p.numel() for p in run.trained)
+
+shared(2)
+held = shared(3)
 if processes.first:
+    (out / "held.txt").write_text(repr(held))
     save_file({name: p.grad.clone() for name, p in policy.model.named_parameters()}, out / "gradients.safetensors")
     (out / "told.txt").write_text(repr((told, run.meter.state(), [len(g) for g in groups], refused)))
 """
@@ -97,6 +118,23 @@ def test_two_processes_have_the_gradients_of_one(small_split: Split, tmp_path: P
     assert max(float((one[name] - two[name]).abs().max()) for name in one) < 1e-5 * max(1.0, largest)
     for name in ("loss", "kl", "entropy", "clipped"):
         assert told[name] == pytest.approx(told_too[name], abs=1e-6)
+    _share_the_weights(tmp_path / "one", tmp_path / "two")
+
+
+def _share_the_weights(one: Path, two: Path) -> None:
+    """Two processes with FSDP2 have after two steps, and one more after a resume, the weights and moments of one."""
+    held, shares = (int((place / "held.txt").read_text()) for place in (one, two))
+    assert 0.4 * held < shares < 0.6 * held
+    for line, ours in zip(read_metrics(one / "shared"), read_metrics(two / "shared"), strict=True):
+        assert line["rollouts"] == ours["rollouts"] and line["flops"] == ours["flops"]
+        assert line["loss"] == pytest.approx(ours["loss"], abs=1e-5)
+    assert len(read_metrics(two / "shared")) == 3
+    for name in ("model", "optimiser"):
+        expected, found = (load_file(place / f"shared/checkpoint/{name}.safetensors") for place in (one, two))
+        assert expected.keys() == found.keys()
+        assert max(float((expected[key] - found[key]).abs().max()) for key in expected) < 1e-5
+    same = [(place / "shared/checkpoint/config.json").read_text() for place in (one, two)]
+    assert same[0] == same[1]
 
 
 def test_parts_come_together_in_their_order() -> None:
@@ -125,8 +163,9 @@ class Stops(ub.Method):
 def test_one_of_two_processes_killed_loses_nothing(small_split: Split, tmp_path: Path) -> None:
     method = tmp_path / "stops.py"
     method.write_text(STOPS.format(once=str(tmp_path / "once")))
+    shared = TrainerOptions(shard="fsdp2")  # the run goes on without it: what is saved is whole
     with pytest.raises(RunError, match="seed 1 of stops") as caught:
-        evaluate(str(method), small_split, 1, samples=2, out=tmp_path / "run", processes=2)
+        evaluate(str(method), small_split, 1, samples=2, out=tmp_path / "run", processes=2, trainer=shared)
     assert "\n" not in str(caught.value)
     result = evaluate(str(method), small_split, 1, samples=2, out=tmp_path / "run", processes=2)
     lines = read_metrics(tmp_path / "run/1")
