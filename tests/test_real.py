@@ -11,6 +11,7 @@ import pytest
 
 from recipes.real.competition import write_competition
 from recipes.real.problems import FAMILIES, make_problems
+from recipes.real.ship import ship
 from unlearnbench import splits
 from unlearnbench.audit import validate
 from unlearnbench.errors import DataError, RunError, SplitError
@@ -107,8 +108,8 @@ def test_a_split_without_its_policy_is_read_and_completed(
 ) -> None:
     own = small_split.path / "policy"
     held = packaged.model_copy(update={"weights": sha256(own / "model.safetensors")})
-    shelf = tmp_path / "shelf" / small_split.name
-    shutil.copytree(small_split.path, shelf, ignore=shutil.ignore_patterns("policy"))
+    shelf = ship(small_split.path, tmp_path / "shelf").path
+    assert not (shelf / "policy").exists()
     write_json(shelf / PACKAGED, held)
     monkeypatch.setattr(splits, "_SHELVES", (tmp_path / "shelf",))
     monkeypatch.setenv(splits.HOME, str(tmp_path / "home"))

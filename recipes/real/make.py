@@ -59,7 +59,7 @@ class Real:
         self._ub("validate", "splits", "validate", split)
         evaluated = ("--split", split, "--seeds", 1, "--samples", size.samples, "--out", run)
         self._ub("eval", "eval", "--method", "grpo", *evaluated, *ENGINE)
-        self._ub("report", "report", run)
+        self._ub("report", "report", run, "--split", split)
         counts = json.loads((split / "labels.json").read_text())["counts"]
         groups = ",".join(group for group in ("easy", "learnable", "unlearnable", "unstable") if counts[group])
         fewer = ("--rollouts-per-item", size.rollouts_per_item, "--parts", 2, "--items-per-group", size.items_per_group)

@@ -70,6 +70,8 @@ def show(split: str, as_json: bool) -> None:
     if content["built"]:
         sizes = ", ".join(f"{content[name]} {name}" for name in ("items", "twins", "canaries"))
         click.echo(f"{sizes} in {content['path']}")
+        if not content["policy_built"]:
+            click.echo(f"without its base policy, which `unlearnbench splits build {content['name']}` makes")
     else:
         click.echo(f"not built: the problem texts are to be fetched by `unlearnbench splits build {content['name']}`")
     _print_table(
@@ -239,6 +241,7 @@ def _extent(of: Mapping[str, Any]) -> str:
 
 
 def _summary(split: Split) -> dict[str, Any]:
+    from unlearnbench.packaged import waits_for_policy
     from unlearnbench.records import GROUPS
     from unlearnbench.released import built_of, released_of, waits
 
@@ -255,6 +258,7 @@ def _summary(split: Split) -> dict[str, Any]:
         "description": split.config.description,
         "path": str(split.path),
         "built": built,
+        "policy_built": not waits_for_policy(split.path),
         "items": len(split.items) if built else None,
         "groups": groups,
         "released": {
