@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -46,12 +47,12 @@ class Real:
     def __init__(self, out: Path, size: Size, seed: int) -> None:
         self.out, self.size, self.seed = out, size, seed
         self.file = out / "measured.json"
-        self.measured: dict[str, float] = json.loads(self.file.read_text()) if self.file.is_file() else {}
+        self.measured: dict[str, dict[str, float]] = json.loads(self.file.read_text()) if self.file.is_file() else {}
 
     def run(self, competition: Path | None) -> None:
         out, size = self.out, self.size
         self._ub("doctor", "doctor")
-        began = time.monotonic()
+        began = _clocks()
         write_pool(out / "pool", out / "policy", size, self.seed)
         self._note("policy and problems", began)
         split, run = out / "split", out / "grpo"
@@ -77,18 +78,28 @@ class Real:
         """One command of the product; its output is this program's. Ends the program where it fails."""
         words = [str(argument) for argument in arguments]
         print(f"\n$ unlearnbench {' '.join(words)}", flush=True)
-        began = time.monotonic()
+        began = _clocks()
         done = subprocess.run([sys.executable, "-m", "unlearnbench", *words], env=os.environ | QUIET, check=False)
         if done.returncode:
             raise SystemExit(done.returncode)
         self._note(stage, began)
 
-    def _note(self, stage: str, began: float) -> None:
-        """A stage that was resumed took the longer of what it took before and now."""
-        seconds = time.monotonic() - began
-        self.measured[stage] = round(max(seconds, self.measured.get(stage, 0.0)), 1)
+    def _note(self, stage: str, began: tuple[float, float]) -> None:
+        """Seconds on the clock and of processors, those of earlier tries included."""
+        clock, processors = (now - then for now, then in zip(_clocks(), began, strict=True))
+        before = self.measured.get(stage, {"seconds": 0.0, "processor_seconds": 0.0})
+        self.measured[stage] = {
+            "seconds": round(before["seconds"] + clock, 1),
+            "processor_seconds": round(before["processor_seconds"] + processors, 1),
+        }
         tables.write_json(self.file, self.measured)
-        print(f"({stage}: {seconds:.0f} s)", flush=True)
+        print(f"({stage}: {clock:.0f} s, {processors:.0f} s of processors)", flush=True)
+
+
+def _clocks() -> tuple[float, float]:
+    """The clock, and what processors have worked for this process and those it waited for."""
+    spent = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return time.monotonic(), sum(use.ru_utime + use.ru_stime for use in spent)
 
 
 if __name__ == "__main__":
