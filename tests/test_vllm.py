@@ -184,9 +184,10 @@ def test_changed_weights_are_drawn_from_at_once(policy: Policy, sampler: Sampler
 
 
 @vllm
-def test_training_steps_log_the_mismatch(training: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("changes", [{}, {"lora": {"rank": 4}, "learning_rate": 3e-3}], ids=["weights", "adapter"])
+def test_training_steps_log_the_mismatch(changes: dict[str, Any], training: Any, tmp_path: Path) -> None:
     make = partial(Engine("vllm").sampler, training=True)
-    run = training(Grpo, tmp_path / "run", steps=4, sampler=make)
+    run = training(Grpo, tmp_path / "run", steps=4, sampler=make, **changes)
     run.run()
     logged = [row["sampler_mismatch"] for row in read_metrics(tmp_path / "run") if row["updates"]]
     print(f"\nlargest difference of a log-probability, by step: {logged}")
