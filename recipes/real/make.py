@@ -19,7 +19,7 @@ import sys
 import time
 from pathlib import Path
 
-from recipes.real.competition import write_competition
+from recipes.real.competition import LEVEL, write_competition
 from recipes.real.pool import FULL, SHORT, Size, write_pool
 from unlearnbench import tables
 
@@ -58,7 +58,7 @@ class Real:
         split, run = out / "split", out / "grpo"
         self._ub("curate", "curate", "--config", out / "pool" / "split.yaml", "--out", split, *ENGINE)
         self._ub("validate", "splits", "validate", split)
-        evaluated = ("--split", split, "--seeds", 1, "--samples", size.samples, "--out", run)
+        evaluated = ("--split", split, "--seeds", 1, "--budget", "0.5x", "--samples", size.samples, "--out", run)
         self._ub("eval", "eval", "--method", "grpo", *evaluated, *ENGINE)
         self._ub("report", "report", run, "--split", split)
         counts = json.loads((split / "labels.json").read_text())["counts"]
@@ -73,6 +73,11 @@ class Real:
         write_competition(out / "math", competition, out / "policy")
         both = ("--checkpoint", out / "policy", "--checkpoint", run / "1" / "checkpoint", "--split", out / "math")
         self._ub("math", "eval", *both, "--samples", size.competition, "--out", out / "math-eval", *ENGINE)
+        counts_of = tables.read_counts(out / "math-eval" / "counts.parquet").to_pylist()
+        for run_of, policy in (("1", "base policy"), ("2", "after GRPO")):
+            rows = [row for row in counts_of if row["run"] == run_of]
+            right, drawn = (sum(row[name] for row in rows) for name in ("correct", "n"))
+            print(f"MATH-500 level {LEVEL}, {policy}: {right} of {drawn} rollouts right, {len(rows)} problems")
 
     def _ub(self, stage: str, *arguments: object) -> None:
         """One command of the product; its output is this program's. Ends the program where it fails."""

@@ -218,8 +218,8 @@ def conversation(family: Family, question: str) -> str:
     turns = []
     for numbers, wording in zip(family.shown, family.wordings, strict=True):
         asked = wording.format(*numbers, name="Mia", other="Noah", things="nuts")
-        turns += [_turn("user", asked), _turn("assistant", worked(*family.solve(numbers)))]
-    return "".join(turns) + _turn("user", question) + "<|im_start|>assistant\n"
+        turns += [turn("user", asked), turn("assistant", worked(*family.solve(numbers)))]
+    return "".join(turns) + turn("user", question) + "<|im_start|>assistant\n"
 
 
 def worked(work: str, answer: int) -> str:
@@ -227,5 +227,6 @@ def worked(work: str, answer: int) -> str:
     return f"{work}. \\boxed{{{answer}}}"
 
 
-def _turn(role: str, text: str) -> str:
+def turn(role: str, text: str) -> str:
+    """One turn of ChatML."""
     return f"<|im_start|>{role}\n{text}<|im_end|>\n"
