@@ -1,7 +1,8 @@
 """`eval` by two processes that share an adapted policy, one killed on the way, against one process that does neither.
 
-LoRA, FSDP2, layers computed again and log-probabilities in chunks at once, on CPU over gloo. Weights move by up to
-1e-2 in these 20 updates and agree to 1e-4: where a gradient is next to nothing Adam divides rounding by rounding.
+LoRA, FSDP2, layers computed again and log-probabilities in chunks at once, on CPU over gloo. Each of some 20 updates
+moves a weight by about the learning rate, 1e-3; they agree to 1e-4, since Adam divides rounding by rounding where a
+gradient is next to nothing.
 """
 
 from __future__ import annotations
