@@ -17,6 +17,7 @@ from unlearnbench import tables
 from unlearnbench.crew import Event
 from unlearnbench.jobs import measure_job, measure_task, run_chains, train_job
 from unlearnbench.methods import MethodSource
+from unlearnbench.packaged import waits_for_policy
 from unlearnbench.records import Record
 from unlearnbench.splits import Split, seal
 
@@ -64,7 +65,7 @@ class Probe:
 
 def affordable(split: Split) -> int:
     """Prompts of a step that can be tried here in seconds; 0 if not even one, or if the policy is not on this disk."""
-    if not isinstance(split.policy_path, Path):
+    if waits_for_policy(split.path) or not isinstance(split.policy_path, Path):
         return 0
     recipe, size = split.config.recipe, split.config.base_policy.parameters
     if split.config.budget is not None:
