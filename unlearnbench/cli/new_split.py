@@ -66,6 +66,7 @@ recipe:                      # the reference GRPO
   drop_zero_signal: true
   micro_batch_tokens: 16384  # memory of a forward and backward pass
   checkpoint_every: 25
+  lora: null                 # all weights are trained; an adapter instead: {{rank: 16, alpha: 32, targets: all-linear}}
 
 provenance: where the problems come from
 licence: under which they may be passed on
