@@ -79,7 +79,7 @@ def test_an_unlabelled_split_can_be_loaded(tmp_path: Path) -> None:
     assert split.policy_path == "Qwen/Qwen2.5-0.5B"
     assert split.keys() == ("train",)
     assert split["train"].num_rows == 10
-    with pytest.raises(SplitError, match=r"lacks .*counts\.parquet"):
+    with pytest.raises(SplitError, match=r"lacks .*counts\.parquet: it is not labelled; run `unlearnbench curate"):
         split.counts()
 
 

@@ -244,6 +244,9 @@ class Split:
         )
         if not file.is_file() and name.startswith(f"{POLICY}/") and waits_for_policy(self.path):
             raise SplitError(unfurnished(self.name))
+        if not file.is_file() and name == "counts.parquet" and not self.config.files:
+            label = f"unlearnbench curate --config {self.path / 'split.yaml'} --out DIR"
+            raise SplitError(f"split {self.name} lacks {file}: it is not labelled; run `{label}`, and name DIR instead")
         if not file.is_file():
             raise SplitError(f"split {self.name} lacks {file}; {remedy}")
         if name in self.config.files and tables.sha256(file) != self.config.files[name]:
