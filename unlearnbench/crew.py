@@ -141,6 +141,7 @@ class Crew:
         self._status = 0  # of the first that failed
         self._gave_up = False
         self._timer: threading.Timer | None = None
+        self._timing, self._answering = threading.Lock(), threading.Lock()
         job.log.parent.mkdir(parents=True, exist_ok=True)
         with job.log.open("a", encoding="utf-8") as log:
             started = [Process(environment, log) for environment in _environments(job, place)]
@@ -177,7 +178,9 @@ class Crew:
         for event in member.events():
             self._heard()
             if "ask" in event:
-                member.reply(_reply(job, event["ask"]))
+                with self._answering:  # all processes ask for the same, and what is copied for them is copied once
+                    answer = _reply(job, event["ask"])
+                member.reply(answer)
             elif "error" in event:
                 kind = getattr(errors, event["error"]["type"], errors.RunError)
                 self._failure = self._failure or kind(event["error"]["message"])
@@ -194,12 +197,13 @@ class Crew:
 
     def _heard(self) -> None:
         """Somebody said something: begin to wait anew."""
-        if self._timer is not None:
-            self._timer.cancel()
-        if self._job.patience is not None:
-            self._timer = threading.Timer(self._job.patience, self._lose_patience)
-            self._timer.daemon = True
-            self._timer.start()
+        with self._timing:
+            if self._timer is not None:
+                self._timer.cancel()
+            if self._job.patience is not None:
+                self._timer = threading.Timer(self._job.patience, self._lose_patience)
+                self._timer.daemon = True
+                self._timer.start()
 
     def _lose_patience(self) -> None:
         self._gave_up = True
@@ -269,3 +273,6 @@ def _reply(job: Job, name: str) -> dict[str, Any]:
         return {"reply": job.answer(name)}
     except errors.UnlearnBenchError as problem:
         return {"error": str(problem)}
+    except OSError as problem:  # unanswered, the process would wait for ever
+        told = f"{problem.strerror or str(problem)[:200]} ({problem.filename or name})"
+        return {"error": f"{job.label} asked for {name}: {told}; mend that and run the same command again: it resumes"}

@@ -285,7 +285,7 @@ class _Work:
 
     def __init__(self, message: Mapping[str, Any], line: Line, answers: queue.SimpleQueue[Mapping[str, Any]]) -> None:
         self._line, self._answers = line, answers
-        self._asking, self._stopping = threading.Lock(), threading.Event()
+        self._stopping = threading.Event()
         told, place = message["job"], Place(*message["place"])
         log = Path(told["log"])
         self._job = Job(
@@ -330,9 +330,8 @@ class _Work:
 
     def _ask(self, name: str) -> Any:
         """What the first machine answers: labels are there, and what is asked is noted there."""
-        with self._asking:
-            self._line.send({"ask": name})
-            answer = self._answer()
+        self._line.send({"ask": name})  # one question at a time: a crew sees to that
+        answer = self._answer()
         if "error" in answer:
             raise RunError(answer["error"])
         return answer["reply"]

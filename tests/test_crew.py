@@ -1,0 +1,86 @@
+"""A crew whose members speak at the same time: what they ask is answered in turn, and patience is counted once."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from unlearnbench import crew
+from unlearnbench.crew import Crew, Event, Job, Place
+
+
+class Speaker:
+    """A member that says what it was given, together with the others, and keeps the answers."""
+
+    def __init__(self, together: threading.Barrier, events: list[Event]) -> None:
+        self.together, self.said = together, events
+        self.answers: list[Mapping[str, Any]] = []
+
+    def begin(self, job: Job) -> None:
+        self.together.wait(10)
+
+    def events(self) -> Iterator[Event]:
+        yield from self.said
+        yield {"done": True}
+
+    def reply(self, answer: Mapping[str, Any]) -> None:
+        self.answers.append(answer)
+
+    def end(self) -> None: ...
+
+    def wait(self) -> int:
+        return 0
+
+    def close(self) -> None: ...
+
+
+def _work(folder: Path, events: list[Event], **options: Any) -> list[Speaker]:
+    """Four members that say the same at the same time."""
+    together = threading.Barrier(4)
+    speakers = [Speaker(together, events) for _ in range(4)]
+    job = Job("train", "seed 1", folder / "log.txt", {}, processes=4, **options)
+    Crew(job, None, Place(0, 0, 4, "127.0.0.1", 1), speakers).work(threading.Event())
+    return speakers
+
+
+def test_what_all_processes_ask_for_at_once_is_copied_for_them_once(tmp_path: Path) -> None:
+    copies: list[str] = []
+
+    def answer(name: str) -> str:
+        if not copies:
+            time.sleep(0.05)  # a policy is copied
+            copies.append(name)
+        return copies[0]
+
+    speakers = _work(tmp_path, [{"ask": "teacher"}], answer=answer)
+    assert copies == ["teacher"]
+    assert [speaker.answers for speaker in speakers] == [[{"reply": "teacher"}]] * 4
+
+
+def test_where_the_system_cannot_answer_the_process_is_told_and_does_not_wait(tmp_path: Path) -> None:
+    def answer(name: str) -> str:
+        raise OSError(28, "No space left on device", "copy")
+
+    (told,) = _work(tmp_path, [{"ask": "teacher"}], answer=answer)[3].answers
+    assert told["error"].startswith("seed 1 asked for teacher: No space left on device (copy); ")
+    assert "\n" not in told["error"]
+
+
+def test_patience_is_counted_from_the_last_word_of_anybody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Any] = []
+
+    class Slow(threading.Timer):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
+            made.append(self)
+            time.sleep(0.002)  # the others speak meanwhile
+
+    monkeypatch.setattr(crew.threading, "Timer", Slow)
+    _work(tmp_path, [{"items": 1}] * 5, patience=60.0)
+    assert len(made) == 1 + 4 * 6
+    assert all(timer.finished.is_set() for timer in made)  # none is left to end a crew that works
