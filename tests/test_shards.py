@@ -138,7 +138,18 @@ def test_an_error_ends_the_job_on_all_machines(tmp_path: Path, two: Any) -> None
     assert fate == []  # the other machine waits for what is next
 
 
-def test_a_stranger_without_the_key_is_not_a_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "greeting",
+    [
+        json.dumps({"rank": 1, "local": 1, "nonce": "", "proof": "0" * 64}).encode(),
+        '{"proof": "\N{SNOWMAN}"}'.encode(),
+        b"[" * 1000,
+        b"\xff",
+    ],
+)
+def test_a_stranger_without_the_key_is_not_a_machine(
+    greeting: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import socket
 
     monkeypatch.setattr(machines, "PATIENCE", 1.0)
@@ -151,7 +162,7 @@ def test_a_stranger_without_the_key_is_not_a_machine(tmp_path: Path, monkeypatch
         with socket.create_connection(("127.0.0.1", json.loads(path.read_text())["port"])) as channel:
             line = machines.Line(channel)
             line.receive()
-            line.send({"rank": 1, "local": 1, "nonce": "", "proof": "0" * 64})
+            channel.sendall(greeting + b"\n")
             line.receive()
             line.close()
 

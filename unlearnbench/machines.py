@@ -53,7 +53,7 @@ class Line:
         try:
             line = self._file.readline(limit)
             message = json.loads(line) if line.endswith("\n") else None
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return None
         return message if isinstance(message, dict) else None
 
@@ -231,7 +231,7 @@ def _greeted(channel: socket.socket, key: str) -> Machine | None:
     line.send({"nonce": mine})
     hello = line.receive(GREETING) or {}
     proof = _proof(key, f"machine {mine} {hello.get('rank')} {hello.get('local')}")
-    if not hmac.compare_digest(str(hello.get("proof")), proof):
+    if not _same(hello.get("proof"), proof):
         line.close()
         return None
     line.send({"proof": _proof(key, f"first {hello.get('nonce')}")})
@@ -241,6 +241,10 @@ def _greeted(channel: socket.socket, key: str) -> Machine | None:
 
 def _proof(key: str, text: str) -> str:
     return hmac.new(key.encode(), text.encode(), "sha256").hexdigest()
+
+
+def _same(shown: object, proof: str) -> bool:
+    return hmac.compare_digest(str(shown).encode(errors="replace"), proof.encode())
 
 
 def _write(path: Path, meeting: Mapping[str, Any]) -> None:
@@ -366,6 +370,6 @@ def _introduced(line: Line, key: str, launch: Launch) -> bool:
     mine, theirs = secrets.token_hex(16), (line.receive(GREETING) or {}).get("nonce")
     proof = _proof(key, f"machine {theirs} {launch.rank} {launch.local}")
     line.send({"rank": launch.rank, "local": launch.local, "nonce": mine, "proof": proof})
-    shown = str((line.receive(GREETING) or {}).get("proof"))
+    shown = (line.receive(GREETING) or {}).get("proof")
     line.patient()
-    return hmac.compare_digest(shown, _proof(key, f"first {mine}"))
+    return _same(shown, _proof(key, f"first {mine}"))
