@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from unlearnbench import evaluate, load_split
 from unlearnbench.errors import MethodError, MethodNotFound, PolicyError, RunError
@@ -136,6 +137,22 @@ def test_checkpoints_are_evaluated_and_foreign_ones_refused(finished: Path, smal
         evaluate_checkpoints([foreign], small_split, out=tmp_path / "other")
 
 
+def _merged_once_and_whole(place: Path, split: Split) -> None:
+    """A kill while an adapter is merged leaves nothing that is taken for the policy, nor does another adapter's run."""
+    out, seed = place / "run-adapter", place / "run-adapter/1"
+    (seed / "merged/model.safetensors").unlink()
+    (seed / "merged").rename(seed / ".merged.tmp")
+    shutil.rmtree(seed / "evaluation")
+    evaluate_checkpoints([place / "adapter"], split, samples=2, out=out)
+    assert not (seed / ".merged.tmp").exists()
+    shutil.rmtree(seed / "evaluation")  # as if it had been killed before a first shard was drawn
+    other = Path(shutil.copytree(place / "adapter", place / "other"))
+    weights = load_file(other / "adapter_model.safetensors")
+    save_file({name: 2 * weight for name, weight in weights.items()}, other / "adapter_model.safetensors")
+    with pytest.raises(RunError, match="holds a run with another checkpoints"):
+        evaluate_checkpoints([other], split, samples=2, out=out)
+
+
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # peft calls what transformers has renamed
 def test_a_lora_adapter_of_the_base_is_evaluated_as_the_policy_that_it_makes(
     small_split: Split, tmp_path: Path
@@ -156,6 +173,7 @@ def test_a_lora_adapter_of_the_base_is_evaluated_as_the_policy_that_it_makes(
     assert results[0].groups == results[1].groups
     rows = [read_parquet(tmp_path / f"run-{name}/1/evaluation/items.parquet") for name in ("adapter", "whole")]
     assert rows[0].equals(rows[1])
+    _merged_once_and_whole(tmp_path, small_split)
     (tmp_path / "adapter/adapter_model.safetensors").rename(tmp_path / "adapter/adapter_model.bin")
     with pytest.raises(PolicyError, match=r"no adapter_model\.safetensors"):
         evaluate_checkpoints([tmp_path / "adapter"], small_split, samples=2, out=tmp_path / "pickled")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 from unlearnbench.errors import PolicyError
@@ -30,15 +31,22 @@ def find_checkpoint(name: str | Path, split: Split) -> Path:
 
 
 def whole_policy(folder: Path, split: Split, out: Path) -> Path:
-    """The folder of the policy itself: of an adapter, `out`, where it is written merged into the split's base."""
+    """The folder of the policy itself: of an adapter, `out`, where it is written merged into the split's base.
+
+    A kill in the middle leaves no `out`.
+    """
     from unlearnbench.policy import is_adapter, merged, save_policy
 
     if not is_adapter(folder):
         return folder
-    if not (out / "config.json").is_file():
-        base = split.policy_path
+    if not out.is_dir():
+        base, fresh = split.policy_path, out.with_name(f".{out.name}.tmp")
         revision = split.config.base_policy.revision if isinstance(base, str) else None
-        save_policy(merged(folder, base, revision=revision, prompt_format=split.config.prompt_format), out)
+        shutil.rmtree(fresh, ignore_errors=True)
+        # On the CPU: this process measures nothing, and would hold memory of a GPU to its end.
+        told = merged(folder, base, revision=revision, prompt_format=split.config.prompt_format, device="cpu")
+        save_policy(told, fresh)
+        fresh.rename(out)
     return out
 
 

@@ -38,6 +38,10 @@ from unlearnbench.trainer_options import DEFAULT, TrainerOptions
 QUICK = {"steps": 24, "samples": 8, "seeds": 1}
 SOURCE = "method.py"
 """The method's source as it was run, beside a seed's config.json."""
+MERGED = "merged"
+"""A checkpoint that was an adapter, merged into its base."""
+BEGUN = ("checkpoint", "checkpoint.old", MERGED, "evaluation")
+"""What only a run leaves in a seed's folder: with one of them it is this run's, or another's."""
 PATIENCE = 1800.0
 """Seconds that a process may be silent: a step of a large policy takes minutes, one that hangs takes for ever."""
 Progress = Callable[[Event], None]
@@ -188,7 +192,7 @@ def evaluate_checkpoints(
             _claim_seed(folder, seed, configuration)
         chains = []
         for seed, path in zip(seeds, policies, strict=True):
-            whole = whole_policy(path, chosen, folder / str(seed) / "merged")
+            whole = whole_policy(path, chosen, folder / str(seed) / MERGED)
             chains.append([measure_policy(chosen, folder, seed, whole, samples, "checkpoint", processes)])
         run_chains(drawn_by(engine, chains), workers or _at_once(len(chains), processes), progress, machines)
         counts = collect_counts(folder, seeds)
@@ -334,7 +338,7 @@ def _claim_seed(folder: Path, seed: int, configuration: Mapping[str, Any]) -> No
     """Write the seed's config.json, or check that the one there is the same. Raises RunError naming what differs."""
     path = folder / str(seed) / "config.json"
     wanted = {**configuration, "seed": seed}
-    begun = any((folder / str(seed) / name).exists() for name in ("checkpoint", "checkpoint.old", "evaluation"))
+    begun = any((folder / str(seed) / name).exists() for name in BEGUN)
     if path.is_file() and begun:
         try:
             found = json.loads(path.read_text())
