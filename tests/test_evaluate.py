@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 
 from unlearnbench import evaluate, load_split
 from unlearnbench.errors import MethodError, MethodNotFound, PolicyError, RunError
-from unlearnbench.evaluate import Plan, evaluate_checkpoints, score_run
+from unlearnbench.evaluate import Plan, _claim, evaluate_checkpoints, score_run
 from unlearnbench.methods import locate
 from unlearnbench.records import Result
 from unlearnbench.splits import Split
@@ -312,3 +312,13 @@ def test_killed_with_its_workers_and_resumed_it_gives_the_unbroken_result(
     assert not (out / "result.json").exists()
     evaluate("grpo", small_split, 2, out=out)
     assert _numbers(out) == _numbers(finished)
+
+
+def test_the_source_that_is_kept_is_the_one_that_runs(small_split: Split, tmp_path: Path) -> None:
+    method = tmp_path / "mine.py"
+    for text in ("# ends before its first checkpoint\n", "# mended\n"):
+        method.write_text(f"{text}import unlearnbench as ub\nclass Mine(ub.Method): pass\n")
+        source = locate(str(method))
+        _claim(Plan(small_split, source, (1,), 2, 1.0), tmp_path / "run")
+        assert json.loads((tmp_path / "run/1/config.json").read_text())["source_hash"] == source.hash
+        assert (tmp_path / "run/1/method.py").read_bytes() == method.read_bytes()

@@ -330,8 +330,9 @@ def _claim(plan: Plan, folder: Path) -> None:
     for seed in plan.seeds:
         _claim_seed(folder, seed, plan.configuration())
         kept = folder / str(seed) / SOURCE  # what `submit` bundles, wherever the file is by then
-        if not kept.is_file():
-            tables.write_bytes(kept, Path(plan.method.file).read_bytes())
+        source = Path(plan.method.file).read_bytes()
+        if not kept.is_file() or kept.read_bytes() != source:  # an attempt that came to nothing may have left another
+            tables.write_bytes(kept, source)
 
 
 def _claim_seed(folder: Path, seed: int, configuration: Mapping[str, Any]) -> None:
