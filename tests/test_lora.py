@@ -20,10 +20,13 @@ from unlearnbench.method import Method, settings_of
 from unlearnbench.methods.grpo import Grpo
 from unlearnbench.policy import load_policy, save_policy
 from unlearnbench.policy_place import resolve
+from unlearnbench.processes import Processes
 from unlearnbench.records import Lora, Recipe
-from unlearnbench.samplers import Request
+from unlearnbench.samplers import Engine, Request
 from unlearnbench.samplers.transformers import TransformersSampler
 from unlearnbench.splits import Split
+from unlearnbench.starting import begin
+from unlearnbench.trainer_options import TrainerOptions
 
 LORA = {"rank": 4, "alpha": 8.0, "targets": ["q_proj", "down_proj"]}
 
@@ -132,3 +135,13 @@ def test_settings_of_an_adapter_are_changed_one_by_one_and_hashes_stay(micro: Sp
 def test_layers_that_cannot_be_adapted_are_named(targets: list[str], said: str, small_split: Split) -> None:
     with pytest.raises(PolicyError, match=said):
         adapt(load_policy(small_split.policy_path), Lora(targets=tuple(targets)), "test")
+
+
+def test_an_adapter_is_no_start_for_another_which_would_be_saved_without_it(small_split: Split, tmp_path: Path) -> None:
+    policy, _ = adapt(load_policy(small_split.policy_path, trained=True), Lora(rank=2), "test")
+    save_policy(policy, tmp_path / "run/1/checkpoint")
+    start, told = tmp_path / "run/1/checkpoint", {"revision": None, "prompt_format": "raw", "root": "test"}
+    with pytest.raises(PolicyError, match="start from its merged policy"):
+        begin(start, Recipe(lora=Lora(rank=2)), TrainerOptions(), Processes(), Engine(), **told)
+    trained, _, _ = begin(start, Recipe(), TrainerOptions(), Processes(), Engine(), **told)
+    assert not trained.adapted  # all weights of the merged policy

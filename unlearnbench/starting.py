@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
+from unlearnbench.errors import PolicyError
 from unlearnbench.lora import adapt
-from unlearnbench.policy import Policy, load_policy
+from unlearnbench.policy import Policy, is_adapter, load_policy
 from unlearnbench.processes import Processes
 from unlearnbench.recomputing import recompute_layers
 from unlearnbench.records import Recipe
@@ -32,6 +33,8 @@ def begin(
     Of an adapter the start is the same model without it; else a second one. `root` names the run's random streams.
     Raises PolicyError where the policy cannot be had, adapted, or trained with these options.
     """
+    if recipe.lora is not None and is_adapter(Path(start)):  # what is saved would name the base, without this adapter
+        raise PolicyError(f"{start} is an adapter, and lora trains another one; start from its merged policy.")
     policy = load_policy(start, revision=revision, prompt_format=prompt_format, trained=True)
     if recipe.lora is not None:
         policy, reference = adapt(policy, recipe.lora, root)
