@@ -141,6 +141,8 @@ def test_the_options_reach_the_jobs_that_train(tmp_path: Path) -> None:
     job = Job("train", "seed 1", tmp_path / "log.txt", {"seed": 1})
     assert trained_with(CHUNKED, [[job]])[0][0].payload == {"seed": 1, "trainer": {"logprob_chunk": 7}}
     assert trained_with(TrainerOptions(), [[job]])[0][0].payload == {"seed": 1, "trainer": {}}
+    measuring = Job("measure", "the measuring of seed 1", tmp_path / "log.txt", {"seed": 1})
+    assert trained_with(CHUNKED, [[job, measuring]])[0][1] == measuring  # its shards are those of any option
     wrong = CliRunner().invoke(eval_command, ["--method", "grpo", "--trainer", "chunk=7"])
     assert isinstance(wrong.exception, RunError) and "no option 'chunk'" in str(wrong.exception)
     both = CliRunner().invoke(eval_command, ["--checkpoint", "x", "--trainer", "logprob_chunk=7"])

@@ -134,9 +134,13 @@ def drawn_by(engine: Engine, chains: Sequence[Sequence[Job]]) -> list[list[Job]]
 
 
 def trained_with(options: TrainerOptions, chains: Sequence[Sequence[Job]]) -> list[list[Job]]:
-    """The same jobs, their training computed in another way."""
+    """The same jobs, their training computed in another way; what they measure is the same for all."""
     told = options.model_dump(exclude_defaults=True)
-    return [[replace(job, payload={**job.payload, "trainer": told}) for job in chain] for chain in chains]
+
+    def computed(job: Job) -> Job:
+        return job if job.kind == "measure" else replace(job, payload={**job.payload, "trainer": told})
+
+    return [[computed(job) for job in chain] for chain in chains]
 
 
 def measure_task(
