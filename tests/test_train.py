@@ -19,6 +19,7 @@ from unlearnbench.ledger import read_ledger, read_metrics
 from unlearnbench.method import LossBatch, Plan, overridden, settings_of, strays
 from unlearnbench.methods.grpo import Grpo
 from unlearnbench.methods.no_training import NoTraining
+from unlearnbench.processes import Processes
 from unlearnbench.records import Recipe, RolloutGroup, Verdict
 
 
@@ -82,6 +83,20 @@ def test_other_seeds_draw_other_rollouts_and_the_first_update_sees_the_samplers_
     mismatches = [line["sampler_mismatch"] for line in one + two if line["sampler_mismatch"] is not None]
     assert mismatches
     assert max(mismatches) < 1e-4
+
+
+def test_processes_that_find_different_checkpoints_do_not_begin(
+    training: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = training(Grpo, tmp_path, steps=1)
+    run.run()
+    run.save()
+    monkeypatch.setattr(Processes, "everybody", lambda self, own: [own, None])  # the other one's folder is empty
+    with pytest.raises(RunError, match="not all processes find the same checkpoint") as caught:
+        training(Grpo, tmp_path, steps=2)  # resumes
+    assert "\n" not in str(caught.value)
+    monkeypatch.setattr(Processes, "everybody", lambda self, own: [own, own])
+    assert training(Grpo, tmp_path, steps=2).step == 1
 
 
 def test_a_checkpoint_of_another_configuration_is_refused(training: Any, tmp_path: Path) -> None:

@@ -402,14 +402,20 @@ class Training:
     def resume(self) -> bool:
         """Set the method up, back at the last checkpoint if there is one; returns whether the run was finished.
 
-        Raises RunError where the checkpoint is of another configuration.
+        Raises RunError where the checkpoint is of another configuration, or not the same for all processes.
         """
         place = checkpoint.find(self.folder / "checkpoint")
-        if place is None:
+        state = None if place is None else checkpoint.read_state(place)
+        found = self.processes.everybody(None if state is None else (state["step"], state["finished"]))
+        if len(set(found)) > 1:
+            raise RunError(
+                f"not all processes find the same checkpoint in {self.folder}; see that it is on a disk that all "
+                "machines share, and run the same command again"
+            )
+        if place is None or state is None:
             self.ledger.truncate({"steps": 0, "metrics_bytes": 0})
             self.hooks.call("setup")
             return False
-        state = checkpoint.read_state(place)
         if state["fingerprint"] != self.fingerprint:
             raise RunError(
                 f"{self.folder} holds a run of another configuration; name another folder with --out, or remove it"
