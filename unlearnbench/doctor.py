@@ -140,7 +140,7 @@ def _vllm() -> Finding:
 
 def _peft() -> Finding:
     version = _version("peft")
-    needed = "LoRA adapters in eval --checkpoint and diagnose"
+    needed = "LoRA: training (lora in a recipe), adapters in eval --checkpoint and diagnose"
     if version is None:
         remedy = "pip install -c constraints.txt peft"
         return Finding(name="peft", state="warning", found="not installed", needed=needed, remedy=remedy)
