@@ -17,7 +17,8 @@ from unlearnbench.methods.grpo import Grpo
 from unlearnbench.methods.prefix import Prefix
 from unlearnbench.privileges import CANARY_GROUP, Privileges, asked
 from unlearnbench.records import Result
-from unlearnbench.splits import Split
+from unlearnbench.sealing import TELLING
+from unlearnbench.splits import Split, shipped_folder, shipped_splits
 from unlearnbench.tables import read_parquet, write_json
 
 
@@ -120,6 +121,12 @@ def test_a_run_from_the_positive_control_has_track_base_and_its_start_is_measure
     assert start > 0.5
     assert before is None or before < 0.1
     assert (tmp_path / "run/1/evaluation/start.parquet").is_file()
+
+
+def test_of_a_shipped_split_only_what_the_sealed_copy_has_stays_visible() -> None:
+    for name in shipped_splits():
+        parts = {path.name for path in shipped_folder(name).iterdir() if not path.name.startswith(".")}
+        assert parts - TELLING <= {"split.yaml", "policy", "policy.json"}
 
 
 def test_canaries_have_a_group_like_any_other_item(small_split: Split, tmp_path: Path) -> None:

@@ -21,6 +21,8 @@ TELLING = {
     "counts.parquet",
     "twin_counts.parquet",
     "labels.parquet",
+    "labels.json",
+    "base_rollouts.parquet",
     "canaries.json",
     "similar.parquet",
     "sub_problems.parquet",
