@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from unlearnbench import crew
 from unlearnbench.crew import Crew, Event, Job, Place
 
 
@@ -80,7 +79,7 @@ def test_patience_is_counted_from_the_last_word_of_anybody(tmp_path: Path, monke
             made.append(self)
             time.sleep(0.002)  # the others speak meanwhile
 
-    monkeypatch.setattr(crew.threading, "Timer", Slow)
+    monkeypatch.setattr(threading, "Timer", Slow)
     _work(tmp_path, [{"items": 1}] * 5, patience=60.0)
     assert len(made) == 1 + 4 * 6
     assert all(timer.finished.is_set() for timer in made)  # none is left to end a crew that works
