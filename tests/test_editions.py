@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import sys
 from hashlib import sha256
 from pathlib import Path
 
@@ -245,3 +246,31 @@ def test_the_sandbox_tells_why_a_run_failed(tmp_path: Path) -> None:
     job = {"method": str(tmp_path / "none.py"), "split": "micro", "seeds": [1], "out": str(tmp_path / "run")}
     with pytest.raises(RunError, match=r"training again failed \(status 1\): There is no method file"):
         run_apart(job, tmp_path, allow_network=True)
+
+
+LOOKS = """
+import pathlib
+import unlearnbench as ub
+
+class Looks(ub.Method):
+    def setup(self):
+        raise ValueError(f"there are {len(pathlib.Path(FILE).read_bytes())} bytes")
+"""
+
+
+def test_what_the_board_keeps_of_a_variant_is_hidden_from_what_is_trained_again(
+    small_split: Split, tmp_path: Path
+) -> None:
+    kept = tmp_path / "editions" / "two"
+    tables.write_text(kept / "items.parquet", "labels")
+    method = tmp_path / "looks.py"
+    method.write_text(LOOKS.replace("FILE", repr(str(kept / "items.parquet"))))
+    job = {"method": str(method), "split": str(small_split.path), "seeds": [1], "out": str(tmp_path / "run")}
+    with pytest.raises(RunError, match="there are 6 bytes"):
+        run_apart(job, tmp_path, allow_network=True)
+    asked = f"from pathlib import Path; from unlearnbench.sealing import hide; print(hide(Path({str(kept)!r})))"
+    how = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True).stdout.strip()
+    if how != "namespace":
+        pytest.skip("this system has no mount namespaces, so a process cannot hide files from those that it starts")
+    with pytest.raises(RunError, match="there are 0 bytes"):
+        run_apart(job, tmp_path, allow_network=True, hidden=kept)

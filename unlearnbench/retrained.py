@@ -29,6 +29,7 @@ from unlearnbench.leaderboard import (
     BoardEntry,
     Edition,
     Entry,
+    edition_folder,
     editions,
     read_entries,
     write_entry,
@@ -128,7 +129,8 @@ def retrain_entry(
             return Outcome(name, there, before=True)
         _require_files(again, split)
         folder = out / name
-        _train(again, split, folder, workers, allow_network, show)
+        kept = edition_folder(entries, edition.name)
+        _train(again, split, folder, workers, allow_network, kept if kept.is_dir() else None, show)
         return Outcome(name, enter_run(again, edition, split, folder, entries, workers))
     except UnlearnBenchError as problem:
         return Outcome(name, why=str(problem))
@@ -205,8 +207,15 @@ def _require_files(again: Again, split: Split) -> None:
 
 
 def _train(
-    again: Again, split: Split, folder: Path, workers: int | None, allow_network: bool, show: Show | None
+    again: Again,
+    split: Split,
+    folder: Path,
+    workers: int | None,
+    allow_network: bool,
+    kept: Path | None,
+    show: Show | None,
 ) -> None:
+    """Run `evaluate` on the entry's source in the sandbox; `kept` is the board's own copy of the variant's labels."""
     claimed = again.claimed
     source = folder.resolve() / "method" / again.one.entry.source
     tables.write_bytes(source, again.source)
@@ -225,7 +234,8 @@ def _train(
     }
     if sampler is not None:
         job["sampler"] = sampler
-    run_apart(job, folder.resolve(), allow_network=allow_network, show=show)
+    hidden = None if kept is None else kept.resolve()
+    run_apart(job, folder.resolve(), allow_network=allow_network, hidden=hidden, show=show)
 
 
 def _told_by_bundle(again: Again) -> tuple[str, Any]:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from unlearnbench.errors import RunError
+from unlearnbench.sealing import hide
 
 HOURS = 24.0
 _CLONE_NEWUSER = 0x10000000
@@ -33,12 +34,13 @@ def run_apart(
     scratch: Path,
     *,
     allow_network: bool = False,
+    hidden: Path | None = None,
     show: Callable[[Mapping[str, Any]], None] | None = None,
 ) -> None:
     """Run `evaluate(**job)` apart from this process; `show` takes its progress, event by event.
 
-    What it prints goes to `scratch`/log.txt. It ends with this process, if that is killed. Raises RunError with the
-    last words of what failed.
+    `hidden` is another copy of the split that is run on, covered as that one is. What it prints goes to
+    `scratch`/log.txt. It ends with this process, if that is killed. Raises RunError with the last words of what failed.
     """
     home = scratch / "home"
     home.mkdir(parents=True, exist_ok=True)
@@ -63,7 +65,8 @@ def run_apart(
     alarm.start()
     try:
         with suppress(BrokenPipeError):
-            process.stdin.write(json.dumps({"job": dict(job), "network": allow_network}))
+            told = {"job": dict(job), "network": allow_network, "hidden": None if hidden is None else str(hidden)}
+            process.stdin.write(json.dumps(told))
             process.stdin.close()
         for line in process.stdout:
             event = _event(line)
@@ -104,6 +107,8 @@ def inside() -> None:
     if not told["network"] and not leave_network():
         _last_words("this system has no network namespaces; run in a container without network, with --allow-network")
         sys.exit(3)
+    if told["hidden"] is not None:
+        hide(Path(told["hidden"]))  # from all processes that this one starts
     with suppress(ImportError, ValueError, OSError):
         import resource
 
