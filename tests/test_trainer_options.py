@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from unlearnbench.cli.evaluate import evaluate as eval_command
 from unlearnbench.crew import Job
 from unlearnbench.errors import PolicyError, RunError
 from unlearnbench.jobs import trained_with
+from unlearnbench.method import LossBatch
 from unlearnbench.methods.grpo import Grpo
 from unlearnbench.policy import Policy, load_policy
 from unlearnbench.recomputing import recompute_layers
@@ -149,9 +151,20 @@ def test_the_options_reach_the_jobs_that_train(tmp_path: Path) -> None:
     assert both.exit_code == 2 and "--trainer says how to train" in both.output
 
 
-def test_a_pass_without_weight_teaches_nothing(training: Any, tmp_path: Path) -> None:
-    run = training(Grpo, tmp_path)
+class MeansOfRows(Grpo):
+    """As methods of whole sequences do, it divides by the sum of the mask."""
+
+    def policy_loss(self, batch: LossBatch) -> torch.Tensor:
+        means = (batch.ratio * batch.mask).sum(1, keepdim=True) / batch.mask.sum(1, keepdim=True)
+        return -means * batch.advantages
+
+
+@pytest.mark.parametrize("method", [Grpo, MeansOfRows])
+def test_a_pass_without_weight_teaches_nothing(method: type[Grpo], training: Any, tmp_path: Path) -> None:
+    run = training(method, tmp_path)
     batch = run._batch(run._choose(run._collect()))
-    told = run._backward(batch.without_weight(), [None])
-    assert told["loss"] == told["sampler_mismatch"] == 0
-    assert not any(weight.grad.any() for weight in run.trained)
+    unknown = replace(batch, behaviour=batch.behaviour * torch.nan)
+    told = run._backward(unknown.without_weight(), [None])
+    assert told["loss"] == told["sampler_mismatch"] == told["unknown_logprobs"] == 0
+    assert not any(weight.grad.any() for weight in run.trained)  # NaN is no 0 either
+    assert run._backward(unknown, [None])["unknown_logprobs"] == int(batch.mask.sum())

@@ -62,9 +62,11 @@ class TokenBatch:
             start = stop
 
     def without_weight(self) -> TokenBatch:
-        """The same pass, which teaches nothing: for a process that would make one pass fewer than the others."""
-        nothing = torch.zeros_like(self.mask)
-        return replace(self, mask=nothing, weights=nothing, comparable=torch.zeros_like(self.comparable))
+        """The same pass, which teaches nothing: for a process that would make one pass fewer than the others.
+
+        The mask stays: a method may divide by its sum, and 0 times NaN is NaN.
+        """
+        return replace(self, weights=torch.zeros_like(self.weights), comparable=torch.zeros_like(self.comparable))
 
     def _slice(self, start: int, stop: int) -> TokenBatch:
         width = int(self.lengths[start:stop].max())

@@ -339,7 +339,7 @@ class Training:
             loss = (weights * (losses if extra is None else losses + extra)).sum()
             loss.backward()  # type: ignore[no-untyped-call]
             with torch.no_grad():
-                used = part.mask > 0
+                used = part.weights > 0
                 sums["loss"] += loss.item()
                 gap = (logprobs - behaviour) * (used & part.comparable)
                 mismatch = max(mismatch, float(gap.abs().max()))
