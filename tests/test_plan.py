@@ -241,6 +241,10 @@ def test_what_nothing_measured_tells_comes_from_the_recipe_and_a_length(
     assert told.evaluation.tokens.generated == 8 * told.evaluation.rollouts
     assert "8 tokens a rollout, as given" in told.training.source
     assert "is an assumption" in plan(small_split, experiments=1).evaluation.source
+    most = recipe.max_tokens  # no rollout is longer, whatever is assumed or given
+    for length in (None, 10.0 * most):
+        work = plan(small_split, experiments=1, length=length).training
+        assert work.tokens.generated == most * rollouts and f"{most} tokens a rollout" in work.source
 
 
 def test_a_split_that_is_not_built_is_planned_by_its_released_ids() -> None:

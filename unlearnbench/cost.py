@@ -111,7 +111,7 @@ def training(
             source="the budget alone, as if every token were generated, read once more and trained on",
         )
     rollouts = recipe.steps * recipe.prompts_per_step * recipe.group_size
-    told = length or LENGTH
+    told, words = _length(length, recipe.max_tokens)
     read = round(rollouts * (told + prompt))
     tokens = Tokens(
         generated=round(rollouts * told),
@@ -123,7 +123,7 @@ def training(
         tokens=tokens,
         flops=tokens.flops(parameters),
         rollouts=round(rollouts * multiple),
-        source=f"the recipe's {recipe.steps} steps, as if every group had signal; {_length(length)}",
+        source=f"the recipe's {recipe.steps} steps, as if every group had signal; {words}",
     )
 
 
@@ -145,8 +145,7 @@ def evaluation(
         mean = cost.generated_tokens / cost.verifier_calls
         source = "the null control's mean length in training"
     else:
-        mean = min(length or LENGTH, float(split.config.protocol.sampling.max_tokens))
-        source = _length(length)
+        mean, source = _length(length, split.config.protocol.sampling.max_tokens)
     if probe is not None and probe.rollouts:
         prompt = probe.tokens.prefilled / probe.rollouts * split.config.recipe.group_size
     elif cost is not None and cost.verifier_calls:
@@ -269,10 +268,13 @@ def _of_cost(split: Split, cost: Cost) -> Tokens:
     )
 
 
-def _length(length: float | None) -> str:
-    if length is None:
-        return f"{LENGTH:g} tokens a rollout, which is an assumption (--length gives yours)"
-    return f"{length:g} tokens a rollout, as given"
+def _length(length: float | None, most: int) -> tuple[float, str]:
+    """Mean tokens of a rollout where nothing measured tells, of `most` at the most; and where the number comes from."""
+    told = min(LENGTH if length is None else length, float(most))
+    where = "which is an assumption (--length gives yours)" if length is None else "as given"
+    if length is not None and length > most:
+        where = "the most that it may have"
+    return told, f"{told:g} tokens a rollout, {where}"
 
 
 def _memory_of_machine() -> int | None:
