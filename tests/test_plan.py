@@ -241,6 +241,9 @@ def test_what_nothing_measured_tells_comes_from_the_recipe_and_a_length(
     assert told.evaluation.tokens.generated == 8 * told.evaluation.rollouts
     assert "8 tokens a rollout, as given" in told.training.source
     assert "is an assumption" in plan(small_split, experiments=1).evaluation.source
+    adapted = plan(small_split, experiments=1, settings={"lora": {"rank": 4}})
+    assert (told.space.memory, adapted.space.memory) == (20 * told.parameters, 4 * told.parameters)
+    assert told.space.disk - adapted.space.disk > 3 * 23 * told.parameters  # an adapter's checkpoints are small
     most = recipe.max_tokens  # no rollout is longer, whatever is assumed or given
     for length in (None, 10.0 * most):
         work = plan(small_split, experiments=1, length=length).training

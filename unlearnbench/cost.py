@@ -232,19 +232,28 @@ def space(
     parameters: int,
     seeds: int,
     at_once: int,
+    *,
+    adapted: bool = False,
 ) -> Space:
+    """What a machine must hold; `adapted`: an adapter is trained, whose size is next to nothing."""
     if probe is not None and published is None and probe.prompts == split.config.recipe.prompts_per_step:
         memory, told = probe.memory, "the largest worker of the probe at its peak"
     else:
-        # float32 weights, gradients, two moments of Adam, and the reference policy
-        memory, told = 20 * parameters, "weights, gradients, Adam's moments, reference policy (20 bytes a parameter)"
+        if adapted:  # what is frozen has neither gradients nor moments, and is the reference policy, too
+            memory, told = 4 * parameters, "weights (4 bytes a parameter); an adapter"
+        else:
+            memory, told = (
+                20 * parameters,
+                "weights, gradients, Adam's moments, reference policy (20 bytes a parameter)",
+            )
         told += "; activations and the cache of keys and values come on top"
     available = published.memory if published is not None else _memory_of_machine()
     length = training.tokens.generated / max(1, training.rollouts)
     a_rollout = probe.bytes_a_rollout if probe else BYTES_A_TOKEN * length
     evaluated = probe.bytes_an_evaluated if probe else BYTES_A_TOKEN * length
     # Of a checkpoint: weights and two moments, and the one before until the new one is in place.
-    a_seed = training.rollouts * a_rollout + evaluation.rollouts * evaluated + 2 * 12 * parameters
+    checkpoints = 0 if adapted else 2 * 12 * parameters
+    a_seed = training.rollouts * a_rollout + evaluation.rollouts * evaluated + checkpoints
     return Space(
         memory=memory,
         memory_source=told,
@@ -253,7 +262,9 @@ def space(
         disk=round(seeds * a_seed),
         disk_source="rollouts "
         + ("as the probe wrote them" if probe else f"at {BYTES_A_TOKEN:g} bytes a token")
-        + " and two checkpoints (24 bytes a parameter) a seed",
+        + (
+            ", checkpoints of the adapter left out" if adapted else " and two checkpoints (24 bytes a parameter) a seed"
+        ),
     )
 
 

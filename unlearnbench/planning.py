@@ -82,6 +82,7 @@ def plan(
         )
     training = cost.training(split, reference, tried, parameters, multiple, length, pool.prompt)
     evaluation = cost.evaluation(split, pool, control, tried, parameters, samples, length)
+    adapted = (settings or {}).get("lora", split.config.recipe.lora) is not None
     at_once = 1 if published else min(seeds, workers or os.cpu_count() or 1)
     timing = cost.timing(split, control, tried, published, precision, utilisation, training, evaluation, seeds, at_once)
     total = training.tokens.model_dump()
@@ -100,7 +101,7 @@ def plan(
         total_tokens=Tokens(**total),
         total_flops=seeds * (training.flops + evaluation.flops),
         timing=timing,
-        space=cost.space(split, tried, published, training, evaluation, parameters, seeds, at_once),
+        space=cost.space(split, tried, published, training, evaluation, parameters, seeds, at_once, adapted=adapted),
         power=power_of(
             split,
             pool,
