@@ -15,13 +15,14 @@ from tiny import rehash
 
 from unlearnbench import tables
 from unlearnbench.board_page import lines
+from unlearnbench.bundle import Statement, write_bundle
 from unlearnbench.claims import retraining_seeds
 from unlearnbench.cli.group import run
 from unlearnbench.closing import close, drawn_seed
 from unlearnbench.errors import RunError, SplitError
 from unlearnbench.leaderboard import BoardEntry, Edition, Entry, board, editions, enter, find_splits, read_entries
 from unlearnbench.records import SplitConfig
-from unlearnbench.retrained import enter_run, find_edition, ordered, retrain_entry, take_part
+from unlearnbench.retrained import _told_by_bundle, enter_run, find_edition, ordered, retrain_entry, take_part
 from unlearnbench.sandbox import run_apart
 from unlearnbench.site import command
 from unlearnbench.splits import Split, load_split
@@ -170,6 +171,18 @@ def test_who_takes_part_is_what_the_closing_commit_holds(repo: Path, made_split:
     missing = retrain_entry(mine, edition, split, tmp_path / "out", entries).why
     assert missing is not None and "has no null_control/1x yet" in missing
     assert not (tmp_path / "out").exists()
+
+
+def test_a_bundle_that_came_after_the_closing_chooses_no_class_of_the_source(
+    repo: Path, made_split: Split, made_run: Path, tmp_path: Path
+) -> None:
+    entries = repo / "leaderboard" / "entries"
+    edition, split = closed(repo, made_split, tmp_path / "variant")
+    mine = ordered(entries, [], edition)[0]
+    assert _told_by_bundle(take_part(mine, edition, split)) == ("Mine", None)
+    write_bundle(made_run, mine.folder / "bundle.zip", Statement(name="later"))
+    refused = retrain_entry(mine, edition, split, tmp_path / "out", entries).why
+    assert refused is not None and "is not the bundle that the entry had when its edition was closed" in refused
 
 
 def test_a_run_trained_again_becomes_an_entry_beside_the_first_and_is_shown_first(

@@ -58,6 +58,8 @@ class Again:
     claimed: Result
     seeds: Sequence[int]
     id: str
+    bundle: str | None
+    """Of its bundle, as entry.json of the commit names it."""
 
 
 @dataclass(frozen=True)
@@ -149,24 +151,25 @@ def take_part(one: BoardEntry, edition: Edition, split: Split) -> Again:
     commit = str(edition.drawn_from)
     if git(one.folder, "cat-file", "-e", f"{commit}^{{commit}}") is None:
         raise RunError(f"commit {commit[:12]}, which closed edition {edition.name}, is not here; fetch it")
-    stated, source = (
-        git(one.folder, "cat-file", "blob", f"{commit}:./{file}") for file in ("result.json", entry.source)
+    stated, source, told = (
+        git(one.folder, "cat-file", "blob", f"{commit}:./{file}")
+        for file in ("result.json", entry.source, "entry.json")
     )
-    if stated is None or source is None:
+    if stated is None or source is None or told is None:
         raise RunError(
             f"it was not there when edition {edition.name} was closed (commit {commit[:12]}); it takes part in the "
             "next one"
         )
     try:
-        claimed = Result.model_validate_json(stated)
+        claimed, then = Result.model_validate_json(stated), Entry.model_validate_json(told)
     except ValidationError as error:
-        raise RunError(f"{one.folder / 'result.json'} of commit {commit[:12]} is malformed ({error.title})") from error
+        raise RunError(f"a file of {one.folder} is malformed in commit {commit[:12]} ({error.title})") from error
     if hashlib.sha256(source).hexdigest() != claimed.method.source_hash:
         raise RunError(f"{one.folder / entry.source} is not the source that result.json names (its hash differs)")
     if claimed.kind != "eval" or claimed.budget.multiple is None or not claimed.comparable:
         raise RunError("it is no comparable run of `eval`, so there is nothing to train again")
     seeds = retraining_seeds(claimed.method.source_hash, split.hash)
-    return Again(one, source, claimed, seeds, f"{entry.id}-{edition.name.lower()}")
+    return Again(one, source, claimed, seeds, f"{entry.id}-{edition.name.lower()}", then.bundle)
 
 
 def _made_before(again: Again, entries: Path, split: Split) -> BoardEntry | None:
@@ -241,12 +244,15 @@ def _train(
 def _told_by_bundle(again: Again) -> tuple[str, Any]:
     """The method's class and the sampler that an entry's bundle names; nothing for an entry without one.
 
-    Raises RunError where the runs began from a policy that is not in the bundle.
+    Raises RunError where it is another bundle than that of the closing commit, or the runs began from a policy that is
+    not in it.
     """
     path = again.one.folder / BUNDLE
     if not path.is_file():
         return "", None
     bundle = open_bundle(path)
+    if bundle.sha256 != again.bundle:  # else a class of the source could be chosen when the variant is known
+        raise RunError(f"{path} is not the bundle that the entry had when its edition was closed; restore it")
     seed = bundle.seeds[bundle.result.seeds[0]]
     if seed.config.start is not None:
         raise RunError("the runs started from a policy that is not in the bundle, so they cannot be trained again")
