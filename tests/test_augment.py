@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -11,14 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from paperlike import HEAD, TAIL
+from tiny import config, items
 
 from unlearnbench import augment as module
 from unlearnbench.augment import Bound, augment, problems_in
 from unlearnbench.cli.group import run
 from unlearnbench.endpoint import Endpoint
 from unlearnbench.errors import DataError, RunError, SplitError
+from unlearnbench.privileges import Privileges
 from unlearnbench.records import RelatedProblem
-from unlearnbench.splits import Split
+from unlearnbench.source_rows import INSTRUCTION
+from unlearnbench.splits import Split, write_split
 from unlearnbench.tables import read_records
 
 Fault = Callable[[int], tuple[int, bytes, dict[str, str]] | None]
@@ -135,6 +140,24 @@ def test_kept_is_what_both_models_agree_on_and_copies_are_marked(server: Server,
     assert told[0].requests == 2 * (1 + 5) >= len(server.seen) == 10
     assert told[0].completion_tokens == 2 * 6 * 4096
     assert told[0].prompt_tokens > sum(len(str(request["messages"][0]["content"])) for request in server.seen)
+
+
+@pytest.mark.parametrize(
+    ("head", "tail"), [(HEAD, TAIL), ("", f"\n{INSTRUCTION}")], ids=["Qwen's template", "a chat's instruction"]
+)
+def test_a_template_is_no_part_of_the_problem(server: Server, tmp_path: Path, head: str, tail: str) -> None:
+    wrapped = [item.model_copy(update={"prompt": f"{head}{item.prompt}{tail}"}) for item in items()]
+    split = write_split(tmp_path / "split", config(), wrapped)
+    assert _run(server, split, tmp_path / "out").leaked == 2
+    sent = [request["messages"][0]["content"] for request in server.seen]
+    assert not any("<|im_start|>" in text or INSTRUCTION in text for text in sent)
+    shutil.copy(tmp_path / "out" / "similar.parquet", split.path)
+    given = Privileges(split, tmp_path).answer("similar")
+    for item in wrapped:
+        for row in given.get(item.item_id, ()):  # the policy is shown them as it is shown the item
+            assert (row["prompt"][: len(head)], row["prompt"][-len(tail) :]) == (head, tail)
+            assert row["prompt"].count(INSTRUCTION[:30]) == 1
+    assert sum(map(len, given.values())) == 4
 
 
 def test_no_twin_and_no_other_item_is_sent(server: Server, tiny: Split, tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from unlearnbench.endpoint import Endpoint, Reply
 from unlearnbench.errors import DataError, RunError, SplitError
 from unlearnbench.overlap import Repeats
 from unlearnbench.records import Item, Record, RelatedProblem
+from unlearnbench.source_rows import stripped
 from unlearnbench.splits import Split
 from unlearnbench.verifier import Verifier
 
@@ -195,7 +196,8 @@ def augment(
     waiting = [item for item in items if not _place(out, item).is_file()]
     if announce:
         announce(bound(waiting, settings))
-    texts = Repeats([item.prompt for item in split.items] + [twin.prompt for twin in split.twins])
+    prompts = [item.prompt for item in split.items] + [twin.prompt for twin in split.twins]
+    texts = Repeats([stripped(prompt) for prompt in prompts])
     if waiting:
         with Verifier(workers=2) as verifier:
             desk = _Desk(settings, endpoint, texts, verifier, out)
@@ -382,5 +384,5 @@ def _items(split: Split, group: str) -> list[Item]:
 def _prompt(item: Item, settings: Settings) -> str:
     solution = SOLUTION.format(solution=item.solution) if item.solution else ""
     return PROMPTS[settings.kind].format(
-        problem=item.prompt, answer=item.answer, solution=solution, count=settings.count
+        problem=stripped(item.prompt), answer=item.answer, solution=solution, count=settings.count
     )

@@ -15,6 +15,7 @@ from typing import Any
 from unlearnbench import tables
 from unlearnbench.errors import SplitError
 from unlearnbench.records import READS, RelatedProblem
+from unlearnbench.source_rows import framed
 from unlearnbench.splits import Split
 
 ASKED = "asked.json"
@@ -53,10 +54,12 @@ class Privileges:
             raise SplitError(
                 f"split {self.split.name} has no {path.name}; choose a split that ships one, or another method"
             )
+        prompts = {item.item_id: item.prompt for item in self.split.items}
         rows: dict[str, list[dict[str, Any]]] = defaultdict(list)
         for row in tables.read_records(path, RelatedProblem):
-            if not row.leaked:
-                rows[row.item_id].append(row.model_dump())
+            if not row.leaked:  # shown to the policy as its item is: in the same template
+                prompt = framed(row.prompt, prompts[row.item_id]) if row.item_id in prompts else row.prompt
+                rows[row.item_id].append(row.model_dump() | {"prompt": prompt})
         return rows
 
     def _policy(self) -> str:

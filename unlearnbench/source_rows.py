@@ -46,6 +46,12 @@ def stripped(prompt: str) -> str:
     return _ASKED.sub("", _TAIL.sub("", _HEAD.sub("", prompt))).strip()
 
 
+def framed(problem: str, prompt: str) -> str:
+    """A problem in the words that stand around that of `prompt`: its template and instruction, if it has them."""
+    head, found, tail = prompt.partition(stripped(prompt) or prompt)
+    return f"{head}{stripped(problem)}{tail}" if found else problem
+
+
 def read_rows(file: Path, source: SourceData) -> dict[int, Row]:
     """The rows of a source file by their number. Raises DataError naming file, row and field."""
     make: Callable[[str, Mapping[str, Any], int], Row] = _simplerl if source.form == "simplerl" else _problem
@@ -90,12 +96,11 @@ def _simplerl(where: str, row: Mapping[str, Any], place: int) -> Row:
             "with Qwen's template"
         )
     question = stripped(_first(where, "question", row.get("question"), extra.get("question"), text))
-    answer = _first(
-        where, "gt_answer", model.get("ground_truth"), row.get("gt_answer"), extra.get("answer"), row.get("answer")
-    )
-    templated = text if isinstance(text, str) and _HEAD.match(text) else _TEMPLATE.format(question, INSTRUCTION)
-    told = (row.get(name) for name in ("target", "answer", "solution"))
+    told = [row.get(name) for name in ("target", "answer", "solution")]
     solution = next((text for text in told if isinstance(text, str) and "\\boxed" in text), "")
+    short = None if "\\boxed" in str(row.get("answer")) else row.get("answer")  # a worked solution is no gold
+    answer = _first(where, "gt_answer", model.get("ground_truth"), row.get("gt_answer"), extra.get("answer"), short)
+    templated = text if isinstance(text, str) and _HEAD.match(text) else _TEMPLATE.format(question, INSTRUCTION)
     return Row(number, question, templated, answer, solution, str(row.get("subject") or "unknown"))
 
 
@@ -116,4 +121,4 @@ def _first(where: str, name: str, *candidates: object) -> str:
     for candidate in candidates:
         if isinstance(candidate, str | int | float) and str(candidate).strip():
             return str(candidate).strip()
-    raise DataError(f"{where}, field {name!r}: there is no text")
+    raise DataError(f"{where}, field {name!r}: there is no text; fetch the file anew, or mend the row")
