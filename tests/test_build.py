@@ -6,6 +6,7 @@ import errno
 import json
 import math
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -189,6 +190,12 @@ def _without_gold(row: dict[str, Any]) -> None:
     row["extra_info"].update(answer="")
 
 
+def _with_a_solution_alone(row: dict[str, Any]) -> None:
+    row.update(gt_answer=None)
+    row["reward_model"].update(ground_truth=None)
+    row["extra_info"].update(answer=None)
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -201,7 +208,8 @@ def _without_gold(row: dict[str, Any]) -> None:
             lambda row: row["prompt"][0].update(content="Question:\nx\nAnswer:\nLet's think"),
             "template of another setting",
         ),
-        (_without_gold, "row 1, field 'gt_answer': there is no text"),
+        (_without_gold, "row 1, field 'gt_answer': there is no text; fetch the file anew"),
+        (_with_a_solution_alone, "row 1, field 'gt_answer': there is no text"),
     ],
 )
 def test_a_malformed_row_is_named(place: Place, tmp_path: Path, change: Change, words: str) -> None:
@@ -271,6 +279,29 @@ def test_released_files_are_fetched_once(place: Place, web: str) -> None:
     assert len(place.build(artifacts=web).ids("unlearnable")) == len(HARD)
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"SSH-2.0-OpenSSH\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\nabc",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n[]",
+    ],
+)
+def test_a_broken_answer_is_one_sentence(place: Place, answer: bytes) -> None:
+    def serve() -> None:
+        connection, _ = listening.accept()
+        with connection:
+            connection.recv(1 << 16)
+            connection.sendall(answer)
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        threading.Thread(target=serve, daemon=True).start()
+        address = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        words = r"cannot fetch all_similar_unlearnable.json from .*: the answer is broken \(.*\); mend the network"
+        assert "\n" not in refused(place, words, RunError, artifacts=address)
+    assert not place.out.exists()
+
+
 def test_no_network_is_one_sentence(place: Place) -> None:
     assert "\n" not in refused(
         place, "127.0.0.1:1: Connection refused; mend the network, or name a folder", RunError, artifacts=None
@@ -284,7 +315,7 @@ from unlearnbench.fetch import source_file
 from unlearnbench.released import SourceData
 
 told = {}
-for name in ("data", "gated", "secret", "absent"):
+for name in ("data", "gated", "secret", "absent", "closed", "down", "short"):
     given = {"file": "a/train.parquet", "licence": "x", "form": "simplerl", "numbering": "n"}
     source = SourceData(repository=f"nobody/{name}", **given)
     try:
@@ -313,12 +344,16 @@ class Hub(SimpleHTTPRequestHandler):
             status, code, data = 401, "RepoNotFound", b""
         elif "/absent/" in self.path:
             status, code, data = 404, "EntryNotFound", b""
+        elif "/closed/" in self.path:
+            status, data = 403, b""
+        elif "/down/" in self.path:
+            status, data = 500, b""
         self.send_response(status)
         if code:
             self.send_header("X-Error-Code", code)
-        self.send_header("ETag", '"abc"')
+        self.send_header("ETag", '"cut"' if "/short/" in self.path else '"abc"')
         self.send_header("X-Repo-Commit", "f" * 40)
-        self.send_header("Content-Length", str(len(data)))
+        self.send_header("Content-Length", str(len(data) + ("/short/" in self.path)))
         self.end_headers()
         if body:
             self.wfile.write(data)
@@ -345,6 +380,10 @@ def test_the_hub_gives_a_file_or_a_reason(tmp_path: Path) -> None:
     assert "the repository is gated; accept its terms on its page and log in" in told["gated"]
     assert "(401): the token is missing, wrong" in told["secret"]
     assert "no such repository or file (404); copy a/train.parquet by hand" in told["absent"]
+    assert "the Hub refuses it (403)" in told["closed"]
+    assert "the Hub answers 500; copy a/train.parquet by hand" in told["down"]
+    assert "the connection broke" in told["short"] and "try again, or copy" in told["short"]
+    assert not any("\n" in str(words) for words in told.values())
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ what to do; what has arrived stays where it is, and the same command goes on fro
 from __future__ import annotations
 
 import errno
+import http.client
 import sys
 import urllib.error
 import urllib.request
@@ -43,11 +44,15 @@ def hub_errors(doing: str, instead: str) -> Iterator[None]:
     except errors.HfHubHTTPError as error:
         raise RunError(f"{doing}: {_refusal(error)}; {instead}") from error
     except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, ConnectionError) as error:
+        if isinstance(error.__cause__, errors.HfHubHTTPError):  # it was reached, and refused
+            raise RunError(f"{doing}: {_refusal(error.__cause__)}; {instead}") from error
         raise RunError(f"{doing}: the Hub cannot be reached; mend the network, or {instead}") from error
     except errors.HFValidationError as error:
         raise RunError(f"{doing}: {_line(error)}") from error
     except OSError as error:
         raise RunError(f"{doing}: {_trouble(error)}; {instead}") from error
+    except errors.HTTPError as error:  # type: ignore[attr-defined]  # its HTTP client's, while a file is on its way
+        raise RunError(f"{doing}: the connection broke ({_line(error)}); try again, or {instead}") from error
 
 
 def source_file(source: SourceData, local: Path | None) -> tuple[Path, str | None]:
@@ -90,7 +95,7 @@ def released_file(wanted: ReleasedFile, addresses: Sequence[str], store: Path, l
     for address in [local] if local is not None else addresses:
         try:
             _download(f"{address.rstrip('/')}/{wanted.name}", path)
-        except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
+        except (urllib.error.URLError, TimeoutError, ConnectionError, http.client.HTTPException) as error:
             told = told or _trouble(error)
             continue
         _check(path, wanted, "fetch it by hand and name its folder with --artifacts")
@@ -102,9 +107,9 @@ def released_file(wanted: ReleasedFile, addresses: Sequence[str], store: Path, l
 
 
 def _download(address: str, path: Path) -> None:
-    with urllib.request.urlopen(address, timeout=_PATIENCE) as answer, tables.atomic(path) as file:
-        while block := answer.read(1 << 20):
-            file.write(block)
+    with urllib.request.urlopen(address, timeout=_PATIENCE) as answer:
+        content = answer.read()  # all at once, so that what fails here is not taken for a failure to write
+    tables.write_bytes(path, content)
 
 
 def _check(path: Path, wanted: ReleasedFile, remedy: str) -> None:
@@ -137,6 +142,8 @@ def _trouble(error: BaseException) -> str:
         error = error.reason
     if isinstance(error, TimeoutError):
         return "no answer in time"
+    if isinstance(error, http.client.HTTPException) and not isinstance(error, OSError):
+        return f"the answer is broken ({_line(error)})"
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return "no space left on the disk; free some and run the same command again"
     return getattr(error, "strerror", None) or _line(error)
