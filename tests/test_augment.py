@@ -261,6 +261,25 @@ def test_the_key_is_sent_and_written_nowhere(
     assert not any("Authorization" in headers for headers in server.headers_seen)
 
 
+def test_a_server_that_repeats_the_key_does_not_get_it_printed(
+    server: Server, tiny: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = ("--kind", "similar", "--split", str(tiny.path), "--endpoint", server.url, "--model", "writer")
+    command = ["augment", *names, "--second-model", "solver", "--out", str(tmp_path / "out")]
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
+    server.fault = lambda _: (401, b'{"error": {"message": "Incorrect API key provided: sk-secret."}}', {})
+    assert run(command) == 1
+    told = capsys.readouterr()
+    assert "refuses with 401 (Incorrect API key provided: ....); set OPENAI_API_KEY" in told.err
+    for key in ("sk-secret\nmore", "sk-secret\u2026"):
+        monkeypatch.setenv("OPENAI_API_KEY", key)
+        assert run(command) == 1
+        told = capsys.readouterr()
+        assert "OPENAI_API_KEY holds a line break or another character that no key has" in told.err
+        assert "secret" not in told.err
+        assert len(told.err.strip().splitlines()) == 1
+
+
 @pytest.mark.parametrize("url", ["localhost:8000", "file:///etc/passwd", "http://user:secret@localhost/v1", "http://"])
 def test_what_is_no_url_is_refused(url: str) -> None:
     with pytest.raises(DataError, match="is no endpoint"):

@@ -74,8 +74,11 @@ class Endpoint:
         self.stopping = stopping or threading.Event()
         self._opener = urllib.request.build_opener(_NoRedirect)
         self._headers = {"Content-Type": "application/json"}
-        if key := os.environ.get(KEY, "").strip():
-            self._headers["Authorization"] = f"Bearer {key}"
+        self._key = os.environ.get(KEY, "").strip()
+        if self._key and not (self._key.isascii() and self._key.isprintable()):
+            raise DataError(f"{KEY} holds a line break or another character that no key has; set it again")
+        if self._key:
+            self._headers["Authorization"] = f"Bearer {self._key}"
 
     def chat(self, model: str, prompt: str, *, temperature: float, max_tokens: int, seed: int) -> Reply:
         """One completion of one user message.
@@ -112,7 +115,7 @@ class Endpoint:
                 found: bytes = answer.read(LARGEST_BODY + 1)
         except urllib.error.HTTPError as error:
             with error:
-                said = _said(error.read(4096))
+                said = _said(error.read(4096), self._key)
             if error.code in _AGAIN:
                 raise _AgainError(f"answers {error.code}{said}", _pause(error.headers.get("Retry-After"))) from None
             raise RunError(f"{self.url} refuses with {error.code}{said}; {_remedy(error.code)}") from None
@@ -144,15 +147,16 @@ def _count(usage: object, name: str) -> int:
     return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
 
 
-def _said(body: bytes) -> str:
-    """The server's own words, short, for a sentence."""
+def _said(body: bytes, key: str) -> str:
+    """The server's own words, short, for a sentence; without the key, should it repeat that."""
     try:
         answer = json.loads(body)
         error = answer.get("error", answer)
         words = error.get("message", "") if isinstance(error, Mapping) else error
     except (ValueError, AttributeError, RecursionError):
         return ""
-    return f" ({' '.join(str(words).split())[:200]})" if words else ""
+    said = " ".join(str(words).split())
+    return f" ({(said.replace(key, '...') if key else said)[:200]})" if said else ""
 
 
 def _pause(header: str | None) -> float | None:
