@@ -493,6 +493,8 @@ def test_no_text_of_a_problem_travels_with_the_package() -> None:
 def test_templates_are_taken_off() -> None:
     for braces in ("{}", "{{}}"):
         assert stripped(HEAD + "What is $x$?" + TAIL.replace("{{}}", braces)) == "What is $x$?"
+    turns = "<|im_start|>user\nWhat is 1?<|im_end|>\n<|im_start|>assistant\n1<|im_end|>\n"  # an example first
+    assert stripped(turns + "<|im_start|>user\nWhat is $x$?<|im_end|>\n<|im_start|>assistant\n") == "What is $x$?"
     assert stripped("What is $\\boxed{?}$?") == "What is $\\boxed{?}$?"
 
 

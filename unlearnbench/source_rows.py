@@ -18,7 +18,7 @@ _TEMPLATE = (
     "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
     "<|im_start|>user\n{}\n{}<|im_end|>\n<|im_start|>assistant\n"
 )
-_HEAD = re.compile(r"\A<\|im_start\|>system\n.*?<\|im_end\|>\n<\|im_start\|>user\n", re.DOTALL)
+_HEAD = re.compile(r"\A(?:<\|im_start\|>.*)?<\|im_start\|>user\n", re.DOTALL)
 _TAIL = re.compile(r"<\|im_end\|>\s*(?:<\|im_start\|>assistant\s*)?\Z")
 # The data's own prompts end in \boxed{{}}, a format string that nobody filled in.
 _ASKED = re.compile(r"\s*Please reason step by step, and put your final answer within \\boxed\{+\}+\.?\s*\Z")
@@ -42,7 +42,7 @@ class Row:
 
 
 def stripped(prompt: str) -> str:
-    """The problem in a prompt of the source: without the chat template of Qwen and the instruction at the end."""
+    """The problem in a prompt: the last user's turn of Qwen's chat template, without the instruction at the end."""
     return _ASKED.sub("", _TAIL.sub("", _HEAD.sub("", prompt))).strip()
 
 
