@@ -382,7 +382,7 @@ def test_the_hub_gives_a_file_or_a_reason(tmp_path: Path) -> None:
     assert "no such repository or file (404); copy a/train.parquet by hand" in told["absent"]
     assert "the Hub refuses it (403)" in told["closed"]
     assert "the Hub answers 500; copy a/train.parquet by hand" in told["down"]
-    assert "the connection broke" in told["short"] and "try again, or copy" in told["short"]
+    assert "the connection failed" in told["short"] and "mend the network, or copy" in told["short"]
     assert not any("\n" in str(words) for words in told.values())
 
 

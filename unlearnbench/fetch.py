@@ -52,7 +52,7 @@ def hub_errors(doing: str, instead: str) -> Iterator[None]:
     except OSError as error:
         raise RunError(f"{doing}: {_trouble(error)}; {instead}") from error
     except errors.HTTPError as error:  # type: ignore[attr-defined]  # its HTTP client's, while a file is on its way
-        raise RunError(f"{doing}: the connection broke ({_line(error)}); try again, or {instead}") from error
+        raise RunError(f"{doing}: the connection failed ({_line(error)}); mend the network, or {instead}") from error
 
 
 def source_file(source: SourceData, local: Path | None) -> tuple[Path, str | None]:
