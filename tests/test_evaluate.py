@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+from huggingface_hub import errors
 from safetensors.torch import load_file, save_file
 
 from unlearnbench import evaluate, load_split
@@ -187,6 +188,13 @@ def test_a_policy_that_is_neither_here_nor_on_the_hub_is_one_sentence(
         with pytest.raises(PolicyError, match=told) as caught:
             evaluate_checkpoints([name], small_split, out=tmp_path / "run")
         assert "\n" not in str(caught.value)
+
+    def breaks_off(*_: object, **__: object) -> str:
+        raise errors.HTTPError("peer closed connection")  # type: ignore[attr-defined]
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", breaks_off)
+    with pytest.raises(PolicyError, match="the Hub cannot be reached"):
+        evaluate_checkpoints(["owner/name"], small_split, out=tmp_path / "run")
 
 
 SPY = """

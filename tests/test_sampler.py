@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -110,3 +111,14 @@ def test_a_folder_without_a_model_is_refused_in_one_sentence(tmp_path: Path) -> 
         load_policy(tmp_path)
     with pytest.raises(PolicyError, match="no policy folder"):
         load_policy(tmp_path / "nothing")
+
+
+def test_damaged_weights_are_refused_in_one_sentence(micro: Split, tmp_path: Path) -> None:
+    from unlearnbench.errors import PolicyError
+
+    shutil.copytree(micro.policy_path, tmp_path / "cut")
+    weights = tmp_path / "cut" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])  # as after a download that broke off
+    with pytest.raises(PolicyError, match="cannot be loaded") as caught:
+        load_policy(tmp_path / "cut")
+    assert "\n" not in str(caught.value)

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 from unlearnbench.errors import PolicyError
+from unlearnbench.fetch import quiet_hub
 from unlearnbench.splits import Split
 
 WANTED = ("*.safetensors", "*.json", "*.jinja", "*.txt", "*.model")
@@ -51,20 +52,20 @@ def whole_policy(folder: Path, split: Split, out: Path) -> Path:
 
 
 def _fetched(name: str) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+    from huggingface_hub import errors, snapshot_download
 
+    quiet_hub()
     try:
         return Path(snapshot_download(name, allow_patterns=list(WANTED)))
-    except GatedRepoError as problem:
+    except errors.GatedRepoError as problem:
         raise PolicyError(
             f"The policy {name} is gated on the Hub; accept its terms there, then run: hf auth login"
         ) from problem
-    except RepositoryNotFoundError as problem:
+    except errors.RepositoryNotFoundError as problem:
         raise PolicyError(
             f"There is neither a folder {name} nor a policy of that name on the Hub; if it is private: hf auth login"
         ) from problem
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as problem:
+    except (errors.LocalEntryNotFoundError, errors.HTTPError, OSError) as problem:  # type: ignore[attr-defined]
         raise PolicyError(
             f"There is no folder {name}, and the Hub cannot be reached for a policy of that name; give a folder, or "
             "see `unlearnbench doctor`"

@@ -23,16 +23,22 @@ _PATIENCE = 60.0
 """Seconds without a byte after which a download counts as dead."""
 
 
-@contextmanager
-def hub_errors(doing: str, instead: str) -> Iterator[None]:
-    """Turns what huggingface_hub raises in the block into a RunError of one sentence; `instead` says a way round."""
-    from huggingface_hub import errors
+def quiet_hub() -> None:
+    """Keeps what huggingface_hub tells of its work off standard error: its retries, and bars where nobody sees them."""
     from huggingface_hub.utils.logging import set_verbosity_error
     from huggingface_hub.utils.tqdm import disable_progress_bars
 
     set_verbosity_error()  # type: ignore[no-untyped-call]  # its retries are told in many lines, and then once more as the error
     if not sys.stderr.isatty():
         disable_progress_bars()
+
+
+@contextmanager
+def hub_errors(doing: str, instead: str) -> Iterator[None]:
+    """Turns what huggingface_hub raises in the block into a RunError of one sentence; `instead` says a way round."""
+    from huggingface_hub import errors
+
+    quiet_hub()
     try:
         yield
     except errors.LocalTokenNotFoundError as error:

@@ -117,6 +117,7 @@ def load_policy(
 
     Raises PolicyError where the folder is incomplete or holds no causal language model.
     """
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils.logging import disable_progress_bar
 
@@ -138,7 +139,7 @@ def load_policy(
             attn_implementation="sdpa",
             **options,
         )
-    except (OSError, ValueError, KeyError, RuntimeError) as problem:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as problem:
         detail = str(problem).strip().split("\n")[0][:200]
         raise PolicyError(
             f"The policy {source} cannot be loaded ({detail}); it must hold config.json, a tokenizer and safetensors."
@@ -183,6 +184,7 @@ def merged(
     Raises PolicyError where the folder is incomplete or does not fit the base.
     """
     from peft import PeftModel
+    from safetensors import SafetensorError
 
     if not (adapter / ADAPTER_WEIGHTS).is_file():
         raise PolicyError(f"The adapter {adapter} has no {ADAPTER_WEIGHTS}; save it again as safetensors.")
@@ -191,7 +193,7 @@ def merged(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # peft calls what transformers has renamed
             model = PeftModel.from_pretrained(policy.model, str(adapter), local_files_only=True).merge_and_unload()
-    except (OSError, ValueError, KeyError, RuntimeError, TypeError) as problem:
+    except (OSError, ValueError, KeyError, RuntimeError, TypeError, SafetensorError) as problem:
         detail = str(problem).strip().split("\n")[0][:200]
         raise PolicyError(
             f"The adapter {adapter} does not fit the policy {base} ({detail}); give its own base."
