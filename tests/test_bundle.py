@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import stat
+import struct
 import warnings
 import zipfile
 from pathlib import Path
@@ -207,6 +209,47 @@ def test_a_directory_that_lies_about_a_members_size(tmp_path: Path) -> None:
 def test_too_many_members(tmp_path: Path) -> None:
     members = [(f"seeds/{number}/cost.json", b"") for number in range(1, 1003)]
     assert "1,002 members" in _why(_zip(tmp_path / "x.zip", members))
+
+
+def _of_zip64(content: bytes, listed: int) -> bytes:
+    """The archive with a second directory, of `listed` members, where a reader of zip64 looks for it."""
+    start, count = int.from_bytes(content[-6:-2], "little"), int.from_bytes(content[-12:-10], "little")
+    second = (b"PK\x01\x02" + bytes(24) + b"\1" + bytes(17) + b"a") * listed  # a name of one byte, nothing else
+    body = content[:-22]
+    end = b"PK\x06\x06" + struct.pack("<Q2H2L4Q", 44, 45, 45, 0, 0, listed, listed, len(second), len(body))
+    end += b"PK\x06\x07" + struct.pack("<LQL", 0, len(body) + len(second), 1)
+    length = len(body) + len(second) + len(end) - start
+    return body + second + end + b"PK\x05\x06" + struct.pack("<4H2LH", 0, 0, count, count, length, start, 0)
+
+
+@pytest.mark.parametrize("listed", [1, 2000])
+def test_a_second_directory_is_found_before_it_is_read(
+    made_bundle: Path, tmp_path: Path, listed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "x.zip").write_bytes(_of_zip64(made_bundle.read_bytes(), listed))
+    with zipfile.ZipFile(tmp_path / "x.zip") as archive:
+        assert archive.namelist() == ["a"] * listed  # what `zipfile` believes
+    monkeypatch.setattr(zipfile, "ZipFile", lambda file: pytest.fail("the directory was believed"))
+    assert "in its directory and says" in _why(tmp_path / "x.zip")
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "words"),
+    [(-14, b"\1\0\1\0", "in its directory and says 1"), (-2, b"\5\0", "belong to no member")],
+)
+def test_an_end_that_lies_about_the_directory(
+    made_bundle: Path, tmp_path: Path, place: int, value: bytes, words: str
+) -> None:
+    content = bytearray(made_bundle.read_bytes())
+    content[len(content) + place : len(content) + place + len(value)] = value
+    (tmp_path / "x.zip").write_bytes(content)
+    assert words in _why(tmp_path / "x.zip")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "x.zip")
+    assert "no plain file" in _why(tmp_path / "x.zip")
 
 
 @pytest.mark.parametrize("content", [b"", b"PK", b"not a zip at all", b"PK\x05\x06" + bytes(18)])

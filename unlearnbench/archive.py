@@ -27,6 +27,7 @@ SMALL = 1 << 20
 _DATE = (1980, 1, 1, 0, 0, 0)
 _END = struct.Struct("<4s4H2LH")
 _LOCAL = struct.Struct("<4s5H3L2H")
+_CENTRAL = struct.Struct("<4s24x3H12x")
 
 Limit = Callable[[str], int | None]
 
@@ -54,7 +55,10 @@ def read_archive(path: Path, limit: Limit) -> dict[str, bytes]:
     that belong to no member.
     """
     try:
-        size = Path(path).stat().st_size
+        known = Path(path).stat()
+        if not (stat.S_ISREG(known.st_mode) or stat.S_ISDIR(known.st_mode)):  # reading a pipe would wait without end
+            raise DataError(f"{path} is no plain file, and a bundle is one zip file")
+        size = known.st_size
         if size > LARGEST:
             raise DataError(
                 f"{path} has {size:,} bytes, more than the {LARGEST:,} that a bundle may have; make it anew"
@@ -74,16 +78,27 @@ def read_archive(path: Path, limit: Limit) -> dict[str, bytes]:
 
 
 def _directory(path: Path, file: BinaryIO, size: int) -> int:
-    """Where the directory of members begins. The file must end with its one entry, and say so of few members."""
+    """Where the directory of members begins. The file must end with its one entry, and say so of few members.
+
+    The directory is walked by hand: a second one (zip64 has its own), a wrong count and anything between it and the
+    end are refused before `zipfile`, which believes some of them, reads a member.
+    """
     file.seek(max(0, size - _END.size))
     end = file.read(_END.size)
     if len(end) < _END.size or end[:4] != b"PK\x05\x06":
         raise DataError(f"{path} is no zip file, or bytes follow its end; make it anew with `unlearnbench submit`")
-    _, disk, first, here, entries, length, start, _ = _END.unpack(end)
+    _, disk, first, here, entries, length, start, comment = _END.unpack(end)
     if entries > MOST_MEMBERS or length > MOST_MEMBERS * 1024:
         raise DataError(f"{path} lists {entries:,} members, and a bundle has at most {MOST_MEMBERS}")
-    if disk or first or here != entries or start + length + _END.size != size:
+    if disk or first or comment or here != entries or start + length + _END.size != size:
         raise DataError(f"{path} holds bytes that belong to no member, as two archives in one file would")
+    file.seek(start)
+    listed, place, number = file.read(length), 0, 0
+    while listed[place : place + 4] == b"PK\x01\x02" and place + _CENTRAL.size <= length:
+        place += _CENTRAL.size + sum(_CENTRAL.unpack_from(listed, place)[1:])
+        number += 1
+    if number != entries or place != length:
+        raise DataError(f"{path} lists {number:,} members in its directory and says {entries:,}; make it anew")
     return int(start)
 
 
