@@ -120,6 +120,38 @@ def test_a_table_that_unpacks_beyond_reason(refused: Refused) -> None:
     assert "no honest table" in refused(change)["rollouts"]
 
 
+@pytest.mark.parametrize(
+    ("name", "rows"), [("counts.parquet", 100_000), ("fates.parquet", 100_000), ("ledger.parquet", 300_000)]
+)
+def test_a_table_with_more_rows_than_the_run_has(refused: Refused, name: str, rows: int) -> None:
+    def change(members: Members) -> None:
+        table = pq.read_table(io.BytesIO(members[name]))
+        members[name] = parquet(table.take(pa.array(np.zeros(rows, np.int64))))
+
+    assert f"member '{name}' announces {rows:,} rows" in refused(change)["rollouts"]
+
+
+@pytest.mark.parametrize(
+    ("name", "field"),
+    [
+        ("rollouts.parquet", "phase"),
+        ("rollouts.parquet", "finish"),
+        ("fates.parquet", "item_id"),
+        ("ledger.parquet", "source"),
+    ],
+)
+def test_a_name_that_would_fill_the_memory(refused: Refused, name: str, field: str) -> None:
+    """One text of a megabyte in every row is small as a dictionary, and without end as texts."""
+
+    def change(members: Members) -> None:
+        table = pq.read_table(io.BytesIO(members[name]))
+        codes = pa.array(np.zeros(table.num_rows, np.int32))
+        column = pa.DictionaryArray.from_arrays(codes, pa.array(["x" * 1_000_000]))
+        members[name] = parquet(table.set_column(table.column_names.index(field), field, column))
+
+    assert f"field '{field}': a text of 1,000,000 bytes" in refused(change)["rollouts"]
+
+
 def test_a_completion_longer_than_its_tokens(refused: Refused) -> None:
     def change(members: Members) -> None:
         in_table(members, "rollouts.parquet", lambda rows: rows[0].update(completion="y" * 2_000_000))

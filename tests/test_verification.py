@@ -210,6 +210,15 @@ def test_a_seed_stated_twice(refused: Refused) -> None:
     assert "[1, 2, 2]" in refused(change)["configuration"]
 
 
+def test_no_seed_at_all(refused: Refused) -> None:
+    def change(members: Members) -> None:
+        for name in [name for name in members if name.startswith("seeds/")]:
+            del members[name]
+        in_json(members, "result.json", lambda r: r.update(seeds=[]))
+
+    assert "no seed" in refused(change)["configuration"]
+
+
 def test_dropped_canaries(refused: Refused) -> None:
     def change(members: Members) -> None:
         in_table(members, "rollouts.parquet", lambda rows: [row for row in rows if row["phase"] != "canary"])

@@ -145,12 +145,12 @@ class Bundle:
         """Names the bundle: the hash of its manifest, which has those of the members."""
         return hashlib.sha256(self.members["manifest.json"]).hexdigest()
 
-    def tables(self, rows: int | None = None) -> dict[str, pa.Table]:
-        """All tables by member's name, texts as dictionaries (bundle_tables.py); `rows` are wanted of the rollouts.
+    def tables(self, rows: int | None = None, most: Mapping[str, int] | None = None) -> dict[str, pa.Table]:
+        """All tables by member's name, texts as dictionaries, `rows` and `most` as bundle_tables.py has them.
 
         Raises DataError naming member, row and field.
         """
-        return read_tables(self.path, self.members, rows)
+        return read_tables(self.path, self.members, rows, most)
 
 
 # --- writing --------------------------------------------------------------------------------------------------

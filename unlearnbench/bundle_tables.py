@@ -22,7 +22,9 @@ from unlearnbench.errors import DataError
 from unlearnbench.foreign import read_table
 
 MOST_ROWS = 8_000_000
-"""Rollouts of a bundle, and rows of any of its tables."""
+"""Rollouts of a bundle."""
+MOST_LEDGER = 200_000
+"""Rows of a ledger: honest ones have some hundred a seed."""
 READER_MEMORY = 6 << 30
 READER_SECONDS = 600.0
 
@@ -60,10 +62,12 @@ class Form:
 
     schema: pa.Schema
     nulls: frozenset[str] = frozenset()
+    free: frozenset[str] = frozenset()
+    """Columns whose texts may be long."""
 
 
 FORMS: Mapping[str, Form] = {
-    "rollouts.parquet": Form(ROLLOUTS),
+    "rollouts.parquet": Form(ROLLOUTS, free=frozenset({"completion"})),
     "counts.parquet": Form(tables.COUNTS),
     "fates.parquet": Form(FATES, frozenset({"first_correct_step", "rewarded_valid_trace"})),
     "ledger.parquet": Form(LEDGER, frozenset({"flops"})),
@@ -71,14 +75,18 @@ FORMS: Mapping[str, Form] = {
 _BOOT = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from unlearnbench.bundle_tables import serve; serve()"
 
 
-def read_tables(path: Path, members: Mapping[str, bytes], rows: int | None = None) -> dict[str, pa.Table]:
-    """The tables of FORMS among a bundle's members, texts as dictionaries; `rows` are wanted of the rollouts.
+def read_tables(
+    path: Path, members: Mapping[str, bytes], rows: int | None = None, most: Mapping[str, int] | None = None
+) -> dict[str, pa.Table]:
+    """The tables of FORMS among a bundle's members, texts as dictionaries; `rows` are wanted of the rollouts, and at
+    most so many as `most` says (by default: of rollouts) of another table.
 
     Raises DataError naming member, row and field, also where a table ends the process that reads it.
     """
+    limits = {"ledger.parquet": MOST_LEDGER, **(most or {})}
     asked = [
         {"name": name, "where": f"{path}, member '{name}'", "bytes": len(members[name])}
-        | {"rows": rows if name == "rollouts.parquet" else None}
+        | {"rows": rows if name == "rollouts.parquet" else None, "most": limits.get(name, MOST_ROWS)}
         for name in FORMS
     ]
     question = json.dumps(asked).encode() + b"\n" + b"".join(members[name] for name in FORMS)
@@ -122,7 +130,8 @@ def serve() -> None:
     for asked in json.loads(source.readline()):
         form, data = FORMS[asked["name"]], source.read(asked["bytes"])
         try:
-            table = read_table(asked["where"], data, form.schema, rows=asked["rows"], most=MOST_ROWS, nulls=form.nulls)
+            limits = {"rows": asked["rows"], "most": asked["most"]}
+            table = read_table(asked["where"], data, form.schema, **limits, nulls=form.nulls, free=form.free)
         except DataError as error:
             sink.write(json.dumps({"error": str(error)}).encode() + b"\n")
             break

@@ -10,11 +10,14 @@ from collections.abc import Mapping
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from unlearnbench.errors import DataError
 
 LONGEST_TEXT = 2_000
+LONGEST_NAME = 1_000
+"""Bytes of a text in a table that names something."""
 LARGEST_NUMBER = 2**63
 MOST_ROW_GROUPS = 10_000
 
@@ -104,13 +107,14 @@ def read_table(
     rows: int | None = None,
     most: int,
     nulls: frozenset[str] = frozenset(),
+    free: frozenset[str] = frozenset(),
 ) -> pa.Table:
     """The table in `data`, of exactly this schema; texts come as dictionaries, so that a text repeated a million times
     takes no more room than once.
 
     Before a row is read its file must announce `rows` rows (or at most `most`), plain encodings and the schema. Raises
     DataError beginning with `where`, which names row and field: another schema or size, a null where none may be
-    (`nulls` names the columns that may have them), text that is not UTF-8.
+    (`nulls` names the columns that may have them), text that is not UTF-8, or longer than any name (but in `free`).
     """
     texts = [field.name for field in schema if pa.types.is_string(field.type)]
     try:
@@ -138,7 +142,19 @@ def read_table(
             _require_valid(f"{where}, field {name!r}", chunk)
             if name in texts:
                 _require_valid(f"{where}, field {name!r}", chunk.dictionary)
+                longest = pc.max(pc.binary_length(chunk.dictionary)).as_py() or 0
+                if name not in free and longest > LONGEST_NAME:
+                    raise DataError(f"{where}, field {name!r}: a text of {longest:,} bytes, which is no name")
     return table
+
+
+def texts_of(column: pa.ChunkedArray) -> list[str]:
+    """The texts of a column that holds them as a dictionary, each text in memory once however often it is there."""
+    found: list[str] = []
+    for chunk in column.chunks:
+        known = chunk.dictionary.to_pylist()
+        found += [known[code] for code in chunk.indices.to_pylist()]
+    return found
 
 
 def _check_footer(where: str, file: pq.ParquetFile, schema: pa.Schema, rows: int | None, most: int, size: int) -> None:

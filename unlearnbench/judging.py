@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from unlearnbench import tables
 from unlearnbench.bundle import Bundle
 from unlearnbench.errors import DataError, VerifierError
+from unlearnbench.foreign import texts_of
 from unlearnbench.rates import Counts, Flags
 from unlearnbench.splits import Split
 from unlearnbench.verifier import Verifier
@@ -112,7 +113,7 @@ def _in_order(bundle: Bundle, table: pa.Table, wanted: Sequence[tuple[int, str, 
     """The rows in the order of `wanted`, each with samples 0, 1, ...; raises DataError where they are not those."""
     where = f"{bundle.path}, member 'rollouts.parquet'"
     numbers = {cell: number for number, cell in enumerate(wanted)}
-    columns = [table[name].cast(pa.string()).to_pylist() for name in ("phase", "problem_id")]
+    columns = [texts_of(table[name]) for name in ("phase", "problem_id")]
     cell = np.empty(table.num_rows, np.int64)
     for row, key in enumerate(zip(table["seed"].to_pylist(), *columns, strict=True)):
         number = numbers.get(key)
@@ -142,7 +143,7 @@ def _in_order(bundle: Bundle, table: pa.Table, wanted: Sequence[tuple[int, str, 
 def _texts(bundle: Bundle, table: pa.Table, max_tokens: int) -> tuple[list[str], Counts]:
     """The different completions and which of them every row is."""
     where = f"{bundle.path}, member 'rollouts.parquet'"
-    finishes = set(pc.unique(table["finish"].cast(pa.string())).to_pylist())
+    finishes = set(pc.unique(table["finish"]).to_pylist())
     if strange := finishes - {"stop", "length"}:
         raise DataError(f"{where}, field 'finish': {sorted(strange)[0]!r:.40} is neither stop nor length")
     column = table["completion"].combine_chunks()

@@ -121,9 +121,10 @@ def examine(path: Path, split: Split | None, *, workers: int | None = None) -> t
     found = [Reason(check=check, reason=reason) for check, reason in _configuration(bundle, chosen)]
     if found:
         return found, None
-    rows = sum(map(len, evaluated(bundle, chosen).values())) * len(bundle.seeds) * bundle.result.samples
+    cells = sum(map(len, evaluated(bundle, chosen).values())) * len(bundle.seeds)
+    most = {"counts.parquet": cells, "fates.parquet": len(chosen.items) * len(bundle.seeds)}
     try:
-        read = bundle.tables(rows)
+        read = bundle.tables(cells * bundle.result.samples, most)
         judged = judge(bundle, read["rollouts.parquet"], chosen, workers or os.cpu_count() or 1)
     except DataError as error:
         return [Reason(check="rollouts", reason=str(error))], None
@@ -186,6 +187,9 @@ def _configuration(bundle: Bundle, split: Split) -> Iterator[tuple[Check, str]]:
     result, seeds = bundle.result, list(bundle.result.seeds)
     if result.kind != "eval":
         yield "configuration", f"a result of kind {result.kind!r} is never ranked; submit a run of `eval --method`"
+        return
+    if not seeds:
+        yield "configuration", "result.json has no seed, so there is nothing to verify"
         return
     if len(set(seeds)) != len(seeds) or sorted(seeds) != sorted(bundle.seeds):
         yield "configuration", f"result.json has the seeds {seeds}, and the bundle has files of {sorted(bundle.seeds)}"
