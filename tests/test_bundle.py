@@ -21,6 +21,8 @@ from made_bundle import Members, Refused, in_json, in_table, parquet, told
 from unlearnbench import bundle_tables
 from unlearnbench.archive import read_archive, write_archive
 from unlearnbench.bundle import member_limit, repack
+from unlearnbench.errors import DataError
+from unlearnbench.foreign import require_name, require_source
 from unlearnbench.splits import Split
 from unlearnbench.verification import verify_bundle
 
@@ -69,6 +71,59 @@ def test_markup_and_scripts_in_names_and_addresses(refused: Refused, field: str,
         in_json(members, "entry.json", lambda e: e.update({field: value}))
 
     assert f"field '{field}'" in refused(change)["archive"]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("name", " "),
+        ("name", "\u3164\u3164"),
+        ("name", "\u2800"),
+        ("name", "GR\u0420\u041e"),
+        ("name", "\uff27\uff32\uff30\uff2f"),
+        ("name", "\U0001d406\U0001d411\U0001d40f\U0001d40e"),
+        ("name", "GRPO\u00a0"),
+        ("name", "G" + "\u0300\u0316\u0345" * 9),
+        ("authors", ["", "A. Author"]),
+        ("authors", ["a" * 101]),
+        ("authors", ["a"] * 101),
+        ("url", "https://..."),
+        ("url", "https://-/"),
+        ("tried", True),
+        ("tried", 0),
+        ("schema_version", True),
+    ],
+)
+def test_a_statement_that_is_not_what_it_looks_like(refused: Refused, field: str, value: object) -> None:
+    def change(members: Members) -> None:
+        in_json(members, "entry.json", lambda e: e.update({field: value}))
+
+    assert f"field '{field}'" in refused(change)["archive"]
+
+
+@pytest.mark.parametrize(
+    "name", ["μP-GRPO", "Méthode d'Été, 2ᵉ".replace("ᵉ", "e"), "метод α", "方法 2", "β-GRPO (v1.2)"]
+)
+def test_names_of_every_language_are_taken(name: str) -> None:
+    require_name("here", name)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"# -*- coding: utf-7 -*-\n# +AAo-import os", "it says that it is written in utf-7"),
+        (b"# coding: nonsense\n", "it is no Python"),
+        ("x = 1  # \u202e\u2066 }".encode(), "shows code in another order"),
+        (b"((((", "it is no Python"),
+        (b"x = f" + b"()" * 100_000, "nested deeper"),
+        (b"x = 1\0", "a null character"),
+        (b"\xff", "not UTF-8"),
+    ],
+)
+def test_a_source_that_hides_what_it_is(content: bytes, words: str) -> None:
+    with pytest.raises(DataError, match=words):
+        require_source("here", content)
+    require_source("here", b"\xef\xbb\xbf" + b"x = '\\d'")
 
 
 def test_markup_in_the_methods_name(refused: Refused) -> None:

@@ -290,6 +290,13 @@ def test_another_source_than_the_one_that_was_run(refused: Refused) -> None:
     assert "names the source" in refused(change)["source"]
 
 
+def test_a_source_without_the_class_that_was_run(refused: Refused) -> None:
+    def change(members: Members) -> None:
+        in_json(members, "seeds/2/method.json", lambda m: m.update({"class": "Other"}))
+
+    assert "names the class 'Other'" in refused(change)["source"]
+
+
 def test_a_budget_that_was_not_kept(refused: Refused) -> None:
     def change(members: Members) -> None:
         in_json(members, "seeds/1/cost.json", lambda c: c.update(flops=3 * 10**12))

@@ -26,7 +26,7 @@ from unlearnbench.bundle_tables import FORMS, LEDGER, ROLLOUTS, read_tables
 from unlearnbench.errors import DataError, RunError
 from unlearnbench.evaluate import SOURCE
 from unlearnbench.fairness import read_run
-from unlearnbench.foreign import read_json, require_url
+from unlearnbench.foreign import read_json, require_name, require_source, require_url
 from unlearnbench.ledger import read_ledger, read_metrics
 from unlearnbench.methods import locate
 from unlearnbench.privileges import ASKED
@@ -66,9 +66,9 @@ class Statement(Record):
     """entry.json of a bundle: what its authors say of it."""
 
     name: str = Field(min_length=1, max_length=100)
-    authors: Sequence[str] = ()
+    authors: Sequence[str] = Field(default=(), max_length=100)
     url: str | None = None
-    tried: int | None = Field(default=None, ge=1)
+    tried: int | None = Field(default=None, ge=1, strict=True)
     """Configurations (methods, settings, seeds) that were evaluated before this one was chosen, this one included."""
 
 
@@ -307,12 +307,16 @@ def open_bundle(path: Path) -> Bundle:
     manifest = _checked_manifest(path, members)
     result = _record(path, members, "result.json", Result)
     statement = _record(path, members, "entry.json", Statement)
+    require_name(f"{path}, member 'result.json', field 'method.name'", result.method.name)
+    for field, names in (("name", [statement.name]), ("authors", statement.authors)):
+        for name in names:
+            require_name(f"{path}, member 'entry.json', field '{field}'", name)
     if statement.url is not None:
         require_url(f"{path}, member 'entry.json', field 'url'", statement.url)
     sources = [name for name in members if name.startswith("method/")]
     if len(sources) != 1:
         raise DataError(f"{path} holds {len(sources)} files under method/, and a bundle has one: the method's source")
-    _require_text(path, sources[0], members[sources[0]])
+    require_source(f"{path}, member {sources[0]!r}", members[sources[0]])
     numbers = sorted({int(name.split("/")[1]) for name in members if name.startswith("seeds/")})
     if len(numbers) > MOST_SEEDS:
         raise DataError(f"{path} holds {len(numbers)} seeds, more than {MOST_SEEDS}")
@@ -361,7 +365,9 @@ def _names(where: str, data: bytes) -> list[str]:
 def _record(path: Path, members: Mapping[str, bytes], name: str, model: type[Any]) -> Any:
     where = f"{path}, member {name!r}"
     version = read_json(where, members[name]).get("schema_version")
-    if isinstance(version, int) and version > SCHEMA_VERSION:
+    if version is not None and type(version) is not int:
+        raise DataError(f"{where}, field 'schema_version': {version!r:.40} is no whole number")
+    if version is not None and version > SCHEMA_VERSION:
         raise DataError(
             f"{where}: schema version {version} is newer than {SCHEMA_VERSION}, the newest known here; update "
             "unlearnbench, or make the bundle with this version"
@@ -372,12 +378,3 @@ def _record(path: Path, members: Mapping[str, bytes], name: str, model: type[Any
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
         raise DataError(f"{where}, field {field!r}: {first['msg']}") from error
-
-
-def _require_text(path: Path, name: str, content: bytes) -> None:
-    try:
-        text = content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}, member {name!r}: byte {error.start} is not UTF-8; save the file as UTF-8") from error
-    if "\0" in text:
-        raise DataError(f"{path}, member {name!r}: it holds a null character, so it is no source; leave it out")

@@ -1,11 +1,16 @@
-"""JSON and parquet from strangers: nothing infinite, twice, nested without end, unreadable or larger than announced."""
+"""JSON, names, sources and parquet from strangers: nothing infinite, twice, nested without end, unreadable, hidden,
+alike to something else or larger than announced."""
 
 from __future__ import annotations
 
+import ast
+import io
 import json
 import math
 import re
+import tokenize
 import unicodedata
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,13 +21,20 @@ import pyarrow.parquet as pq
 from unlearnbench.errors import DataError
 
 LONGEST_TEXT = 2_000
+LONGEST_SHOWN = 100
+"""Characters of a name that the board shows."""
 LONGEST_NAME = 1_000
 """Bytes of a text in a table that names something."""
 LARGEST_NUMBER = 2**63
 MOST_ROW_GROUPS = 10_000
 
 _ENCODINGS = {"PLAIN", "RLE", "BIT_PACKED", "PLAIN_DICTIONARY", "RLE_DICTIONARY"}
-_URL = re.compile(r"https?://[A-Za-z0-9.-]+(?::[0-9]{1,5})?(?:/[A-Za-z0-9._~/?#@!$*+,;=%-]*)?")
+_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
+_URL = re.compile(rf"https?://{_LABEL}(?:\.{_LABEL})*(?::[0-9]{{1,5}})?(?:/[A-Za-z0-9._~/?#@!$*+,;=%-]*)?")
+_WORD = re.compile(r"[^\W\d_]+")
+_LOOK_ALIKES = "ΑΒΕΖΗΙΚΜΝΟΡΤΥΧο"
+"""Letters of Greek that are drawn as Latin ones; others stand in honest names, as in μP."""
+_REORDERING = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
 # --- JSON -----------------------------------------------------------------------------------------------------
@@ -75,6 +87,51 @@ def require_url(where: str, url: str) -> None:
     """Raise DataError unless `url` is a plain http(s) address."""
     if len(url) > LONGEST_TEXT or not _URL.fullmatch(url):
         raise DataError(f"{where}: {url!r:.80} is no plain address that begins with https://; give one, or none")
+
+
+def require_name(where: str, name: str) -> None:
+    """Raise DataError unless `name` is what it looks like: seen at all, of plain letters, of one alphabet a word."""
+    if len(name) > LONGEST_SHOWN:
+        raise DataError(f"{where}: {len(name):,} characters, and a name has at most {LONGEST_SHOWN}; shorten it")
+    if name != name.strip() or not any(unicodedata.category(character)[0] in "LN" for character in name):
+        raise DataError(f"{where}: {name!r} begins or ends with a space, or has neither letter nor digit")
+    if unicodedata.normalize("NFKC", name) != name or re.search(r"[\u115f\u1160\u2800]", name):
+        raise DataError(f"{where}: {name!a} has letters or spaces that only look like others; write the plain ones")
+    marks = "".join("m" if unicodedata.category(character)[0] == "M" else " " for character in name)
+    if "mmm" in marks:
+        raise DataError(f"{where}: {name!a} has three marks over one letter; write plain text")
+    for word in _WORD.findall(name):
+        latin = any(unicodedata.name(letter, "").startswith("LATIN") for letter in word)
+        if latin and any(letter in _LOOK_ALIKES or _is_foreign(letter) for letter in word):
+            raise DataError(f"{where}: the word {word!a} mixes alphabets that look alike; write it in one")
+
+
+def _is_foreign(letter: str) -> bool:
+    """Whether it is of an alphabet whose letters are drawn as those of Latin."""
+    return unicodedata.name(letter, "").startswith(("CYRILLIC", "CHEROKEE", "ARMENIAN", "COPTIC", "LISU"))
+
+
+def require_source(where: str, content: bytes) -> None:
+    """Raise DataError unless `content` is Python whose readers see what would be run; it is parsed, and not run."""
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{where}: byte {error.start} is not UTF-8; save the file as UTF-8") from error
+    if "\0" in text:
+        raise DataError(f"{where}: it holds a null character, so it is no source; leave it out")
+    if hidden := _REORDERING.search(text):
+        raise DataError(f"{where}: it holds U+{ord(hidden[0]):04X}, which shows code in another order; leave it out")
+    try:
+        encoding, _ = tokenize.detect_encoding(io.BytesIO(content).readline)
+        if encoding not in ("utf-8", "utf-8-sig"):
+            raise DataError(f"{where}: it says that it is written in {encoding}, and a source is read as UTF-8")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            ast.parse(content)
+    except (SyntaxError, ValueError) as error:
+        raise DataError(f"{where}: it is no Python ({str(error).splitlines()[0]:.100})") from error
+    except (RecursionError, MemoryError) as error:
+        raise DataError(f"{where}: it is nested deeper than Python reads; no method needs that") from error
 
 
 def _no_constant(word: str) -> float:

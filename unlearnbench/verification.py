@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -219,6 +220,9 @@ def _configuration(bundle: Bundle, split: Split) -> Iterator[tuple[Check, str]]:
         for place, told in ((where, config.source_hash), (f"seeds/{number}/method.json", seed.method.source_hash)):
             if told != source:
                 yield "source", f"{place} names the source {told[:12]!r}, and {bundle.source_name} is {source[:12]!r}"
+        named = seed.method.class_name
+        if named and not re.search(rf"\b{named}\b".encode(), bundle.source):
+            yield "source", f"seeds/{number}/method.json names the class {named!r}, and {bundle.source_name} has none"
         if seed.method.settings != first.method.settings:
             yield "configuration", f"seeds/{number}/method.json has other settings than seeds/{seeds[0]}/method.json"
     rows = sum(len(ids) for ids in problems_of(split).values()) * len(seeds) * result.samples
