@@ -310,3 +310,37 @@ def test_a_ledger_that_shows_more_than_was_paid_for(refused: Refused) -> None:
         in_table(members, "ledger.parquet", lambda rows: rows[0].update(tokens=20_000))
 
     assert "drawn tokens" in refused(change)["budget"]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda rows: rows[0].update(correct=rows[0]["rollouts"] + 1), "more correct rollouts than rollouts"),
+        (lambda rows: rows[0].update(tokens=2**62), "a step of"),
+        (lambda rows: [rows[0], *rows], "two rows of one seed, step and source"),
+        (lambda rows: rows[0].update(source="<script>alert(1)</script>"), "names no source"),
+    ],
+)
+def test_a_ledger_that_contradicts_itself(refused: Refused, change: Any, words: str) -> None:
+    assert words in refused(lambda members: in_table(members, "ledger.parquet", change))["budget"]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda rows: [row | {"fate": "held", "rewarded": 0} for row in rows], "contradict one another"),
+        (lambda rows: [row | {"rewarded_valid_trace": 10**6} for row in rows], "more than were rewarded"),
+        (lambda rows: [row | {"rewarded": row["rewarded"] * 1000} for row in rows], "and ledger.parquet"),
+    ],
+)
+def test_fates_that_contradict_themselves_or_the_ledger(refused: Refused, change: Any, words: str) -> None:
+    assert words in refused(lambda members: in_table(members, "fates.parquet", change))["fates"]
+
+
+def test_a_run_that_cost_nothing_rewarded_nothing(refused: Refused) -> None:
+    """Without ledger and cost, fates still tell that there was training."""
+
+    def change(members: Members) -> None:
+        in_table(members, "ledger.parquet", lambda rows: [row | {"rollouts": 0, "correct": 0} for row in rows])
+
+    assert "rewarded rollouts, and ledger.parquet 0" in refused(change)["fates"]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
@@ -20,6 +21,10 @@ from unlearnbench.records import DRAWN, FATES, READS, TRACKS, Cost, MethodRecord
 if TYPE_CHECKING:
     from unlearnbench.splits import Control, Split
 
+SOURCE = re.compile(r"[\w .:+/-]{0,100}")
+"""Names of sources of rollouts; a step without any has an empty one."""
+MOST_NUMBER = 2**43
+"""Rollouts or tokens that a row of the ledger may have: MOST_LEDGER such rows still add up in 64 bits."""
 SLACK_STEPS = 5
 """Steps of the reference recipe that a seed may spend above its limit: a run ends with the step that reaches it."""
 Check = Literal["track", "budget", "fates"]
@@ -122,7 +127,7 @@ def claims(bundle: Bundle, tables: Mapping[str, pa.Table], split: Split, result:
     yield from _track(bundle, result)
     yield from _costs(bundle, split)
     yield from _ledger(bundle, tables["ledger.parquet"])
-    yield from _fates(bundle, tables["fates.parquet"], split)
+    yield from _fates(bundle, tables["fates.parquet"], tables["ledger.parquet"], split)
 
 
 def _track(bundle: Bundle, result: Result) -> Iterator[tuple[Check, str]]:
@@ -164,6 +169,18 @@ def _costs(bundle: Bundle, split: Split) -> Iterator[tuple[Check, str]]:
 
 
 def _ledger(bundle: Bundle, table: pa.Table) -> Iterator[tuple[Check, str]]:
+    spoken = [source for source in pc.unique(table["source"]).to_pylist() if not SOURCE.fullmatch(source)]
+    if spoken:
+        yield "budget", f"ledger.parquet, field 'source': {spoken[0]!r:.60} names no source of rollouts"
+    if pc.any(pc.greater(table["correct"], table["rollouts"])).as_py():
+        yield "budget", "ledger.parquet, field 'correct': more correct rollouts than rollouts in a row"
+    if table.num_rows and (
+        pc.max(table["tokens"]).as_py() >= MOST_NUMBER or pc.max(table["rollouts"]).as_py() >= MOST_NUMBER
+    ):
+        yield "budget", f"ledger.parquet: a step of {MOST_NUMBER:,} rollouts or tokens and more"
+        return
+    if table.group_by(["seed", "step", "source"]).aggregate([]).num_rows != table.num_rows:
+        yield "budget", "ledger.parquet has two rows of one seed, step and source"
     for name in ("step", "rollouts", "correct", "tokens", "flops"):
         if pc.any(pc.less(table[name], 0)).as_py():
             yield "budget", f"ledger.parquet, field {name!r}: a negative number"
@@ -187,7 +204,7 @@ def _ledger(bundle: Bundle, table: pa.Table) -> Iterator[tuple[Check, str]]:
             yield "budget", f"seed {number}: the FLOPs of ledger.parquet fall, or end above those of cost.json"
 
 
-def _fates(bundle: Bundle, table: pa.Table, split: Split) -> Iterator[tuple[Check, str]]:
+def _fates(bundle: Bundle, table: pa.Table, ledger: pa.Table, split: Split) -> Iterator[tuple[Check, str]]:
     if strange := set(pc.unique(table["fate"].cast(pa.string())).to_pylist()) - set(FATES):
         yield "fates", f"fates.parquet, field 'fate': {sorted(strange)[0]!r:.40} is none of {', '.join(FATES)}"
     for name in ("first_correct_step", "rewarded", "rewarded_valid_trace"):
@@ -197,3 +214,18 @@ def _fates(bundle: Bundle, table: pa.Table, split: Split) -> Iterator[tuple[Chec
     wanted = {(item.item_id, seed) for item in split.items for seed in bundle.seeds}
     if len(there) != len(wanted) or set(there) != wanted:
         yield "fates", f"fates.parquet has {len(there)} rows, and not one of each item and seed ({len(wanted)})"
+    rewarded = pc.greater(table["rewarded"], 0)
+    solved = pc.not_equal(table["fate"].cast(pa.string()), "never")
+    first = pc.is_valid(table["first_correct_step"])
+    if not (pc.all(pc.equal(rewarded, solved)).as_py() and pc.all(pc.equal(rewarded, first)).as_py()):
+        yield "fates", "fates.parquet: fate, rewarded and first_correct_step of a row contradict one another"
+    if pc.any(pc.greater(table["rewarded_valid_trace"], table["rewarded"])).as_py():
+        yield "fates", "fates.parquet, field 'rewarded_valid_trace': more than were rewarded"
+    for seed in bundle.seeds:
+        told = table.filter(pc.equal(table["seed"], seed))["rewarded"].to_pylist()
+        seen = ledger.filter(pc.equal(ledger["seed"], seed))["correct"].to_pylist()
+        if sum(told) > sum(seen):
+            yield (
+                "fates",
+                f"seed {seed}: fates.parquet has {sum(told):,} rewarded rollouts, and ledger.parquet {sum(seen):,}",
+            )

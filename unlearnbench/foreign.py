@@ -32,8 +32,8 @@ _ENCODINGS = {"PLAIN", "RLE", "BIT_PACKED", "PLAIN_DICTIONARY", "RLE_DICTIONARY"
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
 _URL = re.compile(rf"https?://{_LABEL}(?:\.{_LABEL})*(?::[0-9]{{1,5}})?(?:/[A-Za-z0-9._~/?#@!$*+,;=%-]*)?")
 _WORD = re.compile(r"[^\W\d_]+")
-_LOOK_ALIKES = "ΑΒΕΖΗΙΚΜΝΟΡΤΥΧο"
-"""Letters of Greek that are drawn as Latin ones; others stand in honest names, as in μP."""
+_LOOK_ALIKES = "\u0391\u0392\u0395\u0396\u0397\u0399\u039a\u039c\u039d\u039f\u03a1\u03a4\u03a5\u03a7\u03bf"
+"""Letters of Greek that are drawn as Latin ones. Others stand in honest names, as a mu before a P."""
 _REORDERING = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
