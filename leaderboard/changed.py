@@ -14,9 +14,13 @@ import json
 import re
 import subprocess
 import sys
+import unicodedata
 from pathlib import Path
 
 ALLOWED = re.compile(r"leaderboard/entries/([a-z0-9][a-z0-9_.-]{0,79})/(bundle\.zip|entry\.json)")
+RESERVED = re.compile(r".*-[0-9]{4}-[0-9]{2}")
+"""Ids of entries that are trained again: <id>-<edition>."""
+OPENING = b'"withdrawn": '
 LARGEST = 100_000_000
 LONGEST_REASON = 500
 
@@ -26,10 +30,14 @@ def git(*words: str) -> bytes:
 
 
 def main(base: str, head: str, folder: str) -> int:
-    changed = git("diff", "--raw", "-z", "--no-renames", f"{base}...{head}").decode("utf-8", "replace").split("\0")
+    try:
+        told = git("diff", "--raw", "-z", "--no-renames", f"{base}...{head}")
+    except subprocess.CalledProcessError as error:
+        return refuse(f"git cannot compare {head} with {base}: {error.stderr.decode(errors='replace').strip()}")
+    changed = told.decode("utf-8", "replace").split("\0")
     entries: dict[str, set[str]] = {}
-    for told, path in zip(changed[::2], changed[1::2], strict=False):
-        _, mode, _, _, status = told.split(" ")
+    for line, path in zip(changed[::2], changed[1::2], strict=False):
+        _, mode, _, _, status = line.split(" ")
         found = ALLOWED.fullmatch(path)
         if found is None:
             return refuse(
@@ -50,8 +58,12 @@ def main(base: str, head: str, folder: str) -> int:
     out.mkdir(parents=True, exist_ok=True)
     if "entry.json" in files:
         return withdrawal(base, head, f"leaderboard/entries/{name}/entry.json", files)
-    if exists(f"{base}:leaderboard/entries/{name}/entry.json"):
+    if exists(f"{base}:leaderboard/entries/{name}"):
         return refuse(f"{name!r} is an entry already and stays as it is; bring the bundle under another id")
+    if RESERVED.fullmatch(name):
+        return refuse(
+            f"{name!r} ends as an edition does, and such ids are those of entries trained again; take another"
+        )
     place = f"{head}:leaderboard/entries/{name}/bundle.zip"
     if int(git("cat-file", "-s", place)) > LARGEST:
         return refuse(f"bundle.zip has more than {LARGEST:,} bytes")
@@ -64,20 +76,26 @@ def exists(place: str) -> bool:
 
 
 def withdrawal(base: str, head: str, path: str, files: set[str]) -> int:
-    """Whether entry.json gains a reason in `withdrawn` and is otherwise what it was."""
+    """Whether entry.json gains a reason in `withdrawn` and is otherwise, byte for byte, what it was."""
     if files != {"entry.json"}:
         return refuse("a withdrawal changes entry.json alone")
     start = git("merge-base", base, head).decode().strip()
-    before = json.loads(git("cat-file", "blob", f"{start}:{path}"))
+    before, opening, rest = git("cat-file", "blob", f"{start}:{path}").rpartition(OPENING + b"null")
+    if not opening:
+        return refuse(f"{path!r} is withdrawn already, and the reason stays as it is")
+    if int(git("cat-file", "-s", f"{head}:{path}")) > len(before) + len(rest) + 20 * LONGEST_REASON:
+        return refuse(f"{path!r} may change in the field 'withdrawn' alone")
+    after = git("cat-file", "blob", f"{head}:{path}")
+    if not (after.startswith(before + OPENING) and after.endswith(rest)):
+        return refuse(f"{path!r} may change in the field 'withdrawn' alone, where null becomes a text")
     try:
-        after = json.loads(git("cat-file", "blob", f"{head}:{path}"))
-        reason = after["withdrawn"]
-    except (ValueError, TypeError, LookupError, RecursionError):
-        return refuse(f"{path!r} is no JSON object with the field 'withdrawn'")
+        reason = json.loads(after[len(before + OPENING) : len(after) - len(rest)].decode("utf-8"))
+    except (ValueError, RecursionError):
+        reason = None
     if not isinstance(reason, str) or not 0 < len(reason.strip()) <= LONGEST_REASON:
         return refuse(f"{path!r}, field 'withdrawn': a reason of at most {LONGEST_REASON} characters was expected")
-    if {**after, "withdrawn": None} != {**before, "withdrawn": None} or list(after) != list(before):
-        return refuse(f"{path!r} may change in the field 'withdrawn' alone")
+    if any(character in "<>" or unicodedata.category(character)[0] == "C" for character in reason):
+        return refuse(f"{path!r}, field 'withdrawn': it holds markup or hidden characters; write plain text")
     print("a withdrawal: there is no bundle to verify")
     return 0
 

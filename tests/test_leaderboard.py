@@ -230,6 +230,7 @@ def test_what_is_no_run_is_one_sentence(
 
 
 ENTRY = {"id": "mine", "tier": "re-scored", "tried": 1, "withdrawn": None}
+WITHDRAWN = json.dumps(ENTRY | {"withdrawn": "an error"})
 
 
 @pytest.mark.checkout
@@ -253,6 +254,15 @@ ENTRY = {"id": "mine", "tier": "re-scored", "tried": 1, "withdrawn": None}
             {"mine/entry.json": json.dumps(ENTRY | {"withdrawn": "an error", "tier": "re-trained"})},
             "in the field 'withdrawn' alone",
         ),
+        ((), {"mine-2026-12/bundle.zip": "zip"}, "those of entries trained again"),
+        (("mine/bundle.zip",), {"mine/bundle.zip": "other"}, "stays as it is"),
+        (("mine/entry.json",), {"mine/entry.json": WITHDRAWN.replace("1", "true")}, "'withdrawn' alone"),
+        (("mine/entry.json",), {"mine/entry.json": WITHDRAWN.replace("{", '{"id": "x", ')}, "'withdrawn' alone"),
+        (("mine/entry.json",), {"mine/entry.json": WITHDRAWN + " " * 20_000}, "'withdrawn' alone"),
+        (("mine/entry.json",), {"mine/entry.json": "\ufeff" + WITHDRAWN}, "'withdrawn' alone"),
+        (("mine/entry.json",), {"mine/entry.json": WITHDRAWN.replace("error", "<b>")}, "markup or hidden"),
+        (("mine/entry.json",), {"mine/entry.json": WITHDRAWN.replace("error", "\\ud800")}, "markup or hidden"),
+        (("mine/entry.json",), {"mine/entry.json": WITHDRAWN.replace("error", "\u202e")}, "markup or hidden"),
     ],
 )
 def test_a_pull_request_changes_one_entry_and_nothing_else(
@@ -284,3 +294,34 @@ def test_a_pull_request_changes_one_entry_and_nothing_else(
     assert done.returncode == bool(words) and words in done.stderr
     # of a withdrawal there is nothing to verify
     assert (tmp_path / "out" / "bundle.zip").is_file() is (not words and not there)
+
+
+@pytest.mark.checkout
+def test_a_withdrawal_is_not_written_again_nor_in_another_encoding(tmp_path: Path) -> None:
+    entry = tmp_path / "leaderboard" / "entries" / "mine" / "entry.json"
+    entry.parent.mkdir(parents=True)
+
+    def git(*line: str) -> None:
+        who = ["-c", "user.name=a", "-c", "user.email=a@example.org", "-c", "commit.gpgsign=false"]
+        subprocess.run(["git", *who, *line], cwd=tmp_path, capture_output=True, check=True)
+
+    def refused(before: str, after: bytes) -> str:
+        for content in (before.encode(), after):
+            entry.write_bytes(content)
+            git("add", "-A")
+            git("commit", "-q", "--allow-empty", "-m", "x")
+        line = [sys.executable, str(ROOT / "leaderboard" / "changed.py"), "HEAD~1", "HEAD", str(tmp_path / "out")]
+        return subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, check=False).stderr
+
+    git("init", "-q")
+    assert refused(json.dumps(ENTRY), WITHDRAWN.encode()) == ""
+    assert "withdrawn already" in refused(WITHDRAWN, WITHDRAWN.replace("error", "honour").encode())
+    assert "'withdrawn' alone" in refused(json.dumps(ENTRY), WITHDRAWN.encode("utf-16"))
+
+
+@pytest.mark.checkout
+def test_histories_that_cannot_be_compared_are_one_sentence(tmp_path: Path) -> None:
+    subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
+    line = [sys.executable, str(ROOT / "leaderboard" / "changed.py"), "a", "b", str(tmp_path / "out")]
+    told = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert told.returncode == 1 and told.stderr.startswith("refused: git cannot compare b with a")
