@@ -15,10 +15,12 @@ from typing import Any
 
 import pytest
 import torch
+from click.testing import CliRunner
 from huggingface_hub import errors
 from safetensors.torch import load_file, save_file
 
 from unlearnbench import evaluate, load_split
+from unlearnbench.cli.evaluate import evaluate as command
 from unlearnbench.errors import MethodError, MethodNotFound, PolicyError, RunError
 from unlearnbench.evaluate import Plan, _claim, evaluate_checkpoints, score_run
 from unlearnbench.methods import locate
@@ -68,6 +70,12 @@ def test_a_run_leaves_every_file_of_the_contract(finished: Path, small_split: Sp
     }
     assert rows.num_rows == 32 * len(small_split.items)
     assert not (finished / "1/evaluation/start.parquet").exists()
+
+
+def test_the_command_ends_with_where_the_report_lies(finished: Path, small_split: Split) -> None:
+    words = ["--method", "grpo", "--split", str(small_split.path), "--seeds", "2", "--out", str(finished)]
+    done = CliRunner().invoke(command, words)
+    assert done.exit_code == 0 and done.stdout.endswith(f"\nreport: {finished / 'report.html'}\n")
 
 
 def test_the_result_says_what_the_counts_say(finished: Path, small_split: Split) -> None:
@@ -126,7 +134,10 @@ def test_a_folder_of_another_configuration_is_refused_by_name(finished: Path, sm
 
 
 def test_checkpoints_are_evaluated_and_foreign_ones_refused(finished: Path, small_split: Split, tmp_path: Path) -> None:
-    result = evaluate_checkpoints([finished / "1/checkpoint"], small_split, out=tmp_path / "run")
+    placed: list[Path] = []
+    out = tmp_path / "run"
+    result = evaluate_checkpoints([finished / "1/checkpoint"], small_split, out=out, placed=placed.append)
+    assert placed == [out]
     assert result.kind == "checkpoint"
     assert result.method.track == "undeclared"
     assert result.groups["easy"].rate_after is not None

@@ -100,6 +100,7 @@ def test_rollouts_with_the_counts_of_null_seeds_get_the_score_of_those_counts(
     assert done.stderr == ""
     assert "unlearnable" in done.stdout
     assert f"{len(rows):,} rollouts judged anew" in done.stdout
+    assert done.stdout.endswith(f"report: {Path('run/report.html')}\n")
 
     result = read_json_record(tmp_path / "run/result.json", Result)
     assert counted(tmp_path / "run") == {

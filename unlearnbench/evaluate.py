@@ -110,6 +110,7 @@ def evaluate(
     engine: Engine = TRANSFORMERS,
     trainer: TrainerOptions = DEFAULT,
     progress: Progress | None = None,
+    placed: Callable[[Path], None] | None = None,
 ) -> Result:
     """Train `method` on `split` for every seed, evaluate, score, and write the run's folder.
 
@@ -118,7 +119,7 @@ def evaluate(
     nothing for `patience` seconds is taken to hang. `processes` train each seed together, data-parallel, and share out
     its evaluation; with `launch`, those of all machines do, and on all but the first this ends in SystemExit.
     `engine` draws all rollouts, in training and evaluation; `trainer` says how this machine computes the training.
-    Raises MethodError, SplitError, RunError, VerifierError.
+    `placed` is told the run's folder before anything starts. Raises MethodError, SplitError, RunError, VerifierError.
     """
     if samples < 1 or not budget > 0:
         raise RunError(f"samples {samples} and budget {budget} must both be above 0")
@@ -143,6 +144,8 @@ def evaluate(
         engine=engine,
     )
     folder = folder or default_folder(plan)
+    if placed is not None:
+        placed(folder)
     with gathered(folder, launch) as machines, locked(folder):
         _claim(plan, folder)
         sealed = seal(chosen, folder / ".sealed")
@@ -165,11 +168,12 @@ def evaluate_checkpoints(
     launch: Launch | None = None,
     engine: Engine = TRANSFORMERS,
     progress: Progress | None = None,
+    placed: Callable[[Path], None] | None = None,
 ) -> Result:
     """Evaluate finished policies, one a seed, numbered from 1. Their track is `undeclared`: nothing was metered.
 
-    A checkpoint is a policy's folder, a LoRA adapter of the split's base, or a name on the Hub. `processes` and
-    `launch` as for `evaluate`. Raises PolicyError.
+    A checkpoint is a policy's folder, a LoRA adapter of the split's base, or a name on the Hub. `processes`,
+    `launch` and `placed` as for `evaluate`. Raises PolicyError.
     """
     engine.require()
     chosen = split if isinstance(split, Split) else load_split(split)
@@ -177,6 +181,8 @@ def evaluate_checkpoints(
     hashes = [weights_hash(path) for path in policies]
     name = hashlib.sha256("".join(hashes).encode()).hexdigest()
     folder = Path(out) if out else Path("runs") / chosen.name / f"checkpoint-{name[:8]}"
+    if placed is not None:
+        placed(folder)
     configuration = _drawn(engine) | {
         "schema_version": 1,
         "split": chosen.name,

@@ -124,7 +124,9 @@ def evaluate(
         raise click.UsageError("--engine is for --sampler vllm.")
     options = trainer_options(parse_changes(trainer, "--trainer"))
     settings, draws = parse_changes(changes), Engine(sampler, parse_changes(engine, "--engine"))
+    places: list[Path] = []
     together: dict[str, Any] = {"workers": workers, "processes": processes, "launch": beside()}
+    together["placed"] = places.append
     with Bars() as bars:
         if checkpoint:
             from unlearnbench.evaluate import evaluate_checkpoints
@@ -155,6 +157,7 @@ def evaluate(
         click.echo(result.model_dump_json(indent=2))
     else:
         show(result)
+        click.echo(f"report: {places[0] / 'report.html'}")
 
 
 def show(result: Result) -> None:

@@ -61,3 +61,4 @@ def score(
     show(result)
     cost = result.cost
     click.echo(f"{cost.verifier_calls:,} rollouts judged anew, {cost.ungradable:,} of them ungradable, so wrong")
+    click.echo(f"report: {out / 'report.html'}")
