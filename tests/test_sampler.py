@@ -107,7 +107,7 @@ def test_a_folder_without_a_model_is_refused_in_one_sentence(tmp_path: Path) -> 
     from unlearnbench.errors import PolicyError
 
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(PolicyError, match="cannot be loaded"):
+    with pytest.raises(PolicyError, match=r"cannot be loaded \("):
         load_policy(tmp_path)
     with pytest.raises(PolicyError, match="no policy folder"):
         load_policy(tmp_path / "nothing")
@@ -122,3 +122,16 @@ def test_damaged_weights_are_refused_in_one_sentence(micro: Split, tmp_path: Pat
     with pytest.raises(PolicyError, match="cannot be loaded") as caught:
         load_policy(tmp_path / "cut")
     assert "\n" not in str(caught.value)
+
+
+def test_a_name_that_is_no_folder_is_said_to_be_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    import transformers
+
+    from unlearnbench.errors import PolicyError
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError("no network")
+
+    monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", refuse)
+    with pytest.raises(PolicyError, match=r"there is no such folder .*split\.yaml.* on the Hub \(no network\)"):
+        load_policy("policy")

@@ -141,8 +141,10 @@ def load_policy(
         )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as problem:
         detail = str(problem).strip().split("\n")[0][:200]
+        place = "" if local else ": there is no such folder (a split's lies beside its split.yaml), and on the Hub"
         raise PolicyError(
-            f"The policy {source} cannot be loaded ({detail}); it must hold config.json, a tokenizer and safetensors."
+            f"The policy {source} cannot be loaded{place} ({detail}); it must hold config.json, a tokenizer and "
+            "safetensors."
         ) from problem
     model.to(where).eval()
     stops: set[int] = set()

@@ -102,6 +102,7 @@ def new_split(name: str) -> None:
     tables.write_text(folder / "items.jsonl", "".join(json.dumps(item) + "\n" for item in _ITEMS))
     tables.write_text(folder / "split.yaml", _CONFIG.format(name=name))
     click.echo(
-        f"{folder}/split.yaml and {folder}/items.jsonl are there; put your problems and a policy in, then\n"
+        f"{folder}/split.yaml and {folder}/items.jsonl are there; put your problems into the latter and a policy into "
+        f"{folder}/policy (or name it in the former), then\n"
         f"unlearnbench curate --config {folder}/split.yaml --out {name}-labelled"
     )
