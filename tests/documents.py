@@ -107,10 +107,16 @@ def _blocks(path: Path, lines: list[str]) -> Iterator[Block]:
 
 
 def lay_out(folder: Path) -> dict[str, str]:
-    """Make `folder` look like the root of a checkout whose environment is this one; returns the environment."""
+    """Make `folder` look like the root of a checkout whose environment is this one; returns the environment.
+
+    What git does not know is left out: a reader who did what the documents say has such files there already.
+    """
     folder.mkdir(parents=True, exist_ok=True)
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False)
+    known = {name.split("/")[0] for name in listed.stdout.split("\0")} if listed.returncode == 0 else None
     for path in ROOT.iterdir():
-        if not path.name.startswith(".") and path.name not in ("runs", "build", "dist"):
+        there = path.name not in ("runs", "build", "dist") if known is None else path.name in known
+        if there and not path.name.startswith("."):
             (folder / path.name).symlink_to(path)
     (folder / ".venv").symlink_to(sys.prefix)
     own = {"HF_HUB_OFFLINE": "1", "UNLEARNBENCH_HOME": str(folder / ".home"), "MPLBACKEND": "Agg"}

@@ -7,10 +7,12 @@ import importlib.util
 import json
 import re
 import shlex
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import click
+import documents as page_runner
 import pytest
 import yaml
 from documents import ROOT, Block, blocks, documents, run_blocks
@@ -69,6 +71,19 @@ def test_a_block_that_nobody_knows_what_to_do_with_is_found(text: str, told: str
     (tmp_path / "page.md").write_text(text)
     [block] = blocks(tmp_path / "page.md")
     assert (told in str(block.wrong)) if told else block.wrong is None
+
+
+def test_what_a_reader_left_at_the_root_of_the_checkout_is_in_no_blocks_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "root"
+    for name in ("docs/page.md", "my-pool/split.yaml"):
+        tables.write_text(root / name, "")
+    monkeypatch.setattr(page_runner, "ROOT", root)
+    for words in (["init", "-q"], ["add", "docs"]):
+        subprocess.run(["git", *words], cwd=root, check=True)
+    page_runner.lay_out(tmp_path / "checkout")
+    assert sorted(path.name for path in (tmp_path / "checkout").iterdir()) == [".venv", "docs"]
 
 
 def test_a_block_that_fails_is_told_with_its_place_and_words(tmp_path: Path) -> None:
