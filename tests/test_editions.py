@@ -78,7 +78,7 @@ def closed(repo: Path, made_split: Split, folder: Path) -> tuple[Edition, Split]
     entries = repo / "leaderboard" / "entries"
     split = variant(made_split, folder, close("two", entries).seed)
     close("two", entries, split=split)
-    return find_edition(entries, "two", split), split
+    return find_edition(entries, "two", split.path)[0], split
 
 
 def test_the_seed_of_a_variant_follows_from_edition_and_commit() -> None:
@@ -137,12 +137,21 @@ def test_an_edition_is_written_with_the_variant_that_was_drawn(
     assert list(done.missing) == ["null_control/4x", "positive_control"]
     kept = Split(entries.parent / "editions" / "two")
     assert (kept.hash, kept.items, kept.canaries) == (split.hash, split.items, split.canaries)
-    assert not (kept.path / "policy").exists()
+    # it can be trained on without the variant's folder, on any machine
+    assert find_edition(entries, "two")[1].hash == split.hash
+    weights = "policy/model.safetensors"
+    assert (kept.path / weights).read_bytes() == (split.path / weights).read_bytes()
+    (split.path / "similar.parquet").write_bytes(b"problems")
     # what is made later is brought by the same call, whatever was committed meanwhile; another commit is refused
     shutil.copytree(split.path / "null_control" / "1x", split.path / "null_control" / "4x")
     later = commit_all(repo)
     assert close("two", entries, split=split).missing == ["positive_control"]
     assert kept.control("null_control", "4x") is not None and len(editions(entries)) == 2
+    assert (kept.path / "similar.parquet").read_bytes() == b"problems"
+    shutil.rmtree(kept.path / "policy")
+    with pytest.raises(RunError, match=r"has no policy, so nothing can be trained on it; name with --split"):
+        find_edition(entries, "two")
+    assert find_edition(entries, "two", split.path)[1].path == split.path
     with pytest.raises(RunError, match="edition two is there already, closed by commit"):
         close("two", entries, later)
 
@@ -210,9 +219,10 @@ def test_a_run_trained_again_becomes_an_entry_beside_the_first_and_is_shown_firs
     shown = lines(read_entries(entries), find, lambda split: split.name, ["open", "two"])
     assert [line.id for line in shown] == ["mine-two", "mine"]
     seed, kept = edition.variant, find(made.result)
-    assert command(shown[0], kept) == (
-        f"make micro SEED={seed} && unlearnbench leaderboard retrain --edition two --split build/micro-{seed} mine"
-    )
+    again = "unlearnbench leaderboard retrain --edition two"
+    assert command(shown[0], kept) == f"rm -r leaderboard/entries/mine-two && {again} mine"
+    shutil.rmtree(kept.path / "policy")
+    assert command(shown[0], kept) == f"make micro SEED={seed} && {again} --split build/micro-{seed} mine"
     assert run(["leaderboard", "rescore", *words]) == 0
     assert [row["moved"] for row in json.loads(capsys.readouterr().out)] == [False, False]
     shutil.rmtree(entries.parent / "editions")

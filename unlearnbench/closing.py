@@ -1,9 +1,10 @@
 """An edition of the board closed: its entries fixed by a commit, the seed of its sealed variant drawn from that.
 
-    all entries committed → commit → seed → `make micro SEED=...` → the variant's hash in editions.json, and what the
-    board needs of it in leaderboard/editions/<name>/
+    all entries committed → commit → seed → `make micro SEED=...` → the variant's hash in editions.json, and the variant
+    in leaderboard/editions/<name>/
 
-Nobody could know the seed while entries were written, and anybody can draw it again from the commit.
+Nobody could know the seed while entries were written, and anybody can draw it again from the commit. The variant is
+kept with its policies, since a machine that rounds otherwise makes other ones from the same seed.
 """
 
 from __future__ import annotations
@@ -24,8 +25,10 @@ from unlearnbench.splits import Split
 VARIANT_OF = "micro"
 CONTROLS = ("null_control/1x", "null_control/4x", "strong_null", "positive_control")
 _CONTROL_FILES = ("result.json", "counts.parquet", "trials.json")
-_LEFT_OUT = ("policy/", "data/")
-"""Of the files with a hash: policies, which `make micro` makes again, and the items a second time."""
+_READ = ("similar.parquet", "sub_problems.parquet", "positive_control/policy/*")
+"""Files without a hash that some methods ask for."""
+_LEFT_OUT = "data/"
+"""The items a second time."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +142,7 @@ def _edition(name: str, commit: str, split: Split) -> Edition:
 
 
 def _keep(split: Split, folder: Path) -> list[str]:
-    """Copy what ranks, scores and pages are made from; returns the controls that are not there yet.
+    """Copy what entries are trained on, ranked and shown by; returns the controls that are not there yet.
 
     Raises RunError where the ones that every entry needs are missing.
     """
@@ -152,6 +155,7 @@ def _keep(split: Split, folder: Path) -> list[str]:
             )
     files = [name for name in split.config.files if not name.startswith(_LEFT_OUT)]
     files += [f"{name}/{file}" for name in there for file in _CONTROL_FILES if (split.path / name / file).is_file()]
+    files += [str(path.relative_to(split.path)) for pattern in _READ for path in sorted(split.path.glob(pattern))]
     for name in [*files, "split.yaml"]:
         tables.write_bytes(folder / name, (split.path / name).read_bytes())
     return [name for name in CONTROLS if name not in there]

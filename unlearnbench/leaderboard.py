@@ -273,7 +273,7 @@ def find_splits(entries: Path = ENTRIES, folders: Sequence[str | Path] = ()) -> 
 
 
 def edition_folder(entries: Path, name: str) -> Path:
-    """Where the split of a closed edition is kept, without its policies."""
+    """Where the split of a closed edition is kept."""
     return entries.parent / EDITION_SPLITS / name
 
 

@@ -36,7 +36,7 @@ from unlearnbench.leaderboard import (
 )
 from unlearnbench.records import Result
 from unlearnbench.sandbox import run_apart
-from unlearnbench.splits import Split
+from unlearnbench.splits import Split, load_split
 from unlearnbench.verification import examine
 
 Show = Callable[[Mapping[str, Any]], None]
@@ -73,8 +73,11 @@ class Outcome:
     why: str | None = None
 
 
-def find_edition(entries: Path, name: str, split: Split) -> Edition:
-    """The closed edition of that name. Raises RunError where there is none, or `split` is not its variant."""
+def find_edition(entries: Path, name: str, variant: Path | None = None) -> tuple[Edition, Split]:
+    """The closed edition of that name, and its variant: the board's own copy, or the folder named.
+
+    Raises RunError where there is no such edition, its copy has no policy, or the folder is not its variant.
+    """
     known = {edition.name: edition for edition in editions(entries)}
     if name not in known:
         raise RunError(
@@ -84,12 +87,18 @@ def find_edition(entries: Path, name: str, split: Split) -> Edition:
     edition = known[name]
     if edition.variant is None or edition.drawn_from is None:
         raise RunError(f"edition {name} has no sealed variant, so nothing is trained again on it")
+    split = load_split(variant or edition_folder(entries, name))
     if edition.split_hash != split.hash:
         raise RunError(
-            f"{split.path} has the labels {split.hash[:12]}, and edition {name} has {edition.split_hash[:12]}; name "
-            f"the folder of its variant, made with `make micro SEED={edition.variant}`"
+            f"{split.path} has the labels {split.hash[:12]}, and edition {name} has {edition.split_hash[:12]}; "
+            "leave --split out, or name the folder that the edition was closed with"
         )
-    return edition
+    if not (split.path / split.config.base_policy.path).is_dir():
+        raise RunError(
+            f"{split.path} has no policy, so nothing can be trained on it; name with --split the folder that edition "
+            f"{name} was closed with"
+        )
+    return edition, split
 
 
 def ordered(entries: Path, ids: Sequence[str], edition: Edition) -> list[BoardEntry]:
@@ -132,7 +141,8 @@ def retrain_entry(
         _require_files(again, split)
         folder = out / name
         kept = edition_folder(entries, edition.name)
-        _train(again, split, folder, workers, allow_network, kept if kept.is_dir() else None, show)
+        another = kept if kept.is_dir() and not kept.samefile(split.path) else None
+        _train(again, split, folder, workers, allow_network, another, show)
         return Outcome(name, enter_run(again, edition, split, folder, entries, workers))
     except UnlearnBenchError as problem:
         return Outcome(name, why=str(problem))
@@ -193,16 +203,16 @@ def _require_files(again: Again, split: Split) -> None:
     null = split.control("null_control", f"{multiple:g}x")
     if null is None or null.result is None:
         raise RunError(
-            f"{split.path} has no null_control/{multiple:g}x yet, which it is scored against; wait until "
-            f"`make micro SEED={split.config.seed}` has ended"
+            f"{split.path} has no null_control/{multiple:g}x yet, which it is scored against; when `make micro "
+            f"SEED={split.config.seed}` has made it, give `leaderboard close` again"
         )
     if multiple == 1 and split.control("strong_null") is None:
         raise RunError(f"{split.path} has no strong_null yet, which every entry at 1x must beat")
     for read in again.claimed.method.reads:
         if read in NEEDED and not (split.path / NEEDED[read]).is_file():
             raise RunError(
-                f"it reads {read}, and {split.path} has no {NEEDED[read]}; `make micro "
-                f"SEED={split.config.seed}` makes it"
+                f"it reads {read}, and {split.path} has no {NEEDED[read]}; when `make micro SEED={split.config.seed}` "
+                "has made it, give `leaderboard close` again"
             )
 
 

@@ -252,9 +252,11 @@ def command(line: Line, split: Split) -> str:
     """The one line that makes a result again: every setting that is not the split's recipe is spelled out."""
     result, home = line.result, f"{ENTRIES}/{line.id}"
     if line.entry.trained_from is not None:
-        made = ["--edition", line.edition, "--split", f"build/{split.name}", line.entry.trained_from]
-        again = shlex.join(["unlearnbench", "leaderboard", "retrain", *made])
-        return f"make micro SEED={split.config.seed} && {again}"
+        again = ["unlearnbench", "leaderboard", "retrain", "--edition", line.edition]
+        if (split.path / split.config.base_policy.path).is_dir():
+            return f"rm -r {shlex.quote(home)} && {shlex.join([*again, line.entry.trained_from])}"
+        made = shlex.join([*again, "--split", f"build/{split.name}", line.entry.trained_from])
+        return f"make micro SEED={split.config.seed} && {made}"
     if result.kind == "score" or (line.entry.bundle and not _own_seeds(result)):
         return shlex.join(["unlearnbench", "leaderboard", "verify", f"{home}/{BUNDLE}", "--rerun"])
     words = ["unlearnbench", "eval"]

@@ -121,13 +121,13 @@ def close(name: str, commit: str | None, entries: Path, split: str | None) -> No
     click.echo(f"written: {entries.parent / 'editions.json'} and {done.kept}")
     if done.missing:
         click.echo(f"not there yet: {', '.join(done.missing)}; give the same command again when they are")
-    click.echo(f"next:  unlearnbench leaderboard retrain --edition {name} --split {split}")
+    click.echo(f"next:  unlearnbench leaderboard retrain --edition {name}")
 
 
 @leaderboard.command("retrain")
 @click.argument("ids", metavar="[ENTRY ...]", nargs=-1)
 @click.option("--edition", required=True, help="The closed edition.")
-@click.option("--split", required=True, help="Its sealed variant: the folder that `make micro SEED=...` made.")
+@click.option("--split", type=click.Path(path_type=Path), help="Its variant [default: what the board keeps of it].")
 @click.option("--out", type=click.Path(path_type=Path), help="Where the runs lie [default: build/editions/<edition>].")
 @_entries
 @click.option("--workers", type=click.IntRange(1), help="Seeds at once [default: one a core].")
@@ -136,7 +136,7 @@ def close(name: str, commit: str | None, entries: Path, split: str | None) -> No
 def retrain(
     ids: tuple[str, ...],
     edition: str,
-    split: str,
+    split: Path | None,
     out: Path | None,
     entries: Path,
     workers: int | None,
@@ -150,10 +150,8 @@ def retrain(
     """
     from unlearnbench.cli.progress import Bars
     from unlearnbench.retrained import find_edition, ordered, retrain_entry
-    from unlearnbench.splits import load_split
 
-    variant = load_split(split)
-    found = find_edition(entries, edition, variant)
+    found, variant = find_edition(entries, edition, split)
     chosen = ordered(entries, ids, found)
     place, failed = out or Path("build/editions") / edition, 0
     for number, one in enumerate(chosen, start=1):
