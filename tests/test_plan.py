@@ -260,6 +260,9 @@ def test_a_split_that_is_not_built_is_planned_by_its_released_ids() -> None:
     assert slow.timing.hours and quick.timing.hours
     assert slow.timing.hours / quick.timing.hours == pytest.approx(989 / 67)
     assert "BF16 989 TFLOPS" in quick.timing.how and "FP32 67 TFLOPS" in slow.timing.how
+    pool = plan(Split(shipped_folder("qwen2.5-3b-deepscaler")), experiments=1)  # no ids: nobody can count it
+    assert pool.evaluation.rollouts == 0
+    assert "not counted" in pool.evaluation.source and "splits build qwen2.5-3b-deepscaler" in pool.evaluation.source
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from huggingface_hub import errors
 from transformers import AutoTokenizer
 
 from unlearnbench.draws import stream
@@ -135,3 +136,24 @@ def test_a_name_that_is_no_folder_is_said_to_be_none(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", refuse)
     with pytest.raises(PolicyError, match=r"there is no such folder .*split\.yaml.* on the Hub \(no network\)"):
         load_policy("policy")
+
+
+@pytest.mark.parametrize(
+    ("cause", "remedy"),
+    [
+        (errors.GatedRepoError, "accept its terms on its page there, then run: hf auth login"),
+        (errors.RepositoryNotFoundError, "see that its name is right and that the Hub can be reached"),
+    ],
+)
+def test_a_policy_that_the_hub_does_not_give_comes_with_a_remedy(
+    monkeypatch: pytest.MonkeyPatch, cause: type[errors.HfHubHTTPError], remedy: str
+) -> None:
+    from unlearnbench.errors import PolicyError
+
+    def refuses(*_: object, **__: object) -> None:
+        raise OSError("You cannot have it.\nReally.") from cause.__new__(cause)  # as transformers tells it
+
+    monkeypatch.setattr(AutoTokenizer, "from_pretrained", refuses)
+    with pytest.raises(PolicyError, match=remedy) as caught:
+        load_policy("owner/name")
+    assert "\n" not in str(caught.value)

@@ -153,12 +153,10 @@ def evaluation(
     else:
         prompt = pool.prompt
     tokens = Tokens(generated=round(rollouts * mean), prefilled=round(pool.problems * prompt), forward=0, trained=0)
-    return Work(
-        tokens=tokens,
-        flops=tokens.flops(parameters),
-        rollouts=rollouts,
-        source=f"{pool.items} items, {pool.twins} twins and {pool.canaries} canaries x {samples}; {source}",
-    )
+    drawn = f"{pool.items} items, {pool.twins} twins and {pool.canaries} canaries x {samples}; {source}"
+    if not pool.problems:
+        drawn = f"not counted: how many items there are is unknown before `unlearnbench splits build {split.name}`"
+    return Work(tokens=tokens, flops=tokens.flops(parameters), rollouts=rollouts, source=drawn)
 
 
 def timing(

@@ -142,10 +142,8 @@ def load_policy(
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as problem:
         detail = str(problem).strip().split("\n")[0][:200]
         place = "" if local else ": there is no such folder (a split's lies beside its split.yaml), and on the Hub"
-        raise PolicyError(
-            f"The policy {source} cannot be loaded{place} ({detail}); it must hold config.json, a tokenizer and "
-            "safetensors."
-        ) from problem
+        remedy = "it must hold config.json, a tokenizer and safetensors" if local else _from_the_hub(problem)
+        raise PolicyError(f"The policy {source} cannot be loaded{place} ({detail.rstrip('.')}); {remedy}.") from problem
     model.to(where).eval()
     stops: set[int] = set()
     for ends in (getattr(model.generation_config, "eos_token_id", None), tokenizer.eos_token_id):
@@ -153,6 +151,15 @@ def load_policy(
     if not stops:
         raise PolicyError(f"The policy {source} names no end token; set eos_token_id in its generation_config.json.")
     return Policy(model, tokenizer, str(source), prompt_format, tuple(sorted(stops)), revision)
+
+
+def _from_the_hub(problem: BaseException) -> str:
+    """What to do about a policy that the Hub did not give."""
+    from huggingface_hub.errors import GatedRepoError
+
+    if isinstance(problem, GatedRepoError) or isinstance(problem.__cause__, GatedRepoError):
+        return "accept its terms on its page there, then run: hf auth login"
+    return "see that its name is right and that the Hub can be reached (`unlearnbench doctor`), or give a folder"
 
 
 def is_adapter(folder: Path) -> bool:
