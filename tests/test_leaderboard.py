@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import yaml
 from made_bundle import altered, in_table, make_bundle, make_run
@@ -19,7 +21,7 @@ from unlearnbench import leaderboard, tables
 from unlearnbench.board_rules import rules
 from unlearnbench.claims import retraining_seeds
 from unlearnbench.cli.group import run
-from unlearnbench.errors import RunError
+from unlearnbench.errors import DataError, RunError
 from unlearnbench.kept_answers import ANSWERS, counts_of_answers
 from unlearnbench.leaderboard import board, enter, read_entries, rescore
 from unlearnbench.records import Result
@@ -101,6 +103,26 @@ def test_a_scorer_change_moves_ranks_and_says_so(entries: Path, made_split: Spli
     moved, again = rescore(read_entries(tmp_path / "entries"), lambda result: made_split)
     changes = {one.id: (one.rank_before, one.rank_after, one.converted_after) for one in moved}
     assert changes == {"few": (2, 1, 12), "many": (1, 2, 0)}
+
+
+@pytest.mark.parametrize("rows", [0, 40])
+def test_an_entry_whose_counts_are_not_its_results_is_not_ranked(
+    entries: Path, made_split: Split, tmp_path: Path, rows: int
+) -> None:
+    shutil.copytree(entries, tmp_path / "entries")
+    path = tmp_path / "entries" / "few" / "counts.parquet"
+    tables.write_parquet(path, tables.read_counts(path).slice(0, rows))
+    with pytest.raises(DataError, match=r"few: counts\.parquet does not have"):
+        board(read_entries(tmp_path / "entries"), lambda result: made_split)
+
+
+def test_answers_that_no_bundle_holds_are_refused(entries: Path, made_split: Split, tmp_path: Path) -> None:
+    answers = tables.read_parquet(entries / "few" / "answers.parquet")
+    many = pa.array([2**62] * answers.num_rows, pa.int64())
+    path = tmp_path / "answers.parquet"
+    tables.write_parquet(path, answers.set_column(answers.column_names.index("count"), "count", many))
+    with pytest.raises(DataError, match=f"with count {2**62}"):
+        counts_of_answers(path, made_split)
 
 
 def test_a_refused_bundle_makes_no_entry(entries: Path, made_bundle: Path, made_split: Split, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from made_bundle import Members, Refused, in_json, in_table, make_bundle, make_run, told
 
-from unlearnbench import tables
+from unlearnbench import judging, tables
 from unlearnbench.bundle import Statement, open_bundle, write_bundle
 from unlearnbench.bundle_tables import LEDGER
 from unlearnbench.errors import RunError
@@ -344,3 +344,20 @@ def test_a_run_that_cost_nothing_rewarded_nothing(refused: Refused) -> None:
         in_table(members, "ledger.parquet", lambda rows: [row | {"rollouts": 0, "correct": 0} for row in rows])
 
     assert "rewarded rollouts, and ledger.parquet 0" in refused(change)["fates"]
+
+
+def test_texts_that_keep_the_verifier_busy_are_not_all_judged(
+    refused: Refused, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(judging, "AT_ONCE", 2)
+    monkeypatch.setattr(judging, "SECONDS", 0.5)
+    monkeypatch.setattr(judging, "SECONDS_A_TEXT", 0.0)
+
+    def change(members: Members) -> None:
+        def slow(rows: list[dict[str, Any]]) -> None:
+            for number, row in enumerate(rows[:8]):
+                row["completion"] = rf"\boxed{{\sum_{{n=1}}^{{\infty}} \frac{{\sin(n^{number + 2})}}{{\ln(n+x)}}}}"
+
+        in_table(members, "rollouts.parquet", slow)
+
+    assert "kept the verifier busy" in refused(change)["rollouts"]

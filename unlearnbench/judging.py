@@ -19,9 +19,14 @@ from unlearnbench.bundle import Bundle
 from unlearnbench.errors import DataError, VerifierError
 from unlearnbench.foreign import texts_of
 from unlearnbench.rates import Counts, Flags
+from unlearnbench.records import Verdict
 from unlearnbench.splits import Split
 from unlearnbench.verifier import Verifier
 
+AT_ONCE = 100
+"""Completions that are judged before the time they took is looked at."""
+SECONDS, SECONDS_A_TEXT = 120.0, 0.01
+"""What the verifier may be kept busy for: so long, and so long for each different completion."""
 BYTES_A_TOKEN = 128
 """A text of more bytes than this a token, and some more, was written by no tokenizer known."""
 
@@ -87,8 +92,7 @@ def judge(bundle: Bundle, table: pa.Table, split: Split, workers: int) -> Judged
     _, first, pair = np.unique(place * max(1, len(texts)) + codes, return_index=True, return_inverse=True)
     pair = pair.reshape(-1)
     questions = [(golds[problems[place[row]][0]][problems[place[row]][1]], texts[codes[row]]) for row in first.tolist()]
-    with Verifier(split.config.protocol.verifier_rule, workers=workers) as verifier:
-        verdicts = verifier.verify_many(questions)
+    verdicts = _verdicts(bundle, questions, split, workers)
     if any(verdict.correct is None for verdict in verdicts):
         raise VerifierError("the verifier itself failed twice on a text of the bundle; run the same command again")
     right = np.array([bool(verdict.correct) for verdict in verdicts])[pair]
@@ -154,6 +158,28 @@ def _texts(bundle: Bundle, table: pa.Table, max_tokens: int) -> tuple[list[str],
     if long := next((text for text in texts if len(text) > most), None):
         raise DataError(f"{where}: a completion of {len(long):,} characters cannot come from {max_tokens} tokens")
     return texts, column.indices.to_numpy().astype(np.int64)
+
+
+def _verdicts(bundle: Bundle, questions: Sequence[tuple[str, str]], split: Split, workers: int) -> list[Verdict]:
+    """The verdict on each question, a few at a time, until they have taken longer than those of any honest run."""
+    most, spent = SECONDS + SECONDS_A_TEXT * len(questions), 0.0
+    found: list[Verdict] = []
+    known: set[tuple[str, str | None]] = set()
+    with Verifier(split.config.protocol.verifier_rule, workers=workers) as verifier:
+        for start in range(0, len(questions), AT_ONCE):
+            asked = questions[start : start + AT_ONCE]
+            found += verifier.verify_many(asked)
+            for (gold, _), verdict in zip(asked, found[start:], strict=True):
+                if (gold, verdict.answer) not in known:  # what was answered before takes no time
+                    known.add((gold, verdict.answer))
+                    spent += verdict.seconds
+            if spent > most:
+                raise DataError(
+                    f"{bundle.path}, member 'rollouts.parquet': {len(found):,} of {len(questions):,} different "
+                    f"completions kept the verifier busy for {spent:.0f} seconds, as no policy's do; the rest was not "
+                    "judged"
+                )
+    return found
 
 
 def _counts(wanted: Sequence[tuple[int, str, str]], right: Flags) -> pa.Table:

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from unlearnbench import tables
+from unlearnbench.bundle_tables import MOST_ROWS
 from unlearnbench.errors import DataError
 from unlearnbench.judging import Judged, problems_of
 from unlearnbench.records import Rule
@@ -80,7 +81,7 @@ def _tails(golds: Sequence[str], texts: Sequence[str], rule: Rule) -> list[str]:
 def counts_of_answers(path: Path, split: Split, workers: int = 1) -> pa.Table:
     """Counts (columns of `tables.COUNTS`) of the answers in a file, every one judged by the verifier as it is now.
 
-    Raises DataError naming file and row: a problem that the split does not have, a count below 1.
+    Raises DataError naming file and row: a problem that the split does not have, a count below 1 or beyond bundles.
     """
     table = tables.read_parquet(path, {field.name: field.type for field in ANSWERS})
     golds = problems_of(split)
@@ -89,7 +90,7 @@ def counts_of_answers(path: Path, split: Split, workers: int = 1) -> pa.Table:
     questions = []
     for number, row in enumerate(rows, start=1):
         gold = golds.get(row["phase"], {}).get(row["item_id"])
-        if gold is None or row["tail"] is None or (row["count"] or 0) < 1:
+        if gold is None or row["tail"] is None or not 1 <= (row["count"] or 0) <= MOST_ROWS:
             raise DataError(
                 f"{path}, row {number}: {row['phase']!r} {row['item_id']!r} with count {row['count']} is no answer to "
                 f"a problem of split {split.name}; enter the bundle again with `unlearnbench leaderboard enter`"

@@ -15,6 +15,7 @@ from itertools import combinations
 import numpy as np
 import pyarrow as pa
 
+from unlearnbench.errors import DataError
 from unlearnbench.grid import read_phase
 from unlearnbench.intervals import Arm, gain_intervals
 from unlearnbench.records import Interval, Record, Result, Track
@@ -116,7 +117,13 @@ def _test(first: Contender, second: Contender, split: Split, families: Sequence[
 def _arm(contender: Contender, split: Split, seeds: int) -> Arm:
     runs = [str(seed) for seed in contender.result.seeds]
     grid = read_phase(contender.counts, "eval", split.ids("unlearnable"), runs=runs, source=contender.id)
-    return conversion_arm(Cells.of(grid), split.config.protocol.tau, seeds)
+    cells, samples = Cells.of(grid), contender.result.samples
+    if (cells.n != samples).any():
+        raise DataError(
+            f"{contender.id}: counts.parquet does not have {samples} rollouts of every unlearnable item in every seed, "
+            "as result.json says; restore it, or enter its bundle again"
+        )
+    return conversion_arm(cells, split.config.protocol.tau, seeds)
 
 
 def p_value(better: Arm, worse: Arm, families: Sequence[str]) -> float:
