@@ -75,7 +75,7 @@ def furnish(folder: Path, packaged: Packaged, out: Path | None = None, progress:
     unpack(packaged, out / POLICY)
     tables.write_bytes(out / "split.yaml", (folder / "split.yaml").read_bytes())  # last: then it is whole
     made = Split(out)
-    assert made.policy_path == out.resolve() / POLICY  # each of its files was checked
+    _ = made.policy_path  # which checks each of its files
     return made
 
 
