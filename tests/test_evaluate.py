@@ -251,6 +251,10 @@ def test_a_method_that_opens_the_splits_files_finds_no_labels_and_no_twins(small
     ("text", "message"),
     [
         ("x = 1\n", "defines no subclass"),
+        (
+            "import unlearnbench as ub\nclass A(ub.Method):\n    track = 'verfier'\n",
+            "track is 'verfier'; it must be one of",
+        ),
         ("import unlearnbench as ub\nclass A(ub.Method): pass\nclass B(ub.Method): pass\n", "several methods"),
         ("1 / 0\n", "does not run .ZeroDivisionError"),
         (

@@ -116,11 +116,21 @@ def locate(spec: str) -> MethodSource:
 def load(source: MethodSource) -> type[Any]:
     """Run a method's file and return its class.
 
-    Raises MethodError where the file does not run, holds no Method, or holds several and none was named.
+    Raises MethodError where the file does not run, holds no Method, or holds several and none was named, or where its
+    track is none.
     """
-    from unlearnbench.method import Method
+    from unlearnbench.records import TRACKS
 
     where = source.module or source.file
+    found = _class_of(source, where)
+    if found.track not in TRACKS:
+        raise MethodError(f"{where}: {found.__name__}.track is {found.track!r}; it must be one of {', '.join(TRACKS)}.")
+    return found
+
+
+def _class_of(source: MethodSource, where: str) -> type[Any]:
+    from unlearnbench.method import Method
+
     try:
         if source.module:
             module = importlib.import_module(source.module)
