@@ -135,6 +135,8 @@ def test_a_refused_bundle_makes_no_entry(entries: Path, made_bundle: Path, made_
     assert not (tmp_path / "entries").exists()
     with pytest.raises(RunError, match="no id of an entry"):
         enter(made_bundle, tmp_path / "entries", id="../out", edition="one", split=made_split, workers=1)
+    with pytest.raises(RunError, match=r"there is no .*editions\.json here; go to the root of a checkout"):
+        enter(made_bundle, tmp_path / "entries", id="new", split=made_split, workers=1)
 
 
 def test_holm_is_the_step_down_rule() -> None:

@@ -180,6 +180,11 @@ def editions(entries: Path = ENTRIES) -> tuple[Edition, ...]:
 def current_edition(entries: Path, result: Result) -> str:
     """The newest edition of a result's split. Raises RunError where there is none."""
     of_split = [edition.name for edition in editions(entries) if edition.split_hash == result.split_hash]
+    if not of_split and not (entries.parent / EDITIONS).is_file():
+        raise RunError(
+            f"there is no {entries.parent / EDITIONS} here; go to the root of a checkout, or name its entries with "
+            "--entries"
+        )
     if not of_split:
         raise RunError(
             f"{entries.parent / EDITIONS} has no edition of split {result.split} ({result.split_hash[:12]}); add one, "
