@@ -169,10 +169,19 @@ TWIN = TwinScore(items=1, eligible=1, rate=0, null_rate=0, gain=0, interval=(0, 
         ({"canaries": CountOf(items=20, converted=1)}, "read the gold answers"),
         ({"method": MethodRecord(name="m", source_hash="", track="labels")}, "Track labels"),
         ({"method": MethodRecord(name="m", source_hash="", track="undeclared")}, "never ranked"),
-        ({"retention": Retention(easy_items=9, easy_lost=2, easy_rate_change=0, interval=None)}, "2 of 9 easy items"),
+        ({"retention": Retention(easy_items=40, easy_lost=2, easy_rate_change=0, interval=None)}, "2 of 40 easy items"),
         ({"twins": {"other_wording": TWIN}}, "does not carry over to twins (other_wording)"),
     ],
 )
 def test_caveats(changes: dict[str, Any], caveat: str) -> None:
     assert any(caveat in found for found in said(**changes).caveats)
     assert not any(caveat in found for found in said().caveats)
+
+
+@pytest.mark.parametrize("comparable", [True, False])
+def test_many_easy_items_lost_are_part_of_the_sentence(comparable: bool) -> None:
+    """One answer to everything converts the items that have it; who quotes the sentence quotes the price."""
+    kept = Retention(easy_items=40, easy_lost=3, easy_rate_change=-0.9, interval=None)
+    found = said(comparable=comparable, retention=kept)
+    assert found.sentence.endswith(" It lost 3 of 40 easy items.")
+    assert not any("easy" in caveat for caveat in found.caveats)

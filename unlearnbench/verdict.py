@@ -18,6 +18,9 @@ Tone = Literal["more", "same", "less", "open"]
 
 LARGE_STRONG_NULL = 0.02
 """A strong null that converts a larger share of the items is part of every headline: those items need no method."""
+LARGE_LOSS = 0.05
+"""A larger share of easy items lost is part of every headline, as no strong null may lose it (PROTOCOL 3.5): a policy
+that gives one answer to everything converts the items that have that answer."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,7 @@ def verdict(result: Result) -> Verdict:
             rate += f", {points(score.gain)} beside the null control"
         label = "no gain defined" if result.comparable else "not comparable"
         sentence = f"{label.capitalize()}: {why}; {rate} ({where})."
-        return Verdict("open", label, sentence + _by_itself(score), _caveats(result))
+        return Verdict("open", label, sentence + _by_itself(score) + _price(result), _caveats(result))
     gain = f"a gain of {points(score.gain)}"
     if score.interval_families is not None:
         gain += f" (95 % interval over families: {point_span(score.interval_families)})"
@@ -56,7 +59,7 @@ def verdict(result: Result) -> Verdict:
     end = _end(score.interval_families, "GRPO re-run")
     sentence = f"{rate}, {null}: {gain}, {end} (scope: {score.scope or 'none'}; {where})."
     tone, label = _claim(score)
-    return Verdict(tone, label, sentence + _over_strong_null(score), _caveats(result))
+    return Verdict(tone, label, sentence + _over_strong_null(score) + _price(result), _caveats(result))
 
 
 def strong_null_name(score: Conversion) -> str:
@@ -121,6 +124,14 @@ def _over_strong_null(score: Conversion) -> str:
     return f" Over the strong null, {strong} ({pct(score.strong_null_rate or 0)}), the gain is {gain}"
 
 
+def _price(result: Result) -> str:
+    """A sentence on the easy items lost where they are many, else nothing."""
+    kept = result.retention
+    if (kept.easy_lost or 0) <= LARGE_LOSS * kept.easy_items:
+        return ""
+    return f" It lost {kept.easy_lost} of {plural(kept.easy_items, 'easy item')}."
+
+
 def _caveats(result: Result) -> list[str]:
     """What a reader must know before quoting the verdict, the gravest first."""
     score, unlearnable, kept, found = result.conversion, result.groups["unlearnable"], result.retention, []
@@ -146,7 +157,7 @@ def _caveats(result: Result) -> list[str]:
     memorised = [kind for kind, twin in result.twins.items() if twin.verdict == "memorised"]
     if memorised:
         found.append(f"Memorised: the gain does not carry over to twins ({', '.join(memorised)}).")
-    if kept.easy_lost:
+    if kept.easy_lost and not _price(result):
         found.append(f"{kept.easy_lost} of {plural(kept.easy_items, 'easy item')} lost.")
     return found
 
