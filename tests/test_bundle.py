@@ -20,7 +20,7 @@ from made_bundle import Members, Refused, in_json, in_table, parquet, told
 
 from unlearnbench import bundle_tables
 from unlearnbench.archive import read_archive, write_archive
-from unlearnbench.bundle import member_limit, repack
+from unlearnbench.bundle import member_limit, open_bundle, repack
 from unlearnbench.errors import DataError
 from unlearnbench.foreign import require_name, require_source
 from unlearnbench.splits import Split
@@ -401,3 +401,8 @@ def test_a_table_that_holds_its_reader_up_is_given_up(
     monkeypatch.setattr(bundle_tables, "READER_SECONDS", 0.001)
     reason = told(verify_bundle(made_bundle, made_split))["rollouts"]
     assert "member 'rollouts.parquet' is no table: the process that read it failed (kept it busy" in reason
+
+
+def test_a_run_that_is_no_bundle_yet_is_told_how_to_become_one(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="is a folder; bundle a run with `unlearnbench submit`"):
+        open_bundle(tmp_path)

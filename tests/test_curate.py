@@ -10,6 +10,7 @@ import pytest
 from unlearnbench import load_split
 from unlearnbench.errors import RunError
 from unlearnbench.splits import Split
+from unlearnbench.tables import write_json
 
 
 def test_curation_labels_a_pool_and_resumes(small_split: Split, tmp_path: Path) -> None:
@@ -27,6 +28,8 @@ def test_curation_labels_a_pool_and_resumes(small_split: Split, tmp_path: Path) 
     config = small_split.config.model_copy(update={"name": "again", "protocol": protocol, "files": {}})
     items = [item.model_copy(update={"group": None, "certified": None}) for item in small_split.items]
     write_split(pool, config, items, twins=list(small_split.twins), canaries=list(small_split.canaries))
+    # what a curation leaves that failed before it drew anything, say for want of a policy: a mended pool may go on
+    write_json(tmp_path / "one/.curation/pool.json", {"hash": "of the pool before it was mended", "seed": 0})
     one = curate(pool / "split.yaml", tmp_path / "one")
     assert validate(tmp_path / "one") == []
     assert one.config.budget is not None

@@ -56,7 +56,9 @@ def read_archive(path: Path, limit: Limit) -> dict[str, bytes]:
     """
     try:
         known = Path(path).stat()
-        if not (stat.S_ISREG(known.st_mode) or stat.S_ISDIR(known.st_mode)):  # reading a pipe would wait without end
+        if stat.S_ISDIR(known.st_mode):
+            raise DataError(f"{path} is a folder; bundle a run with `unlearnbench submit`, and name the bundle")
+        if not stat.S_ISREG(known.st_mode):  # reading a pipe would wait without end
             raise DataError(f"{path} is no plain file, and a bundle is one zip file")
         size = known.st_size
         if size > LARGEST:

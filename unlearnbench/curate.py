@@ -284,7 +284,8 @@ def _workspace(config_file: Path, work: Path, engine: Engine) -> Split:
     identity["hash"] = wanted
     if engine != TRANSFORMERS:
         identity["sampler"] = asdict(engine)
-    if marker.is_file() and json.loads(marker.read_text()) != identity:
+    drawn = any(path for name in ("base", "runs") for path in (work / name).rglob("*.parquet"))
+    if drawn and marker.is_file() and json.loads(marker.read_text()) != identity:
         raise RunError(
             f"{work} holds the curation of another pool, policy, protocol or sampler; name another --out, or remove it"
         )

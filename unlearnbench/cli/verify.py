@@ -83,6 +83,8 @@ def _one(gold: str, completion: str, rule: Rule, cache: Path | None, as_json: bo
         return
     word = {True: "right", False: "wrong", None: "not judged"}[verdict["correct"]]
     stated = "" if verdict["answer"] is None else f", answer {verdict['answer']}"
+    if verdict["reason"] == "no_answer" and rule == "strict":
+        stated = "; state it as \\boxed{...}, or see --rule"
     click.echo(f"{word} ({verdict['reason']}{stated})")
 
 
