@@ -14,9 +14,10 @@ def pull_request(bundle: Bundle, found: Verification) -> str:
     result, statement = bundle.result, bundle.statement
     entry = default_id(result)
     budget = "quick" if result.budget.multiple is None else f"{result.budget.multiple:g}x"
+    trial = "" if result.comparable else ", not to be ranked"
     place = f"{ENTRIES.as_posix()}/{entry}/{BUNDLE}"
     body = [
-        f"Title: Leaderboard: {plain(statement.name)} on {result.split} (track {result.method.track}, {budget})",
+        f"Title: Leaderboard: {plain(statement.name)} on {result.split} (track {result.method.track}, {budget}{trial})",
         "",
         plain(verdict(result).sentence),
         "",
