@@ -125,15 +125,13 @@ def evaluate(
     options = trainer_options(parse_changes(trainer, "--trainer"))
     settings, draws = parse_changes(changes), Engine(sampler, parse_changes(engine, "--engine"))
     places: list[Path] = []
-    together: dict[str, Any] = {"workers": workers, "processes": processes, "launch": beside()}
-    together["placed"] = places.append
     with Bars() as bars:
+        together: dict[str, Any] = {"out": out, "engine": draws, "progress": bars.show, "placed": places.append}
+        together |= {"workers": workers, "processes": processes, "launch": beside()}
         if checkpoint:
             from unlearnbench.evaluate import evaluate_checkpoints
 
-            result = evaluate_checkpoints(
-                checkpoint, split, samples=samples, out=out, engine=draws, progress=bars.show, **together
-            )
+            result = evaluate_checkpoints(checkpoint, split, samples=samples, **together)
         else:
             from unlearnbench.evaluate import evaluate as run
 
@@ -143,14 +141,11 @@ def evaluate(
                 split,
                 seeds,
                 samples=samples,
-                out=out,
                 budget=budget,
                 settings=settings,
                 quick=quick,
-                engine=draws,
                 trainer=options,
                 patience=patience,
-                progress=bars.show,
                 **together,
             )
     if as_json:
