@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -9,8 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from unlearnbench.crew import Crew, Event, Job, Place
+from unlearnbench.errors import RunError, out_of_memory
+from unlearnbench.hooks import Hooks
+from unlearnbench.policy import load_policy
+from unlearnbench.splits import Split
 
 
 class Speaker:
@@ -83,3 +91,29 @@ def test_patience_is_counted_from_the_last_word_of_anybody(tmp_path: Path, monke
     _work(tmp_path, [{"items": 1}] * 5, patience=60.0)
     assert len(made) == 1 + 4 * 6
     assert all(timer.finished.is_set() for timer in made)  # none is left to end a crew that works
+
+
+def test_too_little_memory_is_one_sentence_also_in_a_hook_and_for_a_policy(
+    monkeypatch: pytest.MonkeyPatch, micro: Split
+) -> None:
+    """What torch itself raises for it: by a worker, through a hook, and while a policy is loaded."""
+    import transformers
+
+    def take(*_: Any, **__: Any) -> None:
+        torch.empty(1 << 50)
+
+    with pytest.raises(RuntimeError) as caught:
+        take()
+    assert out_of_memory(caught.value) and not out_of_memory(RuntimeError("shapes do not fit"))
+    with pytest.raises(RuntimeError, match="allocate memory"):
+        Hooks(type("Greedy", (), {"setup": take})()).call("setup")  # type: ignore[arg-type]
+    monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", take)
+    with pytest.raises(RunError, match="too little memory to load the policy"):
+        load_policy(micro.policy_path)
+
+    code = "import torch, unlearnbench.worker as w; w.measure = lambda *_: torch.empty(1 << 50); raise SystemExit(w.main())"
+    ended = subprocess.run([sys.executable, "-c", code], input='{"kind": "measure"}\n', capture_output=True, text=True)
+    told = json.loads(ended.stdout.splitlines()[-1])["error"]
+    assert (ended.returncode, told["type"]) == (1, "RunError") and "out of memory; use fewer --workers" in told[
+        "message"
+    ]

@@ -33,3 +33,9 @@ class RunError(UnlearnBenchError):
 
 class VerifierError(UnlearnBenchError):
     """The verifier itself failed (not the text it judged), again after a retry."""
+
+
+def out_of_memory(problem: BaseException) -> bool:
+    """Whether it was memory that lacked, of the machine or of a GPU: torch tells of either by a RuntimeError."""
+    named = type(problem).__name__ == "OutOfMemoryError"
+    return named or isinstance(problem, MemoryError) or "can't allocate memory" in str(problem)

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from unlearnbench.errors import MethodError, UnlearnBenchError
+from unlearnbench.errors import MethodError, UnlearnBenchError, out_of_memory
 from unlearnbench.method import LossBatch, Method, Plan
 from unlearnbench.records import Item, Rollout, RolloutGroup
 
@@ -29,9 +29,11 @@ class Hooks:
         """Raises MethodError, naming hook, file and line, for whatever the method's own code raises."""
         try:
             return getattr(self.method, hook)(*arguments)
-        except (UnlearnBenchError, KeyboardInterrupt, MemoryError):
+        except (UnlearnBenchError, KeyboardInterrupt):
             raise
         except (Exception, SystemExit) as problem:
+            if out_of_memory(problem):
+                raise
             raise MethodError(
                 f"{self.name}.{hook} raised {type(problem).__name__}: {problem} ({_where(problem)}); mend it and run "
                 "the same command again."

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from unlearnbench.errors import PolicyError
+from unlearnbench.errors import PolicyError, RunError, out_of_memory
 from unlearnbench.records import Tokens
 from unlearnbench.sharding import gathered, is_sharded, restore
 
@@ -140,6 +140,8 @@ def load_policy(
             **options,
         )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as problem:
+        if out_of_memory(problem):
+            raise RunError(f"There is too little memory to load the policy {source}; use fewer --workers.") from problem
         detail = str(problem).strip().split("\n")[0][:200]
         place = "" if local else ": there is no such folder (a split's lies beside its split.yaml), and on the Hub"
         remedy = "it must hold config.json, a tokenizer and safetensors" if local else _from_the_hub(problem)

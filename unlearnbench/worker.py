@@ -18,6 +18,10 @@ from pathlib import Path
 from typing import Any
 
 Report = Callable[[Mapping[str, Any]], None]
+_MEMORY = (
+    "out of memory; use fewer --workers, or let training take less (--trainer, docs/at-scale.md), then run it again: "
+    "it resumes"
+)
 _ANSWERS: queue.SimpleQueue[str] = queue.SimpleQueue()
 
 
@@ -31,7 +35,7 @@ def main() -> int:
         channel.write(json.dumps(event) + "\n")
 
     kinds = {"train": train, "measure": measure, "check": check, "gather": diagnose, "gradients": diagnose}
-    from unlearnbench.errors import UnlearnBenchError
+    from unlearnbench.errors import UnlearnBenchError, out_of_memory
 
     try:
         if job["kind"] == "train" or job["kind"] == "check":
@@ -45,14 +49,14 @@ def main() -> int:
         report({"done": True})
     except UnlearnBenchError as problem:
         return _fail(report, type(problem).__name__, str(problem))
-    except MemoryError:
-        return _fail(report, "RunError", "out of memory; use fewer --workers, then run it again")
     except OSError as problem:
         what = f"{problem.strerror or problem} ({problem.filename or job['kind']})"
         return _fail(report, "RunError", f"{what}; mend that and run the same command again: it resumes")
     except KeyboardInterrupt:
         return 1
     except BaseException as problem:  # a thread waits on standard input: nothing may end in the interpreter's own exit
+        if out_of_memory(problem):
+            return _fail(report, "RunError", _MEMORY)
         told = f"unexpected {type(problem).__name__}: {problem}; the traceback is in the run's log.txt"
         return _fail(report, "RunError", told)
     return 0
