@@ -111,7 +111,11 @@ def test_too_little_memory_is_one_sentence_also_in_a_hook_and_for_a_policy(
     with pytest.raises(RunError, match="too little memory to load the policy"):
         load_policy(micro.policy_path)
 
-    code = "import torch, unlearnbench.worker as w; w.measure = lambda *_: torch.empty(1 << 50); raise SystemExit(w.main())"
+    code = (
+        "import torch, unlearnbench.worker as worker\n"
+        "worker.measure = lambda *_: torch.empty(1 << 50)\n"
+        "raise SystemExit(worker.main())"
+    )
     ended = subprocess.run([sys.executable, "-c", code], input='{"kind": "measure"}\n', capture_output=True, text=True)
     told = json.loads(ended.stdout.splitlines()[-1])["error"]
     assert (ended.returncode, told["type"]) == (1, "RunError") and "out of memory; use fewer --workers" in told[
