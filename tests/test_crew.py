@@ -116,8 +116,11 @@ def test_too_little_memory_is_one_sentence_also_in_a_hook_and_for_a_policy(
         "worker.measure = lambda *_: torch.empty(1 << 50)\n"
         "raise SystemExit(worker.main())"
     )
-    ended = subprocess.run([sys.executable, "-c", code], input='{"kind": "measure"}\n', capture_output=True, text=True)
-    told = json.loads(ended.stdout.splitlines()[-1])["error"]
-    assert (ended.returncode, told["type"]) == (1, "RunError") and "out of memory; use fewer --workers" in told[
-        "message"
-    ]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen([sys.executable, "-c", code], text=True, **pipes) as worker:  # type: ignore[call-overload]
+        assert worker.stdin is not None and worker.stdout is not None
+        worker.stdin.write('{"kind": "measure"}\n')
+        worker.stdin.flush()  # and left open: a worker ends with its parent
+        told = json.loads(worker.stdout.readline())["error"]
+        assert worker.wait() == 1
+    assert told["type"] == "RunError" and "out of memory; use fewer --workers" in told["message"]
