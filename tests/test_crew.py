@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from unlearnbench.crew import Crew, Event, Job, Place
-from unlearnbench.errors import RunError, out_of_memory
+from unlearnbench.errors import RunError, out_of_memory, peer_lost
 from unlearnbench.hooks import Hooks
 from unlearnbench.policy import load_policy
 from unlearnbench.splits import Split
@@ -124,3 +124,45 @@ def test_too_little_memory_is_one_sentence_also_in_a_hook_and_for_a_policy(
         told = json.loads(worker.stdout.readline())["error"]
         assert worker.wait() == 1
     assert told["type"] == "RunError" and "out of memory; use fewer --workers" in told["message"]
+
+
+class Ends(Speaker):
+    """A member that says what it was given and ends with a status."""
+
+    def __init__(self, events: list[Event], status: int, after: float) -> None:
+        super().__init__(threading.Barrier(1), events)
+        self.status, self.after = status, after
+
+    def wait(self) -> int:
+        time.sleep(self.after)
+        return self.status
+
+    def events(self) -> Iterator[Event]:
+        yield from self.said
+
+
+@pytest.mark.parametrize("killed_is_seen_after", [0.0, 0.2])
+def test_a_process_that_was_killed_is_told_and_not_what_the_others_met_then(
+    tmp_path: Path, killed_is_seen_after: float
+) -> None:
+    """gloo tells a survivor "Connection reset by peer" in the middle of a hook, sooner than the kill is seen, or later."""
+    from torch.distributed import DistBackendError
+
+    reset = RuntimeError(
+        "[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:537] Read error: Connection reset by peer"
+    )
+    assert peer_lost(reset) and peer_lost(DistBackendError("NCCL")) and not peer_lost(RuntimeError("shapes do not fit"))
+
+    def lose(_: Any) -> None:
+        raise reset
+
+    with pytest.raises(RuntimeError, match="Connection reset"):
+        Hooks(type("Honest", (), {"train": lose})()).call("train")  # type: ignore[arg-type]
+    members = [Ends([{"lost": True}], 1, 0.1), Ends([], -9, killed_is_seen_after)]
+    with pytest.raises(RunError, match="seed 1 ended with status -9"):
+        Crew(Job("train", "seed 1", tmp_path / "log.txt", {}, processes=0), None, others=members).work(
+            threading.Event()
+        )
+    with pytest.raises(RunError, match="lost one another"):
+        both = [Ends([{"lost": True}], 1, 0.0) for _ in range(2)]
+        Crew(Job("train", "seed 1", tmp_path / "log.txt", {}, processes=0), None, others=both).work(threading.Event())

@@ -138,6 +138,8 @@ class Crew:
         self._job, self._on_event = job, on_event
         self._failure: Exception | None = None
         self._done: set[int] = set()
+        self._lost: set[int] = set()
+        """Those that lost another one, whose end is what is to be told."""
         self._status = 0  # of the first that failed
         self._gave_up = False
         self._timer: threading.Timer | None = None
@@ -188,10 +190,13 @@ class Crew:
                     self.end()
             elif "done" in event:
                 self._done.add(rank)
+            elif "lost" in event:
+                self._lost.add(rank)
             elif self._on_event and rank == 0:
                 self._on_event(event)
         if (status := member.wait()) != 0:
-            self._status = self._status or status
+            if rank not in self._lost:
+                self._status = self._status or status
             if len(self._members) > 1:
                 self.end()
 
@@ -221,6 +226,11 @@ class Crew:
             )
         if stopping.is_set():
             return
+        if status == 0 and self._lost:
+            raise errors.RunError(
+                f"the processes of {job.label} lost one another; see to the network between them (last words are in "
+                f"{job.log}), and run the same command again: it goes on where it stopped"
+            )
         if status == 0 and len(self._done) < len(self._members):
             raise errors.MethodError(
                 f"{job.label} ended its own process before its work was done; remove what calls exit, and run it again"

@@ -39,3 +39,9 @@ def out_of_memory(problem: BaseException) -> bool:
     """Whether it was memory that lacked, of the machine or of a GPU: torch tells of either by a RuntimeError."""
     named = type(problem).__name__ == "OutOfMemoryError"
     return named or isinstance(problem, MemoryError) or "can't allocate memory" in str(problem)
+
+
+def peer_lost(problem: BaseException) -> bool:
+    """Whether another process of this run went away while this one spoke with it, so that the fault is not here."""
+    named = any(kind.__name__ == "DistError" for kind in type(problem).__mro__)
+    return named or "gloo/transport" in str(problem)

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from unlearnbench.errors import MethodError, UnlearnBenchError, out_of_memory
+from unlearnbench.errors import MethodError, UnlearnBenchError, out_of_memory, peer_lost
 from unlearnbench.method import LossBatch, Method, Plan
 from unlearnbench.records import Item, Rollout, RolloutGroup
 
@@ -32,7 +32,7 @@ class Hooks:
         except (UnlearnBenchError, KeyboardInterrupt):
             raise
         except (Exception, SystemExit) as problem:
-            if out_of_memory(problem):
+            if out_of_memory(problem) or peer_lost(problem):
                 raise
             raise MethodError(
                 f"{self.name}.{hook} raised {type(problem).__name__}: {problem} ({_where(problem)}); mend it and run "

@@ -35,7 +35,7 @@ def main() -> int:
         channel.write(json.dumps(event) + "\n")
 
     kinds = {"train": train, "measure": measure, "check": check, "gather": diagnose, "gradients": diagnose}
-    from unlearnbench.errors import UnlearnBenchError, out_of_memory
+    from unlearnbench.errors import UnlearnBenchError, out_of_memory, peer_lost
 
     try:
         if job["kind"] == "train" or job["kind"] == "check":
@@ -57,6 +57,9 @@ def main() -> int:
     except BaseException as problem:  # a thread waits on standard input: nothing may end in the interpreter's own exit
         if out_of_memory(problem):
             return _fail(report, "RunError", _MEMORY)
+        if peer_lost(problem):
+            report({"lost": True})
+            return 1
         told = f"unexpected {type(problem).__name__}: {problem}; the traceback is in the run's log.txt"
         return _fail(report, "RunError", told)
     return 0
