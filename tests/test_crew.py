@@ -145,12 +145,10 @@ class Ends(Speaker):
 def test_a_process_that_was_killed_is_told_and_not_what_the_others_met_then(
     tmp_path: Path, killed_is_seen_after: float
 ) -> None:
-    """gloo tells a survivor "Connection reset by peer" in the middle of a hook, sooner than the kill is seen, or later."""
+    """gloo tells a survivor of a reset connection in the middle of a hook, before the kill is seen or after it."""
     from torch.distributed import DistBackendError
 
-    reset = RuntimeError(
-        "[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:537] Read error: Connection reset by peer"
-    )
+    reset = RuntimeError("[gloo/transport/tcp/pair.cc:537] Read error: Connection reset by peer")
     assert peer_lost(reset) and peer_lost(DistBackendError("NCCL")) and not peer_lost(RuntimeError("shapes do not fit"))
 
     def lose(_: Any) -> None:
@@ -158,11 +156,10 @@ def test_a_process_that_was_killed_is_told_and_not_what_the_others_met_then(
 
     with pytest.raises(RuntimeError, match="Connection reset"):
         Hooks(type("Honest", (), {"train": lose})()).call("train")  # type: ignore[arg-type]
-    members = [Ends([{"lost": True}], 1, 0.1), Ends([], -9, killed_is_seen_after)]
+    job, place = Job("train", "seed 1", tmp_path / "log.txt", {}, processes=2), Place(0, 0, 2, "127.0.0.1", 1)
     with pytest.raises(RunError, match="seed 1 ended with status -9"):
-        Crew(Job("train", "seed 1", tmp_path / "log.txt", {}, processes=0), None, others=members).work(
-            threading.Event()
-        )
+        members = [Ends([{"lost": True}], 1, 0.1), Ends([], -9, killed_is_seen_after)]
+        Crew(job, None, place, members).work(threading.Event())
     with pytest.raises(RunError, match="lost one another"):
         both = [Ends([{"lost": True}], 1, 0.0) for _ in range(2)]
-        Crew(Job("train", "seed 1", tmp_path / "log.txt", {}, processes=0), None, others=both).work(threading.Event())
+        Crew(job, None, place, both).work(threading.Event())
