@@ -15,15 +15,18 @@ import pytest
 from paperlike import HEAD, TAIL
 from tiny import config, items
 
+from unlearnbench import asking
 from unlearnbench import augment as module
-from unlearnbench.augment import Bound, augment, problems_in
+from unlearnbench.asking import Kind, problems_in, shown
+from unlearnbench.augment import Bound, augment
 from unlearnbench.cli.group import run
 from unlearnbench.endpoint import Endpoint
 from unlearnbench.errors import DataError, RunError, SplitError
+from unlearnbench.overlap import Repeats
 from unlearnbench.privileges import Privileges
 from unlearnbench.records import RelatedProblem
-from unlearnbench.source_rows import INSTRUCTION
-from unlearnbench.splits import Split, write_split
+from unlearnbench.source_rows import INSTRUCTION, stripped
+from unlearnbench.splits import Split, load_split, write_split
 from unlearnbench.tables import read_records
 
 Fault = Callable[[int], tuple[int, bytes, dict[str, str]] | None]
@@ -86,7 +89,7 @@ class _Handler(BaseHTTPRequestHandler):
         if self.path != "/v1/chat/completions":
             self._send(404, b'{"error": {"message": "no such page"}}', {})
             return
-        text = answered(request["messages"][0]["content"], request["model"])
+        text = answered(request["messages"][-1]["content"], request["model"])
         choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}
         usage = {"prompt_tokens": 10, "completion_tokens": 20, "total_tokens": 30}
         self._send(200, json.dumps({"object": "chat.completion", "choices": [choice], "usage": usage}).encode(), {})
@@ -111,6 +114,15 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
         yield made
         made.shutdown()
         thread.join()
+
+
+def _sent(request: dict[str, Any]) -> str:
+    """All that a request tells the model."""
+    return "\n".join(message["content"] for message in request["messages"])
+
+
+def _completion(text: str, finish: str = "stop") -> tuple[int, bytes, dict[str, str]]:
+    return 200, json.dumps({"choices": [{"message": {"content": text}, "finish_reason": finish}]}).encode(), {}
 
 
 def _run(server: Server, split: Split, out: Path, **changes: Any) -> module.Summary:
@@ -139,7 +151,8 @@ def test_kept_is_what_both_models_agree_on_and_copies_are_marked(server: Server,
     assert (summary.requests, summary.prompt_tokens, summary.completion_tokens) == (10, 100, 200)
     assert told[0].requests == 2 * (1 + 5) >= len(server.seen) == 10
     assert told[0].completion_tokens == 2 * 6 * 4096
-    assert told[0].prompt_tokens > sum(len(str(request["messages"][0]["content"])) for request in server.seen)
+    assert (summary.compared, summary.items_unread) == (8, 0)
+    assert told[0].prompt_tokens > sum(map(len, map(_sent, server.seen)))
 
 
 @pytest.mark.parametrize(
@@ -149,7 +162,7 @@ def test_a_template_is_no_part_of_the_problem(server: Server, tmp_path: Path, he
     wrapped = [item.model_copy(update={"prompt": f"{head}{item.prompt}{tail}"}) for item in items()]
     split = write_split(tmp_path / "split", config(), wrapped)
     assert _run(server, split, tmp_path / "out").leaked == 2
-    sent = [request["messages"][0]["content"] for request in server.seen]
+    sent = [_sent(request) for request in server.seen]
     assert not any("<|im_start|>" in text or INSTRUCTION in text for text in sent)
     shutil.copy(tmp_path / "out" / "similar.parquet", split.path)
     given = Privileges(split, tmp_path).answer("similar")
@@ -162,7 +175,7 @@ def test_a_template_is_no_part_of_the_problem(server: Server, tmp_path: Path, he
 
 def test_no_twin_and_no_other_item_is_sent(server: Server, tiny: Split, tmp_path: Path) -> None:
     _run(server, tiny, tmp_path / "out", kind="sub_problems")
-    sent = [request["messages"][0]["content"] for request in server.seen if request["model"] == "writer"]
+    sent = [_sent(request) for request in server.seen if request["model"] == "writer"]
     assert len(sent) == 2
     assert all("Break it into steps" in text for text in sent)
     for text in sent:
@@ -225,7 +238,7 @@ def test_a_model_that_writes_another_form_is_named(
     words = ("--split", str(tiny.path), "--endpoint", server.url, "--model", "writer", "--second-model", "solver")
     assert run(["augment", "--kind", "similar", *words, "--out", str(tmp_path / "out")]) == 0
     told = capsys.readouterr()
-    assert "writer wrote nothing in the form that was asked for to 2 of 2 items" in told.err
+    assert "writer wrote nothing of its own in the form that was asked for to 2 of 2 items" in told.err
     assert "0 of 0 problems kept" in told.out
     assert all("Which problem?" in path.read_text() for path in (tmp_path / "out" / "items").iterdir())
     assert read_records(tmp_path / "out" / "similar.parquet", RelatedProblem) == ()
@@ -289,6 +302,128 @@ def test_what_is_no_url_is_refused(url: str) -> None:
 def test_a_base_url_and_the_whole_address_are_the_same() -> None:
     expected = "https://host/v1/chat/completions"
     assert {Endpoint(f"https://host/v1{end}").url for end in ("", "/", "/chat/completions")} == {expected}
+
+
+KINDS: tuple[Kind, ...] = ("similar", "sub_problems")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_both_models_are_shown_two_examples_in_the_form_that_is_asked_for(
+    server: Server, tiny: Split, tmp_path: Path, kind: Kind
+) -> None:
+    _run(server, tiny, tmp_path / "out", kind=kind)
+    for request in server.seen:
+        messages = request["messages"]
+        assert [message["role"] for message in messages] == ["user", "assistant"] * 2 + ["user"]
+        for asked, replied in ((messages[0], messages[1]), (messages[2], messages[3])):
+            if request["model"] == "writer":
+                found = problems_in(replied["content"])
+                assert len(found) == 2
+                assert "2 new problems" in asked["content"] or "at most 2 smaller" in asked["content"]
+                assert "<given_solution>" in asked["content"]
+                assert {problem["question"] for problem in found} < set(shown(kind))
+            else:
+                assert re.search(r" \\boxed\{(9|25)\}$", replied["content"])
+
+
+@pytest.mark.parametrize("name", ["micro", "smollm2-135m-arithmetic"])
+def test_the_examples_are_no_items(name: str) -> None:
+    split = load_split(name)
+    known = Repeats([stripped(item.prompt) for item in split.items] + [stripped(twin.prompt) for twin in split.twins])
+    assert not any(known.holds(question) for kind in KINDS for question in shown(kind))
+
+
+def test_an_example_that_is_copied_is_no_new_problem(server: Server, tiny: Split, tmp_path: Path) -> None:
+    copies = "\n".join(_problem(question, "1") for question in shown("similar"))
+    server.fault = lambda _: _completion(copies)
+    summary = _run(server, tiny, tmp_path / "out", count=50)
+    assert (summary.generated, summary.items_unread, summary.requests) == (0, 2, 2)
+
+
+def test_a_second_model_without_boxes_is_named(
+    server: Server, tiny: Split, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.fault = lambda _: _completion(_problem("What is 1 plus 1?", "2"))  # both write this; it has no box
+    words = ("--split", str(tiny.path), "--endpoint", server.url, "--model", "writer", "--second-model", "solver")
+    assert run(["augment", "--kind", "similar", *words, "--out", str(tmp_path / "out"), "--json"]) == 0
+    told = capsys.readouterr()
+    assert "solver boxed no answer to 2 of 2 problems" in told.err
+    summary = json.loads(told.out)
+    assert (summary["generated"], summary["compared"], summary["agreed"]) == (2, 0, 0)
+
+
+def test_another_prompt_is_another_run(
+    server: Server, tiny: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    _run(server, tiny, out)
+    before = len(server.seen)
+    for place in ("PROMPTS", "SOLVE", "SOLUTION", "_SHOWN"):
+        with monkeypatch.context() as changed:
+            old = getattr(asking, place)
+            new = f"{old} Please." if isinstance(old, str) else dict.fromkeys(KINDS, old["sub_problems"])
+            changed.setattr(asking, place, new)
+            with pytest.raises(RunError, match=r"another prompt \('\w{12}' there, '\w{12}' here\)"):
+                _run(server, tiny, out)
+    file = out / "settings.json"
+    old_settings = json.loads(file.read_text())
+    del old_settings["prompt"]  # as it was before there were examples
+    file.write_text(json.dumps(old_settings))
+    with pytest.raises(RunError, match="another prompt"):
+        _run(server, tiny, out)
+    assert len(server.seen) == before
+
+
+Q, S, A = "<problem>\nHow many?\n</problem>", "<solution>\n2 + 2 = 4. \\boxed{4}\n</solution>", "<answer>\n4\n</answer>"
+OPEN = "<answer>\n4\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"{Q}\n{S}\n{A}",
+        f"Sure!\n{Q}{S}{A}\nHere it is.",
+        f"{Q}\n{S}\n{OPEN}",  # the last tag is missing
+        f"{Q}\n{S}\n{OPEN}\n{Q.replace('How many', 'How few')}",
+        f"{Q}\n{S}",  # the answer is missing, but the solution ends in it
+        f"{Q}\n{S.replace('boxed{4}', 'boxed{4}$.')}\n",
+        f"{Q}\n<solution>\n2 + 2 = 4. \\boxed{{4}}\n{A}",
+        f"<problem>\nHow many?\n{S}\n{A}",
+        f"{Q}\n{S}\n<answer>\nThere are \\boxed{{4}}.\n</answer>",
+        f"{Q.replace('How many', 'How few')}\n<solution>none</solution>\n{Q}\n{S}\n{A}",  # the first has no answer
+    ],
+)
+def test_a_form_that_is_nearly_right_is_read_where_it_has_one_meaning(text: str) -> None:
+    assert [(problem["question"], problem["answer"]) for problem in problems_in(text, ended=True)] == [
+        ("How many?", "4")
+    ]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"{Q}\n{A}",
+        f"{Q}\n{S.replace('solution>', 'answer>')}\n{S}",
+        f"{Q}\n{S}\n<answer>\n4\n</solution>",
+        f"{Q}\n{S}\n{A}\n{A.replace('4', '5')}",  # two answers
+        f"{Q}\n{S}\nSo we find:\n{A}",
+        f"{Q}\n<solution>\n2 + 2 = 4.\n</solution>",
+        f"{Q}\n<solution>\n\\boxed{{4}} or \\boxed{{5}}\n</solution>",
+        f"{Q}\n<solution>\n\\boxed{{4}}, no, 5\n</solution>",
+        f"{Q}\n<solution>\n2 + 2 = 4. \\boxed{{4}}\n</answer>",
+    ],
+)
+def test_nothing_is_guessed(text: str) -> None:
+    assert problems_in(text, ended=True) == []
+
+
+@pytest.mark.parametrize("text", [f"{Q}\n{S}\n{OPEN}", f"{Q}\n{S}", f"{Q}\n{S}\n<ans"])
+def test_what_was_cut_short_is_not_completed(server: Server, tiny: Split, tmp_path: Path, text: str) -> None:
+    assert problems_in(text) == []
+    server.fault = lambda _: _completion(text, "length")
+    assert _run(server, tiny, tmp_path / "out").items_unread == 2
+    server.fault = lambda _: _completion(text)
+    assert _run(server, tiny, tmp_path / "ended").items_unread == (2 if text.endswith("<ans") else 0)
 
 
 def test_text_of_another_form_holds_no_problems() -> None:

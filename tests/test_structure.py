@@ -72,7 +72,7 @@ STAGES = (
     ("comparison_text", "comparison_page", "notebook"),
     ("diagnosis_options", "rollout_pool", "similarity_record", "usable_items", "item_vectors", "similarity_page"),
     ("source_rows", "fetch", "build", "unpacking", "publish", "export"),
-    ("endpoint", "augment", "adapters"),
+    ("endpoint", "asking", "augment", "adapters"),
     (
         "devices",
         "privileges",

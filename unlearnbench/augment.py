@@ -12,15 +12,15 @@ item but the one at hand is ever sent.
 from __future__ import annotations
 
 import queue
-import re
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote
 
 from unlearnbench import tables
+from unlearnbench.asking import Kind, Problem, fingerprint, problems_in, shown, to_solve, to_write
 from unlearnbench.draws import stream
 from unlearnbench.endpoint import Endpoint, Reply
 from unlearnbench.errors import DataError, RunError, SplitError
@@ -29,68 +29,6 @@ from unlearnbench.records import Item, Record, RelatedProblem
 from unlearnbench.source_rows import stripped
 from unlearnbench.splits import Split
 from unlearnbench.verifier import Verifier
-
-Kind = Literal["similar", "sub_problems"]
-
-_FORM = """Write every problem in exactly this form, and nothing else:
-
-<problem>
-the full statement of the problem, which can be understood by itself
-</problem>
-<solution>
-a worked solution, step by step
-</solution>
-<answer>
-the final answer alone, short, with no words around it
-</answer>"""
-
-PROMPTS: Mapping[Kind, str] = {
-    "similar": """Here is a mathematics problem with its answer.
-
-<given>
-{problem}
-</given>
-<given_answer>
-{answer}
-</given_answer>
-{solution}
-Write {count} new problems that are similar to it: they need the same ideas and the same steps, with other numbers, \
-other names or another setting. Each must differ from the given problem and from the others, must not be harder than \
-it, and must have one definite answer.
-
-"""
-    + _FORM,
-    "sub_problems": """Here is a mathematics problem with its answer.
-
-<given>
-{problem}
-</given>
-<given_answer>
-{answer}
-</given_answer>
-{solution}
-Break it into steps and turn the steps into at most {count} smaller problems, in the order in which they are needed. \
-Each must be easier than the given problem, must state everything that it needs, must not be the given problem again, \
-and must have one definite answer.
-
-"""
-    + _FORM,
-}
-SOLUTION = """<given_solution>
-{solution}
-</given_solution>
-"""
-SOLVE = """Solve this problem. Reason step by step, and put the final answer alone within \\boxed{{}}.
-
-{problem}"""
-
-_ONE = re.compile(
-    r"<problem>(?P<question>.*?)</problem>\s*<solution>(?P<solution>.*?)</solution>\s*<answer>(?P<answer>.*?)</answer>",
-    re.DOTALL,
-)
-_BOXED = re.compile(r"\\boxed\s*\{(.*)\}\s*", re.DOTALL)
-LONGEST = {"question": 8_000, "answer": 500}
-"""Characters; a longer one is no problem of this kind."""
 
 
 class Settings(Record):
@@ -106,6 +44,8 @@ class Settings(Record):
     count: int
     temperature: float
     max_tokens: int
+    prompt: str = ""
+    """The fingerprint of what is asked and read, `asking.py`."""
 
 
 class Candidate(Record):
@@ -116,6 +56,8 @@ class Candidate(Record):
     solution: str
     second: str
     """What the second model wrote."""
+    compared: bool
+    """Whether that states an answer."""
     agrees: bool
     leaked: bool
 
@@ -146,8 +88,10 @@ class Summary(Record):
     items: int
     items_with_problems: int
     items_unread: int
-    """Items for which the first model wrote nothing in the form that was asked for."""
+    """Items for which the first model wrote nothing of its own in the form that was asked for."""
     generated: int
+    compared: int
+    """Generated problems to which the second model stated an answer."""
     agreed: int
     leaked: int
     requests: int
@@ -190,6 +134,7 @@ def augment(
         count=count,
         temperature=temperature,
         max_tokens=max_tokens,
+        prompt=fingerprint(kind),
     )
     _claim(out, settings)
     endpoint.stopping.clear()
@@ -207,8 +152,8 @@ def augment(
 
 def bound(items: Sequence[Item], settings: Settings) -> Bound:
     """What asking for these items takes at most."""
-    asked = sum(len(_prompt(item, settings).encode()) for item in items)
-    solved = len(items) * settings.count * len(SOLVE.encode())
+    asked = sum(_bytes(_turns(item, settings)) for item in items)
+    solved = len(items) * settings.count * _bytes(to_solve(""))
     generated = len(items) * settings.max_tokens  # of which the second model's prompts are made
     return Bound(
         items=len(items),
@@ -216,18 +161,6 @@ def bound(items: Sequence[Item], settings: Settings) -> Bound:
         prompt_tokens=asked + solved + generated,
         completion_tokens=generated * (1 + settings.count),
     )
-
-
-def problems_in(text: str) -> list[dict[str, str]]:
-    """The problems that a model wrote, by question, solution and answer; what has another form is left out."""
-    found = []
-    for match in _ONE.finditer(text.rpartition("</think>")[2]):
-        parts = {name: value.strip() for name, value in match.groupdict().items()}
-        if boxed := _BOXED.fullmatch(parts["answer"].strip("$ ")):
-            parts["answer"] = boxed[1].strip()
-        if parts["question"] and parts["answer"] and all(len(parts[name]) <= most for name, most in LONGEST.items()):
-            found.append(parts)
-    return found
 
 
 class _Desk:
@@ -239,18 +172,26 @@ class _Desk:
     def finish(self, item: Item) -> None:
         """Generate, solve, compare; then write the item's file, at once."""
         settings = self.settings
-        first = self._ask(settings.model, _prompt(item, settings), item.item_id, "write")
+        first = self._ask(settings.model, _turns(item, settings), item.item_id, "write")
         replies = [first]
         candidates: list[Candidate] = []
-        for place, problem in enumerate(problems_in(first.text)[: settings.count]):
-            if Repeats([candidate.question for candidate in candidates]).holds(problem["question"]):
-                continue  # the same twice
-            prompt = SOLVE.format(problem=problem["question"])
-            second = self._ask(settings.second_model, prompt, item.item_id, "solve", place)
+        found = shown(settings.kind)
+        for place, problem in enumerate(problems_in(first.text, ended=first.ended)[: settings.count]):
+            if Repeats(found).holds(problem["question"]):
+                continue  # the same twice, or what the model was shown
+            found.append(problem["question"])
+            second = self._ask(settings.second_model, to_solve(problem["question"]), item.item_id, "solve", place)
             replies.append(second)
             verdict = self.verifier.verify(problem["answer"], second.text.rpartition("</think>")[2])
-            leaked = self.known.holds(problem["question"])
-            candidates.append(Candidate(**problem, second=second.text, agrees=verdict.correct is True, leaked=leaked))
+            candidates.append(
+                Candidate(
+                    **problem,
+                    second=second.text,
+                    compared=verdict.answer is not None,
+                    agrees=verdict.correct is True,
+                    leaked=self.known.holds(problem["question"]),
+                )
+            )
         end = Finished(
             written=first.text,
             requests=len(replies),
@@ -260,11 +201,11 @@ class _Desk:
         lines = [record.model_dump_json() for record in (*candidates, end)]
         tables.write_text(_place(self.out, item), "\n".join(lines) + "\n")
 
-    def _ask(self, model: str, prompt: str, *names: object) -> Reply:
+    def _ask(self, model: str, turns: Sequence[str], *names: object) -> Reply:
         settings = self.settings
         seed = stream("augment", settings.kind, *names) >> 33  # servers take 31 bits
         return self.endpoint.chat(
-            model, prompt, temperature=settings.temperature, max_tokens=settings.max_tokens, seed=seed
+            model, turns, temperature=settings.temperature, max_tokens=settings.max_tokens, seed=seed
         )
 
 
@@ -316,12 +257,14 @@ def _side_by_side(
 def _gather(items: Sequence[Item], settings: Settings, out: Path) -> Summary:
     """Write the table and the summary from the items' files."""
     rows: list[RelatedProblem] = []
-    totals = {"generated": 0, "items_unread": 0, "requests": 0, "prompt_tokens": 0, "completion_tokens": 0}
+    spent = ("requests", "prompt_tokens", "completion_tokens")
+    totals = dict.fromkeys(("generated", "compared", "items_unread", *spent), 0)
     for item in items:
         candidates, end = _finished(_place(out, item))
         totals["generated"] += len(candidates)
+        totals["compared"] += sum(candidate.compared for candidate in candidates)
         totals["items_unread"] += not candidates
-        for name in ("requests", "prompt_tokens", "completion_tokens"):
+        for name in spent:
             totals[name] += getattr(end, name)
         agreed = [candidate for candidate in candidates if candidate.agrees]
         rows += [
@@ -381,8 +324,10 @@ def _items(split: Split, group: str) -> list[Item]:
     return [item for item in split.items if item.item_id in ids]
 
 
-def _prompt(item: Item, settings: Settings) -> str:
-    solution = SOLUTION.format(solution=item.solution) if item.solution else ""
-    return PROMPTS[settings.kind].format(
-        problem=stripped(item.prompt), answer=item.answer, solution=solution, count=settings.count
-    )
+def _turns(item: Item, settings: Settings) -> list[str]:
+    given = Problem(stripped(item.prompt), item.solution or "", item.answer)
+    return to_write(settings.kind, given, settings.count)
+
+
+def _bytes(turns: Sequence[str]) -> int:
+    return sum(len(turn.encode()) for turn in turns)

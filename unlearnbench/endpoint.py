@@ -13,8 +13,9 @@ import threading
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from typing import Any
 
 from unlearnbench.errors import DataError, RunError
@@ -32,6 +33,8 @@ class Reply:
     text: str
     prompt_tokens: int
     completion_tokens: int
+    ended: bool
+    """Whether the model ended it by itself; a server that does not say so has not seen it."""
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
@@ -80,15 +83,17 @@ class Endpoint:
         if self._key:
             self._headers["Authorization"] = f"Bearer {self._key}"
 
-    def chat(self, model: str, prompt: str, *, temperature: float, max_tokens: int, seed: int) -> Reply:
-        """One completion of one user message.
+    def chat(self, model: str, turns: Sequence[str], *, temperature: float, max_tokens: int, seed: int) -> Reply:
+        """One completion of a conversation: what the user and the model say by turns, the user first and last.
 
         Raises RunError, one sentence, where the server refuses, cannot be reached, or answers something else every
         time.
         """
         request = {
             "model": model,
-            "messages": [{"role": "user", "content": prompt}],
+            "messages": [
+                {"role": role, "content": turn} for role, turn in zip(cycle(("user", "assistant")), turns, strict=False)
+            ],
             "temperature": temperature,
             "max_tokens": max_tokens,
             "seed": seed,
@@ -131,15 +136,16 @@ def _reply(body: bytes) -> Reply:
     """Raises _AgainError where the body is no chat completion: a proxy's page, say."""
     try:
         answer = json.loads(body)
-        message = answer["choices"][0]["message"]
-        text = message.get("content")
+        choice = answer["choices"][0]
+        text = choice["message"].get("content")
+        ended = choice.get("finish_reason") == "stop"
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
         raise _AgainError("answers something that is no chat completion") from None
     if text is not None and not isinstance(text, str):
         raise _AgainError("answers a chat completion whose content is no text")
     usage = answer.get("usage")
     text = (text or "").encode("utf-8", "replace").decode()  # half a surrogate pair is no text
-    return Reply(text, _count(usage, "prompt_tokens"), _count(usage, "completion_tokens"))
+    return Reply(text, _count(usage, "prompt_tokens"), _count(usage, "completion_tokens"), ended)
 
 
 def _count(usage: object, name: str) -> int:

@@ -68,8 +68,11 @@ def augment(
             progress=bar.show,
         )
     if summary.items_unread:
-        told = f"{model} wrote nothing in the form that was asked for to {summary.items_unread:,} of {summary.items:,}"
-        click.echo(f"{told} items; what it wrote stands in {out / 'items'}", err=True)
+        told = f"{model} wrote nothing of its own in the form that was asked for to {summary.items_unread:,} of"
+        click.echo(f"{told} {summary.items:,} items; what it wrote stands in {out / 'items'}", err=True)
+    if unanswered := summary.generated - summary.compared:
+        told = f"{second_model} boxed no answer to {unanswered:,} of {summary.generated:,} problems"
+        click.echo(f"{told}; what it wrote stands in {out / 'items'}", err=True)
     if as_json:
         click.echo(summary.model_dump_json(indent=2))
         return
