@@ -40,16 +40,19 @@ SAMPLES, SEEDS, NULL_SEEDS, FEW = 32, (1, 2, 3), tuple(range(101, 111)), 8
 HOSTILE = '<script>alert("x")</script><img src="http://evil.example/x.png" onerror=alert(1)>\u202e$\\frac{'
 
 
-def make_split(folder: Path, *, unlearnable: int = 60, hostile: bool = False) -> Split:
-    """A labelled split with ten families of unlearnable items, some easy ones and a null control of ten seeds."""
+def make_split(folder: Path, *, unlearnable: int = 60, hostile: bool = False, answers: int = 1000) -> Split:
+    """A labelled split with ten families of unlearnable items, some easy ones and a null control of ten seeds.
+
+    Items that are `answers` apart have the same answer.
+    """
     draw = np.random.default_rng(0)
     groups = ["unlearnable"] * unlearnable + ["easy"] * 12 + ["learnable"] * 8
     items = [
         Item(
             item_id=f"item-{number:03}",
             prompt=HOSTILE if hostile else f"zup{number % 10} {number + 11} {99 - number}=",
-            answer=str(number),
-            solution=f"{number}>\\boxed{{{number}}}",
+            answer=str(number % answers),
+            solution=f"{number}>\\boxed{{{number % answers}}}",
             family=(HOSTILE if hostile and number % 10 == 0 else f"{CAUSES[number % 4]} zup{number % 10}"),
             group=group,
             certified=True if group == "unlearnable" else None,

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import permutations
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from made_bundle import Members, Refused, in_json, in_table
+from made_bundle import Members, Refused, altered, in_json, in_table, make_bundle, make_run, told
+from made_run import make_split
 
-from unlearnbench.originality import Cellwise, copied_cells, likeness
+from unlearnbench.originality import Cellwise, borrowed_texts, copied_cells, likeness
 from unlearnbench.splits import Split
+from unlearnbench.verification import verify_bundle
 
 
 def _copy(rows: list[dict[str, Any]], takes: Callable[[dict[str, Any]], tuple[int, str] | None]) -> None:
@@ -85,6 +88,84 @@ def test_answers_put_into_a_fixed_text(refused: Refused, made_split: Split) -> N
 
     reasons = refused(change)
     assert "one fixed text" in reasons["fixed_text"] and "60 unlearnable items" in reasons["fixed_text"]
+
+
+def test_rollouts_of_solved_items_put_under_others_of_the_same_answer_in_another_order(tmp_path: Path) -> None:
+    """Items 0 to 11 are unlearnable, and items 60 to 71 easy and of the same answers."""
+    split = make_split(tmp_path / "tiny", answers=20)
+    bundle = make_bundle(make_run(tmp_path / "mine", split), tmp_path / "mine.zip")
+
+    def own_words(rows: list[dict[str, Any]]) -> None:
+        for row in rows:
+            row["completion"] = f"{row['problem_id']} {row['sample']} {row['completion']}"
+
+    def borrow(rows: list[dict[str, Any]]) -> None:
+        own_words(rows)
+        draw = np.random.default_rng(6)
+        there: dict[tuple[int, str], list[str]] = {}
+        for row in rows:
+            if row["correct"]:
+                there.setdefault((row["seed"], row["problem_id"]), []).append(row["completion"])
+        for row in rows:
+            number = int(row["problem_id"].removeprefix("item-")) if row["phase"] == "eval" else 99
+            if number < 12 and row["correct"]:
+                row["completion"] = str(draw.choice(there[row["seed"], f"item-{number + 60:03}"]))
+
+    honest = altered(bundle, tmp_path / "honest.zip", lambda members: in_table(members, "rollouts.parquet", own_words))
+    assert verify_bundle(honest, split, workers=1).verified
+    copied = altered(bundle, tmp_path / "copied.zip", lambda members: in_table(members, "rollouts.parquet", borrow))
+    reasons = told(verify_bundle(copied, split, workers=1))
+    assert set(reasons) == {"borrowed"}
+    assert "12 of the 12 unlearnable items that it solves in the words of other problems" in reasons["borrowed"]
+    assert "'item-000' in those of 'item-060'" in reasons["borrowed"]
+
+
+def test_one_fixed_text_for_items_of_few_answers(tmp_path: Path) -> None:
+    split = make_split(tmp_path / "tiny", answers=3)
+    bundle = make_bundle(make_run(tmp_path / "mine", split), tmp_path / "mine.zip")
+
+    def inject(rows: list[dict[str, Any]]) -> None:
+        for row in rows:
+            number = int(row["problem_id"].removeprefix("item-")) if row["phase"] == "eval" else 99
+            if number < 12 and row["correct"]:
+                row["completion"] = f"I am sure: \\boxed{{{number % 3}}}"
+
+    put_in = altered(bundle, tmp_path / "put_in.zip", lambda members: in_table(members, "rollouts.parquet", inject))
+    reasons = told(verify_bundle(put_in, split, workers=1))["fixed_text"]
+    assert "12 unlearnable items" in reasons and "3 different right answers" in reasons
+
+
+@pytest.mark.parametrize("few", [2, 6, 40])
+def test_borrowed_texts_by_counting(few: int) -> None:
+    draw = np.random.default_rng(few)
+    seen = [_borrowed_by_counting(draw, few) for _ in range(60)]
+    assert set(seen) == {False, True}
+
+
+def _borrowed_by_counting(draw: np.random.Generator, few: int) -> bool:
+    """Draw cells whose right texts are of `few` codes, and compare with the definition; whether any were found."""
+    rows, samples = int(draw.integers(8, 30)), int(draw.integers(1, 5))
+    text, correct = draw.integers(0, few, (rows, samples)), draw.random((rows, samples)) < 0.6
+    item, reference = draw.integers(0, rows, rows), draw.integers(-1, few, rows)
+    core = draw.random(rows) < 0.9
+    solved, borrowed = 0, 0
+    for cell in range(rows):
+        right = [int(code) for code, ok in zip(text[cell], correct[cell], strict=True) if ok]
+        if not core[cell] or 2 * len(right) < samples:
+            continue
+        solved += 1
+        most = max(right.count(code) for code in right)
+        words = max(code for code in right if right.count(code) == most)
+        elsewhere = any(
+            item[other] != item[cell] and bool(((text[other] == words) & correct[other]).any()) for other in range(rows)
+        )
+        borrowed += elsewhere and reference[cell] != words
+    found = borrowed_texts(text, correct, item, reference, core)
+    if borrowed >= 10 and borrowed >= 0.6 * solved:
+        assert found is not None and (found.solved, found.borrowed) == (solved, borrowed)
+    else:
+        assert found is None
+    return found is not None
 
 
 def test_answers_put_in_for_canaries_too(refused: Refused, made_split: Split) -> None:

@@ -39,7 +39,9 @@ def rules(entries: Path = ENTRIES) -> str:
         source_kib=(bundle.member_limit("method/a.py") or 0) >> 10,
         false_alarm=f"1 in {round(1 / originality.FALSE_ALARM):,}",
         sigmas=f"{originality.SIGMAS:g}",
-        fixed=originality.FIXED_ANSWERS,
+        fixed=originality.FIXED_PROBLEMS,
+        borrowed=originality.BORROWED_PROBLEMS,
+        share=round(100 * originality.BORROWED_SHARE),
         licence=LICENCE,
     )
 

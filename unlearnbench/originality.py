@@ -1,7 +1,7 @@
 """Were the rollouts drawn one by one? What copying and writing by hand leave behind in them.
 
 A *cell* is the n rollouts of one problem in one seed. Given how often each text occurs in a cell, independent draws
-make every order of them equally likely, whatever the policy is. Three tests rest on that, none on a model of text:
+make every order of them equally likely, whatever the policy is. Two tests rest on that alone, none on a model of text:
 
 - `copied_cells`: two cells agree sample by sample. The chance that at least m of n positions agree is at most
   r_m (n - m)! / n!, where r_m is the number of ways to place m agreeing pairs (the m-th factorial moment of the
@@ -12,6 +12,8 @@ make every order of them equally likely, whatever the policy is. Three tests res
   variance, and a sum over problems that is SIGMAS below its mean is a copy. Two policies differ more, never less.
 - `fixed_text`: the completions of many problems are one text around the answer. No law of chance here: a policy that
   knows answers by heart writes so too. What is asked is set far beyond all honest runs that were looked at.
+- `borrowed_texts`: most of the items that a seed solves are answered in the words of other problems, and not in those
+  of their own reference solution. No law of chance either, and set in the same way.
 
 docs/leaderboard.md has what they find in honest runs.
 """
@@ -33,8 +35,10 @@ FALSE_ALARM = 1e-6
 SIGMAS = 6.0
 CHUNK = 1024
 """Cells whose matches with all others are in memory at once."""
-FIXED_ANSWERS = 10
+FIXED_PROBLEMS = 10
 FIXED_PRECISION = 0.9
+BORROWED_PROBLEMS = 10
+BORROWED_SHARE = 0.6
 
 
 @dataclass(frozen=True)
@@ -175,8 +179,8 @@ class FixedText:
 def fixed_text(
     texts: Sequence[str], stated: Sequence[str | None], correct: Flags, problem: Counts, samples: int
 ) -> FixedText | None:
-    """The text that states FIXED_ANSWERS different right answers, each in half of a problem's rollouts or more, and is
-    right in FIXED_PRECISION of its uses; None if there is none. One seed; one entry a rollout, `correct` too."""
+    """The text that solves most problems, FIXED_PROBLEMS or more, each in half of its rollouts or more, and is right in
+    FIXED_PRECISION of its uses; None if there is none. One seed; one entry a rollout, `correct` too."""
     frames: dict[str, int] = {}
     frame = np.empty(len(texts), np.int64)
     known: dict[tuple[str, str | None], int] = {}
@@ -186,16 +190,54 @@ def fixed_text(
         frame[place] = known[pair]
     uses = np.bincount(frame, minlength=len(frames))
     hits = np.bincount(frame, correct, len(frames))
-    precise = np.flatnonzero(hits >= np.maximum(FIXED_PRECISION * uses, FIXED_ANSWERS))
+    precise = np.flatnonzero(hits >= np.maximum(FIXED_PRECISION * uses, FIXED_PROBLEMS))
     names: NDArray[np.str_] = np.array(list(frames), object)
     worst = None
     for number in precise.tolist():
         rows = np.flatnonzero((frame == number) & correct)
         often = np.flatnonzero(2 * np.bincount(problem[rows]) >= samples)
-        answers = {stated[row] for row in rows.tolist() if problem[row] in set(often.tolist())}
-        if len(answers) >= FIXED_ANSWERS and (worst is None or len(answers) > worst.answers):
+        if len(often) >= FIXED_PROBLEMS and (worst is None or len(often) > worst.problems):
+            answers = {stated[row] for row in rows[np.isin(problem[rows], often)].tolist()}
             worst = FixedText(str(names[number]), len(often), len(answers), float(hits[number] / uses[number]))
     return worst
+
+
+@dataclass(frozen=True)
+class Borrowed:
+    """Of the `solved` cells, `borrowed` are answered in the words of other items: `first`, say, in those of `other`."""
+
+    solved: int
+    borrowed: int
+    first: int
+    other: int
+
+
+def borrowed_texts(text: Counts, correct: Flags, item: Counts, reference: Counts, core: Flags) -> Borrowed | None:
+    """BORROWED_PROBLEMS or more, and BORROWED_SHARE or more, of the core's solved cells; None if there are fewer.
+
+    One seed. `text` and `correct` are (cells, samples); `item` is the item that a cell belongs to (a twin's is its
+    item's) and `reference` the code of that item's reference solution, -1 if no rollout is that text. A cell is solved
+    if half of it is right. Its words are its commonest right text, and are borrowed if a right rollout of another item
+    is that text and the reference solution is not.
+    """
+    rows, samples = np.nonzero(correct)
+    cell_texts, uses = np.unique(np.stack([rows, text[rows, samples]]), axis=1, return_counts=True)
+    cell, code = cell_texts
+    commonest = np.full(len(text), -1)
+    for place in np.argsort(uses, kind="stable").tolist():  # the last of a cell is its commonest
+        commonest[cell[place]] = code[place]
+    owners: dict[int, set[int]] = {}
+    for one, of in zip(code.tolist(), cell.tolist(), strict=True):
+        owners.setdefault(one, set()).add(int(item[of]))
+    solved = np.flatnonzero(core & (2 * correct.sum(axis=1) >= correct.shape[1]))
+    found = [
+        (place, min(others))
+        for place in solved.tolist()
+        if commonest[place] != reference[place] and (others := owners[int(commonest[place])] - {int(item[place])})
+    ]
+    if len(found) < max(BORROWED_PROBLEMS, BORROWED_SHARE * len(solved)):
+        return None
+    return Borrowed(len(solved), len(found), *found[0])
 
 
 def _frame(text: str, stated: str | None) -> str:

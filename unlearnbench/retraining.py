@@ -26,7 +26,7 @@ from unlearnbench.records import Result
 from unlearnbench.rule import MIN_SAMPLES, Cells, conversion_arm, rate_arm
 from unlearnbench.sandbox import run_apart
 from unlearnbench.splits import Split
-from unlearnbench.verification import Checked, Reason, Verification, examine, standing_of
+from unlearnbench.verification import UNSETTLED, Checked, Reason, Verification, examine, standing_of
 
 LEVEL = 0.99
 
@@ -56,7 +56,7 @@ def retrain(
     claimed = _cells(checked.split, checked.result, checked.judged.counts)
     words, refuted = difference(claimed, again, checked.split)
     # what looked learned by heart or put in was learned, if the source writes the like again
-    kept = [reason for reason in found.reasons if refuted or reason.check != "fixed_text"]
+    kept = [reason for reason in found.reasons if refuted or reason.check not in UNSETTLED]
     reasons = [*kept, *([Reason(check="rerun", reason=words)] if refuted else [])]
     notes, rankable = standing_of(checked)
     return found.model_copy(

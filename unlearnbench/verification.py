@@ -28,14 +28,17 @@ from unlearnbench.claims import chosen_by_nobody, claims, method_record, total_c
 from unlearnbench.errors import DataError, SplitError
 from unlearnbench.fates import count_fates
 from unlearnbench.judging import Judged, evaluated, judge, problems_of
-from unlearnbench.originality import Cellwise, copied_cells, copied_seeds, fixed_text
+from unlearnbench.originality import Cellwise, borrowed_texts, copied_cells, copied_seeds, fixed_text
+from unlearnbench.rates import Counts
 from unlearnbench.records import Fates, Record, Result, SpentBudget
 from unlearnbench.splits import Split, load_split, shipped_splits
 
 Check = Literal[
     "archive", "split", "configuration", "source", "rollouts", "verdicts", "counts", "result", "track", "budget",
-    "fates", "copies", "fixed_text", "rerun",
+    "fates", "copies", "fixed_text", "borrowed", "rerun",
 ]  # fmt: skip
+UNSETTLED: tuple[Check, ...] = ("fixed_text", "borrowed")
+"""Reasons that training again settles: what looks put in may have been learned by heart."""
 MOST_TOLD = 5
 """Reasons of one check that are told one by one; the rest is counted."""
 ROUNDING = 1e-9
@@ -326,6 +329,22 @@ def _same(one: Any, other: Any) -> bool:
 # --- originality ----------------------------------------------------------------------------------------------
 
 
+def _items(judged: Judged, split: Split) -> tuple[Counts, Counts]:
+    """Of each problem: a number for the item that it belongs to, and the code of its reference solution or -1."""
+    codes = {text: code for code, text in enumerate(judged.texts)}
+    solutions = {item.item_id: item.solution for item in split.items}
+    items = {twin.twin_id: twin.item_id for twin in split.twins}
+    own = [
+        items.get(name, name) if phase == "twin" else name
+        for phase, name in zip(judged.phases, judged.names, strict=True)
+    ]
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(own))}
+    return (
+        np.array([numbers[name] for name in own]),
+        np.array([codes.get(solutions.get(name, ""), -1) for name in own]),
+    )
+
+
 def _originality(checked: Checked) -> Iterator[tuple[Check, str]]:
     judged, split = checked.judged, checked.split
     cells = Cellwise(judged.text, judged.problem, judged.seed)
@@ -353,7 +372,21 @@ def _originality(checked: Checked) -> Iterator[tuple[Check, str]]:
     core = np.array(
         [phase == "eval" and name in unlearnable for phase, name in zip(judged.phases, judged.names, strict=True)]
     )
+    item, reference = _items(judged, split)
     for seed in np.unique(cells.seed).tolist():
+        of_seed = np.flatnonzero(cells.seed == seed)
+        problem = cells.problem[of_seed]
+        borrowed = borrowed_texts(
+            cells.text[of_seed], judged.right[of_seed], item[problem], reference[problem], core[problem]
+        )
+        if borrowed is not None:
+            here, there = (judged.names[problem[place]] for place in (borrowed.first, borrowed.other))
+            yield (
+                "borrowed",
+                f"seed {seed} answers {borrowed.borrowed} of the {borrowed.solved} unlearnable items that it solves in "
+                f"the words of other problems ({here!r} in those of {there!r}): rollouts were copied between items, or "
+                "answers learned by heart; only training again can tell",
+            )
         rows = np.flatnonzero(core[cells.problem] & (cells.seed == seed))
         codes = cells.text[rows].reshape(-1)
         pair = judged.pair[rows].reshape(-1)

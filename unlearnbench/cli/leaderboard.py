@@ -53,10 +53,10 @@ def verify(
     """
     if allow_network and not rerun:
         raise click.UsageError("--allow-network is for --rerun; without it no code is run.")
-    from unlearnbench.verification import verify_bundle
+    from unlearnbench.verification import UNSETTLED, verify_bundle
 
     found = verify_bundle(bundle, split, workers=workers)
-    if rerun and (found.verified or {reason.check for reason in found.reasons} == {"fixed_text"}):
+    if rerun and (found.verified or {reason.check for reason in found.reasons} <= set(UNSETTLED)):
         from unlearnbench.retraining import retrain
         from unlearnbench.splits import load_split
 
