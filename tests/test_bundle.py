@@ -106,6 +106,8 @@ def test_a_statement_that_is_not_what_it_looks_like(refused: Refused, field: str
 )
 def test_names_of_every_language_are_taken(name: str) -> None:
     require_name("here", name)
+    with pytest.raises(DataError, match="begins or ends with a space"):
+        require_name("here", f"{name} ")
 
 
 @pytest.mark.parametrize(

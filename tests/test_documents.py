@@ -143,46 +143,44 @@ def test_every_command_line_exists_also_those_that_are_not_run() -> None:
 # --- examples of files ----------------------------------------------------------------------------------------
 
 
-def validate(name: str, found: object) -> None:
+def faults(name: str, found: object) -> list[str]:
+    """What the schema of that name has against a file's content."""
     from jsonschema import Draft202012Validator
 
     schema = json.loads((SCHEMAS / f"{name}.json").read_text())
     Draft202012Validator.check_schema(schema)
-    Draft202012Validator(schema).validate(found)
+    return [f"{fault.json_path}: {fault.message}" for fault in Draft202012Validator(schema).iter_errors(found)]
 
 
 @pytest.mark.parametrize("block", [block for block in ALL if block.mark == "file"], ids=lambda block: block.where)
 def test_an_example_of_a_file_is_one(block: Block) -> None:
     lines = block.text.splitlines() if block.language == "jsonl" else [block.text]
     for line in lines:
-        validate(block.reason, yaml.safe_load(line) if block.language == "yaml" else json.loads(line))
+        assert faults(block.reason, yaml.safe_load(line) if block.language == "yaml" else json.loads(line)) == []
 
 
 def test_the_shipped_files_are_what_the_schemas_describe() -> None:
     entry = ROOT / "leaderboard/entries/dapo-1x/result.json"
     for path in (entry, *find_split("micro").glob("**/result.json")):
-        validate("result", json.loads(path.read_text()))
+        assert faults("result", json.loads(path.read_text())) == []
     for path in (ROOT / "leaderboard/entries").glob("*/entry.json"):
-        validate("entry", json.loads(path.read_text()))
+        assert faults("entry", json.loads(path.read_text())) == []
     for path in (ROOT / "splits").glob("*/split.yaml"):
-        validate("split", yaml.safe_load(path.read_text()))
+        assert faults("split", yaml.safe_load(path.read_text())) == []
     micro = find_split("micro")
     for name, table in (("item", "items"), ("twin", "twins"), ("related_problem", "similar")):
         for row in tables.read_parquet(micro / f"{table}.parquet").slice(0, 5).to_pylist():
-            validate(name, row)
+            assert faults(name, row) == []
     for row in json.loads((micro / "canaries.json").read_text()):
-        validate("canary", row)
+        assert faults("canary", row) == []
     entries = [ROOT / "leaderboard/entries" / name for name in ("dapo-1x", "replay-1x")]
-    validate("comparison", compare(entries).model_dump(mode="json"))
+    assert faults("comparison", compare(entries).model_dump(mode="json")) == []
 
 
 def test_a_schema_refuses_what_is_not_such_a_file() -> None:
-    from jsonschema import ValidationError
-
     told = json.loads((find_split("micro") / "positive_control/result.json").read_text())
     for wrong in ({"seeds": "1"}, {"kind": "other"}, {"surprise": 1}, {"schema_version": 2}):
-        with pytest.raises(ValidationError):
-            validate("result", told | wrong)
+        assert len(faults("result", told | wrong)) == 1
 
 
 # --- pages ----------------------------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ from unlearnbench import evaluate, load_split
 from unlearnbench.cli.evaluate import evaluate as command
 from unlearnbench.errors import MethodError, MethodNotFound, PolicyError, RunError
 from unlearnbench.evaluate import Plan, _claim, evaluate_checkpoints, score_run
+from unlearnbench.jobs import weights_hash
 from unlearnbench.methods import locate
 from unlearnbench.records import Result
 from unlearnbench.splits import Split
@@ -123,9 +124,9 @@ def test_a_run_at_1x_is_scored_against_the_strong_null_and_no_control_is(
 
 
 def test_a_folder_of_another_configuration_is_refused_by_name(finished: Path, small_split: Split) -> None:
-    with pytest.raises(RunError, match="another settings"):
+    with pytest.raises(RunError, match=r"another run \(settings: "):
         evaluate("grpo", small_split, 2, out=finished, settings={"kl": 0.5})
-    with pytest.raises(RunError, match="another samples"):
+    with pytest.raises(RunError, match=r"another run \(samples: 32 there, 64 here"):
         evaluate("grpo", small_split, 2, out=finished, samples=64)
 
 
@@ -157,7 +158,7 @@ def _merged_once_and_whole(place: Path, split: Split) -> None:
     other = Path(shutil.copytree(place / "adapter", place / "other"))
     weights = load_file(other / "adapter_model.safetensors")
     save_file({name: 2 * weight for name, weight in weights.items()}, other / "adapter_model.safetensors")
-    with pytest.raises(RunError, match="holds a run with another checkpoints"):
+    with pytest.raises(RunError, match=r"holds another run \(checkpoints: "):
         evaluate_checkpoints([other], split, samples=2, out=out)
 
 
@@ -182,6 +183,9 @@ def test_a_lora_adapter_of_the_base_is_evaluated_as_the_policy_that_it_makes(
     rows = [read_parquet(tmp_path / f"run-{name}/1/evaluation/items.parquet") for name in ("adapter", "whole")]
     assert rows[0].equals(rows[1])
     _merged_once_and_whole(tmp_path, small_split)
+    before, told = weights_hash(tmp_path / "adapter"), tmp_path / "adapter/adapter_config.json"
+    told.write_text(told.read_text().replace('"lora_alpha": 8', '"lora_alpha": 16'))
+    assert weights_hash(tmp_path / "adapter") != before, "twice as strong an adapter is another policy"
     (tmp_path / "adapter/adapter_model.safetensors").rename(tmp_path / "adapter/adapter_model.bin")
     with pytest.raises(PolicyError, match=r"no adapter_model\.safetensors"):
         evaluate_checkpoints([tmp_path / "adapter"], small_split, samples=2, out=tmp_path / "pickled")

@@ -407,10 +407,10 @@ def test_a_folder_takes_the_same_rollouts_again_and_no_others(small_split: Split
     assert score_rollouts([two, one], small_split, out) == first
     assert not (out / ".scoring").exists()
     other = write(tmp_path / "other.jsonl", rows[::-1])
-    with pytest.raises(RunError, match=r"holds another run .*another rollouts.*--out"):
+    with pytest.raises(RunError, match=r"holds another run .*not of these rollouts.*--out"):
         score_rollouts([other], small_split, out)
     (out / "result.json").unlink()
-    with pytest.raises(RunError, match=r"config.json was made with another rollouts"):
+    with pytest.raises(RunError, match=r"config.json is not of these rollouts"):
         score_rollouts([other], small_split, out)
 
 

@@ -355,7 +355,7 @@ def _claim_seed(folder: Path, seed: int, configuration: Mapping[str, Any]) -> No
         if different:
             key = different[0]
             raise RunError(
-                f"{folder} holds a run with another {key} ({found.get(key)!r} there, {wanted.get(key)!r} here); name "
+                f"{folder} holds another run ({key}: {found.get(key)!r} there, {wanted.get(key)!r} here); name "
                 "another folder with --out, or remove it"
             )
         return

@@ -24,9 +24,9 @@ Problems = Sequence[tuple[str, str, str]]  # (id, prompt, answer)
 
 
 def weights_hash(folder: Path) -> str:
-    """sha256 over the safetensors of a policy folder: its revision."""
+    """sha256 over the safetensors of a policy folder: its revision. Of an adapter, its configuration scales them."""
     digest = hashlib.sha256()
-    for path in sorted(folder.glob("*.safetensors")):
+    for path in (*sorted(folder.glob("*.safetensors")), *folder.glob("adapter_config.json")):
         digest.update(path.read_bytes())
     return digest.hexdigest()
 

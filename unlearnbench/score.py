@@ -253,7 +253,7 @@ def _refuse_another_run(folder: Path, identity: Mapping[str, str]) -> None:
             found = {}
         if different := [key for key in identity if found.get(key) != identity[key]]:
             raise RunError(
-                f"{folder} holds another run ({path.relative_to(folder)} was made with another {different[0]}); name "
+                f"{folder} holds another run ({path.relative_to(folder)} is not of these {different[0]}); name "
                 "another folder with --out, or remove it"
             )
 
