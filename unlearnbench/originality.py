@@ -204,40 +204,43 @@ def fixed_text(
 
 @dataclass(frozen=True)
 class Borrowed:
-    """Of the `solved` cells, `borrowed` are answered in the words of other items: `first`, say, in those of `other`."""
+    """Of a seed's `solved` cells, `borrowed` are in the words of other items: `first`, say, in those of `other`."""
 
+    seed: int
     solved: int
     borrowed: int
     first: int
     other: int
 
 
-def borrowed_texts(text: Counts, correct: Flags, item: Counts, reference: Counts, core: Flags) -> Borrowed | None:
-    """BORROWED_PROBLEMS or more, and BORROWED_SHARE or more, of the core's solved cells; None if there are fewer.
+def borrowed_texts(cells: Cellwise, correct: Flags, item: Counts, reference: Counts, core: Flags) -> list[Borrowed]:
+    """Seeds in which BORROWED_PROBLEMS or more, and BORROWED_SHARE or more, of the core's solved cells are borrowed.
 
-    One seed. `text` and `correct` are (cells, samples); `item` is the item that a cell belongs to (a twin's is its
-    item's) and `reference` the code of that item's reference solution, -1 if no rollout is that text. A cell is solved
-    if half of it is right. Its words are its commonest right text, and are borrowed if a right rollout of another item
-    is that text and the reference solution is not.
+    `correct` is (cells, samples); `item` is the item that a cell belongs to (a twin's is its item's) and `reference`
+    the code of that item's reference solution, -1 if no rollout is that text. A cell is solved if half of it is right.
+    Its words are its commonest right text, and are borrowed if a right rollout of another item, in any seed, is that
+    text and the reference solution is not.
     """
     rows, samples = np.nonzero(correct)
-    cell_texts, uses = np.unique(np.stack([rows, text[rows, samples]]), axis=1, return_counts=True)
-    cell, code = cell_texts
-    commonest = np.full(len(text), -1)
-    for place in np.argsort(uses, kind="stable").tolist():  # the last of a cell is its commonest
-        commonest[cell[place]] = code[place]
+    (cell, code), uses = np.unique(np.stack([rows, cells.text[rows, samples]]), axis=1, return_counts=True)
+    commonest = np.full(len(cells.text), -1)
+    order = np.argsort(uses, kind="stable")
+    commonest[cell[order]] = code[order]  # the last one stays
     owners: dict[int, set[int]] = {}
-    for one, of in zip(code.tolist(), cell.tolist(), strict=True):
-        owners.setdefault(one, set()).add(int(item[of]))
+    for one, of in zip(code.tolist(), item[cell].tolist(), strict=True):
+        owners.setdefault(one, set()).add(of)
     solved = np.flatnonzero(core & (2 * correct.sum(axis=1) >= correct.shape[1]))
-    found = [
-        (place, min(others))
-        for place in solved.tolist()
-        if commonest[place] != reference[place] and (others := owners[int(commonest[place])] - {int(item[place])})
-    ]
-    if len(found) < max(BORROWED_PROBLEMS, BORROWED_SHARE * len(solved)):
-        return None
-    return Borrowed(len(solved), len(found), *found[0])
+    found = []
+    for seed in np.unique(cells.seed[solved]).tolist():
+        here = solved[cells.seed[solved] == seed].tolist()
+        borrowed = [
+            (place, min(others))
+            for place in here
+            if commonest[place] != reference[place] and (others := owners[int(commonest[place])] - {int(item[place])})
+        ]
+        if len(borrowed) >= max(BORROWED_PROBLEMS, BORROWED_SHARE * len(here)):
+            found.append(Borrowed(int(seed), len(here), len(borrowed), *borrowed[0]))
+    return found
 
 
 def _frame(text: str, stated: str | None) -> str:

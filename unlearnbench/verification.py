@@ -329,18 +329,17 @@ def _same(one: Any, other: Any) -> bool:
 # --- originality ----------------------------------------------------------------------------------------------
 
 
-def _items(judged: Judged, split: Split) -> tuple[Counts, Counts]:
-    """Of each problem: a number for the item that it belongs to, and the code of its reference solution or -1."""
+def _items(judged: Judged, split: Split) -> tuple[list[str], Counts, Counts]:
+    """Items; of each problem, the place among them of the one that it belongs to, and the code of that one's reference
+    solution (-1 if no rollout is that text)."""
     codes = {text: code for code, text in enumerate(judged.texts)}
     solutions = {item.item_id: item.solution for item in split.items}
-    items = {twin.twin_id: twin.item_id for twin in split.twins}
-    own = [
-        items.get(name, name) if phase == "twin" else name
-        for phase, name in zip(judged.phases, judged.names, strict=True)
-    ]
-    numbers = {name: number for number, name in enumerate(dict.fromkeys(own))}
+    twins = {twin.twin_id: twin.item_id for twin in split.twins}
+    own = [twins[name] if phase == "twin" else name for phase, name in zip(judged.phases, judged.names, strict=True)]
+    places = {name: place for place, name in enumerate(dict.fromkeys(own))}
     return (
-        np.array([numbers[name] for name in own]),
+        list(places),
+        np.array([places[name] for name in own]),
         np.array([codes.get(solutions.get(name, ""), -1) for name in own]),
     )
 
@@ -372,21 +371,17 @@ def _originality(checked: Checked) -> Iterator[tuple[Check, str]]:
     core = np.array(
         [phase == "eval" and name in unlearnable for phase, name in zip(judged.phases, judged.names, strict=True)]
     )
-    item, reference = _items(judged, split)
-    for seed in np.unique(cells.seed).tolist():
-        of_seed = np.flatnonzero(cells.seed == seed)
-        problem = cells.problem[of_seed]
-        borrowed = borrowed_texts(
-            cells.text[of_seed], judged.right[of_seed], item[problem], reference[problem], core[problem]
+    own, item, reference = _items(judged, split)
+    problem = cells.problem
+    for borrowed in borrowed_texts(cells, judged.right, item[problem], reference[problem], core[problem]):
+        here, there = own[item[problem[borrowed.first]]], own[borrowed.other]
+        yield (
+            "borrowed",
+            f"seed {borrowed.seed} answers {borrowed.borrowed} of the {borrowed.solved} unlearnable items that it "
+            f"solves in the words of other problems ({here!r} in those of {there!r}): rollouts were copied between "
+            "items, or answers learned by heart; only training again can tell",
         )
-        if borrowed is not None:
-            here, there = (judged.names[problem[place]] for place in (borrowed.first, borrowed.other))
-            yield (
-                "borrowed",
-                f"seed {seed} answers {borrowed.borrowed} of the {borrowed.solved} unlearnable items that it solves in "
-                f"the words of other problems ({here!r} in those of {there!r}): rollouts were copied between items, or "
-                "answers learned by heart; only training again can tell",
-            )
+    for seed in np.unique(cells.seed).tolist():
         rows = np.flatnonzero(core[cells.problem] & (cells.seed == seed))
         codes = cells.text[rows].reshape(-1)
         pair = judged.pair[rows].reshape(-1)
