@@ -95,10 +95,14 @@ def test_the_same_command_again_changes_nothing_and_a_lost_evaluation_is_made_ag
     shutil.copytree(finished, copy)
     (copy / "2/evaluation/items.parquet").unlink()
     (copy / "result.json").unlink()
+    (copy / "2/environment.json").unlink()  # as if killed between the checkpoint and what is said of it
+    trained = (copy / "1/environment.json").stat().st_mtime_ns
     words = ["--method", "grpo", "--split", str(small_split.path), "--seeds", "2", "--out", str(copy)]
     done = CliRunner().invoke(command, words)
     assert done.exit_code == 0 and done.stdout.endswith(f"\nreport: {copy / 'report.html'}\n")
     assert _numbers(copy) == _numbers(finished)
+    assert (copy / "1/environment.json").stat().st_mtime_ns == trained  # no worker was started for it
+    assert (copy / "2/environment.json").is_file()
     one, two = (read_parquet(folder / "2/evaluation/items.parquet") for folder in (copy, finished))
     assert one.equals(two)
 

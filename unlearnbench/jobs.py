@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import json
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
@@ -21,6 +22,8 @@ from unlearnbench.splits import SEALED, Split
 from unlearnbench.trainer_options import TrainerOptions
 
 Problems = Sequence[tuple[str, str, str]]  # (id, prompt, answer)
+RECORDS = ("method.json", "cost.json", "environment.json")
+"""What a worker says of a seed that it has trained, after the checkpoint."""
 
 
 def weights_hash(folder: Path) -> str:
@@ -188,7 +191,8 @@ def run_chains(
             if stopping.is_set():
                 return
             if job.kind != "measure":
-                work(job)
+                if not _is_trained(job):
+                    work(job)
                 continue
             tasks, parts, left = _shared_out(job)
             if left:  # a process takes seconds to start: none for what an earlier command measured
@@ -212,6 +216,22 @@ def run_chains(
             for crew in alive:
                 crew.end()
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _is_trained(job: Job) -> bool:
+    """Whether an earlier command trained it to its end, and left all that a worker says of it."""
+    if job.kind != "train":
+        return False
+    folder = Path(job.payload["out"])
+    checkpoint = folder / "checkpoint/state.json"
+    try:
+        state = json.loads(checkpoint.read_text())
+        same = bool(state["finished"] and state["fingerprint"] == job.payload["fingerprint"])
+        # A record older than the checkpoint is that of a training whose checkpoint was lost.
+        oldest = min((folder / name).stat().st_mtime_ns for name in RECORDS)
+        return same and oldest >= checkpoint.stat().st_mtime_ns
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def _shared_out(job: Job) -> tuple[list[shards.Task], list[list[dict[str, Any]]], list[dict[str, Any]]]:
