@@ -16,6 +16,7 @@ from html import escape
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -67,6 +68,9 @@ _STYLE = {
     "legend.frameon": False,
     "legend.fontsize": 8.5,
     "figure.constrained_layout.use": True,
+    "figure.facecolor": "none",
+    "figure.edgecolor": "none",
+    "axes.facecolor": "none",
 }
 
 
@@ -358,7 +362,8 @@ def drawing(name: str, label: str, inches: tuple[float, float]) -> Iterator[tupl
         figure = Figure(figsize=inches)
         yield figure, done
         buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+        # Not savefig, which draws everything twice, first for nothing but the layout.
+        FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None})
         done.append(_inline(buffer.getvalue(), name, label))
 
 
