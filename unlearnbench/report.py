@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -139,8 +140,14 @@ def rebuild(folder: Path, split: str | Path | None = None) -> Path:
     return write_report(folder, found, result)
 
 
+@cache
 def templates() -> Environment:
-    """The pages' templates, with the filters they are written in."""
+    """The pages' templates, each compiled once."""
+    return new_templates()
+
+
+def new_templates() -> Environment:
+    """The pages' templates, with the filters they are written in, for a page that adds filters of its own."""
     environment = Environment(
         loader=PackageLoader("unlearnbench", "templates"),
         autoescape=True,

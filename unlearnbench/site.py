@@ -37,7 +37,7 @@ from unlearnbench.methods import BUILT_IN, locate
 from unlearnbench.notation import pct, plain
 from unlearnbench.recorded import Run
 from unlearnbench.records import TRACKS, Result
-from unlearnbench.report import sections, templates
+from unlearnbench.report import new_templates, sections
 from unlearnbench.split_page import Example, SplitFacts
 from unlearnbench.splits import Split, load_split, shipped_splits
 
@@ -131,7 +131,7 @@ def _page_names(splits: Sequence[Split]) -> dict[str, str]:
 
 
 def _environment() -> Environment:
-    environment = templates()
+    environment = new_templates()
     environment.filters["signed"] = lambda value: f"{100 * value:+z.1f}".replace("-", "\N{MINUS SIGN}")
     environment.filters["breakable"] = lambda name: Markup("_<wbr>").join(plain(name).split("_"))
     environment.globals |= {"meaning": MEANING, "behind": BEHIND, "max_families": MAX_FAMILIES}
