@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 from pathlib import Path
 
@@ -11,6 +12,17 @@ from tiny import make
 from unlearnbench.records import Item, Protocol, RelatedProblem, Sampling
 from unlearnbench.splits import Split, find_split, load_split, write_split
 from unlearnbench.tables import read_records, write_records
+
+
+def pytest_configure() -> None:
+    """What the test modules import stays to the end: it is not searched for garbage, neither now nor in the tests."""
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 20)  # a figure makes thousands of objects, and a search goes through all of them
+    gc.enable()
 
 
 @pytest.fixture(scope="session")
