@@ -6,14 +6,14 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import special, stats
+from scipy import special
 
 from unlearnbench.records import Interval
 
 Reals = NDArray[np.float64]
 Counts = NDArray[np.int64]
 Flags = NDArray[np.bool_]
-Z = float(stats.norm.ppf(0.975))
+Z = float(special.ndtri(0.975))
 """The normal's quantile of a two-sided 95 % interval."""
 
 
