@@ -40,7 +40,7 @@ eval: .venv/.runtime ## train and score examples/my_algo.py on micro (METHOD=...
 	$(BIN)/unlearnbench eval --method $(METHOD) $(ARGS)
 
 test: .venv/.dev ## all tests (ARGS="-k verifier")
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: .venv/.dev ## ruff, formatting, types
 	$(BIN)/ruff check

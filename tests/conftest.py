@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,16 @@ from tiny import make
 from unlearnbench.records import Item, Protocol, RelatedProblem, Sampling
 from unlearnbench.splits import Split, find_split, load_split, write_split
 from unlearnbench.tables import read_records, write_records
+
+FIRST = ("test_curate.py", "test_structure.py", "test_processes.py")
+"""Files of few but long tests, with one between them that keeps the other worker to a single core meanwhile."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files of many tests before those of few, as xdist has it, but the longest first: last, one worker would wait."""
+    tests = Counter(item.path for item in items)
+    first = {name: place for place, name in enumerate(FIRST)}
+    items.sort(key=lambda item: (first.get(item.path.name, len(FIRST)), -tests[item.path], item.path))
 
 
 def pytest_configure() -> None:
