@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from itertools import permutations
 from pathlib import Path
@@ -9,10 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from made_bundle import Members, Refused, altered, in_json, in_table, make_bundle, make_run, told
 from made_run import make_split
 
-from unlearnbench.originality import Cellwise, borrowed_texts, copied_cells, likeness
+from unlearnbench.originality import Cellwise, borrowed_texts, copied_cells, likeness, same_texts
 from unlearnbench.splits import Split
 from unlearnbench.verification import verify_bundle
 
@@ -208,6 +211,49 @@ def test_the_bound_on_agreement_holds_and_is_exact_for_whole_copies(first: list[
         assert bound >= exact - 1e-12
         if sorted(first) == sorted(second) and matches == 6:
             assert bound == pytest.approx(exact)
+
+
+@given(st.lists(st.integers(1, 3), min_size=1, max_size=4), st.integers(0, 10**6))
+def test_the_chance_of_the_same_texts_is_a_bound_for_every_policy(shares: list[int], seed: int) -> None:
+    """Against the exact chance, summed over the orders in which a policy of any shares would draw the texts."""
+    n, draw = sum(shares), np.random.default_rng(seed)
+    texts = np.repeat(np.arange(len(shares)), shares)
+    cells = Cellwise(np.stack([texts, texts[::-1]]), np.arange(2), np.zeros(2, np.int64))
+    policy = draw.dirichlet(np.ones(len(shares)) * draw.choice([0.3, 1.0, 30.0]))
+    orders = math.factorial(n) / math.prod(math.factorial(a) for a in shares)
+    chance = orders * float(np.prod(policy ** np.array(shares)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("unlearnbench.originality.FALSE_ALARM", 2.0)
+        (copy,) = same_texts(cells)
+    assert copy.chance >= chance * (1 - 1e-9)
+    just = orders * float(np.prod((np.array(shares) / n) ** np.array(shares)))
+    assert copy.chance == pytest.approx(just)
+
+
+def test_one_item_copied_in_another_order_is_found_where_texts_are_many(tmp_path: Path) -> None:
+    split = make_split(tmp_path / "tiny", answers=20)
+    bundle = make_bundle(make_run(tmp_path / "mine", split), tmp_path / "mine.zip")
+
+    def own_words(rows: list[dict[str, Any]]) -> None:
+        for row in rows:
+            row["completion"] = f"{row['problem_id']} {row['sample']} {row['completion']}"
+
+    def borrow(rows: list[dict[str, Any]]) -> None:
+        own_words(rows)
+        _copy_whole(rows, "item-020", "item-040")
+
+    copied = altered(bundle, tmp_path / "copied.zip", lambda members: in_table(members, "rollouts.parquet", borrow))
+    reasons = told(verify_bundle(copied, split, workers=1))
+    assert "'item-020' of seed 1 and 'item-040' of seed 1 are the same 32 texts" in reasons["copies"]
+
+
+def _copy_whole(rows: list[dict[str, Any]], source: str, target: str) -> None:
+    """Give a cell of seed 1 the rollouts of another one in the opposite order."""
+    there = {row["sample"]: row for row in rows if row["problem_id"] == source and row["seed"] == 1}
+    for row in rows:
+        if row["problem_id"] == target and row["seed"] == 1:
+            other = there[31 - row["sample"]]
+            row["completion"], row["correct"] = other["completion"], other["correct"]
 
 
 def test_likeness_is_standard_normal_for_two_draws_of_one_policy() -> None:

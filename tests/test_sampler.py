@@ -135,6 +135,9 @@ def test_a_name_that_is_no_folder_is_said_to_be_none(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", refuse)
     with pytest.raises(PolicyError, match=r"there is no such folder .*split\.yaml.* on the Hub \(no network\)"):
+        load_policy("owner/policy")
+    monkeypatch.delattr(transformers.AutoTokenizer, "from_pretrained")  # nobody is asked for a name without an owner
+    with pytest.raises(PolicyError, match=r"no policy folder policy .*split\.yaml.* OWNER/NAME"):
         load_policy("policy")
 
 

@@ -328,7 +328,8 @@ def _cost(first: Finished, second: Finished) -> CostRatio:
         one, other = _per_seed(first, name), _per_seed(second, name)
         return one / other if one is not None and other else None
 
-    same_device = first.result.cost.device == second.result.cost.device
+    devices = {run.result.cost.device for run in (first, second)}
+    same_device = len(devices) == 1 and bool(first.environment and second.environment)
     return CostRatio(
         flops=ratio("flops"),
         generated_tokens=ratio("generated_tokens"),

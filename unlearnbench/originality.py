@@ -1,12 +1,15 @@
 """Were the rollouts drawn one by one? What copying and writing by hand leave behind in them.
 
 A *cell* is the n rollouts of one problem in one seed. Given how often each text occurs in a cell, independent draws
-make every order of them equally likely, whatever the policy is. Two tests rest on that alone, none on a model of text:
+make every order of them equally likely, whatever the policy is. Tests rest on that, and none on a model of text:
 
 - `copied_cells`: two cells agree sample by sample. The chance that at least m of n positions agree is at most
   r_m (n - m)! / n!, where r_m is the number of ways to place m agreeing pairs (the m-th factorial moment of the
   matches, by rook numbers; Riordan 1958, An Introduction to Combinatorial Analysis, ch. 7). All pairs of cells are
   looked at, and Bonferroni's bound over them is held at FALSE_ALARM.
+- `same_texts`: two cells have the same texts in whatever order. Whatever the policy, n independent draws give the texts
+  of another cell, a_k times each, with a chance of at most n! prod (a_k / n)**a_k / a_k!, which is that of draws in
+  just these shares. Bonferroni again; a cell of few different texts can be anybody's.
 - `copied_seeds`: the texts of two seeds are the same, in whatever order. Draws of one and the same policy are as alike
   as honest ones can be; split at random, the 2n texts of a problem have sum_k (a_k - b_k)**2 of known mean and
   variance, and a sum over problems that is SIGMAS below its mean is a copy. Two policies differ more, never less.
@@ -74,6 +77,23 @@ def copied_cells(cells: Cellwise) -> list[Copy]:
         if chance < FALSE_ALARM:
             found.append(Copy(first, second, matches, chance))
     return sorted(found, key=lambda copy: copy.chance)
+
+
+def same_texts(cells: Cellwise) -> list[Copy]:
+    """Pairs of cells that have the same texts beyond chance, in whatever order: each cell with the first such one."""
+    number, n = cells.text.shape
+    pairs = number * (number - 1) // 2
+    first: dict[bytes, int] = {}
+    found = []
+    for place, texts in enumerate(np.sort(cells.text, axis=1)):
+        before = first.setdefault(texts.tobytes(), place)
+        if before != place:
+            shares = np.unique(texts, return_counts=True)[1].tolist()
+            likely = math.lgamma(n + 1) + sum(a * math.log(a / n) - math.lgamma(a + 1) for a in shares)
+            chance = pairs * math.exp(likely)
+            if chance < FALSE_ALARM:
+                found.append(Copy(before, place, n, chance))
+    return found
 
 
 def _orders(n: int, m: int) -> float:

@@ -128,6 +128,11 @@ def load_policy(
         return merged(Path(source), base, revision=revision, prompt_format=prompt_format, device=device)
     if not local and (str(source).startswith((".", "/")) or Path(source).exists()):
         raise PolicyError(f"There is no policy folder {source}; give a folder with config.json and safetensors.")
+    if not local and "/" not in str(source):
+        raise PolicyError(
+            f"There is no policy folder {source} (a split's lies beside its split.yaml), and on the Hub a policy is "
+            "named OWNER/NAME; give one of them."
+        )
     where = "cuda" if device is None and torch.cuda.is_available() else (device or "cpu")
     options: dict[str, Any] = {"local_files_only": True} if local else {"revision": revision}
     try:

@@ -28,7 +28,7 @@ from unlearnbench.claims import chosen_by_nobody, claims, method_record, total_c
 from unlearnbench.errors import DataError, SplitError
 from unlearnbench.fates import count_fates
 from unlearnbench.judging import Judged, evaluated, judge, problems_of
-from unlearnbench.originality import Cellwise, borrowed_texts, copied_cells, copied_seeds, fixed_text
+from unlearnbench.originality import Cellwise, borrowed_texts, copied_cells, copied_seeds, fixed_text, same_texts
 from unlearnbench.rates import Counts
 from unlearnbench.records import Fates, Record, Result, SpentBudget
 from unlearnbench.splits import Split, load_split, shipped_splits
@@ -72,6 +72,7 @@ class Verification(Record):
         if self.verified:
             head = f"verified: {self.rollouts:,} rollouts judged anew, every number computed again"
             lines = [head if self.rankable else f"{head}; not rankable"]
+            lines += ["  so its numbers follow from its rollouts; that a policy wrote those, only training again shows"]
         else:
             lines = [f"refused: {len(self.reasons)} reason" + ("s" if len(self.reasons) > 1 else "")]
             lines += [f"  {reason.check}: {reason.reason}" for reason in self.reasons]
@@ -366,6 +367,15 @@ def _originality(checked: Checked) -> Iterator[tuple[Check, str]]:
             "copies",
             f"the texts of seeds {one} and {other} ({group}) are {-apart:.0f} standard deviations more alike than two "
             "draws of one policy: one was copied from the other, in another order",
+        )
+    for copy in same_texts(cells):
+        names = " and ".join(
+            f"{judged.names[cells.problem[c]]!r} of seed {cells.seed[c]}" for c in (copy.first, copy.second)
+        )
+        yield (
+            "copies",
+            f"the rollouts of {names} are the same {copy.matches} texts, in whatever order; independent draws give "
+            f"that anywhere in a bundle with a chance below {max(copy.chance, 1e-300):.0e}",
         )
     unlearnable = set(split.ids("unlearnable"))
     core = np.array(

@@ -263,9 +263,10 @@ def _settings(cls: type[Any], recipe: Any, changes: Mapping[str, Any]) -> Any:
     except ValidationError as problem:
         first = problem.errors()[0]
         names = ", ".join(sorted(set(cls.Settings.model_fields) - set(type(recipe).model_fields))) or "none of its own"
+        why = "there is no such setting" if first["type"] == "extra_forbidden" else first["msg"]
         raise MethodError(
-            f"--set {'.'.join(str(part) for part in first['loc'])}: {first['msg']}; {cls.__name__} takes {names}, "
-            "and the recipe's fields (`unlearnbench splits show`)"
+            f"--set {'.'.join(str(part) for part in first['loc'])}: {why}; {cls.__name__} takes {names}, and the "
+            "recipe's fields (`unlearnbench splits show SPLIT` prints them)"
         ) from problem
 
 
