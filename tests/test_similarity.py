@@ -112,6 +112,8 @@ def test_auc_by_brute_force() -> None:
     assert found.auc is not None and found.auc.n == (6, 5)
     assert found.auc.value == pytest.approx(np.mean(wins))
     assert found.auc.interval is not None and found.auc.interval[0] <= found.auc.value <= found.auc.interval[1]
+    lone = similarity(gram(vectors(15, 2)), ["easy"] * 4 + ["learnable"] * 10 + ["unlearnable"], 2, draws=50).auc
+    assert lone is not None and lone.interval is None, "one item, drawn again, says nothing of others"
 
 
 def test_groups_apart_are_told_apart_and_equal_ones_are_not() -> None:

@@ -292,7 +292,8 @@ def _auc(cosine: Matrix, names: NDArray[np.object_], draws: int, seed: int) -> A
             if len(group):
                 weights[group] = random.multinomial(len(group), np.full(len(group), 1 / len(group)))
         values[draw] = value(weights)
-    return Auc(value(ones), _interval(values), (len(learnable), len(unlearnable)))
+    spread = _interval(values) if min(len(learnable), len(unlearnable)) > 2 else None  # one item drawn again is itself
+    return Auc(value(ones), spread, (len(learnable), len(unlearnable)))
 
 
 def _chance_above(

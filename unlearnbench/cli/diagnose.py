@@ -185,7 +185,10 @@ def _show(diagnosis: Diagnosis) -> None:
     console.print(f"median reliability: {medians}")
     if record.auc is not None:
         ends = "" if record.auc.interval is None else " ({:.3f} to {:.3f})".format(*record.auc.interval)
-        console.print(f"similarity predicts the label (AUC): {record.auc.value:.3f}{ends}")
+        told = (
+            "similarity predicts the label" if ends else "too few items to say how well similarity predicts the label"
+        )
+        console.print(f"{told} (AUC): {record.auc.value:.3f}{ends}")
     if record.pair_spread is not None:
         console.print(f"spread of a pair's cosine over {len(record.adapter_seeds)} adapters: {record.pair_spread:.3f}")
     if record.excluded:

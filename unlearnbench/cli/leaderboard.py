@@ -96,6 +96,8 @@ def enter(
         workers=workers,
     )
     click.echo(f"{made.folder}: {made.entry.name}, {made.entry.tier}, edition {made.entry.edition}")
+    if made.entry.tier != "re-trained":
+        click.echo(f"on the site: choose the tier {made.entry.tier}, or Show all; the re-trained tier is shown first")
 
 
 @leaderboard.command("close")
