@@ -23,7 +23,7 @@ from unlearnbench.claims import retraining_seeds
 from unlearnbench.cli.group import run
 from unlearnbench.errors import DataError, RunError
 from unlearnbench.kept_answers import ANSWERS, counts_of_answers
-from unlearnbench.leaderboard import board, enter, read_entries, rescore
+from unlearnbench.leaderboard import Entry, board, edition_places, enter, read_entries, rescore
 from unlearnbench.records import Result
 from unlearnbench.retraining import difference
 from unlearnbench.rule import Cells
@@ -55,6 +55,18 @@ def test_an_entry_holds_what_the_board_needs(entries: Path, made_run: Path, made
     found = {one.entry.id: one for one in read_entries(entries)}
     assert found["few"].result == tables.read_json_record(made_run / "result.json", Result)
     assert (found["few"].entry.tier, found["few"].entry.edition, found["few"].entry.tried) == ("re-scored", "one", 1)
+
+
+def test_an_edition_that_is_still_being_trained_waits_behind_the_older_ones() -> None:
+    def of(edition: str, number: int, tier: str = "re-trained") -> list[Entry]:
+        told = {"name": "x", "edition": edition, "tier": tier, "source": "x.py", "schema_version": 1}
+        return [Entry.model_construct(id=f"{edition}-{k}", **told) for k in range(number)]
+
+    order = ["open", "first", "second"]
+    before = [*of("open", 31, "re-scored"), *of("first", 20)]
+    assert edition_places(order, before) == {"open": 1, "first": 0, "second": 2}
+    assert edition_places(order, [*before, *of("second", 9)]) == {"first": 0, "open": 1, "second": 2}
+    assert edition_places(order, [*before, *of("second", 10)]) == {"second": 0, "first": 1, "open": 2}
 
 
 def test_answers_give_the_counts_again_in_a_part_of_the_space(entries: Path, made_split: Split, made_run: Path) -> None:

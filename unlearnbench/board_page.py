@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from unlearnbench.leaderboard import TIERS, BoardEntry, Entry, Row, board
+from unlearnbench.leaderboard import TIERS, BoardEntry, Entry, Row, board, edition_places
 from unlearnbench.records import TRACKS, Result
 from unlearnbench.splits import Split
 from unlearnbench.standings import Standing
@@ -132,11 +132,11 @@ def lines(
     page_of: Callable[[Split], str],
     order: Sequence[str] = (),
 ) -> list[Line]:
-    """All entries with their standings: the strongest tier first, of that the newest edition (`order` has the oldest
-    first), then by split, budget and track, then by rank and gain."""
+    """All entries with their standings: the strongest tier first, of that the editions as in `edition_places`
+    (`order` has the oldest first), then by split, budget and track, then by rank and gain."""
     by_id = {one.entry.id: one for one in entries}
     rows = board(entries, find, order)
-    age = {name: -place for place, name in enumerate(order)}
+    shown = edition_places(order, [one.entry for one in entries])
 
     def rivals(row: Row) -> tuple[object, ...]:
         at, of = row.standing, by_id[row.entry.id].result
@@ -160,7 +160,7 @@ def lines(
     def place(line: Line) -> tuple[str | float, ...]:
         rank = math.inf if line.rank is None else line.rank
         gain = math.inf if line.gain is None else -line.gain
-        group = (line.tier_order, age.get(line.edition, 1), line.edition, line.split)
+        group = (line.tier_order, shown.get(line.edition, len(order)), line.edition, line.split)
         return (*group, line.multiple, line.track_order, rank, gain, line.id)
 
     return [replace(line, order=number) for number, line in enumerate(sorted(found, key=place))]

@@ -9,6 +9,7 @@ lies in `leaderboard/editions/<name>/` (closing.py), so that the board can be ma
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -218,12 +219,24 @@ def read_entries(entries: Path = ENTRIES) -> list[BoardEntry]:
     ]
 
 
+def edition_places(order: Sequence[str], entries: Sequence[Entry]) -> dict[str, int]:
+    """Where the board shows each edition, 0 first: the newest first (`order` has the oldest first).
+
+    One with fewer than half as many re-trained entries as an older one is still being trained, and comes after these.
+    """
+    trained = Counter(entry.edition for entry in entries if entry.tier == "re-trained")
+    most = [max((trained[name] for name in order[:place]), default=0) for place in range(len(order))]
+    begun = [name for name, before in zip(order, most, strict=True) if 2 * trained[name] < before]
+    shown = [*(name for name in reversed(order) if name not in begun), *reversed(begun)]
+    return {name: place for place, name in enumerate(shown)}
+
+
 def board(
     entries: Sequence[BoardEntry], splits: Callable[[Result], Split] | None = None, order: Sequence[str] = ()
 ) -> list[Row]:
     """Every entry with its standing: tiers, editions and splits apart, those without a rank last.
 
-    The re-trained tier comes first, and of each tier the newest edition; `order` names editions, the oldest first.
+    The re-trained tier comes first, and the editions as in `edition_places`; `order` names them, the oldest first.
     """
     find = splits or split_of
     contenders = {one.entry.id: _contender(one.entry, one.result, one.counts) for one in entries}
@@ -240,11 +253,11 @@ def _board(
     find: Callable[[Result], Split],
     order: Sequence[str] = (),
 ) -> list[Row]:
-    age = {name: -place for place, name in enumerate(order)}
+    shown = edition_places(order, [one.entry for one in entries])
     groups: dict[tuple[int, int, str, str], list[BoardEntry]] = {}
     for one in entries:
         edition = one.entry.edition
-        key = (-TIERS.index(one.entry.tier), age.get(edition, 1), edition, one.result.split_hash)
+        key = (-TIERS.index(one.entry.tier), shown.get(edition, len(order)), edition, one.result.split_hash)
         groups.setdefault(key, []).append(one)
     rows: list[Row] = []
     for _, group in sorted(groups.items(), key=lambda pair: pair[0]):
