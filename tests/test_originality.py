@@ -93,14 +93,16 @@ def test_answers_put_into_a_fixed_text(refused: Refused, made_split: Split) -> N
     assert "one fixed text" in reasons["fixed_text"] and "60 unlearnable items" in reasons["fixed_text"]
 
 
+def own_words(rows: list[dict[str, Any]]) -> None:
+    """Make every text one that no other problem and no other sample has."""
+    for row in rows:
+        row["completion"] = f"{row['problem_id']} {row['sample']} {row['completion']}"
+
+
 def test_rollouts_of_solved_items_put_under_others_of_the_same_answer_in_another_order(tmp_path: Path) -> None:
     """Items 0 to 11 are unlearnable, and items 60 to 71 easy and of the same answers."""
     split = make_split(tmp_path / "tiny", answers=20)
     bundle = make_bundle(make_run(tmp_path / "mine", split), tmp_path / "mine.zip")
-
-    def own_words(rows: list[dict[str, Any]]) -> None:
-        for row in rows:
-            row["completion"] = f"{row['problem_id']} {row['sample']} {row['completion']}"
 
     def borrow(rows: list[dict[str, Any]]) -> None:
         own_words(rows)
@@ -233,10 +235,6 @@ def test_the_chance_of_the_same_texts_is_a_bound_for_every_policy(shares: list[i
 def test_one_item_copied_in_another_order_is_found_where_texts_are_many(tmp_path: Path) -> None:
     split = make_split(tmp_path / "tiny", answers=20)
     bundle = make_bundle(make_run(tmp_path / "mine", split), tmp_path / "mine.zip")
-
-    def own_words(rows: list[dict[str, Any]]) -> None:
-        for row in rows:
-            row["completion"] = f"{row['problem_id']} {row['sample']} {row['completion']}"
 
     def borrow(rows: list[dict[str, Any]]) -> None:
         own_words(rows)

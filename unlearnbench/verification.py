@@ -28,7 +28,7 @@ from unlearnbench.claims import chosen_by_nobody, claims, method_record, total_c
 from unlearnbench.errors import DataError, SplitError
 from unlearnbench.fates import count_fates
 from unlearnbench.judging import Judged, evaluated, judge, problems_of
-from unlearnbench.originality import Cellwise, borrowed_texts, copied_cells, copied_seeds, fixed_text, same_texts
+from unlearnbench.originality import Cellwise, Copy, borrowed_texts, copied_cells, copied_seeds, fixed_text, same_texts
 from unlearnbench.rates import Counts
 from unlearnbench.records import Fates, Record, Result, SpentBudget
 from unlearnbench.splits import Split, load_split, shipped_splits
@@ -348,13 +348,16 @@ def _items(judged: Judged, split: Split) -> tuple[list[str], Counts, Counts]:
 def _originality(checked: Checked) -> Iterator[tuple[Check, str]]:
     judged, split = checked.judged, checked.split
     cells = Cellwise(judged.text, judged.problem, judged.seed)
-    for copy in copied_cells(cells):
-        names = " and ".join(
+
+    def named(copy: Copy) -> str:
+        return " and ".join(
             f"{judged.names[cells.problem[c]]!r} of seed {cells.seed[c]}" for c in (copy.first, copy.second)
         )
+
+    for copy in copied_cells(cells):
         yield (
             "copies",
-            f"the rollouts of {names} are the same text in {copy.matches} of {cells.text.shape[1]} samples; "
+            f"the rollouts of {named(copy)} are the same text in {copy.matches} of {cells.text.shape[1]} samples; "
             f"independent draws give that anywhere in a bundle with a chance below {max(copy.chance, 1e-300):.0e}",
         )
     labels = {item.item_id: f"group {item.group}" for item in split.items}
@@ -369,13 +372,10 @@ def _originality(checked: Checked) -> Iterator[tuple[Check, str]]:
             "draws of one policy: one was copied from the other, in another order",
         )
     for copy in same_texts(cells):
-        names = " and ".join(
-            f"{judged.names[cells.problem[c]]!r} of seed {cells.seed[c]}" for c in (copy.first, copy.second)
-        )
         yield (
             "copies",
-            f"the rollouts of {names} are the same {copy.matches} texts, in whatever order; independent draws give "
-            f"that anywhere in a bundle with a chance below {max(copy.chance, 1e-300):.0e}",
+            f"the rollouts of {named(copy)} are the same {copy.matches} texts, in whatever order; independent draws "
+            f"give that anywhere in a bundle with a chance below {max(copy.chance, 1e-300):.0e}",
         )
     unlearnable = set(split.ids("unlearnable"))
     core = np.array(
