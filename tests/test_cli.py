@@ -11,6 +11,7 @@ import pytest
 
 from unlearnbench import cli
 from unlearnbench.cli.group import COMMANDS
+from unlearnbench.splits import Split
 
 HELP = Path(cli.__file__).parent / "help.txt"
 
@@ -56,6 +57,7 @@ def test_every_command_explains_itself(name: str) -> None:
         ("eval", "--checkpoint", "x", "--seeds", "2"),
         ("curate", "--out", "x"),
         ("nothing",),
+        ("--evil",),
     ],
 )
 def test_a_wrong_command_line_is_status_2(words: tuple[str, ...], tmp_path: Path) -> None:
@@ -63,6 +65,13 @@ def test_a_wrong_command_line_is_status_2(words: tuple[str, ...], tmp_path: Path
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
+
+
+@pytest.mark.parametrize(("words", "meant"), [(("splts",), "splits"), (("leaderboard", "verfy"), "verify")])
+def test_a_misspelt_command_is_told_the_one_that_is_likely_meant(words: tuple[str, ...], meant: str) -> None:
+    done = run(*words)
+    assert done.returncode == 2
+    assert f"Did you mean '{meant}'?" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -123,3 +132,10 @@ def test_results_are_all_that_a_pipe_sees(tmp_path: Path) -> None:
     assert done.returncode == 0
     assert done.stderr == ""
     assert "micro" in json.dumps(json.loads(done.stdout))
+
+
+def test_a_table_is_whole_on_a_pipe(tmp_path: Path, micro: Split) -> None:
+    told = run("splits", "show", "micro", folder=tmp_path).stdout
+    assert "…" not in told
+    for word in ("no_reward", "unlearnable", *micro.families().values()):
+        assert f" {word} " in told

@@ -142,7 +142,10 @@ def test_the_board_shows_ranks_of_their_own_group_and_what_is_no_more_than_chanc
     page = Page(site / "index.html")
     standing = {row.entry.id: row.standing for row in board(read_entries(entries), lambda _: tiny)}
     assert standing["better-1x"].rank == 1 and standing["nothing-1x"].rank == 2
-    assert f"{standing['nothing-1x'].rank}<small>of 3</small>" in page.row("nothing-1x")
+    assert "1<small>of 3</small>" in page.row("better-1x")
+    assert "2<small>of 3, tied</small>" in page.row("nothing-1x")
+    assert "Rank 2 of 3, shared with 1 other, among" in Page(site / "entry/nothing-1x/index.html").text
+    assert "Rank 1 of 3 among" in Page(site / "entry/better-1x/index.html").text
     assert "not distinguishable from null" in page.row("nothing-1x")
     assert "not distinguishable from null" not in page.row("better-1x")
     assert "1<small>of 1</small>" in page.row("told-1x")  # another tier is ranked by itself

@@ -19,7 +19,7 @@ TONES: Sequence[Tone] = ("more", "same", "less", "open")
 
 @dataclass(frozen=True)
 class Line:
-    """An entry as the board lists it, the `order`-th of all; of `ranked` entries that it is ranked among."""
+    """An entry as the board lists it, the `order`-th of all: among `ranked` entries, `tied` of which have its rank."""
 
     folder: Path
     entry: Entry
@@ -29,6 +29,7 @@ class Line:
     split: str
     """The name of its split's page."""
     ranked: int
+    tied: int
     order: int
 
     @property
@@ -143,6 +144,7 @@ def lines(
         return (row.entry.tier, row.entry.edition, of.split_hash, at.track, at.budget)
 
     ranked = Counter(rivals(row) for row in rows if row.standing.rank is not None)
+    at_rank = Counter((rivals(row), row.standing.rank) for row in rows)
     found = [
         Line(
             folder=by_id[row.entry.id].folder,
@@ -152,6 +154,7 @@ def lines(
             verdict=verdict(result),
             split=page_of(find(result)),
             ranked=ranked[rivals(row)],
+            tied=0 if row.standing.rank is None else at_rank[rivals(row), row.standing.rank] - 1,
             order=0,
         )
         for row in rows

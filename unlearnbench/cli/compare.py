@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -60,11 +59,14 @@ def compare(
         _print(found.model_dump(mode="json")) if as_json else _show_null(found)
         return
     told = comparison.compare(folders, None if split is None else load_split(split))
-    _print(told.model_dump(mode="json")) if as_json else _show(told)
-    if out is not None:
+    page = None
+    if out is not None:  # before anything is shown: a reader like `head` may leave
         from unlearnbench.comparison_page import write_page
 
-        click.echo(f"with figures: {write_page(out, told)}", err=as_json)
+        page = write_page(out, told)
+    _print(told.model_dump(mode="json")) if as_json else _show(told)
+    if page is not None:
+        click.echo(f"with figures: {page}", err=as_json)
 
 
 def _resolved(folders: Iterable[Path]) -> set[Path]:
@@ -75,13 +77,7 @@ def _print(value: Mapping[str, Any]) -> None:
     click.echo(json.dumps(value, indent=2, ensure_ascii=False))
 
 
-def _console() -> Console:
-    from rich.console import Console
-
-    return Console(highlight=False, markup=False, emoji=False, width=None if sys.stdout.isatty() else 120)
-
-
-def _table(console: Console, title: str, head: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> None:
+def _table(shown: Console, title: str, head: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> None:
     """A table whose first `left` columns are words and the others numbers."""
     from rich.table import Table
     from rich.text import Text
@@ -94,29 +90,30 @@ def _table(console: Console, title: str, head: Sequence[str], rows: Sequence[Seq
     for row in rows[:MAX_ROWS]:
         table.add_row(*(Text(plain(cell)) for cell in row))
     if title:
-        console.print(title)
-    console.print(table)
+        shown.print(title)
+    shown.print(table)
     if len(rows) > MAX_ROWS:
-        console.print(f"... and {len(rows) - MAX_ROWS} more; --json has all")
-    console.print()
+        shown.print(f"... and {len(rows) - MAX_ROWS} more; --json has all")
+    shown.print()
 
 
 # --- runs -----------------------------------------------------------------------------------------------------
 
 
 def _show(told: Comparison) -> None:
+    from unlearnbench.cli.terminal import console
     from unlearnbench.comparison_text import several
     from unlearnbench.notation import pct, power, span
 
-    console = _console()
+    shown = console()
     first = told.runs[0]
     families = len(told.pairs[0].families)
-    console.print(
+    shown.print(
         f"\nCompared on {told.split}: {first.items} unlearnable items in {families} families, and {first.easy_items} "
         f"easy ones (track {first.track}).\n"
     )
     _table(
-        console,
+        shown,
         "",
         ["run", "method", "folder", "seeds", "converted", "conversion", "95 % interval", "easy lost", "FLOPs a seed"],
         [
@@ -140,28 +137,28 @@ def _show(told: Comparison) -> None:
             [part.setting, *(_value(value, part.meaning) for value in part.values), part.meaning, part.why]
             for part in told.differences
         ]
-        _table(console, "What differs", ["setting", *(run.label for run in told.runs), "meaning", "why"], rows, left=99)
+        _table(shown, "What differs", ["setting", *(run.label for run in told.runs), "meaning", "why"], rows, left=99)
     else:
-        console.print("What differs and could move the score: nothing that these folders tell of.\n")
+        shown.print("What differs and could move the score: nothing that these folders tell of.\n")
     if first.track == "undeclared":
-        console.print(
+        shown.print(
             "Nothing of these runs' training was metered: whether they cost alike, and what they read, is their "
             "makers' word.\n"
         )
     for pair in told.pairs:
-        _show_pair(console, told, pair)
+        _show_pair(shown, told, pair)
     if (warning := several(told)) is not None:
-        console.print(warning)
+        shown.print(warning)
 
 
-def _show_pair(console: Console, told: Comparison, pair: Pair) -> None:
+def _show_pair(shown: Console, told: Comparison, pair: Pair) -> None:
     from unlearnbench.comparison_text import named, sentences
     from unlearnbench.notation import plural
 
-    console.rule(f"{named(told, pair.first)} - {named(told, pair.second)}", align="left")
+    shown.rule(f"{named(told, pair.first)} - {named(told, pair.second)}", align="left")
     for sentence in sentences(told, pair):
-        console.print(sentence)
-    console.print()
+        shown.print(sentence)
+    shown.print()
     moved = [
         [name, str(part.items), f"{part.first:.3g}", f"{part.second:.3g}"]
         for name, part in sorted(pair.families.items(), key=lambda named: -abs(named[1].first - named[1].second))
@@ -169,12 +166,12 @@ def _show_pair(console: Console, told: Comparison, pair: Pair) -> None:
     ]
     if moved:
         title = f"Families that differ ({len(moved)} of {len(pair.families)}), converted items"
-        _table(console, title, ["family", "items", pair.first, pair.second], moved)
+        _table(shown, title, ["family", "items", pair.first, pair.second], moved)
     for winner, items in ((pair.first, pair.only_first), (pair.second, pair.only_second)):
         if items:
             loser = pair.second if winner == pair.first else pair.first
             title = f"Converted in {winner} and not in {loser}: {plural(len(items), 'item')}"
-            _table(console, title, ["item", "family", pair.first, pair.second], [_row(item) for item in items], left=2)
+            _table(shown, title, ["item", "family", pair.first, pair.second], [_row(item) for item in items], left=2)
 
 
 def _row(item: Moved) -> list[str]:
@@ -200,11 +197,12 @@ def _value(value: Any, meaning: str) -> str:
 
 
 def _show_null(told: NullAgainstNull) -> None:
+    from unlearnbench.cli.terminal import console
     from unlearnbench.notation import pct, plural
 
-    console = _console()
+    shown = console()
     total, k = len(told.null_seeds), told.seeds
-    console.print(
+    shown.print(
         f"\nGRPO against GRPO on {told.split}: {plural(total, 'null seed')}, {told.items} unlearnable items in "
         f"{told.families} families. With {plural(k, 'seed')} GRPO converts {pct(told.rate)}.\n"
     )
@@ -214,12 +212,12 @@ def _show_null(told: NullAgainstNull) -> None:
         "one seed against another": told.single,
     }
     _table(
-        console,
+        shown,
         "",
         ["comparison", "n", "hold 0", "hold 0, families", "mean |gain|", "sd of gain", "largest |gain|"],
         [_repeats(name, part) for name, part in kinds.items() if part is not None],
     )
-    console.print(
+    shown.print(
         "hold 0: 95 % intervals for these families; hold 0, families: for families like these; both should be at "
         "least 95 %.\nThe comparisons share seeds, so they are not independent: their number is no sample size."
     )

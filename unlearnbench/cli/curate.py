@@ -77,12 +77,13 @@ def curate(
     if as_json:
         click.echo(json.dumps(told, indent=2))
         return
-    from rich.console import Console
-    from rich.table import Table
+    from unlearnbench.cli.terminal import print_table
 
-    table = Table(title=f"labels by the rule `{rule}`")
-    table.add_column("group")
-    table.add_column("items", justify="right")
-    for group, items in told["counts"].items():
-        table.add_row(group, str(items))
-    Console(highlight=False).print(table)
+    click.echo(f"labels by the rule `{rule}`")
+    print_table(["group", "items"], list(told["counts"].items()), right=["items"])
+    null = out / "null_control" / "1x"
+    if config is not None and not null.is_dir():
+        click.echo(
+            "next, the null control, without which no gain can be told: "
+            f"unlearnbench eval --method grpo --split {out} --seeds 10 --out {null}"
+        )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -154,15 +153,15 @@ def _plan(memory: Memory) -> str:
 
 def _show(diagnosis: Diagnosis) -> None:
     """One policy's diagnosis as tables, on standard output."""
-    from rich.console import Console
     from rich.table import Table
 
+    from unlearnbench.cli.terminal import console
     from unlearnbench.notation import plain, plural
     from unlearnbench.similarity_page import finding
 
     record = diagnosis.record
-    console = Console(highlight=False, markup=False, emoji=False, width=None if sys.stdout.isatty() else 110)
-    console.print(f"\n{finding(record)}\n")
+    shown = console()
+    shown.print(f"\n{finding(record)}\n")
     what = f"{plural(len(record.item_ids), 'item')} x {plural(record.rollouts_per_item, 'rollout')}"
     table = Table(title=f"{plain(record.policy)}: mean cosines, {what}, {plain(record.parameters)}")
     for name in ("group", "with", "pairs", "raw", "95 % interval", "corrected", "95 % interval", "p"):
@@ -178,22 +177,22 @@ def _show(diagnosis: Diagnosis) -> None:
             _interval(block.corrected_interval),
             "-" if block.p is None else f"{block.p:.3f}",
         )
-    console.print(table)
+    shown.print(table)
     medians = ", ".join(
         f"{plain(row.group)} {'-' if row.median is None else f'{row.median:.2f}'}" for row in record.reliability
     )
-    console.print(f"median reliability: {medians}")
+    shown.print(f"median reliability: {medians}")
     if record.auc is not None:
         ends = "" if record.auc.interval is None else " ({:.3f} to {:.3f})".format(*record.auc.interval)
         told = (
             "similarity predicts the label" if ends else "too few items to say how well similarity predicts the label"
         )
-        console.print(f"{told} (AUC): {record.auc.value:.3f}{ends}")
+        shown.print(f"{told} (AUC): {record.auc.value:.3f}{ends}")
     if record.pair_spread is not None:
-        console.print(f"spread of a pair's cosine over {len(record.adapter_seeds)} adapters: {record.pair_spread:.3f}")
+        shown.print(f"spread of a pair's cosine over {len(record.adapter_seeds)} adapters: {record.pair_spread:.3f}")
     if record.excluded:
-        console.print(_left_out(record))
-    console.print(f"report: {diagnosis.folder / 'report.html'}")
+        shown.print(_left_out(record))
+    shown.print(f"report: {diagnosis.folder / 'report.html'}")
 
 
 def _left_out(record: SimilarityRecord) -> Table:

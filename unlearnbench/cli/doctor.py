@@ -17,15 +17,16 @@ def doctor(as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps([finding.model_dump() for finding in findings], indent=2, ensure_ascii=False))
         return
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
+
+    from unlearnbench.cli.terminal import console
 
     table = Table("", "", "found", "needed for")
     for finding in findings:
         cells = (finding.name, finding.state, finding.found, finding.needed)
         table.add_row(*(Text(cell, overflow="fold") for cell in cells))
-    Console(highlight=False).print(table)
+    console().print(table)
     for finding in findings:
         if finding.remedy:  # a line by itself, so that it can be copied
             click.echo(f"{finding.name}: {finding.remedy}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -157,16 +156,16 @@ def evaluate(
 
 def show(result: Result) -> None:
     """The result as tables, on standard output."""
-    from rich.console import Console
     from rich.table import Table
 
+    from unlearnbench.cli.terminal import console
     from unlearnbench.notation import plain, plural
     from unlearnbench.records import FATES
     from unlearnbench.verdict import verdict
 
     # A method's name is foreign text: no markup, and its control characters are spelled out.
-    console = Console(highlight=False, markup=False, emoji=False, width=None if sys.stdout.isatty() else 110)
-    console.print(f"\n{plain(verdict(result).sentence)}\n")
+    shown = console()
+    shown.print(f"\n{plain(verdict(result).sentence)}\n")
     size = f"{plural(len(result.seeds), 'seed')} x {result.samples} samples"
     table = Table(title=f"{plain(result.method.name)} on {result.split}, {size}")
     for name in ("group", "items", "rate before", "rate after", "95 % interval", "converted"):
@@ -180,19 +179,19 @@ def show(result: Result) -> None:
             _interval(group.rate_after_interval),
             "-" if group.converted is None else f"{group.converted} ({_rate(group.conversion)})",
         )
-    console.print(table)
+    shown.print(table)
     twins = Table(title="twins of converted items")
     for name in ("kind", "eligible", "rate", "null", "gain", "95 % interval", "verdict"):
         twins.add_column(name, justify="left" if name in ("kind", "verdict") else "right")
     for kind, twin in result.twins.items():
         cells = (_rate(twin.rate), _rate(twin.null_rate), _rate(twin.gain), _interval(twin.interval))
         twins.add_row(kind, str(twin.eligible), *cells, twin.verdict)
-    console.print(twins)
+    shown.print(twins)
     if met := result.fates:
         counted = ", ".join(f"{name} {getattr(met, name)}" for name in FATES)
-        console.print(f"fates in training of the unlearnable items, once a seed: {counted}")
+        shown.print(f"fates in training of the unlearnable items, once a seed: {counted}")
     lost, spent = result.retention, f"cost {result.cost.flops:.3g} FLOPs in {result.cost.seconds:.0f} s of training"
-    console.print(
+    shown.print(
         f"easy items lost: {'-' if lost.easy_lost is None else lost.easy_lost} of {lost.easy_items}; canaries "
         f"converted: {result.canaries.converted if result.canaries.converted is not None else '-'} of "
         f"{result.canaries.items}; {spent if result.budget.used else 'cost unknown'}"

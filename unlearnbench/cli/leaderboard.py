@@ -234,14 +234,11 @@ def _as_json(done: Outcome) -> str:
 
 
 def _show_board(rows: Sequence[Row]) -> None:
-    from rich.table import Table
+    from unlearnbench.cli.terminal import print_table
 
-    table = Table()
-    for name in ("rank", "entry", "tier", "edition", "split", "track", "budget", "gain", "95 % interval", "claim"):
-        table.add_column(name, justify="right" if name in ("rank", "gain", "95 % interval") else "left")
-    for row in rows:
+    def cells(row: Row) -> tuple[str, ...]:
         entry, at = row.entry, row.standing
-        table.add_row(
+        return (
             "-" if at.rank is None else str(at.rank),
             entry.id + (" (withdrawn)" if entry.withdrawn else ""),
             entry.tier,
@@ -253,32 +250,25 @@ def _show_board(rows: Sequence[Row]) -> None:
             "-" if at.interval_families is None else " to ".join(_points(end) for end in at.interval_families),
             "more than GRPO" if at.claim else "not distinguished from GRPO",
         )
-    _print(table)
+
+    head = ("rank", "entry", "tier", "edition", "split", "track", "budget", "gain", "95 % interval", "claim")
+    print_table(head, map(cells, rows), right=("rank", "gain", "95 % interval"))
 
 
 def _show_moved(moved: Sequence[Moved]) -> None:
-    from rich.table import Table
+    from unlearnbench.cli.terminal import print_table
 
     changed = [one for one in moved if one.moved]
     click.echo(f"{len(moved)} entries scored again; {len(changed)} ranks moved")
     if not changed:
         return
-    table = Table()
-    for name in ("entry", "rank before", "after", "converted before", "after", "gain before", "after"):
-        table.add_column(name, justify="left" if name == "entry" else "right")
+    rows = []
     for one in changed:
         ranks = ("-" if rank is None else str(rank) for rank in (one.rank_before, one.rank_after))
         hits = ("-" if hit is None else str(hit) for hit in (one.converted_before, one.converted_after))
-        table.add_row(one.id, *ranks, *hits, _points(one.gain_before), _points(one.gain_after))
-    _print(table)
-
-
-def _print(table: object) -> None:
-    import sys
-
-    from rich.console import Console
-
-    Console(highlight=False, markup=False, emoji=False, width=None if sys.stdout.isatty() else 160).print(table)
+        rows.append((one.id, *ranks, *hits, _points(one.gain_before), _points(one.gain_after)))
+    head = ("entry", "rank before", "after", "converted before", "after", "gain before", "after")
+    print_table(head, rows, right=head[1:])
 
 
 def _points(value: float | None) -> str:

@@ -89,16 +89,13 @@ def methods(as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(rows, indent=2, ensure_ascii=False))
     else:
-        from rich.console import Console
-        from rich.table import Table
-        from rich.text import Text
+        from unlearnbench.cli.terminal import print_table
 
-        table = Table("method", "track", "source", "gain")
-        for row in rows:
-            gain = "not measured" if row["gain"] is None else f"{row['gain']:.3f}"
-            cells = (row["name"], row["track"], row["source"], gain)
-            table.add_row(*(Text(cell) for cell in cells))  # Text: a plug-in's words may hold rich's markup
-        Console().print(table)
+        gains = ("not measured" if row["gain"] is None else f"{row['gain']:.3f}" for row in rows)
+        print_table(
+            ["method", "track", "source", "gain"],
+            [(row["name"], row["track"], row["source"], gain) for row, gain in zip(rows, gains, strict=True)],
+        )
     if problems:
         from unlearnbench.errors import MethodError
 

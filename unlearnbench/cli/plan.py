@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Literal
 
 import click
@@ -89,13 +88,13 @@ def plan(
 
 
 def _show(told: Planned) -> None:
-    from rich.console import Console
     from rich.table import Table
 
+    from unlearnbench.cli.terminal import console
     from unlearnbench.notation import count, duration, pct, plain, plural, power, span
 
-    console = Console(highlight=False, markup=False, emoji=False, width=None if sys.stdout.isatty() else 110)
-    console.print(
+    shown = console()
+    shown.print(
         f"\n{plain(told.method)} on {told.split}: {plural(told.seeds, 'seed')} x {told.samples} samples at "
         f"{told.multiple:g}x ({count(told.parameters)} parameters)\n"
     )
@@ -110,28 +109,28 @@ def _show(told: Planned) -> None:
     row("training, a seed", told.training.tokens, told.training.flops)
     row("evaluation, a seed", told.evaluation.tokens, told.evaluation.flops)
     row(f"all {told.seeds} seeds", told.total_tokens, told.total_flops)
-    console.print(table)
-    console.print(f"Training: {told.training.source}.\nEvaluation: {told.evaluation.source}.\n")
+    shown.print(table)
+    shown.print(f"Training: {told.training.source}.\nEvaluation: {told.evaluation.source}.\n")
 
     timing, space, chance = told.timing, told.space, told.power
     least = "at least " if timing.source == "published" else ""
     if timing.training_seconds is None or timing.evaluation_seconds is None or timing.hours is None:
-        console.print(f"Time: unknown; {timing.how}.")
+        shown.print(f"Time: unknown; {timing.how}.")
     else:
         seed = f"{duration(timing.training_seconds)} of training, {duration(timing.evaluation_seconds)} of evaluation"
-        console.print(
+        shown.print(
             f"Time on {timing.device}: {least}{duration(3600 * timing.hours)} in all, {timing.at_once} at once (a "
             f"seed: {seed}).\n  By {timing.how}."
         )
     if timing.reference_seconds is not None:
         at = "" if timing.reference_multiple is None else f" at {timing.reference_multiple:g}x"
-        console.print(
+        shown.print(
             f"  The null control{at} took {duration(timing.reference_seconds)} of training a seed on "
             f"{timing.reference_device}."
         )
     fits = {True: "", False: ": too little", None: ""}[space.fits]
     there = "" if space.available is None else f" of {_bytes(space.available)}{fits}"
-    console.print(
+    shown.print(
         f"Memory: {_bytes(space.memory)} a process x {timing.at_once}{there} ({space.memory_source}).\n"
         f"Disk: {_bytes(space.disk)} ({space.disk_source}).\n"
     )
@@ -139,9 +138,9 @@ def _show(told: Planned) -> None:
     null = f"{chance.null_seeds} null seeds" if chance.null_shipped else f"{chance.null_seeds} assumed null seeds"
     where = f"{chance.items} unlearnable items in {chance.families} families against {null}"
     if chance.why_not is not None:
-        console.print(f"Power: none that counts, on {where}: {chance.why_not}.")
+        shown.print(f"Power: none that counts, on {where}: {chance.why_not}.")
         return
-    console.print(f"Smallest conversion gain found with 80 % power (95 % interval above 0), on {where}:")
+    shown.print(f"Smallest conversion gain found with 80 % power (95 % interval above 0), on {where}:")
     table = Table(show_edge=False)
     for name in ("effect", "beyond 0 for", "gain", "items", "by simulation, 95 %"):
         table.add_column(name, justify="left" if name in ("effect", "beyond 0 for") else "right")
@@ -153,11 +152,11 @@ def _show(told: Planned) -> None:
             "-" if part.items is None else f"{part.items:.0f}",
             "-" if part.likely is None else span(part.likely),
         )
-    console.print(table)
+    shown.print(table)
     rate = "" if chance.null_conversion is None else f"; the null converts {pct(chance.null_conversion)}"
     simulated = "" if chance.world_conversion is None else f", the simulated one {pct(chance.world_conversion)}"
     shipped = "" if chance.null_shipped else f" There is no null control at {told.multiple:g}x yet: no gain without it."
-    console.print(f"Chance: {chance.world_source}{rate}{simulated if rate else ''}.{shipped}")
+    shown.print(f"Chance: {chance.world_source}{rate}{simulated if rate else ''}.{shipped}")
 
 
 def _bytes(number: int) -> str:

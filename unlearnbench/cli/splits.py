@@ -29,6 +29,7 @@ def splits(context: click.Context, as_json: bool) -> None:
     """List the shipped splits; show, validate, build or publish one."""
     if context.invoked_subcommand is not None:
         return
+    from unlearnbench.cli.terminal import print_table
     from unlearnbench.splits import load_split, shipped_splits
 
     rows = [_summary(load_split(name)) for name in shipped_splits()]
@@ -38,7 +39,7 @@ def splits(context: click.Context, as_json: bool) -> None:
         click.echo("No splits are shipped; `make micro` makes micro.")
     else:
         shown = ("unlearnable", "learnable", "easy")
-        _print_table(
+        print_table(
             ["split", "items", *shown],
             [
                 [
@@ -60,6 +61,7 @@ for command in (build, export, push):
 @as_json
 def show(split: str, as_json: bool) -> None:
     """Show a split: its groups, families, protocol, recipe and controls. SPLIT is a shipped name or a folder."""
+    from unlearnbench.cli.terminal import print_table
     from unlearnbench.splits import load_split
 
     content = _description(load_split(split))
@@ -74,13 +76,13 @@ def show(split: str, as_json: bool) -> None:
             click.echo(f"without its base policy, which `unlearnbench splits build {content['name']}` makes")
     else:
         click.echo(f"not built: the problem texts are to be fetched by `unlearnbench splits build {content['name']}`")
-    _print_table(
+    print_table(
         ["group", "items", "certified", "thin"],
         [[group, of["items"], of["certified"], of["thin"]] for group, of in content["groups"].items()],
     )
     if content["built"]:
         groups = list(content["groups"])
-        _print_table(
+        print_table(
             ["family", "items", *groups],
             [
                 [family, of["items"], *(of["groups"].get(group, 0) for group in groups)]
@@ -158,18 +160,20 @@ def _audited(directory: str, rollouts: Sequence[Path], out: Path | None, workers
 
 
 def _show_audit(found: Audit) -> None:
+    from unlearnbench.cli.terminal import print_table
+
     click.echo(
         f"{found.split}: {found.golds.n:,} gold answers verified, {found.golds.unverified:,} in vain; "
         f"{found.rollouts:,} base rollouts, {found.different:,} different"
     )
-    _print_table(
+    print_table(
         ["group", "false negatives", "false positives", "unknown"],
         [
             [name, *map(_share, (of.false_negatives, of.false_positives, of.unknown))]
             for name, of in found.groups.items()
         ],
     )
-    _print_table(
+    print_table(
         ["group", "accepted", "without answer (paper)", "cut off"],
         [
             [name, f"{of.accepted:,} of {of.rollouts:,}", *map(_share, (of.answerless, of.truncated))]
@@ -177,7 +181,7 @@ def _show_audit(found: Audit) -> None:
         ],
     )
     click.echo("the most frequent answer of each item:")
-    _print_table(
+    print_table(
         ["group", "items", "median", "90 %", "above half", "is the gold"],
         [
             [
@@ -319,16 +323,3 @@ def _controls(split: Split) -> dict[str, Any]:
 
 def _print_json(value: object) -> None:
     click.echo(json.dumps(value, indent=2, ensure_ascii=False))
-
-
-def _print_table(head: list[str], rows: list[list[Any]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table()
-    for name in head:
-        table.add_column(name, no_wrap=True)
-    for row in rows:
-        table.add_row(*(Text(str(cell)) for cell in row))  # Text: names may hold rich's markup
-    Console().print(table)

@@ -1,0 +1,30 @@
+"""Where a command's tables and sentences go: as wide as the terminal; piped, as wide as a page, and a table in full."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+PAGE = 120
+
+
+def console() -> Console:
+    """Prints text as it is, without markup, since much of it is foreign."""
+    return Console(highlight=False, markup=False, emoji=False, width=None if sys.stdout.isatty() else PAGE)
+
+
+def print_table(head: Sequence[str], rows: Iterable[Sequence[object]], *, right: Sequence[str] = ()) -> None:
+    """A table of short cells, the columns in `right` aligned to the right; piped, no cell of it is cut."""
+    table = Table()
+    for name in head:
+        table.add_column(name, justify="right" if name in right else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(*(Text(str(cell)) for cell in row))
+    shown = console()
+    if not sys.stdout.isatty():
+        shown.width = max(PAGE, shown.measure(table, options=shown.options.update(width=10_000)).maximum)
+    shown.print(table)
