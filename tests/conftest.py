@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import shutil
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -138,6 +139,18 @@ def training(small_split: Split, tmp_path_factory: pytest.TempPathFactory):  # t
         return run
 
     return make
+
+
+@pytest.fixture
+def cli(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Run a command line in this process: status, standard output, standard error."""
+    from unlearnbench.cli.group import run
+
+    def call(*words: str | Path) -> tuple[int, str, str]:
+        status = run([str(word) for word in words])
+        return (status, *capsys.readouterr())
+
+    return call
 
 
 @pytest.fixture(scope="session")

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import errno
 import json
-import math
 import os
 import socket
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -16,7 +13,6 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import paperlike
 import pytest
 from click.testing import CliRunner
@@ -28,11 +24,9 @@ from unlearnbench.build import build
 from unlearnbench.cli.group import run as command_line
 from unlearnbench.cli.splits import splits as command
 from unlearnbench.errors import DataError, RunError, SplitError
-from unlearnbench.fetch import hub_errors
-from unlearnbench.overlap import Repeats, Texts, standing, tokens
 from unlearnbench.records import RelatedProblem
 from unlearnbench.released import BUILT, RELEASED, built_of, released_of, waits
-from unlearnbench.source_rows import INSTRUCTION, stripped
+from unlearnbench.source_rows import INSTRUCTION
 from unlearnbench.splits import Split, find_split, load_split, shipped_folder
 
 
@@ -308,96 +302,6 @@ def test_no_network_is_one_sentence(place: Place) -> None:
     )
 
 
-HUB = """
-import json, sys
-from unlearnbench.errors import UnlearnBenchError
-from unlearnbench.fetch import source_file
-from unlearnbench.released import SourceData
-
-told = {}
-for name in ("data", "gated", "secret", "absent", "closed", "down", "short"):
-    given = {"file": "a/train.parquet", "licence": "x", "form": "simplerl", "numbering": "n"}
-    source = SourceData(repository=f"nobody/{name}", **given)
-    try:
-        path, revision = source_file(source, None)
-        told[name] = [path.read_text(), revision]
-    except UnlearnBenchError as error:
-        told[name] = str(error)
-print(json.dumps(told))
-"""
-
-
-class Hub(SimpleHTTPRequestHandler):
-    """As much of the Hub's interface as fetching one file needs, and its ways to refuse."""
-
-    def do_HEAD(self) -> None:
-        self._answer(body=False)
-
-    def do_GET(self) -> None:
-        self._answer(body=True)
-
-    def _answer(self, body: bool) -> None:
-        status, code, data = 200, "", b"rows"
-        if "/gated/" in self.path:
-            status, code, data = 403, "GatedRepo", b""
-        elif "/secret/" in self.path:
-            status, code, data = 401, "RepoNotFound", b""
-        elif "/absent/" in self.path:
-            status, code, data = 404, "EntryNotFound", b""
-        elif "/closed/" in self.path:
-            status, data = 403, b""
-        elif "/down/" in self.path:
-            status, data = 500, b""
-        self.send_response(status)
-        if code:
-            self.send_header("X-Error-Code", code)
-        self.send_header("ETag", '"cut"' if "/short/" in self.path else '"abc"')
-        self.send_header("X-Repo-Commit", "f" * 40)
-        self.send_header("Content-Length", str(len(data) + ("/short/" in self.path)))
-        self.end_headers()
-        if body:
-            self.wfile.write(data)
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
-
-
-def test_the_hub_gives_a_file_or_a_reason(tmp_path: Path) -> None:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING"))}
-    settings = {"HF_HOME": str(tmp_path), "HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}"}
-    try:
-        done = subprocess.run(
-            [sys.executable, "-c", HUB], env=kept | settings, capture_output=True, text=True, check=True, timeout=200
-        )
-    finally:
-        server.shutdown()
-        server.server_close()
-    told = json.loads(done.stdout)
-    assert done.stderr == ""
-    assert told["data"] == ["rows", "f" * 40]
-    assert "the repository is gated; accept its terms on its page and log in" in told["gated"]
-    assert "(401): the token is missing, wrong" in told["secret"]
-    assert "no such repository or file (404); copy a/train.parquet by hand" in told["absent"]
-    assert "the Hub refuses it (403)" in told["closed"]
-    assert "the Hub answers 500; copy a/train.parquet by hand" in told["down"]
-    assert "the connection failed" in told["short"] and "mend the network, or copy" in told["short"]
-    assert not any("\n" in str(words) for words in told.values())
-
-
-@pytest.mark.parametrize(
-    ("error", "words"),
-    [
-        (OSError(errno.ENOSPC, "No space left on device"), "fetching: no space left on the disk; free some"),
-        (ConnectionError("no route"), "fetching: the Hub cannot be reached; mend the network, or walk"),
-    ],
-)
-def test_what_happens_on_the_way(error: Exception, words: str) -> None:
-    with pytest.raises(RunError, match=words), hub_errors("fetching", "walk"):
-        raise error
-
-
 # --- before and after -----------------------------------------------------------------------------------------
 
 
@@ -485,45 +389,3 @@ def test_no_text_of_a_problem_travels_with_the_package() -> None:
         assert released is not None
         numbers = {number for of in released.groups.values() for number in (*of.ids, *of.positions)}
         assert all(isinstance(number, int) for number in numbers)
-
-
-# --- the texts themselves -------------------------------------------------------------------------------------
-
-
-def test_templates_are_taken_off() -> None:
-    for braces in ("{}", "{{}}"):
-        assert stripped(HEAD + "What is $x$?" + TAIL.replace("{{}}", braces)) == "What is $x$?"
-    turns = "<|im_start|>user\nWhat is 1?<|im_end|>\n<|im_start|>assistant\n1<|im_end|>\n"  # an example first
-    assert stripped(turns + "<|im_start|>user\nWhat is $x$?<|im_end|>\n<|im_start|>assistant\n") == "What is $x$?"
-    assert stripped("What is $\\boxed{?}$?") == "What is $\\boxed{?}$?"
-
-
-def test_tokens() -> None:
-    assert tokens("Let $x=1,000.5$, \\sqrt{2} and 12,3") == ["let", "x", "1000.5", "sqrt", "2", "and", "12", "3"]
-
-
-def test_likeness_is_the_cosine_of_weighted_sets() -> None:
-    texts = ["red fox 12", "red hen 7", "blue hen 7 7"]
-    pool = Texts(texts)
-    often = {"red": 2, "fox": 1, "12": 1, "hen": 2, "7": 2, "blue": 1}
-    weight = {word: math.log(4 / (1 + count)) + 1e-3 for word, count in often.items()} | {"cat": math.log(4) + 1e-3}
-
-    def cosine(one: str, other: str) -> float:
-        a, b = set(one.split()), set(other.split())
-        length = math.sqrt(sum(weight[w] ** 2 for w in a)) * math.sqrt(sum(weight[w] ** 2 for w in b))
-        return sum(weight[w] ** 2 for w in a & b) / length
-
-    asked = ["red hen 12", "blue cat 7"]
-    expected = np.mean([[cosine(text, other) for other in texts] for text in asked], axis=0)
-    assert pool.likeness(asked) == pytest.approx(expected, abs=1e-6)
-    assert standing(pool, [0, 1], [["fox 12"], ["red hen 12"]]) == pytest.approx([1.0, 0.5])
-
-
-def test_what_repeats_a_text() -> None:
-    text = "Find the sum of the proper divisors of $432$ that are even, and explain in one line how you found it."
-    repeats = Repeats([text, "What is 1 plus 2?"])
-    assert repeats.holds(text.upper().replace(" ", "  "))
-    assert repeats.holds(text.replace("explain", "say"))
-    assert not repeats.holds(text.replace("432", "540"))  # changed numbers make a similar problem, not a leak
-    assert not repeats.holds("Find the prime factorization of $432$.")
-    assert not repeats.holds("")
