@@ -358,7 +358,7 @@ def test_another_prompt_is_another_run(
     out = tmp_path / "out"
     _run(server, tiny, out)
     before = len(server.seen)
-    for place in ("PROMPTS", "SOLVE", "SOLUTION", "_SHOWN"):
+    for place in ("_TASKS", "_GIVEN", "_FORM", "SOLVE", "SOLUTION", "_SHOWN"):
         with monkeypatch.context() as changed:
             old = getattr(asking, place)
             new = f"{old} Please." if isinstance(old, str) else dict.fromkeys(KINDS, old["sub_problems"])

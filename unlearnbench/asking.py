@@ -36,8 +36,7 @@ a worked solution, step by step
 the final answer alone, short, with no words around it
 </answer>"""
 
-PROMPTS: Mapping[Kind, str] = {
-    "similar": """Here is a mathematics problem with its answer.
+_GIVEN = """Here is a mathematics problem with its answer.
 
 <given>
 {problem}
@@ -46,27 +45,14 @@ PROMPTS: Mapping[Kind, str] = {
 {answer}
 </given_answer>
 {solution}
-Write {count} new problems that are similar to it: they need the same ideas and the same steps, with other numbers, \
-other names or another setting. Each must differ from the given problem and from the others, must not be harder than \
-it, and must have one definite answer.
-
 """
-    + _FORM,
-    "sub_problems": """Here is a mathematics problem with its answer.
-
-<given>
-{problem}
-</given>
-<given_answer>
-{answer}
-</given_answer>
-{solution}
-Break it into steps and turn the steps into at most {count} smaller problems, in the order in which they are needed. \
-Each must be easier than the given problem, must state everything that it needs, must not be the given problem again, \
-and must have one definite answer.
-
-"""
-    + _FORM,
+_TASKS: Mapping[Kind, str] = {
+    "similar": """Write {count} new problems that are similar to it: they need the same ideas and the same steps, with \
+other numbers, other names or another setting. Each must differ from the given problem and from the others, must not \
+be harder than it, and must have one definite answer.""",
+    "sub_problems": """Break it into steps and turn the steps into at most {count} smaller problems, in the order in \
+which they are needed. Each must be easier than the given problem, must state everything that it needs, must not be \
+the given problem again, and must have one definite answer.""",
 }
 SOLUTION = """<given_solution>
 {solution}
@@ -205,7 +191,8 @@ def _last_words(solution: str) -> str:
 
 def _request(kind: Kind, given: Problem, count: int) -> str:
     solution = SOLUTION.format(solution=given.solution) if given.solution else ""
-    return PROMPTS[kind].format(problem=given.question, answer=given.answer, solution=solution, count=count)
+    text = _GIVEN.format(problem=given.question, answer=given.answer, solution=solution)
+    return f"{text}{_TASKS[kind].format(count=count)}\n\n{_FORM}"
 
 
 def _written(problems: Sequence[Problem]) -> str:
