@@ -303,6 +303,7 @@ def _plan(method: Any, n: Any) -> Any:
 
 BAD: dict[str, tuple[str, Any, str]] = {
     "raises": ("advantages", lambda self, rollouts: 1 / 0, r"advantages raised ZeroDivisionError.*line \d+"),
+    "unknown": ("keep", lambda self, group: self.run.answers, "self.run has no .answers.; it has seed, step, items"),
     "shape": ("advantages", lambda self, rollouts: [0.0], "1 rows for 8 rollouts"),
     "nan": ("advantages", lambda self, rollouts: [float("nan")] * len(rollouts), "NaN or infinity"),
     "short": ("advantages", lambda self, rollouts: np.zeros((len(rollouts), 1)), "a row of shape"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from unlearnbench.budget import Meter
 from unlearnbench.draws import shuffled, stream
 from unlearnbench.errors import MethodError
-from unlearnbench.method import PoolItem, Visit
+from unlearnbench.method import PoolItem, Services, Visit
 from unlearnbench.policy import Policy, load_policy
 from unlearnbench.records import (
     READS,
@@ -205,6 +205,12 @@ class MeteredServices:
                 )
                 self._pool[row.problem_id] = PoolItem(row.problem_id, row.prompt)
         return tuple(self._pool[row.problem_id] for row in rows)
+
+    if not TYPE_CHECKING:  # for mypy, what is not there is not there
+
+        def __getattr__(self, name: str) -> Any:
+            offered = ", ".join(name for name in vars(Services) if not name.startswith("_"))
+            raise AttributeError(f"self.run has no {name!r}; it has {offered}")
 
     def state(self) -> dict[str, Any]:
         visits = {key: [[v.step, v.n, v.correct] for v in value] for key, value in self.visits.items()}
