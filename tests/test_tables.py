@@ -277,8 +277,14 @@ def test_json_records_refused(tmp_path: Path) -> None:
     [
         ("name: [", r"split\.yaml, line 1: not valid YAML"),
         ("name: !!python/object/apply:os.getcwd []", r"split\.yaml, line 1: not valid YAML"),
-        ("name: a", r"split\.yaml, field 'base_policy': Field required"),
-        ("name: a\nbase_policy: {path: p}\nnmae: b", r"split\.yaml, field 'nmae'"),
+        ("name: a", r"split\.yaml, field 'base_policy': it is missing$"),
+        ("nmae: b\nbase_policy: {path: p}", r"split\.yaml, field 'name': it is missing; 'nmae' is no field$"),
+        ("name: a\nbase_policy: {path: p}\nnmae: b", r"field 'nmae': there is no such field; did you mean 'name'\?"),
+        ("name: a\nbase_policy: {path: p}\nqqq: b", r"field 'qqq': there is no such field$"),
+        (
+            "name: a\nbase_policy: {path: p}\nprotocol: {sampling: {temprature: 1}}",
+            r"field 'protocol\.sampling\.temprature': there is no such field; did you mean 'temperature'\?",
+        ),
         ("name: ../a\nbase_policy: {path: p}", r"split\.yaml, field 'name'"),
         ("", r"split\.yaml: "),
         ("\x00", r"split\.yaml"),

@@ -9,6 +9,7 @@ import os
 import types
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, TypeVar, Union, get_args, get_origin
 from uuid import uuid4
@@ -177,7 +178,7 @@ def read_json_record(path: Path, model: type[R]) -> R:
     try:
         return model.model_validate_json(_bytes(path))
     except ValidationError as error:
-        raise DataError(f"{path}{_problem(error)}") from error
+        raise DataError(f"{path}{_problem(model, error)}") from error
 
 
 def read_yaml_record(path: Path, model: type[R]) -> R:
@@ -393,13 +394,34 @@ def _record(where: str, model: type[R], content: Any) -> R:
     try:
         return model.model_validate(content)
     except ValidationError as error:
-        raise DataError(f"{where}{_problem(error)}") from error
+        raise DataError(f"{where}{_problem(model, error)}") from error
 
 
-def _problem(error: ValidationError) -> str:
+def _problem(model: type[Record], error: ValidationError) -> str:
+    """The first error, as the end of a sentence; for a name that is missing or unknown, the one likely meant."""
     first = error.errors(include_url=False)[0]
-    field = ".".join(str(part) for part in first["loc"])
-    return f", field {field!r}: {first['msg']}" if field else f": {first['msg']}"
+    if not first["loc"]:
+        return f": {first['msg']}"
+    *way, name = map(str, first["loc"])
+    told = first["msg"]
+    if first["type"] == "missing":
+        unknown = {str(key) for key in first["input"]} - set(_fields(model, way))
+        near = get_close_matches(name, unknown, 1)
+        told = "it is missing" + "".join(f"; {other!r} is no field" for other in near)
+    elif first["type"] == "extra_forbidden":
+        near = get_close_matches(name, _fields(model, way), 1)
+        told = "there is no such field" + "".join(f"; did you mean {other!r}?" for other in near)
+    return f", field {'.'.join([*way, name])!r}: {told}"
+
+
+def _fields(model: type[Record], way: Sequence[str]) -> Iterable[str]:
+    """Names of the fields of the record that a field of a record holds, and so on; none if it holds anything else."""
+    for name in way:
+        inner = model.model_fields[name].annotation if name in model.model_fields else None
+        if not (isinstance(inner, type) and issubclass(inner, Record)):
+            return ()
+        model = inner
+    return model.model_fields
 
 
 def _bytes(path: Path) -> bytes:
