@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from made_bundle import Members, Refused, altered, in_json, in_table, make_bundle, make_run, told
 from made_run import make_split
 
+from unlearnbench import originality
 from unlearnbench.originality import Cellwise, borrowed_texts, copied_cells, likeness, same_texts
 from unlearnbench.splits import Split
 from unlearnbench.verification import verify_bundle
@@ -99,8 +100,11 @@ def own_words(rows: list[dict[str, Any]]) -> None:
         row["completion"] = f"{row['problem_id']} {row['sample']} {row['completion']}"
 
 
-def test_rollouts_of_solved_items_put_under_others_of_the_same_answer_in_another_order(tmp_path: Path) -> None:
-    """Items 0 to 11 are unlearnable, and items 60 to 71 easy and of the same answers."""
+def test_rollouts_of_solved_items_put_under_others_of_the_same_answer_in_another_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Items 0 to 11 are unlearnable, fewer than what tells; items 60 to 71 are easy and of the same answers."""
+    monkeypatch.setattr(originality, "BORROWED_PROBLEMS", 12)
     split = make_split(tmp_path / "tiny", answers=20)
     bundle = make_bundle(make_run(tmp_path / "mine", split), tmp_path / "mine.zip")
 
@@ -140,6 +144,16 @@ def test_one_fixed_text_for_items_of_few_answers(tmp_path: Path) -> None:
     assert "12 unlearnable items" in reasons and "3 different right answers" in reasons
 
 
+@pytest.mark.parametrize(("cells", "told"), [(32, 0), (39, 0), (40, 1)])
+def test_a_few_items_in_the_words_of_others_are_no_sign(cells: int, told: int) -> None:
+    """Honest seeds of `curriculum` and `distill` solved 32 and 15 items of edition 2026-12, 21 and 12 of them so."""
+    number = np.arange(cells)
+    text = np.repeat(number[:, None] // 2, 3, axis=1)  # the same words for two items each
+    right, nowhere = np.ones((cells, 3), bool), np.full(cells, -1)
+    found = borrowed_texts(Cellwise(text, number, np.ones_like(number)), right, number, nowhere, right[:, 0])
+    assert len(found) == told
+
+
 @pytest.mark.parametrize("few", [2, 6, 40])
 def test_borrowed_texts_by_counting(few: int) -> None:
     draw = np.random.default_rng(few)
@@ -149,7 +163,7 @@ def test_borrowed_texts_by_counting(few: int) -> None:
 
 def _borrowed_by_counting(draw: np.random.Generator, few: int) -> bool:
     """Draw cells whose right texts are of `few` codes, and compare with the definition; whether any were found."""
-    rows, samples = int(draw.integers(16, 60)), int(draw.integers(1, 5))
+    rows, samples = int(draw.integers(60, 180)), int(draw.integers(1, 5))
     text, correct = draw.integers(0, few, (rows, samples)), draw.random((rows, samples)) < 0.6
     item, seed = draw.integers(0, rows, rows), draw.integers(1, 3, rows)
     reference, core = draw.integers(-1, few, rows), draw.random(rows) < 0.9
@@ -165,7 +179,7 @@ def _borrowed_by_counting(draw: np.random.Generator, few: int) -> bool:
             elsewhere = ((text == words) & correct).any(axis=1) & (item != item[cell])
             solved += 1
             borrowed += bool(elsewhere.any()) and reference[cell] != words
-        if borrowed >= 10 and borrowed >= 0.6 * solved:
+        if borrowed >= 40 and borrowed >= 0.6 * solved:
             expected.append((one, solved, borrowed))
     found = borrowed_texts(Cellwise(text, item, seed), correct, item, reference, core)
     assert [(one.seed, one.solved, one.borrowed) for one in found] == expected

@@ -40,7 +40,7 @@ CHUNK = 1024
 """Cells whose matches with all others are in memory at once."""
 FIXED_PROBLEMS = 10
 FIXED_PRECISION = 0.9
-BORROWED_PROBLEMS = 10
+BORROWED_PROBLEMS = 40
 BORROWED_SHARE = 0.6
 
 
