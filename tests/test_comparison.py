@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Collection, Sequence
 from itertools import combinations
 from pathlib import Path
@@ -346,6 +349,20 @@ def test_the_page_shows_every_item_once_and_escapes_what_methods_are_called(
     found = json.loads((tmp_path / "page/comparison.json").read_text())
     assert found["item_ids"] == list(HARD) and found["pairs"][0]["both"] == [HARD[40]]
     assert [found["runs"][0]["rates"][HARD.index(name)] for name in ("hard-00", "hard-47")] == [0.5, 1 / 32]
+
+
+def test_the_page_is_written_though_nobody_reads_on(split: Split, tmp_path: Path) -> None:
+    """As with `| head -1`."""
+    one, other = run(tmp_path / "one", split, SPREAD), run(tmp_path / "other", split, set(), (4, 5, 6))
+    words = ["compare", one, other, "--split", split.path, "--out", tmp_path / "page"]
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "wb") as gone:
+        code = "from unlearnbench.cli import main; main()"
+        command = [sys.executable, "-c", code, *map(str, words)]
+        done = subprocess.run(command, stdout=gone, stderr=subprocess.PIPE, text=True)
+    assert "Traceback" not in done.stderr
+    assert (tmp_path / "page/comparison.html").is_file()
 
 
 def test_a_comparison_shows_itself_in_a_notebook(split: Split, tmp_path: Path) -> None:
