@@ -11,7 +11,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
@@ -23,7 +22,7 @@ from unlearnbench.diagnosis import diagnose_each
 from unlearnbench.diagnosis_options import Options
 from unlearnbench.errors import DataError, PolicyError, RunError
 from unlearnbench.policy_place import fingerprint, resolve
-from unlearnbench.similarity_page import SCALE, clustered, finding
+from unlearnbench.similarity_page import finding
 from unlearnbench.similarity_record import Diagnosis, SimilarityRecord
 from unlearnbench.splits import Split
 from unlearnbench.usable_items import with_gradients
@@ -121,19 +120,6 @@ def test_cosines_are_those_of_the_rollouts_it_names(
         hook.remove()
     unit = torch.nn.functional.normalize(torch.stack(vectors), dim=1)
     np.testing.assert_allclose(found.cosine[:5, :5], (unit @ unit.T).numpy(), atol=1e-5)
-
-
-def test_items_stand_by_group_and_like_beside_like() -> None:
-    direction = np.array([[1, 0, 0], [0, 1, 0], [1, 0.1, 0], [0, 1, 0.1], [0, 0, 1.0]])
-    unit = direction / np.linalg.norm(direction, axis=1, keepdims=True)
-    places = clustered(unit @ unit.T, ["b", "b", "b", "b", "a"], ["a", "b"]).tolist()
-    assert places[0] == 4
-    assert abs(places.index(0) - places.index(2)) == 1 and abs(places.index(1) - places.index(3)) == 1
-
-
-def test_the_scale_is_readable_in_black_and_white() -> None:
-    colours = mpl.colormaps[SCALE](np.linspace(0, 1, 64))[:, :3]
-    assert (np.diff(colours @ [0.2126, 0.7152, 0.0722]) > 0).all()
 
 
 # --- taking up again ------------------------------------------------------------------------------------------------

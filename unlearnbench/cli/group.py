@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Sequence
-from difflib import get_close_matches
 
 import click
 
@@ -50,9 +49,9 @@ class _Lazy(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Also tells the command that a misspelt word is likely to be."""
-        if args[0] not in COMMANDS and (near := get_close_matches(args[0], COMMANDS)):
-            ctx.fail(f"No such command '{args[0]}'. Did you mean '{near[0]}'?")
+        """As in any group, which would look for the likely word among commands that are imported."""
+        if args[0] not in COMMANDS:
+            raise click.NoSuchCommand(args[0], possibilities=COMMANDS, ctx=ctx)
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
