@@ -18,7 +18,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 from chromium import DESK, PHONE, Browser, binary, dead_links, findings  # noqa: E402
 
-from unlearnbench.site import build  # noqa: E402
+from unlearnbench.leaderboard.site.build import build  # noqa: E402
 
 _ROWS = "[...document.querySelectorAll('#entries tbody tr')]"
 _SEEN = f"{_ROWS}.filter((row) => row.checkVisibility())"

@@ -9,10 +9,10 @@ import json
 import sys
 from pathlib import Path
 
-from unlearnbench.answers import stated_answer
-from unlearnbench.augment import Candidate, Summary
+from unlearnbench.curation.augment.augment import Candidate, Summary
+from unlearnbench.io.tables import read_json_record, read_records
 from unlearnbench.records import RelatedProblem
-from unlearnbench.tables import read_json_record, read_records
+from unlearnbench.verifier.extraction import stated_answer
 
 COUNTS = ("generated", "compared", "agreed", "leaked")
 

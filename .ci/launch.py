@@ -25,10 +25,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from unlearnbench.crew import free_port
+from unlearnbench.io.tables import read_parquet
 from unlearnbench.records import Protocol, Sampling
 from unlearnbench.splits import Split, find_split, load_split, write_split
-from unlearnbench.tables import read_parquet
+from unlearnbench.workers.worker_group import free_port
 
 PLAIN = [sys.executable, "-m", "unlearnbench"]
 LAUNCH = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--mixed_precision=no"]

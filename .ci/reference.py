@@ -16,7 +16,7 @@ from typing import Any
 
 import click
 
-from unlearnbench.cli.group import COMMANDS, cli
+from unlearnbench.cli.main import COMMANDS, cli
 from unlearnbench.records import Record
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -27,9 +27,9 @@ SCHEMAS = {
     "twin": ("records", "Twin", "a row of twins.parquet"),
     "canary": ("records", "Canary", "an object of the list in canaries.json"),
     "related_problem": ("records", "RelatedProblem", "a row of similar.parquet or sub_problems.parquet"),
-    "comparison": ("comparison", "Comparison", "comparison.json, and what `compare --json` prints"),
-    "similarity": ("similarity_record", "SimilarityRecord", "similarity.json of a diagnosis"),
-    "entry": ("leaderboard", "Entry", "entry.json of the leaderboard"),
+    "comparison": ("scoring.comparison", "Comparison", "comparison.json, and what `compare --json` prints"),
+    "similarity": ("diagnosis.record", "SimilarityRecord", "similarity.json of a diagnosis"),
+    "entry": ("leaderboard.entries", "Entry", "entry.json of the leaderboard"),
 }
 """Of each schema: the module and the record that it follows from, and what it describes."""
 

@@ -18,10 +18,10 @@ from safetensors.torch import load_file
 
 from unlearnbench import evaluate
 from unlearnbench.errors import RunError
-from unlearnbench.ledger import read_metrics
-from unlearnbench.policy import load_policy
+from unlearnbench.policies.policy import load_policy
 from unlearnbench.splits import find_split
-from unlearnbench.trainer_options import TrainerOptions
+from unlearnbench.training.ledger import read_metrics
+from unlearnbench.training.options import TrainerOptions
 
 METHOD = """import os, pathlib
 import unlearnbench as ub

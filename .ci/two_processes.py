@@ -12,9 +12,10 @@ import time
 import numpy as np
 import torch
 
-from unlearnbench.draws import stream
-from unlearnbench.policy import load_policy
-from unlearnbench.samplers import Engine, Request, Sampler
+from unlearnbench.policies.policy import load_policy
+from unlearnbench.policies.samplers.engine import Engine
+from unlearnbench.policies.samplers.sampler import Request, Sampler
+from unlearnbench.rng import stream
 from unlearnbench.splits import load_split
 
 TOLERANCE = 1e-3

@@ -37,7 +37,7 @@ def cosine_sides() -> tuple[Side, list[Side]]:
     import numpy as np
     import torch
 
-    from unlearnbench.similarity import gram
+    from unlearnbench.diagnosis.similarity import gram
 
     vectors = many_vectors()
     rng = random.Random(1)
@@ -69,7 +69,7 @@ def cosine_sides() -> tuple[Side, list[Side]]:
 def peak_of_gram() -> Peak:
     """In a process of its own."""
     one_thread()
-    from unlearnbench.similarity import gram
+    from unlearnbench.diagnosis.similarity import gram
 
     vectors = many_vectors()
     with watched() as peak:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from unlearnbench.packing import ItemRollouts
+    from unlearnbench.diagnosis.packing import ItemRollouts
 
     Vectors = NDArray[np.float32]
     """(items, dimension): an item's gradient, the B (outputs, rank) of each module one after another."""
@@ -30,16 +30,16 @@ OURS, PAPER, CLEAN, ONCE = "unlearnbench", "the paper's way", "a clean loop", "t
 
 def adapted(model: Any) -> list[tuple[str, Any]]:
     """The modules under the adapter, in the model's order."""
-    from unlearnbench.gradients import TARGETS
+    from unlearnbench.diagnosis.gradients import TARGETS
 
     return [(name, module) for name, module in model.named_modules() if name.rpartition(".")[2] in TARGETS]
 
 
 def downs(model: Any) -> dict[str, Tensor]:
-    """A (rank, inputs) of each module: the draws of `unlearnbench.gradients.Adapter`, whose seed is 0."""
+    """A (rank, inputs) of each module: the draws of `unlearnbench.diagnosis.gradients.Adapter`, whose seed is 0."""
     import torch
 
-    from unlearnbench.gradients import RANK
+    from unlearnbench.diagnosis.gradients import RANK
 
     generator = torch.Generator().manual_seed(0)
     found = {}
@@ -53,7 +53,7 @@ def ours(model: Any) -> Callable[[Sequence[ItemRollouts]], Vectors]:
     """As `unlearnbench diagnose` computes them, in four parts."""
     import numpy as np
 
-    from unlearnbench.gradients import Adapter, dimension, item_gradients
+    from unlearnbench.diagnosis.gradients import Adapter, dimension, item_gradients
 
     def run(items: Sequence[ItemRollouts]) -> Vectors:
         out = np.zeros((len(items), PARTS, dimension(model, Adapter())), dtype=np.float32)
@@ -70,7 +70,7 @@ def papers_way(model: Any) -> Callable[[Sequence[ItemRollouts]], Vectors]:
     import torch
     from peft import LoraConfig, get_peft_model
 
-    from unlearnbench.gradients import ALPHA, RANK, TARGETS
+    from unlearnbench.diagnosis.gradients import ALPHA, RANK, TARGETS
 
     started = downs(model)
     config = LoraConfig(r=RANK, lora_alpha=ALPHA, lora_dropout=0.0, target_modules=list(TARGETS))
@@ -113,7 +113,7 @@ def clean_loop(model: Any, *, once: bool = False) -> Callable[[Sequence[ItemRoll
     import numpy as np
     import torch
 
-    from unlearnbench.gradients import ALPHA, RANK
+    from unlearnbench.diagnosis.gradients import ALPHA, RANK
 
     started = downs(model)
     model = copy.deepcopy(model).requires_grad_(False)
@@ -161,7 +161,7 @@ def products(model: Any, items: Sequence[ItemRollouts]) -> int:
     where a token is predicted; a response's last token predicts none and is not read. The adapter needs A x and one
     product for B's gradient.
     """
-    from unlearnbench.gradients import RANK
+    from unlearnbench.diagnosis.gradients import RANK
 
     config = model.config
     width = config.num_attention_heads * (config.hidden_size // config.num_attention_heads)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from unlearnbench.packing import ItemRollouts
+    from unlearnbench.diagnosis.packing import ItemRollouts
 
 # numpy and torch are imported in functions: their threads are counted at the import, which comes after `one_thread`.
 
@@ -44,7 +44,7 @@ def random_model() -> Any:
 
 def random_items(count: int) -> list[ItemRollouts]:
     """Random tokens: prompts of 30 to 60, responses of 40 to 120, all of them different."""
-    from unlearnbench.packing import ItemRollouts
+    from unlearnbench.diagnosis.packing import ItemRollouts
 
     rng = random.Random(0)
 
@@ -56,7 +56,7 @@ def random_items(count: int) -> list[ItemRollouts]:
 
 def micro_model() -> Any:
     """The base policy of micro."""
-    from unlearnbench.policy import load_policy
+    from unlearnbench.policies.policy import load_policy
     from unlearnbench.splits import load_split
 
     return load_policy(load_split("micro").policy_path, device="cpu").model
@@ -70,8 +70,8 @@ def micro_items(count: int) -> list[ItemRollouts]:
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
-    from unlearnbench.packing import ItemRollouts
-    from unlearnbench.policy import load_policy
+    from unlearnbench.diagnosis.packing import ItemRollouts
+    from unlearnbench.policies.policy import load_policy
     from unlearnbench.splits import find_split, load_split
 
     split = load_split("micro")

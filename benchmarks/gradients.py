@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from benchmarks.gradient_ways import Vectors
-    from unlearnbench.packing import ItemRollouts
+    from unlearnbench.diagnosis.packing import ItemRollouts
 
 # numpy and torch are imported in functions: their threads are counted at the import, which comes after `one_thread`.
 

@@ -13,11 +13,11 @@ from benchmarks.machine import now
 from benchmarks.phases import Phases
 from unlearnbench.method import settings_of
 from unlearnbench.methods.grpo import Grpo
-from unlearnbench.policy import load_policy
+from unlearnbench.policies.policy import load_policy
+from unlearnbench.policies.samplers.transformers import TransformersSampler
 from unlearnbench.records import Item
-from unlearnbench.samplers.transformers import TransformersSampler
 from unlearnbench.splits import Split
-from unlearnbench.train import Limits, Training
+from unlearnbench.training.loop import Limits, Training
 from unlearnbench.verifier import Verifier
 
 WARM_UP = 1

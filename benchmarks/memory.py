@@ -97,7 +97,7 @@ def workers_of(parent: int) -> list[int]:
     workers = []
     for child in sorted(children):
         with suppress(OSError):  # a process that has
-            if b"unlearnbench.worker" in Path(f"/proc/{child}/cmdline").read_bytes():
+            if b"unlearnbench.workers.worker" in Path(f"/proc/{child}/cmdline").read_bytes():
                 workers.append(child)
     return workers
 

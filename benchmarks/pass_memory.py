@@ -36,10 +36,10 @@ def measure(shape: dict[str, int], given: dict[str, Any]) -> dict[str, float]:
     import torch
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
-    from unlearnbench.batch import make_batch, token_logprobs
-    from unlearnbench.recomputing import recompute_layers
+    from unlearnbench.policies.activation_checkpointing import recompute_layers
     from unlearnbench.records import Rollout, Verdict
-    from unlearnbench.trainer_options import trainer_options
+    from unlearnbench.training.batch import make_batch, token_logprobs
+    from unlearnbench.training.options import trainer_options
 
     torch.set_num_threads(1)
     torch.manual_seed(0)

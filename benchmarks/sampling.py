@@ -50,12 +50,12 @@ class Measured:
 
 
 class Ours:
-    """`unlearnbench.measure` with the policy in this process, as an evaluation's worker calls it."""
+    """`unlearnbench.workers.measure` with the policy in this process, as an evaluation's worker calls it."""
 
     def __init__(self, split: Split, items: Sequence[Item], samples: int) -> None:
-        from unlearnbench.measure import Problem
-        from unlearnbench.policy import load_policy
-        from unlearnbench.samplers.transformers import TransformersSampler
+        from unlearnbench.policies.policy import load_policy
+        from unlearnbench.policies.samplers.transformers import TransformersSampler
+        from unlearnbench.workers.measure import Problem
 
         self.split, self.samples = split, samples
         self.policy = load_policy(split.policy_path)
@@ -66,8 +66,8 @@ class Ours:
         import pyarrow.compute as pc
 
         from benchmarks.grpo import ready
-        from unlearnbench.measure import measure
         from unlearnbench.verifier import Verifier
+        from unlearnbench.workers.measure import measure
 
         protocol = self.split.config.protocol
         with Verifier(rule=protocol.verifier_rule) as verifier:

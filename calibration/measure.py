@@ -8,11 +8,11 @@ from typing import NamedTuple
 import numpy as np
 
 from calibration.settings import Setting
-from unlearnbench.grid import read_phase
-from unlearnbench.intervals import Arm, gain_intervals, mean_interval, twin_verdict
-from unlearnbench.rates import newcombe_paired
-from unlearnbench.rule import Cells, conversion_arm, converted, rate_arm
-from unlearnbench.simulation import Simulation
+from unlearnbench.scoring.conversion_rule import conversion_arm, converted, rate_arm
+from unlearnbench.scoring.counts import Cells, read_phase
+from unlearnbench.scoring.intervals import Arm, gain_intervals, mean_interval, twin_verdict
+from unlearnbench.scoring.rates import newcombe_paired
+from unlearnbench.scoring.simulation import Simulation
 from unlearnbench.splits import load_split
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from unlearnbench.simulation import Design, World, uneven_sizes
+from unlearnbench.scoring.simulation import Design, World, uneven_sizes
 from unlearnbench.splits import load_split
 
 

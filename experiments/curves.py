@@ -16,15 +16,15 @@ import pyarrow.compute as pc
 from experiments.figures import Curve, curves_figure
 from experiments.markdown import Finding, Section, blocks, paragraph, table
 from experiments.runs import Runs
-from unlearnbench.fairness import Finished
-from unlearnbench.grid import read_phase
-from unlearnbench.intervals import mean_interval
-from unlearnbench.ledger import read_ledger
-from unlearnbench.notation import count, pct, point_span, points
-from unlearnbench.rates import Counts
 from unlearnbench.records import Interval, Item
-from unlearnbench.rule import Cells, rate_arm
+from unlearnbench.reports.formatting import count, pct, point_span, points
+from unlearnbench.scoring.comparability import Finished
+from unlearnbench.scoring.conversion_rule import rate_arm
+from unlearnbench.scoring.counts import Cells, read_phase
+from unlearnbench.scoring.intervals import mean_interval
+from unlearnbench.scoring.rates import Counts
 from unlearnbench.splits import Split
+from unlearnbench.training.ledger import read_ledger
 
 WINDOWS = 10
 SHOWN = ("easy", "learnable", "unlearnable")

@@ -11,12 +11,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from experiments.runs import Runs
-from unlearnbench import tables
-from unlearnbench.bundle import Statement, write_bundle
-from unlearnbench.fairness import Finished
-from unlearnbench.leaderboard import BUNDLE, Entry, default_id, enter
-from unlearnbench.measured import Measured, write_measured
+from unlearnbench.io import files, tables
+from unlearnbench.leaderboard.bundle import Statement, write_bundle
+from unlearnbench.leaderboard.entries import BUNDLE, Entry, default_id, enter
+from unlearnbench.methods.gains import Measured, write_measured
 from unlearnbench.records import Result
+from unlearnbench.scoring.comparability import Finished
 
 AUTHORS = ("UnlearnBench",)
 
@@ -41,7 +41,7 @@ def _entry(run: Finished, runs: Runs, entries: Path, work: Path, tried: int) -> 
     bundle = work / f"{name}.zip"
     write_bundle(run.folder, bundle, Statement(name=run.result.method.name, authors=AUTHORS, tried=tried))
     made = enter(bundle, entries, id=name, split=runs.split, workers=1)
-    tables.write_json(folder / "entry.json", made.entry.model_copy(update={"bundle": None}))
+    files.write_json(folder / "entry.json", made.entry.model_copy(update={"bundle": None}))
     (folder / BUNDLE).unlink()
     return name
 

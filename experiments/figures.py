@@ -14,8 +14,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from unlearnbench import tables
-from unlearnbench.rates import Reals
+from unlearnbench.io import files
+from unlearnbench.scoring.rates import Reals
 
 COLOURS = {"easy": "#2a78c4", "learnable": "#1e8f5b", "unlearnable": "#c8442e"}
 _OTHERS = ("#2a78c4", "#c8442e", "#1e8f5b", "#8a5bb5", "#b07d12", "#5c6670")
@@ -112,4 +112,4 @@ def _picture(path: Path, inches: tuple[float, float]) -> Iterator[Figure]:
         yield figure
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
-        tables.write_bytes(path, buffer.getvalue())
+        files.write_bytes(path, buffer.getvalue())

@@ -16,9 +16,9 @@ from experiments.figures import Curve, blocks_figure
 from experiments.markdown import Finding, Section, Verdict, blocks, cosine, paragraph, table
 from experiments.runs import Runs
 from experiments.sweep import CHECKPOINTS
-from unlearnbench.diagnosis import diagnose
-from unlearnbench.notation import point_span, points
-from unlearnbench.similarity_record import BlockRecord, SimilarityRecord
+from unlearnbench.diagnosis.diagnose import diagnose
+from unlearnbench.diagnosis.record import BlockRecord, SimilarityRecord
+from unlearnbench.reports.formatting import point_span, points
 from unlearnbench.splits import Split
 
 ITEMS = 100

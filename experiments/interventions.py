@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from experiments.markdown import Finding, Section, Verdict, blocks, paragraph, probability, table
 from experiments.methods import Board
 from experiments.ranking import Ranked
-from unlearnbench.notation import pct, point_span, points
-from unlearnbench.standings import LEAST_P
+from unlearnbench.leaderboard.ranking import LEAST_P
+from unlearnbench.reports.formatting import pct, point_span, points
 
 SMALL = 0.1
 """A gain that leaves nine in ten unlearnable items as they are resolves nothing."""

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from unlearnbench.notation import plain
 from unlearnbench.records import Interval
+from unlearnbench.reports.formatting import plain
 
 Verdict = Literal["agrees", "differs", "cannot be said"]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)

@@ -9,11 +9,11 @@ from experiments.ranking import NO_CLAIM, Ranked, rank
 from experiments.runs import Runs
 from experiments.size import LEVELS, WORLDS, false_gains
 from experiments.sweep import LONG, SEEDS
-from unlearnbench.aa import null_against_null
-from unlearnbench.notation import duration, pct, point_span, points
+from unlearnbench.leaderboard.ranking import LEAST_P, LEVEL
 from unlearnbench.records import TRACKS, TWIN_KINDS, Interval, Result, Track
+from unlearnbench.reports.formatting import duration, pct, point_span, points
+from unlearnbench.scoring.null_vs_null import null_against_null
 from unlearnbench.splits import Split
-from unlearnbench.standings import LEAST_P, LEVEL
 
 SIMULATED = 500
 """Experiments in each simulated world."""

@@ -18,9 +18,9 @@ from experiments.entries import write_entries, write_gains
 from experiments.markdown import VERDICTS, Finding, blocks, paragraph, table
 from experiments.runs import Runs, collect
 from experiments.sweep import ROOT, RUNS
-from unlearnbench import tables
 from unlearnbench.errors import UnlearnBenchError
-from unlearnbench.measured import MEASURED
+from unlearnbench.io import files
+from unlearnbench.methods.gains import MEASURED
 from unlearnbench.splits import load_split
 
 WORK = ROOT / "build" / "experiments"
@@ -128,7 +128,7 @@ def write(folder: Path, work: Path, root: Path, workers: int | None = None) -> N
     _tell("entries of the leaderboard")
     write_entries(runs, root / "leaderboard" / "entries", work / "bundles")
     write_gains(runs, root / MEASURED.relative_to(ROOT))
-    tables.write_text(root / "docs" / "experiments.md", text)
+    files.write_text(root / "docs" / "experiments.md", text)
     for name in runs.missing:
         _tell(f"missing: {name}")
 

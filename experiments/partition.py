@@ -16,13 +16,13 @@ import numpy as np
 import pyarrow as pa
 
 from experiments.markdown import Finding, Section, blocks, paragraph, table
-from unlearnbench import tables
-from unlearnbench.grid import read_phase
-from unlearnbench.intervals import mean_interval
-from unlearnbench.labels import label_items
-from unlearnbench.notation import pct, span
-from unlearnbench.rates import Counts
+from unlearnbench.io import tables
 from unlearnbench.records import GROUPS, GroupName, Interval
+from unlearnbench.reports.formatting import pct, span
+from unlearnbench.scoring.counts import read_phase
+from unlearnbench.scoring.intervals import mean_interval
+from unlearnbench.scoring.labels import label_items
+from unlearnbench.scoring.rates import Counts
 from unlearnbench.splits import Split
 
 PAPER = (

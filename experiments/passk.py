@@ -11,12 +11,11 @@ from experiments.figures import Curve, passk_figure
 from experiments.markdown import Finding, Section, blocks, paragraph, table
 from experiments.runs import Runs, cells_of, of_group
 from experiments.sweep import MANY_SAMPLES
-from unlearnbench.grid import read_phase
-from unlearnbench.intervals import Arm, mean_interval
-from unlearnbench.notation import pct, point_span, points
-from unlearnbench.rates import Reals, pass_at_k
 from unlearnbench.records import Interval, Item
-from unlearnbench.rule import Cells
+from unlearnbench.reports.formatting import pct, point_span, points
+from unlearnbench.scoring.counts import Cells, read_phase
+from unlearnbench.scoring.intervals import Arm, mean_interval
+from unlearnbench.scoring.rates import Reals, pass_at_k
 from unlearnbench.splits import Split
 
 GROUPS = ("unlearnable", "learnable", "easy")

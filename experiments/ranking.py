@@ -16,14 +16,14 @@ import numpy as np
 
 from experiments.runs import Runs, cells_of, control_cells, of_group
 from experiments.sweep import CONTROLS
-from unlearnbench.aa import null_gains
 from unlearnbench.errors import DataError
-from unlearnbench.fairness import Finished
-from unlearnbench.rates import Reals
+from unlearnbench.leaderboard.ranking import LEVEL, Contender, holm, p_value, standings
 from unlearnbench.records import Item, Track
-from unlearnbench.rule import conversion_arm
+from unlearnbench.scoring.comparability import Finished
+from unlearnbench.scoring.conversion_rule import conversion_arm
+from unlearnbench.scoring.null_vs_null import null_gains
+from unlearnbench.scoring.rates import Reals
 from unlearnbench.splits import Control, Split
-from unlearnbench.standings import LEVEL, Contender, holm, p_value, standings
 
 NO_CLAIM = ("grpo", *CONTROLS)
 """What is no hypothesis of a gain: the null's own method, and the controls. They take no part in the adjustment."""

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 
 from experiments.markdown import Finding, Section, blocks, paragraph, table
 from experiments.runs import Runs, cells_of, of_group
-from unlearnbench.fairness import Finished
-from unlearnbench.intervals import mean_interval
-from unlearnbench.notation import pct, point_span, points
 from unlearnbench.records import GroupName, Interval, Item
-from unlearnbench.rule import lost, rate_arm
+from unlearnbench.reports.formatting import pct, point_span, points
+from unlearnbench.scoring.comparability import Finished
+from unlearnbench.scoring.conversion_rule import lost, rate_arm
+from unlearnbench.scoring.intervals import mean_interval
 
 GROUPS: tuple[GroupName, ...] = ("easy", "learnable", "unlearnable", "no_reward", "unstable")
 Change = tuple[float, Interval | None]

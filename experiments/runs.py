@@ -8,10 +8,9 @@ from pathlib import Path
 
 from experiments.sweep import LONG, LONGER, METHODS, SINGLE, Planned, longer
 from unlearnbench.errors import RunError
-from unlearnbench.fairness import Finished, read_run
-from unlearnbench.grid import read_phase
 from unlearnbench.records import Item
-from unlearnbench.rule import Cells
+from unlearnbench.scoring.comparability import Finished, read_run
+from unlearnbench.scoring.counts import Cells, read_phase
 from unlearnbench.splits import Control, Split
 
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 import numpy as np
 
 from calibration.settings import HELD_OUT_WORLDS, ONCE_WORLDS, TUNING_WORLDS, Setting, micro_families
-from unlearnbench.intervals import gain_intervals
-from unlearnbench.rates import Reals
-from unlearnbench.rule import conversion_arm
-from unlearnbench.simulation import Design, Simulation
+from unlearnbench.scoring.conversion_rule import conversion_arm
+from unlearnbench.scoring.intervals import gain_intervals
+from unlearnbench.scoring.rates import Reals
+from unlearnbench.scoring.simulation import Design, Simulation
 
 LEVELS = (0.05, 0.01, 0.05 / 14)
 """Values of p, the last the first step of Holm's rule over 14 methods."""

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from unlearnbench import Result
 from unlearnbench.cli.progress import Bars
-from unlearnbench.evaluate import evaluate
+from unlearnbench.harness.evaluate import evaluate
 from unlearnbench.methods import BUILT_IN
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from tiny import make
 
+from unlearnbench.io.tables import read_records, write_records
 from unlearnbench.records import Item, Protocol, RelatedProblem, Sampling
 from unlearnbench.splits import Split, find_split, load_split, write_split
-from unlearnbench.tables import read_records, write_records
 
 FIRST = ("test_curate.py", "test_structure.py", "test_processes.py")
 """Files of few but long tests, with one between them that keeps the other worker to a single core meanwhile."""
@@ -101,14 +101,14 @@ def tiny(template: Path, tmp_path: Path) -> Split:
 @pytest.fixture
 def training(small_split: Split, tmp_path_factory: pytest.TempPathFactory):  # type: ignore[no-untyped-def]
     """Make the run of a method class on the small split: `training(cls, folder, steps=6, **settings)`."""
-    from unlearnbench.lora import adapt
     from unlearnbench.method import Method, settings_of
-    from unlearnbench.policy import load_policy
-    from unlearnbench.privileges import Privileges
-    from unlearnbench.samplers.transformers import TransformersSampler
+    from unlearnbench.policies.lora import adapt
+    from unlearnbench.policies.policy import load_policy
+    from unlearnbench.policies.samplers.transformers import TransformersSampler
     from unlearnbench.splits import load_split, seal
-    from unlearnbench.train import Limits, Training
+    from unlearnbench.training.loop import Limits, Training
     from unlearnbench.verifier import Verifier
+    from unlearnbench.workers.privileged_data import Privileges
 
     sealed = seal(small_split, tmp_path_factory.mktemp("sealed") / "copy")
 
@@ -144,7 +144,7 @@ def training(small_split: Split, tmp_path_factory: pytest.TempPathFactory):  # t
 @pytest.fixture
 def cli(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
     """Run a command line in this process: status, standard output, standard error."""
-    from unlearnbench.cli.group import run
+    from unlearnbench.cli.main import run
 
     def call(*words: str | Path) -> tuple[int, str, str]:
         status = run([str(word) for word in words])
@@ -182,7 +182,7 @@ def refused(made_bundle: Path, made_split: Split, tmp_path: Path):  # type: igno
     """The first reason of each check against the bundle with a change (`made_bundle.Refused`)."""
     from made_bundle import altered, told
 
-    from unlearnbench.verification import verify_bundle
+    from unlearnbench.leaderboard.verification import verify_bundle
 
     def reasons(change):  # type: ignore[no-untyped-def]
         found = verify_bundle(altered(made_bundle, tmp_path / "altered.zip", change), made_split, workers=1)

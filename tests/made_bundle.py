@@ -13,13 +13,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from made_run import SAMPLES, SEEDS
 
-from unlearnbench import tables
-from unlearnbench.archive import read_archive
-from unlearnbench.bundle import Statement, member_limit, repack, write_bundle
-from unlearnbench.evaluate import Plan, score_run
-from unlearnbench.ledger import ROLLOUTS
+from unlearnbench.harness.evaluate import Plan, score_run
+from unlearnbench.io import files, tables
+from unlearnbench.io.safe_zip import read_archive
+from unlearnbench.leaderboard.bundle import Statement, member_limit, repack, write_bundle
 from unlearnbench.methods import MethodSource
 from unlearnbench.splits import Split
+from unlearnbench.training.ledger import ROLLOUTS
 
 METHOD = '''"""A method of the test."""
 
@@ -39,7 +39,7 @@ def make_run(
 ) -> Path:
     """A run whose first `converts` items have a rate of 0.7, easy ones 0.95, the rest 0.05; scored by `score_run`."""
     source = folder.parent / "my_algo.py"
-    tables.write_text(source, METHOD)
+    files.write_text(source, METHOD)
     samples = 8 if quick else SAMPLES
     plan = Plan(
         split=split,
@@ -58,14 +58,14 @@ def make_run(
 def _write_seed(place: Path, plan: Plan, seed: int, converts: int) -> None:
     draw = np.random.default_rng(seed)
     split = plan.split
-    tables.write_json(place / "config.json", plan.configuration() | {"seed": seed})
-    tables.write_json(place / "environment.json", {"python": "3.11", "packages": {"torch": "2.9"}})
-    tables.write_text(place / "method.py", METHOD)
+    files.write_json(place / "config.json", plan.configuration() | {"seed": seed})
+    files.write_json(place / "environment.json", {"python": "3.11", "packages": {"torch": "2.9"}})
+    files.write_text(place / "method.py", METHOD)
     method = {"name": "my_algo", "class": "Mine", "source_hash": plan.method.hash, "track": "verifier", "reads": []}
-    tables.write_json(place / "method.json", method | {"settings": {"kl": 0.001}, "hooks": [], "start": "base"})
+    files.write_json(place / "method.json", method | {"settings": {"kl": 0.001}, "hooks": [], "start": "base"})
     cost = {"generated_tokens": 10_000, "trained_tokens": 10_000, "forward_tokens": 10_000, "flops": 999 * 10**9}
     cost |= {"verifier_calls": 640, "ungradable": 0}
-    tables.write_json(place / "cost.json", cost | {"seconds": 12.5, "device": "CPU (x86_64, 1 thread a process)"})
+    files.write_json(place / "cost.json", cost | {"seconds": 12.5, "device": "CPU (x86_64, 1 thread a process)"})
     problems = [
         (item.item_id, item.answer, _rate(number, item.group, converts)) for number, item in enumerate(split.items)
     ]
@@ -103,7 +103,7 @@ def _write_training(place: Path, split: Split, draw: np.random.Generator) -> Non
             )
     tables.write_parquet(place / "rollouts/000003.parquet", pa.Table.from_pylist(rows, schema=ROLLOUTS))
     lines = [{"step": step, "flops": (step + 1) * 333 * 10**9} for step in range(3)]
-    tables.write_text(place / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+    files.write_text(place / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
 
 
 def make_bundle(run: Path, out: Path, **stated: Any) -> Path:

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from results import result_of
 
-from unlearnbench import tables
+from unlearnbench.io import files, tables
 from unlearnbench.records import (
     BudgetRef,
     Canary,
@@ -86,7 +86,7 @@ def make_split(folder: Path, *, unlearnable: int = 60, hostile: bool = False, an
     place = split.path / "null_control" / "1x"
     tables.write_parquet(place / "counts.parquet", eval_counts(split, rates, NULL_SEEDS, SAMPLES))
     null = make_result(split, 0, method=MethodRecord(name="grpo", source_hash="0", track="verifier"), gain=None)
-    tables.write_json(place / "result.json", null)
+    files.write_json(place / "result.json", null)
     return split
 
 
@@ -133,8 +133,8 @@ def write_seed(folder: Path, split: Split, seed: int, hostile: bool) -> None:
             | {"correct": share, "truncated": 0.01, "length": 20 + draw.normal(0, 1), "flops": step * 10**9}
             | {"kl": None if dead else step * 1e-3, "gradient_norm": None if dead else 0.4 + draw.random()}
         )
-    tables.write_text(folder / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
-    tables.write_json(folder / "environment.json", {"python": "3.11", "packages": {"torch": "2.9"}})
+    files.write_text(folder / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+    files.write_json(folder / "environment.json", {"python": "3.11", "packages": {"torch": "2.9"}})
     text = HOSTILE if hostile else "9*4>\\boxed{36}"
     rows = [
         {"item_id": item.item_id, "sample": sample, "completion": text, "correct": sample == 1}

@@ -14,7 +14,7 @@ import yaml
 from tiny import config
 
 from unlearnbench.records import PolicyRef, Protocol, Samples
-from unlearnbench.released import RELEASED
+from unlearnbench.splits.manifest import RELEASED
 
 SETTING = "made_level1to4"
 HEAD = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n"

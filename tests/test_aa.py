@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from toy import HARD, NULL_SEEDS, counts, make
 
-from unlearnbench import tables
-from unlearnbench.aa import null_against_null
 from unlearnbench.errors import RunError
-from unlearnbench.rates import lower_limit
+from unlearnbench.io import tables
+from unlearnbench.scoring.null_vs_null import null_against_null
+from unlearnbench.scoring.rates import lower_limit
 from unlearnbench.splits import Split
 
 

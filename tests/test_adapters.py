@@ -12,13 +12,12 @@ from typing import Any
 
 import pytest
 
-from unlearnbench import verifier
 from unlearnbench.adapters import trl, verl
+from unlearnbench.adapters.export import export
 from unlearnbench.errors import DataError, VerifierError
-from unlearnbench.export import export
 from unlearnbench.records import Verdict
 from unlearnbench.splits import load_split
-from unlearnbench.verifier import verify
+from unlearnbench.verifier import verifier, verify
 
 GOLDS = ["1/2", "7", "7", "7"]
 TEXTS = ["so \\boxed{0.5}", "\\boxed{8}", "it is 7", "\\boxed{8}, no: \\boxed{7}"]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unlearnbench.answers import Stated, offers_alternatives, stated_answer, without_formatting
+from unlearnbench.verifier.extraction import Stated, offers_alternatives, stated_answer, without_formatting
 
 
 @pytest.mark.parametrize(

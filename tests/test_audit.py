@@ -18,16 +18,16 @@ import pytest
 from click.testing import CliRunner
 from scipy import stats
 
-from unlearnbench import tables
 from unlearnbench.cli.splits import splits as command
+from unlearnbench.curation.audit.audit import audit
+from unlearnbench.curation.audit.record import Audit
+from unlearnbench.curation.audit.second_grader import SecondGrader, boxed
 from unlearnbench.errors import DataError
-from unlearnbench.grading import audit
-from unlearnbench.grading_record import Audit
-from unlearnbench.labels import label_items
+from unlearnbench.io import tables
+from unlearnbench.io.rollout_store import BASE_ROLLOUTS, find_rollouts, read_stored, write_base_rollouts
 from unlearnbench.records import Canary, Item, PolicyRef, Protocol, Rule, SplitConfig, Twin
-from unlearnbench.second_grader import SecondGrader, boxed
+from unlearnbench.scoring.labels import label_items
 from unlearnbench.splits import Split, find_split, write_split
-from unlearnbench.stored import BASE_ROLLOUTS, find_rollouts, read_stored, write_base_rollouts
 
 N = 32
 GOLDS = {"core": "5", "easy": r"\frac{1}{2}", "guess": "12", "cut": "8"}
@@ -255,9 +255,14 @@ def test_the_last_box_that_closes_is_found_in_linear_time() -> None:
 
 
 def test_the_second_grader_shares_no_code_with_the_verifier() -> None:
-    code = "import sys, unlearnbench.second_grader; print(*(name for name in sys.modules if 'unlearnbench.' in name))"
+    code = (
+        "import sys, unlearnbench.curation.audit.second_grader;"
+        "print(*(name for name in sys.modules if 'unlearnbench.' in name))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["unlearnbench.second_grader"]
+    assert done.stdout.split() == [
+        f"unlearnbench.{name}" for name in ("curation", "curation.audit", "curation.audit.second_grader")
+    ]
 
 
 def test_the_process_of_the_second_grader_ends_with_it() -> None:

@@ -15,19 +15,19 @@ import pytest
 from paperlike import HEAD, TAIL
 from tiny import config, items
 
-from unlearnbench import asking
-from unlearnbench import augment as module
-from unlearnbench.asking import Kind, problems_in, shown
-from unlearnbench.augment import Bound, augment
-from unlearnbench.cli.group import run
-from unlearnbench.endpoint import Endpoint
+from unlearnbench.cli.main import run
+from unlearnbench.curation.augment import augment as module
+from unlearnbench.curation.augment import prompts
+from unlearnbench.curation.augment.augment import Bound, augment
+from unlearnbench.curation.augment.openai_client import Endpoint
+from unlearnbench.curation.augment.prompts import Kind, problems_in, shown
+from unlearnbench.curation.text_overlap import Repeats
 from unlearnbench.errors import DataError, RunError, SplitError
-from unlearnbench.overlap import Repeats
-from unlearnbench.privileges import Privileges
+from unlearnbench.io.tables import read_records
 from unlearnbench.records import RelatedProblem
-from unlearnbench.source_rows import INSTRUCTION, stripped
 from unlearnbench.splits import Split, load_split, write_split
-from unlearnbench.tables import read_records
+from unlearnbench.splits.source_dataset import INSTRUCTION, stripped
+from unlearnbench.workers.privileged_data import Privileges
 
 Fault = Callable[[int], tuple[int, bytes, dict[str, str]] | None]
 
@@ -360,9 +360,9 @@ def test_another_prompt_is_another_run(
     before = len(server.seen)
     for place in ("_TASKS", "_GIVEN", "_FORM", "SOLVE", "SOLUTION", "_SHOWN"):
         with monkeypatch.context() as changed:
-            old = getattr(asking, place)
+            old = getattr(prompts, place)
             new = f"{old} Please." if isinstance(old, str) else dict.fromkeys(KINDS, old["sub_problems"])
-            changed.setattr(asking, place, new)
+            changed.setattr(prompts, place, new)
             with pytest.raises(RunError, match=r"another prompt \('\w{12}' there, '\w{12}' here\)"):
                 _run(server, tiny, out)
     file = out / "settings.json"

@@ -126,7 +126,7 @@ def test_the_floor_is_what_the_layers_are_known_to_need() -> None:
     """By hand: a prompt of 3 tokens and twice the same response of 2, of which one is read."""
     from benchmarks import gradient_work as work
     from benchmarks.gradient_ways import products
-    from unlearnbench.packing import ItemRollouts
+    from unlearnbench.diagnosis.packing import ItemRollouts
 
     hidden, inner, key = work.HIDDEN, work.INNER, work.HIDDEN * work.KEY_HEADS // work.HEADS
     layer = 2 * hidden * hidden + 2 * hidden * key + 3 * hidden * inner
@@ -245,7 +245,7 @@ def test_stages_that_run_side_by_side_share_the_time_on_the_wall(tmp_path: Path)
 
 @pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="peaks are read from /proc")
 def test_workers_and_their_peaks_are_found(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "unlearnbench.worker"]
+    command = [sys.executable, "-m", "unlearnbench.workers.worker"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, cwd=tmp_path) as worker:
         try:
             deadline = time.monotonic() + 10  # its command line is empty until it has replaced its parent's program

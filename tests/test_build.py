@@ -18,16 +18,18 @@ import pytest
 from click.testing import CliRunner
 from paperlike import EASY_TO_LEARN, HARD, HEAD, POSITIONS, TAIL
 
-from unlearnbench import splits, tables
-from unlearnbench.audit import validate
-from unlearnbench.build import build
-from unlearnbench.cli.group import run as command_line
+from unlearnbench.cli.main import run as command_line
 from unlearnbench.cli.splits import splits as command
+from unlearnbench.curation.build import build
+from unlearnbench.curation.validate import validate
 from unlearnbench.errors import DataError, RunError, SplitError
+from unlearnbench.io import files, tables
 from unlearnbench.records import RelatedProblem
-from unlearnbench.released import BUILT, RELEASED, built_of, released_of, waits
-from unlearnbench.source_rows import INSTRUCTION
-from unlearnbench.splits import Split, find_split, load_split, shipped_folder
+from unlearnbench.splits import Split, find_split, load_split
+from unlearnbench.splits import split as split_module
+from unlearnbench.splits.manifest import BUILT, RELEASED, built_of, released_of, waits
+from unlearnbench.splits.source_dataset import INSTRUCTION
+from unlearnbench.splits.split import shipped_folder
 
 
 class Place:
@@ -48,8 +50,8 @@ class Place:
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
     made = Place(tmp_path)
-    monkeypatch.setattr(splits, "_SHELVES", (made.shelf,))
-    monkeypatch.setenv(splits.HOME, str(tmp_path / "home"))
+    monkeypatch.setattr(split_module, "SHELVES", (made.shelf,))
+    monkeypatch.setenv(split_module.HOME, str(tmp_path / "home"))
     return made
 
 
@@ -99,7 +101,7 @@ def test_two_positions_that_claim_one_row_get_none(place: Place) -> None:
     rows = [*rows, *({**row, "id": row["id"].replace("20_", "23_")} for row in first)]
     rows = [row for row in rows if not (row["id"].startswith("23_") and "999" in row["question"])]
     path.write_text(json.dumps([row for row in rows if not row["id"].startswith("23_")] + rows[-2:]))
-    entries = [e | ({"sha256": tables.sha256(path)} if e["name"] == path.name else {}) for e in place.entries]
+    entries = [e | ({"sha256": files.sha256(path)} if e["name"] == path.name else {}) for e in place.entries]
     paperlike.write_split(place.split, entries)
     built = built_of(place.build().path)
     assert built is not None
@@ -226,8 +228,8 @@ def test_nothing_is_written_over(place: Place, tmp_path: Path) -> None:
     refused(place, "full is not empty and holds no split", SplitError, out=tmp_path / "full")
     other = paperlike.write_split(tmp_path / "another", place.entries)
     refused(place, "holds the split another; name another --out", SplitError, out=other)
-    tables.write_text(place.out / "null_control" / "1x" / "kept", "x")
-    tables.write_text(place.out / "split.yaml", (place.split / "split.yaml").read_text())
+    files.write_text(place.out / "null_control" / "1x" / "kept", "x")
+    files.write_text(place.out / "split.yaml", (place.split / "split.yaml").read_text())
     place.build()
     assert (place.out / "null_control" / "1x" / "kept").is_file()
 
@@ -341,7 +343,7 @@ def test_a_built_split_is_found_by_its_name(place: Place) -> None:
     assert run.exit_code == 0, run.output
     assert "3 of 4 positions resolved by text" in run.stdout
     split = load_split("paper")
-    assert split.path == Path(os.environ[splits.HOME]) / "splits" / "paper"
+    assert split.path == Path(os.environ[split_module.HOME]) / "splits" / "paper"
     assert len(split.items) == 60
     shown = json.loads(CliRunner().invoke(command, ["show", "paper", "--json"]).stdout)
     assert (shown["built"], shown["items"], shown["released"]["learnable"]["resolved"]) == (True, 60, 3)

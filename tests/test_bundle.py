@@ -18,13 +18,13 @@ import pyarrow.parquet as pq
 import pytest
 from made_bundle import Members, Refused, in_json, in_table, parquet, told
 
-from unlearnbench import bundle_tables
-from unlearnbench.archive import read_archive, write_archive
-from unlearnbench.bundle import member_limit, open_bundle, repack
 from unlearnbench.errors import DataError
-from unlearnbench.foreign import require_name, require_source
+from unlearnbench.io.safe_zip import read_archive, write_archive
+from unlearnbench.io.untrusted import require_name, require_source
+from unlearnbench.leaderboard import bundle_tables
+from unlearnbench.leaderboard.bundle import member_limit, open_bundle, repack
+from unlearnbench.leaderboard.verification import verify_bundle
 from unlearnbench.splits import Split
-from unlearnbench.verification import verify_bundle
 
 
 @pytest.mark.parametrize("word", ["NaN", "Infinity", "-Infinity", "1e999"])

@@ -12,9 +12,9 @@ import pytest
 from calibration import run
 from calibration.measure import coverage, null_against_null, verdicts
 from calibration.settings import ONCE_WORLDS, TUNING_WORLDS, Setting, all_sets
-from unlearnbench.intervals import gain_intervals
-from unlearnbench.rule import conversion_arm
-from unlearnbench.simulation import Design, Simulation
+from unlearnbench.scoring.conversion_rule import conversion_arm
+from unlearnbench.scoring.intervals import gain_intervals
+from unlearnbench.scoring.simulation import Design, Simulation
 
 pytestmark = pytest.mark.checkout
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from unlearnbench import cli
-from unlearnbench.cli.group import COMMANDS
+from unlearnbench.cli.main import COMMANDS
 from unlearnbench.splits import Split
 
 HELP = Path(cli.__file__).parent / "help.txt"
@@ -24,7 +24,7 @@ def run(*words: str, folder: Path | None = None) -> subprocess.CompletedProcess[
 
 
 def test_help_is_what_the_commands_say() -> None:
-    code = "from unlearnbench.cli.group import run; run(['--help'])"
+    code = "from unlearnbench.cli.main import run; run(['--help'])"
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout
     assert told == HELP.read_text()
     assert run("--help").stdout == told

@@ -16,13 +16,13 @@ import numpy as np
 import pytest
 from toy import FAMILIES, HARD, counts, make
 
-from unlearnbench import tables
-from unlearnbench.comparison import compare, paired_intervals
-from unlearnbench.conversion import SCORER_VERSION, score
 from unlearnbench.errors import DataError, RunError, SplitError
-from unlearnbench.fairness import read_run
-from unlearnbench.intervals import Arm, gain_intervals
+from unlearnbench.io import files, tables
 from unlearnbench.records import Cost, MethodRecord, Sampling, SpentBudget
+from unlearnbench.scoring.comparability import read_run
+from unlearnbench.scoring.comparison import compare, paired_intervals
+from unlearnbench.scoring.intervals import Arm, gain_intervals
+from unlearnbench.scoring.score import SCORER_VERSION, score
 from unlearnbench.splits import Split
 
 SPREAD = set(HARD[:24])  # two of every family
@@ -59,10 +59,10 @@ def run(
         null=split.control("null_control"),
     ).model_copy(update=changes)
     tables.write_parquet(folder / "counts.parquet", measured)
-    tables.write_json(folder / "result.json", result)
+    files.write_json(folder / "result.json", result)
     if environment is not None:
-        tables.write_json(folder / str(seeds[0]) / "environment.json", environment)
-        tables.write_json(folder / str(seeds[0]) / "config.json", {"purpose": "eval", "start": None})
+        files.write_json(folder / str(seeds[0]) / "environment.json", environment)
+        files.write_json(folder / str(seeds[0]) / "config.json", {"purpose": "eval", "start": None})
     return folder
 
 
@@ -141,7 +141,7 @@ def test_another_sampler_is_told_and_harmless(split: Split, tmp_path: Path) -> N
     folders = [run(tmp_path / name, split, SPREAD, environment={"device": "d"}) for name in ("one", "other")]
     engine = {"sampler": {"name": "vllm", "options": {}}}
     first = str(read_run(folders[1]).result.seeds[0])
-    tables.write_json(folders[1] / first / "config.json", {"purpose": "eval", "start": None} | engine)
+    files.write_json(folders[1] / first / "config.json", {"purpose": "eval", "start": None} | engine)
     told = {d.setting: d for d in compare([read_run(path) for path in folders], split).differences}
     assert told["sampler"].meaning == "harmless" and told["sampler"].values == ["transformers", "vllm"]
 
@@ -271,7 +271,7 @@ def test_a_result_without_the_unlearnable_group_is_named(split: Split, tmp_path:
     one, other = run(tmp_path / "one", split, SPREAD), run(tmp_path / "other", split, set())
     told = json.loads((other / "result.json").read_text())
     del told["groups"]["unlearnable"]
-    tables.write_json(other / "result.json", told)
+    files.write_json(other / "result.json", told)
     with pytest.raises(DataError, match=r"other/result.json, field 'groups': the unlearnable group is missing"):
         compare([read_run(one), read_run(other)], split)
 
@@ -312,7 +312,7 @@ def test_wrong_commands(
     run(tmp_path / "one", split, SPREAD)
     run(tmp_path / "other", split, SPREAD)
     (tmp_path / "empty").mkdir()
-    tables.write_text(tmp_path / "broken/result.json", "{}")
+    files.write_text(tmp_path / "broken/result.json", "{}")
     left, out, told = cli("compare", *words)
     assert left == status, told
     assert message in told and "Traceback" not in told and out == ""

@@ -10,9 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from unlearnbench import tables
-from unlearnbench.conversion import SCORER_VERSION, score
 from unlearnbench.errors import DataError
+from unlearnbench.io import tables
 from unlearnbench.records import (
     GROUPS,
     Canary,
@@ -26,6 +25,7 @@ from unlearnbench.records import (
     SplitConfig,
     Twin,
 )
+from unlearnbench.scoring.score import SCORER_VERSION, score
 
 Row = tuple[str, str, str, int, int]
 TAU = 0.1

@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 import torch
 
-from unlearnbench.crew import Crew, Event, Job, Place
 from unlearnbench.errors import RunError, out_of_memory, peer_lost
-from unlearnbench.hooks import Hooks
-from unlearnbench.policy import load_policy
+from unlearnbench.policies.policy import load_policy
 from unlearnbench.splits import Split
+from unlearnbench.training.hooks import Hooks
+from unlearnbench.workers.worker_group import Crew, Event, Job, Place
 
 
 class Speaker:
@@ -112,7 +112,7 @@ def test_too_little_memory_is_one_sentence_also_in_a_hook_and_for_a_policy(
         load_policy(micro.policy_path)
 
     code = (
-        "import torch, unlearnbench.worker as worker\n"
+        "import torch, unlearnbench.workers.worker as worker\n"
         "worker.measure = lambda *_: torch.empty(1 << 50)\n"
         "raise SystemExit(worker.main())"
     )

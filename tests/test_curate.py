@@ -9,14 +9,14 @@ import pytest
 
 from unlearnbench import load_split
 from unlearnbench.errors import RunError
+from unlearnbench.io.files import write_json
 from unlearnbench.splits import Split
-from unlearnbench.tables import write_json
 
 
 def test_curation_labels_a_pool_and_resumes(small_split: Split, tmp_path: Path) -> None:
     from unlearnbench import curate
-    from unlearnbench.audit import validate
-    from unlearnbench.grading import audit
+    from unlearnbench.curation.audit.audit import audit
+    from unlearnbench.curation.validate import validate
     from unlearnbench.splits import write_split
 
     pool = tmp_path / "pool"

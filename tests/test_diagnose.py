@@ -16,16 +16,16 @@ import pytest
 from safetensors.numpy import load_file
 
 import unlearnbench
-from unlearnbench import tables
-from unlearnbench.cli.group import run
-from unlearnbench.diagnosis import diagnose_each
-from unlearnbench.diagnosis_options import Options
+from unlearnbench.cli.main import run
+from unlearnbench.diagnosis.diagnose import diagnose_each
+from unlearnbench.diagnosis.inputs import with_gradients
+from unlearnbench.diagnosis.options import Options
+from unlearnbench.diagnosis.page import finding
+from unlearnbench.diagnosis.record import Diagnosis, SimilarityRecord
 from unlearnbench.errors import DataError, PolicyError, RunError
-from unlearnbench.policy_place import fingerprint, resolve
-from unlearnbench.similarity_page import finding
-from unlearnbench.similarity_record import Diagnosis, SimilarityRecord
+from unlearnbench.harness.policy_ref import fingerprint, resolve
+from unlearnbench.io import tables
 from unlearnbench.splits import Split
-from unlearnbench.usable_items import with_gradients
 from unlearnbench.verifier import Verifier
 
 OPTIONS: dict[str, Any] = {"rollouts_per_item": 8, "cap": 400, "items_per_group": 6}
@@ -98,8 +98,8 @@ def test_cosines_are_those_of_the_rollouts_it_names(
     """Each rollout by itself, by automatic differentiation of an adapter written out here."""
     import torch
 
-    from unlearnbench.gradients import Adapter, _AdapterGradients
-    from unlearnbench.policy import load_policy
+    from unlearnbench.diagnosis.gradients import Adapter, _AdapterGradients
+    from unlearnbench.policies.policy import load_policy
 
     policy = load_policy(small_split.policy_path)
     downs = [(module, down) for module, down, _ in _AdapterGradients(policy.model, Adapter(seed=0))._downs]
@@ -316,7 +316,7 @@ def test_an_item_whose_gradient_is_not_finite_is_left_out(
 ) -> None:
     import torch
 
-    from unlearnbench.policy import load_policy, save_policy
+    from unlearnbench.policies.policy import load_policy, save_policy
 
     policy = load_policy(small_split.policy_path)
     model = policy.model

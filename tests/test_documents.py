@@ -17,9 +17,9 @@ import pytest
 import yaml
 from documents import ROOT, Block, blocks, documents, run_blocks
 
-from unlearnbench import tables
-from unlearnbench.cli.group import cli
-from unlearnbench.comparison import compare
+from unlearnbench.cli.main import cli
+from unlearnbench.io import files, tables
+from unlearnbench.scoring.comparison import compare
 from unlearnbench.splits import find_split
 
 pytestmark = pytest.mark.checkout
@@ -78,7 +78,7 @@ def test_what_a_reader_left_at_the_root_of_the_checkout_is_in_no_blocks_way(
 ) -> None:
     root = tmp_path / "root"
     for name in ("docs/page.md", "my-pool/split.yaml"):
-        tables.write_text(root / name, "")
+        files.write_text(root / name, "")
     monkeypatch.setattr(page_runner, "ROOT", root)
     for words in (["init", "-q"], ["add", "docs"]):
         subprocess.run(["git", *words], cwd=root, check=True)

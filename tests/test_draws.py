@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from unlearnbench.draws import lanes, shuffled, stream, uniforms
+from unlearnbench.rng import lanes, shuffled, stream, uniforms
 
 
 def test_uniforms_pass_a_kolmogorov_smirnov_test_along_every_counter() -> None:

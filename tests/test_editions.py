@@ -13,18 +13,27 @@ import pytest
 from made_bundle import make_run
 from tiny import rehash
 
-from unlearnbench import tables
-from unlearnbench.board_page import lines
-from unlearnbench.bundle import Statement, write_bundle
-from unlearnbench.claims import retraining_seeds
-from unlearnbench.cli.group import run
-from unlearnbench.closing import close, drawn_seed
+from unlearnbench.cli.main import run
 from unlearnbench.errors import RunError, SplitError
-from unlearnbench.leaderboard import BoardEntry, Edition, Entry, board, editions, enter, find_splits, read_entries
+from unlearnbench.io import files, tables
+from unlearnbench.leaderboard.board import board
+from unlearnbench.leaderboard.bundle import Statement, write_bundle
+from unlearnbench.leaderboard.claims import retraining_seeds
+from unlearnbench.leaderboard.close_edition import close, drawn_seed
+from unlearnbench.leaderboard.editions import Edition, editions, find_splits
+from unlearnbench.leaderboard.entries import BoardEntry, Entry, enter, read_entries
+from unlearnbench.leaderboard.retrain_edition import (
+    _told_by_bundle,
+    enter_run,
+    find_edition,
+    ordered,
+    retrain_entry,
+    take_part,
+)
+from unlearnbench.leaderboard.sandbox import run_apart
+from unlearnbench.leaderboard.site.board_page import lines
+from unlearnbench.leaderboard.site.build import command
 from unlearnbench.records import SplitConfig
-from unlearnbench.retrained import _told_by_bundle, enter_run, find_edition, ordered, retrain_entry, take_part
-from unlearnbench.sandbox import run_apart
-from unlearnbench.site import command
 from unlearnbench.splits import Split, load_split
 
 WHO = ["-c", "user.name=a", "-c", "user.email=a@example.org", "-c", "commit.gpgsign=false"]
@@ -46,7 +55,7 @@ def entered(made_split: Split, made_bundle: Path, tmp_path_factory: pytest.TempP
     """A repository whose board has one entry, `mine`, committed."""
     repo = tmp_path_factory.mktemp("closing") / "repo"
     board_folder = repo / "leaderboard"
-    tables.write_json(
+    files.write_json(
         board_folder / "editions.json", [{"name": "open", "split": made_split.name, "split_hash": made_split.hash}]
     )
     enter(made_bundle, board_folder / "entries", id="mine", split=made_split, workers=1)
@@ -65,8 +74,8 @@ def variant(made_split: Split, folder: Path, seed: int, strong: bool = True) -> 
     shutil.copytree(made_split.path, folder)
     config = tables.read_yaml_record(folder / "split.yaml", SplitConfig)
     named = config.model_copy(update={"name": f"micro-{seed}", "seed": seed})
-    tables.write_text(folder / "split.yaml", json.dumps(named.model_dump(mode="json")))
-    tables.write_bytes(folder / "policy" / "model.safetensors", b"weights")
+    files.write_text(folder / "split.yaml", json.dumps(named.model_dump(mode="json")))
+    files.write_bytes(folder / "policy" / "model.safetensors", b"weights")
     rehash(folder)
     if strong:
         shutil.copytree(folder / "null_control" / "1x", folder / "strong_null")
@@ -100,7 +109,7 @@ def test_the_seed_of_a_variant_follows_from_edition_and_commit() -> None:
 def test_a_commit_closes_only_what_it_holds(repo: Path, file: str, content: str, words: str) -> None:
     entries = repo / "leaderboard" / "entries"
     before = close("two", entries)
-    tables.write_text(entries / file, content)
+    files.write_text(entries / file, content)
     with pytest.raises(RunError, match=words):
         close("two", entries)
     if "late" not in file:
@@ -164,12 +173,12 @@ def test_who_takes_part_is_what_the_closing_commit_holds(repo: Path, made_split:
     assert again.seeds == retraining_seeds(sha256(again.source).hexdigest(), split.hash)
     assert again.id == "mine-two" and again.source == (mine.folder / "my_algo.py").read_bytes()
     # a source that was changed after the edition was closed is not what is trained
-    tables.write_text(mine.folder / "my_algo.py", "raise SystemExit")
+    files.write_text(mine.folder / "my_algo.py", "raise SystemExit")
     assert take_part(mine, edition, split).source == again.source
 
     late = Path(shutil.copytree(mine.folder, entries / "late"))
     stated = tables.read_json_record(late / "entry.json", Entry).model_copy(update={"id": "late"})
-    tables.write_json(late / "entry.json", stated)
+    files.write_json(late / "entry.json", stated)
     commit_all(repo)
     assert [one.entry.id for one in ordered(entries, [], edition)] == ["mine"]
     reason = retrain_entry(read_entries(entries)[0], edition, split, tmp_path / "out", entries).why
@@ -243,9 +252,9 @@ def test_what_was_trained_again_is_withdrawn_with_its_origin(repo: Path) -> None
     mine = read_entries(entries)[0]
     shutil.copytree(mine.folder, entries / "mine-two")
     changes = {"id": "mine-two", "tier": "re-trained", "edition": "two", "trained_from": "mine"}
-    tables.write_json(entries / "mine-two" / "entry.json", mine.entry.model_copy(update=changes))
+    files.write_json(entries / "mine-two" / "entry.json", mine.entry.model_copy(update=changes))
     assert [one.entry.withdrawn for one in read_entries(entries)] == [None, None]
-    tables.write_json(mine.folder / "entry.json", mine.entry.model_copy(update={"withdrawn": "a leak"}))
+    files.write_json(mine.folder / "entry.json", mine.entry.model_copy(update={"withdrawn": "a leak"}))
     assert [one.entry.withdrawn for one in read_entries(entries)] == ["a leak", "a leak"]
 
 
@@ -285,13 +294,15 @@ def test_what_the_board_keeps_of_a_variant_is_hidden_from_what_is_trained_again(
     small_split: Split, tmp_path: Path
 ) -> None:
     kept = tmp_path / "editions" / "two"
-    tables.write_text(kept / "items.parquet", "labels")
+    files.write_text(kept / "items.parquet", "labels")
     method = tmp_path / "looks.py"
     method.write_text(LOOKS.replace("FILE", repr(str(kept / "items.parquet"))))
     job = {"method": str(method), "split": str(small_split.path), "seeds": [1], "out": str(tmp_path / "run")}
     with pytest.raises(RunError, match="there are 6 bytes"):
         run_apart(job, tmp_path, allow_network=True)
-    asked = f"from pathlib import Path; from unlearnbench.sealing import hide; print(hide(Path({str(kept)!r})))"
+    asked = (
+        f"from pathlib import Path;from unlearnbench.workers.label_hiding import hide; print(hide(Path({str(kept)!r})))"
+    )
     how = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True).stdout.strip()
     if how != "namespace":
         pytest.skip("this system has no mount namespaces, so a process cannot hide files from those that it starts")

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unlearnbench.agreement import same_answer
-from unlearnbench.algebra import UnparsableError, symbolic_equal
-from unlearnbench.enclosures import UndecidedError
-from unlearnbench.equality import quick_equal, too_large
-from unlearnbench.expressions import UnreadableError
 from unlearnbench.verifier import Verifier
+from unlearnbench.verifier.fast_path import quick_equal, too_large
+from unlearnbench.verifier.math.ball_arithmetic import UndecidedError
+from unlearnbench.verifier.math.equivalence import same_answer
+from unlearnbench.verifier.math.nodes import UnreadableError
+from unlearnbench.verifier.math.sympy_fallback import UnparsableError, symbolic_equal
 
 QUICK = [
     ("17", "17", True),

@@ -13,13 +13,13 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from unlearnbench.cli.group import run
+from unlearnbench.adapters.eval_logs import Known, is_log, read_log
+from unlearnbench.cli.main import run
 from unlearnbench.errors import DataError
-from unlearnbench.eval_logs import Known, is_log, read_log
+from unlearnbench.harness.score_rollouts import score_rollouts
+from unlearnbench.io.tables import read_parquet
 from unlearnbench.records import Item
-from unlearnbench.score import score_rollouts
 from unlearnbench.splits import Split
-from unlearnbench.tables import read_parquet
 
 Row = tuple[str, str, str | None]
 

@@ -20,14 +20,14 @@ from huggingface_hub import errors
 from safetensors.torch import load_file, save_file
 
 from unlearnbench import evaluate, load_split
-from unlearnbench.cli.evaluate import evaluate as command
+from unlearnbench.cli.eval import evaluate as command
 from unlearnbench.errors import MethodError, MethodNotFound, PolicyError, RunError
-from unlearnbench.evaluate import Plan, _claim, evaluate_checkpoints, score_run
-from unlearnbench.jobs import weights_hash
+from unlearnbench.harness.evaluate import Plan, _claim, evaluate_checkpoints, score_run
+from unlearnbench.io.tables import read_json_record, read_parquet
 from unlearnbench.methods import locate
 from unlearnbench.records import Result
 from unlearnbench.splits import Split
-from unlearnbench.tables import read_json_record, read_parquet
+from unlearnbench.workers.jobs import weights_hash
 
 
 def _numbers(folder: Path) -> dict[str, Any]:
@@ -172,7 +172,7 @@ def test_a_lora_adapter_of_the_base_is_evaluated_as_the_policy_that_it_makes(
 ) -> None:
     from peft import LoraConfig, get_peft_model
 
-    from unlearnbench.policy import load_policy, save_policy
+    from unlearnbench.policies.policy import load_policy, save_policy
 
     torch.manual_seed(0)
     base = load_policy(small_split.policy_path)
@@ -293,7 +293,7 @@ def test_a_mended_method_runs_in_the_folder_that_it_failed_in(small_split: Split
 
 
 def test_two_commands_do_not_share_a_folder(small_split: Split, tmp_path: Path) -> None:
-    from unlearnbench.jobs import locked
+    from unlearnbench.workers.jobs import locked
 
     with locked(tmp_path / "run"), pytest.raises(RunError, match="another command is working"):
         evaluate("grpo", small_split, quick=True, out=tmp_path / "run")

@@ -23,20 +23,20 @@ from experiments.partition import Dealt, _draw, dealings, shrinking
 from experiments.ranking import Ranked, rank
 from experiments.runs import Runs, cells_of, collect, of_group
 from experiments.size import false_gains
-from unlearnbench import tables
-from unlearnbench.aa import null_against_null, null_gains
 from unlearnbench.cli.methods import methods as methods_command
+from unlearnbench.diagnosis.record import BlockRecord, SimilarityRecord
 from unlearnbench.errors import DataError, RunError
-from unlearnbench.fairness import Finished, read_run
-from unlearnbench.grid import read_phase
-from unlearnbench.leaderboard import BUNDLE, read_entries
-from unlearnbench.ledger import ROLLOUTS
-from unlearnbench.measured import MEASURED, Measured, present_gain, read_measured, write_measured
+from unlearnbench.io import files, tables
+from unlearnbench.leaderboard.entries import BUNDLE, read_entries
 from unlearnbench.methods import BUILT_IN, locate
-from unlearnbench.report import _itself
-from unlearnbench.rule import converted
-from unlearnbench.similarity_record import BlockRecord, SimilarityRecord
+from unlearnbench.methods.gains import MEASURED, Measured, present_gain, read_measured, write_measured
+from unlearnbench.reports.run_report import _itself
+from unlearnbench.scoring.comparability import Finished, read_run
+from unlearnbench.scoring.conversion_rule import converted
+from unlearnbench.scoring.counts import read_phase
+from unlearnbench.scoring.null_vs_null import null_against_null, null_gains
 from unlearnbench.splits import Split, find_split
+from unlearnbench.training.ledger import ROLLOUTS
 
 pytestmark = pytest.mark.checkout
 
@@ -69,7 +69,7 @@ def test_a_run_of_another_method_or_split_is_refused(runs: Runs) -> None:
         collect(runs.folder, runs.split)
     shutil.rmtree(runs.folder / "maxrl")
     path = runs.folder / "grpo" / "result.json"
-    tables.write_json(path, json.loads(path.read_text()) | {"split_hash": "0" * 64})
+    files.write_json(path, json.loads(path.read_text()) | {"split_hash": "0" * 64})
     with pytest.raises(RunError, match="other labels"):
         collect(runs.folder, runs.split)
 
@@ -193,7 +193,7 @@ def test_a_result_that_its_counts_do_not_give_is_refused(runs: Runs) -> None:
     path = runs.folder / "grpo" / "result.json"
     told = json.loads(path.read_text())
     told["conversion"]["gain"] -= 0.1
-    tables.write_json(path, told)
+    files.write_json(path, told)
     with pytest.raises(DataError, match="another gain"):
         rank(runs, {"grpo": read_run(path.parent)}, "1x")
 
@@ -380,7 +380,7 @@ def test_shipped_entries_hold_what_their_counts_say(micro: Split) -> None:
     for name, one in at_1x.items():
         assert one.result.conversion.gain == pytest.approx(shipped[name].gain)
         assert one.result.method.source_hash == shipped[name].source_hash
-        assert tables.sha256(one.folder / one.entry.source) == shipped[name].source_hash
+        assert files.sha256(one.folder / one.entry.source) == shipped[name].source_hash
 
 
 def test_a_half_made_entry_is_made_again(runs: Runs, tmp_path: Path) -> None:

@@ -17,12 +17,12 @@ import pytest
 from click.testing import CliRunner
 from tiny import CANARIES, config, items, make
 
-from unlearnbench import splits
+from unlearnbench.adapters.export import FORMATS, export
 from unlearnbench.cli.export import export as command
+from unlearnbench.curation.publish import export_splits
 from unlearnbench.errors import SplitError
-from unlearnbench.export import FORMATS, export
-from unlearnbench.publish import export_splits
-from unlearnbench.splits import Split, load_split, write_split
+from unlearnbench.splits import Split, cards, load_split, write_split
+from unlearnbench.splits import split as split_module
 
 HIDDEN = {"group", "family", "cause", "certified", "thin"}
 
@@ -109,7 +109,8 @@ def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "shelf"
     make(folder / "tiny")
     (folder / "README.md").write_text("---\npretty_name: old\n---\n# The card\n")
-    monkeypatch.setattr(splits, "_SHELVES", (folder,))
+    monkeypatch.setattr(split_module, "SHELVES", (folder,))
+    monkeypatch.setattr(cards, "SHELVES", (folder,))
     return folder
 
 
@@ -199,9 +200,9 @@ def hub() -> Iterator[str]:
 PUSH = """
 import sys
 from pathlib import Path
-from unlearnbench import splits
-splits._SHELVES = (Path(sys.argv[1]),)
-from unlearnbench.cli.group import run
+from unlearnbench.splits import cards, split
+split.SHELVES = cards.SHELVES = (Path(sys.argv[1]),)
+from unlearnbench.cli.main import run
 sys.exit(run(["splits", "push", "me/splits"]))
 """
 

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unlearnbench import tables
 from unlearnbench.errors import DataError
-from unlearnbench.fates import QUANTILES, Watched, count_fates, fates, read_fates, summary
+from unlearnbench.io import tables
 from unlearnbench.records import FATES, Fates
+from unlearnbench.scoring.fates import QUANTILES, Watched, count_fates, fates, read_fates, summary
 
 SCHEMA = pa.schema(
     [

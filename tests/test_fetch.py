@@ -14,13 +14,13 @@ from pathlib import Path
 import pytest
 
 from unlearnbench.errors import RunError
-from unlearnbench.fetch import hub_errors
+from unlearnbench.io.hub import hub_errors
 
 HUB = """
 import json, sys
 from unlearnbench.errors import UnlearnBenchError
-from unlearnbench.fetch import source_file
-from unlearnbench.released import SourceData
+from unlearnbench.curation.download import source_file
+from unlearnbench.splits.manifest import SourceData
 
 told = {}
 for name in ("data", "gated", "secret", "absent", "closed", "down", "short"):

@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from unlearnbench.intervals import Arm, gain_intervals, mean_interval, rate_interval, twin_verdict
-from unlearnbench.rates import newcombe_paired, wilson
-from unlearnbench.rule import Cells, conversion_arm, rate_arm
+from unlearnbench.scoring.conversion_rule import conversion_arm, rate_arm
+from unlearnbench.scoring.counts import Cells
+from unlearnbench.scoring.intervals import Arm, gain_intervals, mean_interval, rate_interval, twin_verdict
+from unlearnbench.scoring.rates import newcombe_paired, wilson
 
 N, TAU = 32, 0.1
 

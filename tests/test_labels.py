@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unlearnbench.errors import DataError
-from unlearnbench.labels import candidates, label_items, labels_table, summary
 from unlearnbench.records import GROUPS, Protocol
+from unlearnbench.scoring.labels import candidates, label_items, labels_table, summary
 
 PROTOCOL = Protocol()
 Row = tuple[Any, ...]

@@ -17,18 +17,20 @@ import pytest
 import yaml
 from made_bundle import altered, in_table, make_bundle, make_run
 
-from unlearnbench import leaderboard, tables
-from unlearnbench.board_rules import rules
-from unlearnbench.claims import retraining_seeds
-from unlearnbench.cli.group import run
+from unlearnbench.cli.main import run
 from unlearnbench.errors import DataError, RunError
-from unlearnbench.kept_answers import ANSWERS, counts_of_answers
-from unlearnbench.leaderboard import Entry, board, edition_places, enter, read_entries, rescore
+from unlearnbench.io import tables
+from unlearnbench.io.files import write_bytes, write_json, write_text
+from unlearnbench.leaderboard.answer_archive import ANSWERS, counts_of_answers
+from unlearnbench.leaderboard.board import board, edition_places, rescore
+from unlearnbench.leaderboard.claims import retraining_seeds
+from unlearnbench.leaderboard.entries import BoardEntry, Entry, enter, read_entries
+from unlearnbench.leaderboard.ranking import holm
+from unlearnbench.leaderboard.rerun import difference
+from unlearnbench.leaderboard.rules_page import rules
 from unlearnbench.records import Result
-from unlearnbench.retraining import difference
-from unlearnbench.rule import Cells
+from unlearnbench.scoring.counts import Cells
 from unlearnbench.splits import Split
-from unlearnbench.standings import holm
 
 ROOT = Path(__file__).parents[1]
 
@@ -37,9 +39,7 @@ ROOT = Path(__file__).parents[1]
 def entries(made_split: Split, made_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A board of two entries: one converts 12 items, the other 48."""
     place = tmp_path_factory.mktemp("board")
-    tables.write_json(
-        place / "editions.json", [{"name": "one", "split": made_split.name, "split_hash": made_split.hash}]
-    )
+    write_json(place / "editions.json", [{"name": "one", "split": made_split.name, "split_hash": made_split.hash}])
     more = make_bundle(make_run(place / "runs" / "more", made_split, converts=48), place / "more.zip")
     enter(made_bundle, place / "entries", id="few", split=made_split, workers=1)
     enter(more, place / "entries", id="many", split=made_split, workers=1)
@@ -91,10 +91,10 @@ def test_ranks_count_the_entries_that_are_significantly_better(entries: Path, ma
 
 def test_withdrawn_entries_and_other_tiers_take_no_part(entries: Path, made_split: Split) -> None:
     few, many = read_entries(entries)
-    apart = leaderboard.BoardEntry(many.folder, many.entry.model_copy(update={"tier": "re-trained"}), many.result)
+    apart = BoardEntry(many.folder, many.entry.model_copy(update={"tier": "re-trained"}), many.result)
     rows = board([few, apart], lambda result: made_split)
     assert [(row.entry.id, row.standing.rank) for row in rows] == [("many", 1), ("few", 1)]
-    gone = leaderboard.BoardEntry(many.folder, many.entry.model_copy(update={"withdrawn": "an error"}), many.result)
+    gone = BoardEntry(many.folder, many.entry.model_copy(update={"withdrawn": "an error"}), many.result)
     rows = board([few, gone], lambda result: made_split)
     assert [(row.entry.id, row.standing.rank) for row in rows] == [("few", 1), ("many", None)]
 
@@ -108,10 +108,10 @@ def test_a_scorer_change_moves_ranks_and_says_so(entries: Path, made_split: Spli
     many = tmp_path / "entries" / "many"
     for one in found:
         for path in one.folder.iterdir():
-            tables.write_bytes(tmp_path / "entries" / one.entry.id / path.name, path.read_bytes())
+            write_bytes(tmp_path / "entries" / one.entry.id / path.name, path.read_bytes())
     content = {"answers.parquet": (many / "answers.parquet").read_bytes()}
     in_table(content, "answers.parquet", lambda rows: [row | {"tail": "\\boxed{-1}"} for row in rows])
-    tables.write_bytes(many / "answers.parquet", content["answers.parquet"])
+    write_bytes(many / "answers.parquet", content["answers.parquet"])
     moved, again = rescore(read_entries(tmp_path / "entries"), lambda result: made_split)
     changes = {one.id: (one.rank_before, one.rank_after, one.converted_after) for one in moved}
     assert changes == {"few": (2, 1, 12), "many": (1, 2, 0)}
@@ -184,7 +184,7 @@ def test_training_again_refutes_only_a_claim_that_is_larger_by_more_than_chance(
 
 def test_the_sandbox_reaches_no_network() -> None:
     code = (
-        "from unlearnbench.sandbox import leave_network\n"
+        "from unlearnbench.leaderboard.sandbox import leave_network\n"
         "import socket, sys\n"
         "if not leave_network(): sys.exit(7)\n"
         "server = socket.socket(); server.settimeout(2)\n"
@@ -314,7 +314,7 @@ def test_a_pull_request_changes_one_entry_and_nothing_else(
     (tmp_path / "repo").mkdir()
     git("init", "-q")
     for name in there:
-        tables.write_text(entries / name, json.dumps(ENTRY))
+        write_text(entries / name, json.dumps(ENTRY))
     git("add", "-A")
     git("commit", "-q", "--allow-empty", "-m", "base")
     base = git("rev-parse", "HEAD")

@@ -11,22 +11,23 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from unlearnbench.batch import fixed_logprobs
-from unlearnbench.cli.evaluate import parse_changes
+from unlearnbench.cli.eval import parse_changes
 from unlearnbench.errors import PolicyError
-from unlearnbench.ledger import read_metrics
-from unlearnbench.lora import adapt
+from unlearnbench.harness.policy_ref import resolve
 from unlearnbench.method import Method, settings_of
 from unlearnbench.methods.grpo import Grpo
-from unlearnbench.policy import load_policy, save_policy
-from unlearnbench.policy_place import resolve
-from unlearnbench.processes import Processes
+from unlearnbench.policies.lora import adapt
+from unlearnbench.policies.policy import load_policy, save_policy
+from unlearnbench.policies.samplers.engine import Engine
+from unlearnbench.policies.samplers.sampler import Request
+from unlearnbench.policies.samplers.transformers import TransformersSampler
 from unlearnbench.records import Lora, Recipe
-from unlearnbench.samplers import Engine, Request
-from unlearnbench.samplers.transformers import TransformersSampler
 from unlearnbench.splits import Split
-from unlearnbench.starting import begin
-from unlearnbench.trainer_options import TrainerOptions
+from unlearnbench.training.batch import fixed_logprobs
+from unlearnbench.training.build import begin
+from unlearnbench.training.data_parallel import Processes
+from unlearnbench.training.ledger import read_metrics
+from unlearnbench.training.options import TrainerOptions
 
 LORA = {"rank": 4, "alpha": 8.0, "targets": ["q_proj", "down_proj"]}
 

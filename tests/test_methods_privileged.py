@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 
-from unlearnbench.ledger import read_metrics
 from unlearnbench.method import LossBatch
 from unlearnbench.methods import BUILT_IN, load, locate
 from unlearnbench.methods.answer_hint import AnswerHint
@@ -24,9 +23,10 @@ from unlearnbench.methods.sft_then_rl import SftThenRl
 from unlearnbench.methods.sft_unlearnable import SftUnlearnable
 from unlearnbench.methods.similar_problems import SimilarProblems
 from unlearnbench.methods.sub_problems import SubProblems
-from unlearnbench.policy import load_policy
+from unlearnbench.policies.policy import load_policy
 from unlearnbench.records import RolloutGroup, Verdict
 from unlearnbench.splits import Split
+from unlearnbench.training.ledger import read_metrics
 
 READS = {
     "replay": set(),

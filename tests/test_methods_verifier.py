@@ -12,8 +12,6 @@ import numpy as np
 import pytest
 import torch
 
-from unlearnbench.batch import make_batch, token_logprobs
-from unlearnbench.ledger import read_ledger, read_metrics
 from unlearnbench.method import LossBatch, Method, Visit, settings_of
 from unlearnbench.methods import load, locate
 from unlearnbench.methods.curriculum import Curriculum
@@ -32,6 +30,8 @@ from unlearnbench.methods.random_reward import RandomReward
 from unlearnbench.methods.rloo import Rloo
 from unlearnbench.methods.unlikeliness import Unlikeliness
 from unlearnbench.records import Recipe, Rollout, RolloutGroup, Verdict
+from unlearnbench.training.batch import make_batch, token_logprobs
+from unlearnbench.training.ledger import read_ledger, read_metrics
 
 METHODS = (
     "curriculum",

@@ -13,15 +13,15 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-from unlearnbench.batch import make_batch
 from unlearnbench.errors import PolicyError, RunError
-from unlearnbench.ledger import read_metrics
 from unlearnbench.methods.grpo import Grpo
-from unlearnbench.mismatch import CAP, truncated
-from unlearnbench.policy import Policy
+from unlearnbench.policies.policy import Policy
+from unlearnbench.policies.samplers.pad_heads import widened_config, widened_weights
+from unlearnbench.policies.samplers.transformers import TransformersSampler
 from unlearnbench.records import Rollout, Verdict
-from unlearnbench.samplers.head_size import widened_config, widened_weights
-from unlearnbench.samplers.transformers import TransformersSampler
+from unlearnbench.training.batch import make_batch
+from unlearnbench.training.importance_sampling import CAP, truncated
+from unlearnbench.training.ledger import read_metrics
 
 
 class Bfloat16Sampler(TransformersSampler):
@@ -137,7 +137,7 @@ def _logits(model: Any, ids: Tensor) -> Tensor:
 
 
 def test_larger_heads_compute_the_same(micro: Any) -> None:
-    from unlearnbench.policy import load_policy
+    from unlearnbench.policies.policy import load_policy
 
     model = load_policy(micro.policy_path).model
     config = copy.deepcopy(model.config)

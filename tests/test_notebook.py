@@ -7,10 +7,10 @@ from pathlib import Path
 
 from results import result_of
 
-from unlearnbench import tables
+from unlearnbench.io import files, tables
 from unlearnbench.records import GroupScore, MethodRecord, Result
+from unlearnbench.reports.headline import verdict
 from unlearnbench.splits import Split, find_split, load_split
-from unlearnbench.verdict import verdict
 
 
 def test_a_result_shows_its_verdict_and_its_groups() -> None:
@@ -43,7 +43,7 @@ def test_a_split_shows_its_groups(micro: Split, tmp_path: Path) -> None:
     assert "<td>281</td>" in micro._repr_html_() and "1\u202f100" in micro._repr_html_()
     folder = tmp_path / "mine"
     config = {"name": "mine", "description": "<b>bold</b>", "base_policy": {"path": "policy"}}
-    tables.write_json(folder / "split.yaml", config)  # JSON is YAML
+    files.write_json(folder / "split.yaml", config)  # JSON is YAML
     shown = load_split(folder)._repr_html_()
     assert "&lt;b&gt;bold" in shown and "no items.parquet" in shown
     assert "unlearnbench splits build" in load_split("qwen2.5-3b-deepscaler")._repr_html_()

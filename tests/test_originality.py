@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from made_bundle import Members, Refused, altered, in_json, in_table, make_bundle, make_run, told
 from made_run import make_split
 
-from unlearnbench import originality
-from unlearnbench.originality import Cellwise, borrowed_texts, copied_cells, likeness, same_texts
+from unlearnbench.leaderboard import copy_detection
+from unlearnbench.leaderboard.copy_detection import Cellwise, borrowed_texts, copied_cells, likeness, same_texts
+from unlearnbench.leaderboard.verification import verify_bundle
 from unlearnbench.splits import Split
-from unlearnbench.verification import verify_bundle
 
 
 def _copy(rows: list[dict[str, Any]], takes: Callable[[dict[str, Any]], tuple[int, str] | None]) -> None:
@@ -104,7 +104,7 @@ def test_rollouts_of_solved_items_put_under_others_of_the_same_answer_in_another
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Items 0 to 11 are unlearnable, fewer than what tells; items 60 to 71 are easy and of the same answers."""
-    monkeypatch.setattr(originality, "BORROWED_PROBLEMS", 12)
+    monkeypatch.setattr(copy_detection, "BORROWED_PROBLEMS", 12)
     split = make_split(tmp_path / "tiny", answers=20)
     bundle = make_bundle(make_run(tmp_path / "mine", split), tmp_path / "mine.zip")
 
@@ -220,7 +220,7 @@ def _exact(first: list[int], second: list[int], matches: int) -> float:
     ],
 )
 def test_the_bound_on_agreement_holds_and_is_exact_for_whole_copies(first: list[int], second: list[int]) -> None:
-    from unlearnbench.originality import _at_least
+    from unlearnbench.leaderboard.copy_detection import _at_least
 
     for matches in range(1, 7):
         exact, bound = _exact(first, second, matches), _at_least(matches, np.array(first), np.array(second))
@@ -239,7 +239,7 @@ def test_the_chance_of_the_same_texts_is_a_bound_for_every_policy(shares: list[i
     orders = math.factorial(n) / math.prod(math.factorial(a) for a in shares)
     chance = orders * float(np.prod(policy ** np.array(shares)))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("unlearnbench.originality.FALSE_ALARM", 2.0)
+        patch.setattr("unlearnbench.leaderboard.copy_detection.FALSE_ALARM", 2.0)
         (copy,) = same_texts(cells)
     assert copy.chance >= chance * (1 - 1e-9)
     just = orders * float(np.prod((np.array(shares) / n) ** np.array(shares)))

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from paperlike import HEAD, TAIL
 
-from unlearnbench.overlap import Repeats, Texts, standing, tokens
-from unlearnbench.source_rows import stripped
+from unlearnbench.curation.text_overlap import Repeats, Texts, standing, tokens
+from unlearnbench.splits.source_dataset import stripped
 
 
 def test_templates_are_taken_off() -> None:

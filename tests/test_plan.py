@@ -14,17 +14,19 @@ import pyarrow as pa
 import pytest
 from scipy.special import expit
 
-from unlearnbench import tables
-from unlearnbench.cli.group import run as run_command
-from unlearnbench.devices import DEVICES, Precision
-from unlearnbench.intervals import gain_intervals
-from unlearnbench.moments import _product, _product_apart, _product_same_run, world_of
-from unlearnbench.planning import plan
-from unlearnbench.power import Detectable, detectable, world_with
-from unlearnbench.rates import lower_limit
-from unlearnbench.rule import Cells, conversion_arm
-from unlearnbench.simulation import Design, Simulation, World
-from unlearnbench.splits import Split, shipped_folder
+from unlearnbench.cli.main import run as run_command
+from unlearnbench.harness.cost import DEVICES, Precision
+from unlearnbench.harness.plan import plan
+from unlearnbench.io import tables
+from unlearnbench.scoring.conversion_rule import conversion_arm
+from unlearnbench.scoring.counts import Cells
+from unlearnbench.scoring.intervals import gain_intervals
+from unlearnbench.scoring.power import Detectable, detectable, world_with
+from unlearnbench.scoring.rates import lower_limit
+from unlearnbench.scoring.simulation import Design, Simulation, World
+from unlearnbench.scoring.variance_components import _product, _product_apart, _product_same_run, world_of
+from unlearnbench.splits import Split
+from unlearnbench.splits.split import shipped_folder
 
 # --- chance ---------------------------------------------------------------------------------------------------
 
@@ -219,7 +221,7 @@ def test_cost_by_real_steps_of_the_method(small_split: Split, tmp_path: Path) ->
 
 
 def test_a_split_that_is_too_large_to_try(micro: Split, small_split: Split, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("unlearnbench.probe.PROBE_FLOPS", 1.0)
+    monkeypatch.setattr("unlearnbench.harness.trial_run.PROBE_FLOPS", 1.0)
     told = plan(micro, "no_training", experiments=1)
     assert told.timing.source == "control" and "budget alone" in told.training.source
     assert told.training.flops == pytest.approx(micro.config.budget.flops_1x if micro.config.budget else 0, rel=1e-3)
@@ -228,7 +230,7 @@ def test_a_split_that_is_too_large_to_try(micro: Split, small_split: Split, monk
 def test_what_nothing_measured_tells_comes_from_the_recipe_and_a_length(
     small_split: Split, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("unlearnbench.probe.PROBE_FLOPS", 1.0)
+    monkeypatch.setattr("unlearnbench.harness.trial_run.PROBE_FLOPS", 1.0)
     told, longer = (plan(small_split, experiments=1, length=length) for length in (8.0, 16.0))
     recipe, rollouts = small_split.config.recipe, told.training.rollouts
     assert rollouts == recipe.steps * recipe.prompts_per_step * recipe.group_size
@@ -324,7 +326,7 @@ def test_null_seeds_that_are_only_assumed_are_called_so(
     micro: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli: Any
 ) -> None:
     copy = Path(shutil.copytree(micro.path, tmp_path / "copy", ignore=shutil.ignore_patterns("null_control")))
-    monkeypatch.setattr("unlearnbench.probe.PROBE_FLOPS", 1.0)
+    monkeypatch.setattr("unlearnbench.harness.trial_run.PROBE_FLOPS", 1.0)
     status, shown, told = cli("plan", "--split", str(copy), "--seeds", "1", "--device", "L4")
     assert status == 0 and told == ""
     assert "grpo on micro: 1 seed x 32 samples" in shown and "against 10 assumed null seeds" in " ".join(shown.split())

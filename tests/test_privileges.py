@@ -12,14 +12,16 @@ import pytest
 
 from unlearnbench import evaluate
 from unlearnbench.errors import MethodError, SplitError
-from unlearnbench.fates import fates
+from unlearnbench.io.files import write_json
+from unlearnbench.io.tables import read_parquet
 from unlearnbench.methods.grpo import Grpo
 from unlearnbench.methods.prefix import Prefix
-from unlearnbench.privileges import CANARY_GROUP, Privileges, asked
 from unlearnbench.records import Result
-from unlearnbench.sealing import TELLING
-from unlearnbench.splits import Split, shipped_folder, shipped_splits
-from unlearnbench.tables import read_parquet, write_json
+from unlearnbench.scoring.fates import fates
+from unlearnbench.splits import Split, shipped_splits
+from unlearnbench.splits.split import shipped_folder
+from unlearnbench.workers.label_hiding import TELLING
+from unlearnbench.workers.privileged_data import CANARY_GROUP, Privileges, asked
 
 
 def _run(text: str, split: Split, folder: Path, seeds: Any = 1, **options: Any) -> Result:
@@ -149,8 +151,8 @@ def test_what_a_split_does_not_have_is_one_sentence(tmp_path: Path, small_split:
 @pytest.mark.checkout
 def test_related_problems_repeat_no_item_twin_or_canary(micro: Split) -> None:
     from recipes.micro.families import read_prompt, wordings
+    from unlearnbench.io.tables import read_records
     from unlearnbench.records import RelatedProblem
-    from unlearnbench.tables import read_records
     from unlearnbench.verifier import Verifier
 
     held = {record.prompt for record in (*micro.items, *micro.twins, *micro.canaries)}
@@ -171,7 +173,7 @@ def test_related_problems_repeat_no_item_twin_or_canary(micro: Split) -> None:
 def test_fates_count_only_what_was_drawn_in_the_items_own_prompt(
     training: Any, tmp_path: Path, small_split: Split
 ) -> None:
-    from unlearnbench.evaluate import _visits
+    from unlearnbench.harness.evaluate import _visits
 
     run = training(Prefix, tmp_path / "1", steps=1)
     run.method.given = {item.item_id: 4 for item in run.services.items}

@@ -16,11 +16,11 @@ from safetensors.torch import load_file
 
 from unlearnbench import evaluate
 from unlearnbench.errors import RunError
-from unlearnbench.ledger import read_metrics
-from unlearnbench.processes import Processes
+from unlearnbench.io.tables import read_parquet
 from unlearnbench.splits import Split
-from unlearnbench.tables import read_parquet
-from unlearnbench.trainer_options import TrainerOptions
+from unlearnbench.training.data_parallel import Processes
+from unlearnbench.training.ledger import read_metrics
+from unlearnbench.training.options import TrainerOptions
 
 SCRIPT = """
 import sys
@@ -31,14 +31,14 @@ from safetensors.torch import save_file
 from unlearnbench.errors import MethodError
 from unlearnbench.methods.grpo import Grpo
 from unlearnbench.method import settings_of
-from unlearnbench.policy import load_policy
-from unlearnbench.processes import join
-from unlearnbench.samplers import Engine
-from unlearnbench.samplers.transformers import TransformersSampler
+from unlearnbench.policies.policy import load_policy
+from unlearnbench.training.data_parallel import join
+from unlearnbench.policies.samplers.engine import Engine
+from unlearnbench.policies.samplers.transformers import TransformersSampler
 from unlearnbench.splits import load_split, seal
-from unlearnbench.starting import begin
-from unlearnbench.train import Limits, Training
-from unlearnbench.trainer_options import TrainerOptions
+from unlearnbench.training.build import begin
+from unlearnbench.training.loop import Limits, Training
+from unlearnbench.training.options import TrainerOptions
 from unlearnbench.verifier import Verifier
 
 sealed, out, size = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from unlearnbench.rates import (
+from unlearnbench.scoring.rates import (
     clopper_pearson,
     is_above,
     is_below,

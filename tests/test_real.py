@@ -12,13 +12,12 @@ import pytest
 from recipes.real.competition import write_competition
 from recipes.real.problems import FAMILIES, make_problems
 from recipes.real.ship import ship
-from unlearnbench import splits
-from unlearnbench.audit import validate
+from unlearnbench.curation.policy_from_gguf import furnish, unpack
+from unlearnbench.curation.validate import validate
 from unlearnbench.errors import DataError, RunError, SplitError
-from unlearnbench.packaged import PACKAGED, Packaged
-from unlearnbench.splits import Split, load_split
-from unlearnbench.tables import sha256, write_json
-from unlearnbench.unpacking import furnish, unpack
+from unlearnbench.io.files import sha256, write_json
+from unlearnbench.splits import Split, load_split, split
+from unlearnbench.splits.manifest import PACKAGED, Packaged
 from unlearnbench.verifier import Verifier
 
 pytestmark = pytest.mark.checkout
@@ -111,8 +110,8 @@ def test_a_split_without_its_policy_is_read_and_completed(
     shelf = ship(small_split.path, tmp_path / "shelf").path
     assert not (shelf / "policy").exists()
     write_json(shelf / PACKAGED, held)
-    monkeypatch.setattr(splits, "_SHELVES", (tmp_path / "shelf",))
-    monkeypatch.setenv(splits.HOME, str(tmp_path / "home"))
+    monkeypatch.setattr(split, "SHELVES", (tmp_path / "shelf",))
+    monkeypatch.setenv(split.HOME, str(tmp_path / "home"))
 
     waiting = load_split(small_split.name)
     assert waiting.path == shelf and waiting.hash == small_split.hash and waiting.items == small_split.items

@@ -15,14 +15,15 @@ import pytest
 from click.testing import CliRunner
 from made_run import FEW, HOSTILE, SEEDS, make_result, make_run, make_split
 
-from unlearnbench import outcomes, plots, tables
 from unlearnbench.cli.report import report as command
 from unlearnbench.errors import RunError
-from unlearnbench.notation import count, duration, pct, plain, points, power, span
+from unlearnbench.io import files, tables
 from unlearnbench.records import Cost, MethodRecord, Result, SpentBudget
-from unlearnbench.report import rebuild, write_report
+from unlearnbench.reports import fate_tables, plots
+from unlearnbench.reports.formatting import count, duration, pct, plain, points, power, span
+from unlearnbench.reports.headline import verdict
+from unlearnbench.reports.run_report import rebuild, write_report
 from unlearnbench.splits import Split
-from unlearnbench.verdict import verdict
 
 SECTIONS = [
     *("verdict", "headline", "groups", "items", "families", "twins", "curves", "fates", "canaries", "naive"),
@@ -237,7 +238,7 @@ def test_every_unlearnable_items_fate_is_on_the_page_and_in_its_data(
 def test_a_run_too_large_for_its_page_names_the_files(
     split: Split, positive: tuple[Path, Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(outcomes, "MAX_DATA", 239)  # 80 items x 3 seeds are one more
+    monkeypatch.setattr(fate_tables, "MAX_DATA", 239)  # 80 items x 3 seeds are one more
     html, page = page_of(positive[0], split, positive[1])
     assert "data:application" not in html and "fates.parquet and counts.parquet" in page.text
 
@@ -287,7 +288,7 @@ def test_hostile_text_stays_text(tmp_path: Path) -> None:
     split = make_split(tmp_path / "tiny", hostile=True)
     folder = tmp_path / "run"
     make_run(folder, split, converts=20, hostile=True)
-    tables.write_json(folder / "1" / "environment.json", {"python": HOSTILE, "lone": "\\ud800"})
+    files.write_json(folder / "1" / "environment.json", {"python": HOSTILE, "lone": "\\ud800"})
     method = MethodRecord(name=HOSTILE, source_hash=HOSTILE, track="verifier", settings={HOSTILE: [HOSTILE]})
     _, page = page_of(folder, split, make_result(split, 20, gain=0.3, interval=(0.1, 0.5), method=method))
     assert not {"script", "img"} & set(page.tags)
@@ -323,19 +324,19 @@ def test_figures_stand_long_runs_and_many_items() -> None:
 
 def test_report_is_rebuilt_from_files_without_torch(split: Split, positive: tuple[Path, Result]) -> None:
     folder, result = positive
-    tables.write_json(folder / "result.json", result)
+    files.write_json(folder / "result.json", result)
     before = write_report(folder, split, result).read_bytes()
     (folder / "report.html").unlink()
     done = CliRunner().invoke(command, [str(folder), "--split", str(split.path)])
     assert done.exit_code == 0 and done.output == f"{folder / 'report.html'}\n"
     assert (folder / "report.html").read_bytes() == before
-    code = "import sys, unlearnbench.report; sys.exit('torch' in sys.modules)"
+    code = "import sys, unlearnbench.reports.run_report; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_rebuild_refuses_what_is_no_run_or_another_splits(split: Split, tmp_path: Path) -> None:
     with pytest.raises(RunError, match="has no result"):
         rebuild(tmp_path, split.path)
-    tables.write_json(tmp_path / "result.json", make_result(split, 20, gain=None, split_hash="other"))
+    files.write_json(tmp_path / "result.json", make_result(split, 20, gain=None, split_hash="other"))
     with pytest.raises(RunError, match="other labels"):
         rebuild(tmp_path, split.path)

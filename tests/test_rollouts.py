@@ -13,10 +13,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from unlearnbench import rollouts
 from unlearnbench.errors import DataError
-from unlearnbench.rollouts import read_rollouts
-from unlearnbench.score import score_rollouts
+from unlearnbench.harness.score_rollouts import score_rollouts
+from unlearnbench.io import rollout_reader
+from unlearnbench.io.rollout_reader import read_rollouts
 from unlearnbench.splits import Split
 
 Row = Mapping[str, Any]
@@ -105,7 +105,7 @@ def test_a_file_that_is_no_table_of_rollouts_is_named(small_split: Split, tmp_pa
 def test_lines_across_blocks_blank_lines_and_defaults_are_read_as_json_reads_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rollouts, "BLOCK", 200)
+    monkeypatch.setattr(rollout_reader, "BLOCK", 200)
     rng = random.Random(1)
     lines = []
     for number in range(400):
@@ -145,7 +145,7 @@ def test_parquet_is_read_in_small_batches_however_it_was_written(tmp_path: Path)
     )
     pq.write_table(large, tmp_path / "rows.parquet", row_group_size=3000)
     batches = list(read_rollouts(tmp_path / "rows.parquet"))
-    assert max(batch.rows.nbytes for batch in batches) < 2 * rollouts.BLOCK
+    assert max(batch.rows.nbytes for batch in batches) < 2 * rollout_reader.BLOCK
     joined = pa.concat_tables([batch.rows for batch in batches])
     assert joined["completion"].to_pylist() == [text + str(i) for i in range(3000)]
     assert set(joined["item_id"].to_pylist()) == {"a"}

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unlearnbench.rates import lower_limit
-from unlearnbench.rule import Cells, conversion_arm, converted, lost, rate_arm, rule_sentence, two_thirds
+from unlearnbench.scoring.conversion_rule import conversion_arm, converted, lost, rate_arm, rule_sentence, two_thirds
+from unlearnbench.scoring.counts import Cells
+from unlearnbench.scoring.rates import lower_limit
 
 TAU = 0.1
 

@@ -11,10 +11,10 @@ import torch
 from huggingface_hub import errors
 from transformers import AutoTokenizer
 
-from unlearnbench.draws import stream
-from unlearnbench.policy import Policy, load_policy
-from unlearnbench.samplers import Request
-from unlearnbench.samplers.transformers import TransformersSampler, _draw
+from unlearnbench.policies.policy import Policy, load_policy
+from unlearnbench.policies.samplers.sampler import Request
+from unlearnbench.policies.samplers.transformers import TransformersSampler, _draw
+from unlearnbench.rng import stream
 from unlearnbench.splits import Split
 
 

@@ -17,16 +17,18 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from unlearnbench import __version__, conversion, rollouts
-from unlearnbench import score as scoring
-from unlearnbench.cli.evaluate import show
-from unlearnbench.cli.group import run
+from unlearnbench import __version__
+from unlearnbench.cli.eval import show
+from unlearnbench.cli.main import run
 from unlearnbench.errors import DataError, RunError, VerifierError
+from unlearnbench.harness import score_rollouts as scoring
+from unlearnbench.harness.score_rollouts import score_rollouts
+from unlearnbench.io import rollout_reader
+from unlearnbench.io.tables import read_counts, read_json_record, read_parquet, write_parquet
 from unlearnbench.records import Cost, MethodRecord, Result, SpentBudget
-from unlearnbench.report import rebuild
-from unlearnbench.score import score_rollouts
+from unlearnbench.reports.run_report import rebuild
+from unlearnbench.scoring import score
 from unlearnbench.splits import Split
-from unlearnbench.tables import read_counts, read_json_record, read_parquet, write_parquet
 
 Row = Mapping[str, Any]
 
@@ -104,7 +106,7 @@ def test_rollouts_with_the_counts_of_null_seeds_get_the_score_of_those_counts(
     assert counted(tmp_path / "run") == {
         (row["item_id"], row["phase"], row["run"]): (row["n"], row["correct"]) for row in counts.to_pylist()
     }
-    expected = conversion.score(
+    expected = score.score(
         split,
         counts,
         method=MethodRecord(name="rollouts", source_hash=result.method.source_hash, track="undeclared"),
@@ -321,7 +323,7 @@ def test_many_seeds_at_once_are_written_whole_however_little_may_wait(
 ) -> None:
     monkeypatch.setattr(scoring, "WAITING", 20_000)
     monkeypatch.setattr(scoring, "ROW_GROUP", 100)
-    monkeypatch.setattr(rollouts, "BLOCK", 20_000)
+    monkeypatch.setattr(rollout_reader, "BLOCK", 20_000)
     rows = of_items(small_split, range(5))
     random.Random(2).shuffle(rows)
     score_rollouts([write(tmp_path / "rows.jsonl", rows)], small_split, tmp_path / "run")

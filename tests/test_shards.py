@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from unlearnbench import crew, launch, machines, measure, shards
 from unlearnbench.errors import RunError, UnlearnBenchError
-from unlearnbench.jobs import measure_job, measure_task, run_chains
-from unlearnbench.launch import Launch, launched
+from unlearnbench.io.tables import write_parquet
 from unlearnbench.splits import Split
-from unlearnbench.tables import write_parquet
+from unlearnbench.workers import launcher_env, measure, measure_shards, multi_node, worker_group
+from unlearnbench.workers.jobs import measure_job, measure_task, run_chains
+from unlearnbench.workers.launcher_env import Launch, launched
 
 N = 128
 TORCHRUN = {"RANK": "0", "WORLD_SIZE": "4", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "10.0.0.1"}
@@ -27,7 +27,7 @@ def _small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measure, "CHUNK_ROLLOUTS", 2 * N)
 
 
-def _job(split: Split, folder: Path, processes: int) -> tuple[crew.Job, dict[str, Any]]:
+def _job(split: Split, folder: Path, processes: int) -> tuple[worker_group.Job, dict[str, Any]]:
     """Measure ten items, two a shard."""
     problems = [(item.item_id, item.prompt, item.answer) for item in split.items[::4]]
     task = measure_task(folder / "items.parquet", "test/shards", problems, "item_id", N)
@@ -39,8 +39,8 @@ def _job(split: Split, folder: Path, processes: int) -> tuple[crew.Job, dict[str
 @pytest.fixture(scope="module")
 def whole(small_split: Split, tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """What one process writes that draws everything in one go."""
-    from unlearnbench.policy import load_policy
-    from unlearnbench.samplers.transformers import TransformersSampler
+    from unlearnbench.policies.policy import load_policy
+    from unlearnbench.policies.samplers.transformers import TransformersSampler
     from unlearnbench.verifier import Verifier
 
     path = tmp_path_factory.mktemp("whole") / "items.parquet"
@@ -64,14 +64,14 @@ def whole(small_split: Split, tmp_path_factory: pytest.TempPathFactory) -> bytes
 def test_one_of_two_processes_killed_loses_no_shard_and_two_machines_end_it_to_the_byte(
     small_split: Split, tmp_path: Path, whole: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    started: list[crew.Process] = []
+    started: list[worker_group.Process] = []
 
-    class Noted(crew.Process):
+    class Noted(worker_group.Process):
         def __init__(self, environment: Any, log: Any) -> None:
             super().__init__(environment, log)
             started.append(self)
 
-    monkeypatch.setattr(crew, "Process", Noted)
+    monkeypatch.setattr(worker_group, "Process", Noted)
     job, task = _job(small_split, tmp_path, 2)
     folder = tmp_path / ".items.shards"
     ended = threading.Event()
@@ -90,13 +90,13 @@ def test_one_of_two_processes_killed_loses_no_shard_and_two_machines_end_it_to_t
     done = {path.name: path.stat().st_mtime_ns for path in folder.glob("*.parquet")}
     assert 1 <= len(done) < 5
     assert not (tmp_path / "items.parquet").exists()
-    monkeypatch.setattr(shards, "clear", lambda task: None)  # so that the shards can still be looked at
+    monkeypatch.setattr(measure_shards, "clear", lambda task: None)  # so that the shards can still be looked at
     left: list[int] = []
-    other = threading.Thread(target=lambda: left.append(machines.follow(tmp_path, Launch(1, 2, 0, 1, "127.0.0.1"))))
+    other = threading.Thread(target=lambda: left.append(multi_node.follow(tmp_path, Launch(1, 2, 0, 1, "127.0.0.1"))))
     other.start()
-    with machines.gathered(tmp_path, Launch(0, 2, 0, 1, "127.0.0.1")) as together:
+    with multi_node.gathered(tmp_path, Launch(0, 2, 0, 1, "127.0.0.1")) as together:
         assert together is not None
-        assert not (tmp_path / machines.MEETING).exists()  # nobody else may come, least of all a method
+        assert not (tmp_path / multi_node.MEETING).exists()  # nobody else may come, least of all a method
         run_chains([[job]], 1, None, together)
     other.join()
     assert left == [0]
@@ -108,23 +108,23 @@ def test_one_of_two_processes_killed_loses_no_shard_and_two_machines_end_it_to_t
     monkeypatch.undo()
     run_chains([[job]], 1)  # nothing to do but to clear away
     assert not folder.exists()
-    assert shards.is_measured(task)
+    assert measure_shards.is_measured(task)
 
 
 @pytest.fixture
-def two(tmp_path: Path) -> Iterator[tuple[machines.Machines, list[Any]]]:
+def two(tmp_path: Path) -> Iterator[tuple[multi_node.Machines, list[Any]]]:
     """Two machines, and what became of the second."""
     fate: list[Any] = []
 
     def other() -> None:
         try:
-            fate.append(machines.follow(tmp_path, Launch(1, 2, 0, 1, "127.0.0.1")))
+            fate.append(multi_node.follow(tmp_path, Launch(1, 2, 0, 1, "127.0.0.1")))
         except UnlearnBenchError as problem:
             fate.append(problem)
 
     thread = threading.Thread(target=other)
     thread.start()
-    with machines.gathered(tmp_path, Launch(0, 2, 0, 1, "127.0.0.1")) as together:
+    with multi_node.gathered(tmp_path, Launch(0, 2, 0, 1, "127.0.0.1")) as together:
         assert together is not None
         yield together, fate
     thread.join()
@@ -132,7 +132,7 @@ def two(tmp_path: Path) -> Iterator[tuple[machines.Machines, list[Any]]]:
 
 def test_an_error_ends_the_job_on_all_machines(tmp_path: Path, two: Any) -> None:
     together, fate = two
-    job = crew.Job("nonsense", "the nonsense", tmp_path / "log.txt", {}, processes=2)
+    job = worker_group.Job("nonsense", "the nonsense", tmp_path / "log.txt", {}, processes=2)
     with pytest.raises(RunError, match="unexpected KeyError: 'nonsense'"):
         run_chains([[job]], 1, None, together)
     assert fate == []  # the other machine waits for what is next
@@ -152,15 +152,15 @@ def test_a_stranger_without_the_key_is_not_a_machine(
 ) -> None:
     import socket
 
-    monkeypatch.setattr(machines, "PATIENCE", 1.0)
+    monkeypatch.setattr(multi_node, "PATIENCE", 1.0)
 
     def stranger() -> None:
-        path = tmp_path / machines.MEETING
+        path = tmp_path / multi_node.MEETING
         while not path.exists():
             time.sleep(0.01)
         assert path.stat().st_mode & 0o077 == 0
         with socket.create_connection(("127.0.0.1", json.loads(path.read_text())["port"])) as channel:
-            line = machines.Line(channel)
+            line = multi_node.Line(channel)
             line.receive()
             channel.sendall(greeting + b"\n")
             line.receive()
@@ -170,18 +170,20 @@ def test_a_stranger_without_the_key_is_not_a_machine(
     thread.start()
     with (
         pytest.raises(RunError, match="1 of 2 processes came within 1 seconds"),
-        machines.gathered(tmp_path, Launch(0, 2, 0, 1, "127.0.0.1")),
+        multi_node.gathered(tmp_path, Launch(0, 2, 0, 1, "127.0.0.1")),
     ):
         pass
     thread.join()
-    assert not (tmp_path / machines.MEETING).exists()
+    assert not (tmp_path / multi_node.MEETING).exists()
 
 
 def test_a_machine_that_finds_no_first_one_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machines, "PATIENCE", 0.3)
-    (tmp_path / machines.MEETING).write_text(json.dumps({"port": crew.free_port(), "key": "left by a killed launch"}))
+    monkeypatch.setattr(multi_node, "PATIENCE", 0.3)
+    (tmp_path / multi_node.MEETING).write_text(
+        json.dumps({"port": worker_group.free_port(), "key": "left by a killed launch"})
+    )
     with pytest.raises(RunError, match="the first machine was not found"):
-        machines.follow(tmp_path, Launch(1, 2, 0, 1, "127.0.0.1"))
+        multi_node.follow(tmp_path, Launch(1, 2, 0, 1, "127.0.0.1"))
 
 
 def test_a_launch_is_read_as_torchrun_tells_it() -> None:
@@ -192,7 +194,7 @@ def test_a_launch_is_read_as_torchrun_tells_it() -> None:
     second = launched(TORCHRUN | {"RANK": "3", "LOCAL_RANK": "1"})
     assert second is not None
     assert (second.first, second.stays) == (False, False)
-    assert tuple(TORCHRUN) == launch.NEEDED
+    assert tuple(TORCHRUN) == launcher_env.NEEDED
 
 
 @pytest.mark.parametrize(
@@ -215,11 +217,11 @@ def test_a_launch_that_cannot_be_is_refused(changed: dict[str, str | None], word
 def test_a_worker_hears_nothing_of_the_launcher(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name, value in {**TORCHRUN, "TORCHELASTIC_USE_AGENT_STORE": "True", "MASTER_PORT": "1"}.items():
         monkeypatch.setenv(name, value)
-    one = crew._environments(crew.Job("measure", "", tmp_path / "log", {}), None)
+    one = worker_group._environments(worker_group.Job("measure", "", tmp_path / "log", {}), None)
     assert len(one) == 1
     assert not {*TORCHRUN, "TORCHELASTIC_USE_AGENT_STORE", "MASTER_PORT"} & one[0].keys()
-    place = crew.Place(2, 2, 4, "10.0.0.1", 1234)
-    here = crew._environments(crew.Job("measure", "", tmp_path / "log", {}, processes=4), place)
+    place = worker_group.Place(2, 2, 4, "10.0.0.1", 1234)
+    here = worker_group._environments(worker_group.Job("measure", "", tmp_path / "log", {}, processes=4), place)
     assert [(e["RANK"], e["LOCAL_RANK"], e["LOCAL_WORLD_SIZE"], e["WORLD_SIZE"]) for e in here] == [
         ("2", "0", "2", "4"),
         ("3", "1", "2", "4"),

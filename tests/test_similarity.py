@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from unlearnbench.similarity import Block, cosines, gram, reliabilities, similarity
+from unlearnbench.diagnosis.similarity import Block, cosines, gram, reliabilities, similarity
 
 
 def vectors(items: int, parts: int, dimension: int = 30, seed: int = 0) -> NDArray[np.float32]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import matplotlib as mpl
 import numpy as np
 
-from unlearnbench.similarity_page import SCALE, clustered
+from unlearnbench.diagnosis.page import SCALE, clustered
 
 
 def test_items_stand_by_group_and_like_beside_like() -> None:

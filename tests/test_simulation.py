@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from unlearnbench.rule import Cells, conversion_arm, converted
-from unlearnbench.simulation import Design, Simulation, World, uneven_sizes
+from unlearnbench.scoring.conversion_rule import conversion_arm, converted
+from unlearnbench.scoring.counts import Cells
+from unlearnbench.scoring.simulation import Design, Simulation, World, uneven_sizes
 
 TAU = 0.1
 STILL = World(family=0, item=0, run=0, family_run=0, item_run=0)

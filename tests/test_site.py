@@ -19,16 +19,17 @@ from chromium import DESK, PHONE, Browser, binary, dead_links, findings
 from click.testing import CliRunner
 from made_run import HOSTILE, make_result, make_run, make_split
 
-from unlearnbench import tables
-from unlearnbench.board_page import Scale
-from unlearnbench.cli.evaluate import evaluate, parse_changes
-from unlearnbench.cli.site import build as command
+from unlearnbench.cli.eval import evaluate, parse_changes
+from unlearnbench.cli.leaderboard import build as command
 from unlearnbench.errors import DataError, SplitError
-from unlearnbench.leaderboard import board, read_entries
+from unlearnbench.io import files, tables
+from unlearnbench.leaderboard.board import board
+from unlearnbench.leaderboard.entries import read_entries
+from unlearnbench.leaderboard.site.board_page import Scale
+from unlearnbench.leaderboard.site.build import build
+from unlearnbench.leaderboard.site.split_page import SplitFacts
 from unlearnbench.methods import locate
 from unlearnbench.records import MethodRecord, Result
-from unlearnbench.site import build
-from unlearnbench.split_page import SplitFacts
 from unlearnbench.splits import Split, find_split
 
 needs_browser = pytest.mark.skipif(binary() is None, reason="no Chromium on this machine")
@@ -43,10 +44,10 @@ def enter(entries: Path, split: Split, id_: str, converts: int, interval: tuple[
     shown = changes.get("name", id_)
     method = MethodRecord(name=shown, source_hash="ab" * 32, track="verifier", settings={"bonus": 0.2, "kl": 1e-3})
     result = make_result(split, converts, gain=sum(interval) / 2, interval=interval, method=method)
-    tables.write_json(folder / "result.json", result)
-    tables.write_text(folder / "method.py", "x = '</pre><script>alert(1)</script>'\n")
+    files.write_json(folder / "result.json", result)
+    files.write_text(folder / "method.py", "x = '</pre><script>alert(1)</script>'\n")
     entry = {"id": id_, "name": shown, "tier": "re-trained", "edition": "1", "tried": 1, "source": "method.py"}
-    tables.write_text(folder / "entry.json", json.dumps(entry | changes))
+    files.write_text(folder / "entry.json", json.dumps(entry | changes))
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +71,7 @@ def entries(tiny: Split, made_bundle: Path, tmp_path_factory: pytest.TempPathFac
     method = MethodRecord(name="grpo", source_hash=locate("grpo").hash, track="verifier")
     budget = stated.budget.model_copy(update={"multiple": 4.0})
     changes = {"method": method, "budget": budget, "seeds": (7, 8, 9)}
-    tables.write_json(own / "result.json", stated.model_copy(update=changes))
+    files.write_json(own / "result.json", stated.model_copy(update=changes))
     counts = tables.read_counts(own / "counts.parquet")
     later = pc.cast(pc.add(pc.cast(counts["run"], "int64"), 6), "string")
     tables.write_parquet(own / "counts.parquet", counts.set_column(counts.schema.get_field_index("run"), "run", later))

@@ -13,18 +13,17 @@ import pytest
 from click.testing import CliRunner
 from tiny import COUNTS, add_control, make
 
-from unlearnbench import splits
-from unlearnbench.audit import validate
 from unlearnbench.cli.splits import splits as command
+from unlearnbench.curation.validate import validate
 from unlearnbench.errors import SplitError
 from unlearnbench.records import TWIN_KINDS
-from unlearnbench.splits import Split, write_split
+from unlearnbench.splits import Split, cards, split, write_split
 
 # --- the command line -----------------------------------------------------------------------------------------
 
 
 def test_the_list_of_splits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(splits, "_SHELVES", (tmp_path,))
+    monkeypatch.setattr(split, "SHELVES", (tmp_path,))
     assert "No splits are shipped" in CliRunner().invoke(command, []).stdout
     make(tmp_path / "tiny")
     assert "tiny" in CliRunner().invoke(command, []).stdout
@@ -85,8 +84,8 @@ def test_load_dataset_works_at_the_root_of_a_checkout(tmp_path: Path) -> None:
         (tmp_path / card).parent.mkdir(exist_ok=True)
         shutil.copy(root / card, tmp_path / card)
     (tmp_path / "unlearnbench" / "schema.json").write_text("{}")  # the package's own files are no data
-    splits.write_cards(tmp_path)
-    assert splits.cards(tmp_path) == {
+    cards.write_cards(tmp_path)
+    assert cards.cards(tmp_path) == {
         tmp_path / card: (tmp_path / card).read_text() for card in ("unlearnbench/README.md", "splits/README.md")
     }
     assert (tmp_path / "splits/README.md").read_text().endswith((root / "splits/README.md").read_text()[-200:])
@@ -105,19 +104,20 @@ def shipped(name: str) -> Path:
 
 
 def test_shipped_micro_is_valid() -> None:
-    assert validate(splits.find_split("micro")) == []
+    assert validate(split.find_split("micro")) == []
 
 
 @pytest.mark.checkout
 def test_the_cards_follow_the_shipped_splits() -> None:
     root = shipped("micro").parents[1]
-    for card, expected in splits.cards(root).items():
+    for card, expected in cards.cards(root).items():
         assert card.read_text("utf-8") == expected, f"{card}: run splits.write_cards()"
 
 
 def test_reading_a_split_needs_neither_torch_nor_datasets() -> None:
     script = (
-        "import sys, unlearnbench.tables, unlearnbench.splits, unlearnbench.audit, unlearnbench.cli.splits;"
+        "import sys, unlearnbench.io.tables, unlearnbench.splits, unlearnbench.curation.validate;"
+        "import unlearnbench.cli.splits;"
         "print([name for name in ('torch', 'datasets', 'transformers', 'rich') if name in sys.modules])"
     )
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
@@ -127,7 +127,7 @@ def test_reading_a_split_needs_neither_torch_nor_datasets() -> None:
 def test_new_labels_change_the_cards_head_by_which_datasets_caches(small_split: Split, tmp_path: Path) -> None:
     shelf = tmp_path / "splits"
     shutil.copytree(small_split.path, shelf / "small")
-    before = splits.front_matter(shelf, "")
+    before = cards.front_matter(shelf, "")
     items = [item.model_copy(update={"thin": not item.thin}) for item in small_split.items]
     write_split(shelf / "small", small_split.config, items)
-    assert splits.front_matter(shelf, "") != before
+    assert cards.front_matter(shelf, "") != before

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pytest
 from tiny import CANARIES, add_control, rehash
 
-from unlearnbench import tables
-from unlearnbench.audit import validate
+from unlearnbench.curation.validate import validate
+from unlearnbench.io import files, tables
 from unlearnbench.records import Canary, RelatedProblem
 from unlearnbench.splits import Split
 
@@ -50,7 +50,7 @@ def canary(**changes: Any) -> Callable[[Path], None]:
 
 
 def text(name: str, content: str) -> Callable[[Path], None]:
-    return lambda folder: tables.write_text(folder / name, content)
+    return lambda folder: files.write_text(folder / name, content)
 
 
 BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
@@ -169,11 +169,11 @@ def test_validation_of_hashes(tiny: Split) -> None:
     (tiny.path / "split.yaml").write_text(stated[:start] + stated[stated.index("\n", start) + 1 :])
     assert validate(tiny.path) == [f"{tiny.path / 'split.yaml'}, field 'files': the hash of counts.parquet is missing"]
     (tiny.path / "split.yaml").write_text(stated)
-    tables.write_bytes(tiny.path / "policy" / "config.json", b"{ }")
+    files.write_bytes(tiny.path / "policy" / "config.json", b"{ }")
     (problem,) = validate(tiny.path)
     assert str(tiny.path / "policy" / "config.json") in problem
     assert "hash" in problem
-    tables.write_text(tiny.path / "split.yaml", "name: [")
+    files.write_text(tiny.path / "split.yaml", "name: [")
     (problem,) = validate(tiny.path)
     assert "split.yaml, line 1" in problem
 

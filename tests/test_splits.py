@@ -9,11 +9,12 @@ import pyarrow.compute as pc
 import pytest
 from tiny import CANARIES, add_control, config, counts, items, make, twin_counts, twins
 
-from unlearnbench import splits, tables
-from unlearnbench.audit import validate
+from unlearnbench.curation.validate import validate
 from unlearnbench.errors import DataError, SplitError
+from unlearnbench.io import files, tables
 from unlearnbench.records import GROUPS, Item, PolicyRef, Pool
 from unlearnbench.splits import Split, find_split, load_split, seal, shipped_splits
+from unlearnbench.splits import split as split_module
 
 # --- writing and reading --------------------------------------------------------------------------------------
 
@@ -70,7 +71,7 @@ def test_an_unlabelled_split_can_be_loaded(tmp_path: Path) -> None:
     pool = [item.model_copy(update={"group": None, "certified": None}) for item in items()]
     tables.write_records(tmp_path / "pool.jsonl", pool, Item)
     stated = config(base_policy=PolicyRef(path="Qwen/Qwen2.5-0.5B"), pool=Pool(items="pool.jsonl"))
-    tables.write_text(tmp_path / "split.yaml", stated.model_dump_json())
+    files.write_text(tmp_path / "split.yaml", stated.model_dump_json())
     split = load_split(tmp_path)
     assert split.items == tuple(pool)
     assert not split.twins
@@ -92,7 +93,7 @@ def test_controls(tiny: Split) -> None:
     assert control.seeds == (9, 10)
     assert control.result is not None
     assert control.result.method.name == "grpo"
-    assert control.hash == tables.sha256(tiny.path / "null_control" / "1x" / "counts.parquet")
+    assert control.hash == files.sha256(tiny.path / "null_control" / "1x" / "counts.parquet")
     assert tiny.control("null_control", "4x") is None
     assert tiny.control("positive_control") is not None
     assert tiny.control("strong_null") is None
@@ -113,7 +114,7 @@ def test_finding_a_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     shelf = tmp_path / "shelf"
     make(shelf / "micro")
     make(shelf / "other")
-    monkeypatch.setattr(splits, "_SHELVES", (tmp_path / "none", shelf))
+    monkeypatch.setattr(split_module, "SHELVES", (tmp_path / "none", shelf))
     assert shipped_splits() == ["micro", "other"]
     assert find_split() == shelf / "micro"
     make(tmp_path / "here" / "micro", config=config(name="stray"))
@@ -166,7 +167,7 @@ def test_the_sealed_copy_tells_nothing_of_labels(tmp_path: Path, tiny: Split, mo
     folder = seal(tiny, tmp_path / "sealed")
     files = sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file())
     assert files == ["items.parquet", "policy/config.json", "policy/model.safetensors", "split.yaml"]
-    monkeypatch.setenv(splits.SEALED, str(folder))
+    monkeypatch.setenv(split_module.SEALED, str(folder))
     split = load_split("whatever")
     assert split.path == folder
     assert (split.name, split.config.recipe, split.config.protocol) == (
@@ -219,7 +220,7 @@ def test_a_policy_from_elsewhere_is_named_and_not_copied(tmp_path: Path) -> None
     sealed = load_split(seal(hub, tmp_path / "sealed"))
     assert sealed.policy_path == "Qwen/Qwen2.5-0.5B"
     assert sealed.config.base_policy.revision == "abc"
-    tables.write_bytes(tmp_path / "models" / "m" / "model.safetensors", b"weights")
+    files.write_bytes(tmp_path / "models" / "m" / "model.safetensors", b"weights")
     beside = make(tmp_path / "beside", config=config(base_policy=PolicyRef(path="../models/m")))
     sealed = load_split(seal(beside, tmp_path / "sealed-2"))
     assert isinstance(sealed.policy_path, Path)

@@ -8,6 +8,7 @@ import json
 import re
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,125 +19,24 @@ import unlearnbench
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = Path(unlearnbench.__file__).resolve().parent
 
-# The order of reading is the order of imports: a module imports from its own line or from lines above it.
-STAGES = (
-    ("errors", "records"),
-    ("draws",),
-    ("tables",),
-    ("overlap", "released", "packaged"),
-    ("rollouts", "rows", "stored"),
-    ("splits", "audit", "eval_logs"),
-    (
-        "answers",
-        "spelling",
-        "equality",
-        "units",
-        "expressions",
-        "grammar",
-        "enclosures",
-        "structures",
-        "regions",
-        "brackets",
-        "numerals",
-        "quantities",
-        "reading",
-        "agreement",
-    ),
-    ("algebra", "grader"),
-    ("verdict_cache", "verdict_log", "verifier", "judged"),
-    ("second_grader",),
-    ("trainer_options", "recomputing", "sharding", "policy", "lora"),
-    ("samplers",),
-    ("method",),
-    ("methods",),
-    ("measured",),
-    (
-        "budget",
-        "batch",
-        "mismatch",
-        "hooks",
-        "processes",
-        "services",
-        "ledger",
-        "checkpoint",
-        "groups",
-        "train",
-        "starting",
-    ),
-    ("measure",),
-    ("rates", "grid", "labels", "rule", "intervals", "simulation", "moments", "power"),
-    ("grading_record", "judges", "stored_verdicts", "item_verdicts", "relabelling", "grading"),
-    ("fates", "conversion", "fairness", "counted", "comparison", "aa"),
-    ("packing", "packed_attention", "gradients", "similarity"),
-    ("notation", "verdict", "recorded", "outcomes", "plots", "report"),
-    ("comparison_text", "comparison_page", "notebook"),
-    ("diagnosis_options", "rollout_pool", "similarity_record", "usable_items", "item_vectors", "similarity_page"),
-    ("source_rows", "fetch", "build", "unpacking", "publish", "export"),
-    ("endpoint", "asking", "augment", "adapters"),
-    (
-        "devices",
-        "privileges",
-        "crew",
-        "launch",
-        "machines",
-        "shards",
-        "checkpoint_place",
-        "jobs",
-        "evaluation",
-        "sealing",
-        "worker",
-        "evaluate",
-        "curate",
-        "tally",
-        "score",
-    ),
-    ("archive", "foreign", "bundle_tables", "bundle", "originality", "judging", "claims", "verification"),
-    (
-        "sandbox",
-        "kept_answers",
-        "standings",
-        "leaderboard",
-        "closing",
-        "retrained",
-        "pull_request",
-        "retraining",
-        "board_rules",
-    ),
-    ("pictures", "split_page", "board_page", "site"),
-    ("assumed", "probe", "cost", "detection", "planning", "doctor"),
-    ("policy_place", "diagnosis_folder", "memory_plan", "diagnosis_stages", "diagnosis"),
-    ("cli",),
-)
-RANK = {name: rank for rank, stage in enumerate(STAGES) for name in stage}
+# The rooms in the order of reading, which is the order of imports: a module imports from its own room or from rooms to
+# the left. `records`, `errors`, `rng` and `method` are rooms of one module.
+FLOORS = """
+errors records rng < io < splits < scoring < verifier < policies < method < methods < training < reports < adapters
+< workers < harness < curation < diagnosis < leaderboard < cli
+"""
+ORDER = FLOORS.replace("<", " ").split()
+RANK = {name: rank for rank, name in enumerate(ORDER)}
 
-# A split's audit judges answers and derives labels again, with what stands below it; only when it is asked to. What a
-# notebook shows of a record is asked of the record, and written by what tells.
-LATE = {("audit", "labels"), ("audit", "verifier")}
-LATE |= {("records", "notebook"), ("splits", "notebook"), ("comparison", "notebook")}
+# A notebook asks a record to show itself; the page is written by `reports`. Inside functions only.
+LATE = {(name, "reports.notebook") for name in ("records", "splits.split", "scoring.comparison")}
+LATE |= {("workers.worker", "diagnosis.jobs")}
 
-# What computes with a policy; every other module stays without torch, so that files can be judged on any laptop.
-WITH_TORCH = frozenset(
-    {
-        "policy",
-        "lora",
-        "recomputing",
-        "sharding",
-        "samplers",
-        "method",
-        "packing",
-        "packed_attention",
-        "batch",
-        "mismatch",
-        "hooks",
-        "processes",
-        "services",
-        "checkpoint",
-        "groups",
-        "train",
-        "starting",
-    }
-    | {"measure", "gradients", "item_vectors", "worker", "curate"}
-)
+WITHOUT_TORCH = {"io", "splits", "scoring", "verifier", "reports", "leaderboard", "cli"}
+"""Rooms that never import torch, so that labels and scores can be computed again on any laptop."""
+
+FILES, LINES, FUNCTION, ARGUMENTS = 18, 450, 80, 20
+"""Most files of a room, lines of a file, lines of a function, arguments of a function."""
 
 MODULES = {
     ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__"): path
@@ -145,8 +45,17 @@ MODULES = {
 }
 
 
-def _imports(tree: ast.AST) -> Iterator[tuple[str, bool]]:
-    """Modules of the package that a tree imports, each with whether that is inside a function."""
+def _module(name: str) -> str | None:
+    """The module of the package that a dotted name of it lies in, as `room.module`."""
+    parts = name.split(".")[1:]
+    for end in range(len(parts), 0, -1):
+        if ".".join(parts[:end]) in MODULES:
+            return ".".join(parts[:end])
+    return None
+
+
+def _imports(tree: ast.AST) -> Iterator[tuple[str, str, bool]]:
+    """What a tree imports of the package: module, name in it, and whether that is inside a function."""
     functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
     inside = {id(node) for function in functions for node in ast.walk(function)}
     for node in ast.walk(tree):
@@ -157,9 +66,8 @@ def _imports(tree: ast.AST) -> Iterator[tuple[str, bool]]:
             assert node.level == 0, "imports are absolute, so that they read the same everywhere"
             names = [f"{node.module}.{alias.name}" for alias in node.names]
         for name in names:
-            parts = name.split(".")
-            if parts[0] == "unlearnbench" and len(parts) > 1 and parts[1] in {m.split(".")[0] for m in MODULES}:
-                yield parts[1], id(node) in inside
+            if name.startswith("unlearnbench.") and (module := _module(name)):
+                yield module, name.removeprefix(f"unlearnbench.{module}").lstrip("."), id(node) in inside
 
 
 def _run(code: str) -> str:
@@ -169,26 +77,66 @@ def _run(code: str) -> str:
     return done.stdout
 
 
-def test_every_module_has_a_place_in_the_order() -> None:
-    homeless = sorted({name.split(".")[0] for name in MODULES} - RANK.keys())
-    assert homeless == [], "give them a place in STAGES of this file"
+def _room(module: str) -> str:
+    return module.split(".")[0]
+
+
+def test_every_module_has_a_room() -> None:
+    assert sorted({_room(name) for name in MODULES} - RANK.keys()) == [], "give it a place in ORDER of this file"
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_a_module_imports_only_what_stands_above_it(name: str) -> None:
-    own = name.split(".")[0]
+def test_a_module_imports_only_from_its_room_and_rooms_before_it(name: str) -> None:
     wrong = [
-        target
-        for target, in_function in _imports(ast.parse(MODULES[name].read_text(encoding="utf-8")))
-        if RANK.get(target, 0) > RANK.get(own, 0) and not (in_function and (own, target) in LATE)
+        module
+        for module, _, late in _imports(ast.parse(MODULES[name].read_text(encoding="utf-8")))
+        if RANK[_room(module)] > RANK[_room(name)] and not (late and (name, module) in LATE)
     ]
     assert wrong == []
 
 
+def test_no_imports_go_in_a_circle() -> None:
+    reached: dict[str, set[str]] = {}
+    for name, path in MODULES.items():
+        found = {(module, late) for module, _, late in _imports(ast.parse(path.read_text(encoding="utf-8")))}
+        reached[name] = {module for module, late in found if not (late and (name, module) in LATE)} - {name}
+    while ends := [name for name, after in reached.items() if not after & reached.keys()]:
+        for name in ends:
+            del reached[name]
+    assert sorted(reached) == []
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_nothing_private_is_imported(name: str) -> None:
+    imported = _imports(ast.parse(MODULES[name].read_text(encoding="utf-8")))
+    assert [f"{module}.{what}" for module, what, _ in imported if what.startswith("_")] == []
+
+
+def test_rooms_files_functions_and_arguments_stay_small() -> None:
+    found = []
+    for room, count in Counter(path.parent.relative_to(PACKAGE).as_posix() for path in MODULES.values()).items():
+        if count > FILES and room not in ("cli", "methods"):
+            found.append(f"{room}: {count} files")
+    for name, path in MODULES.items():
+        source = path.read_text(encoding="utf-8")
+        found += [f"{name}: {lines} lines" for lines in [source.count("\n")] if lines > LINES]
+        for node in ast.walk(ast.parse(source)):
+            if not isinstance(node, ast.FunctionDef):
+                continue
+            lines = (node.end_lineno or 0) - node.lineno + 1
+            arguments = [a.arg for a in (*node.args.args, *node.args.kwonlyargs) if a.arg not in ("self", "cls")]
+            command = any("command" in ast.unparse(one) or "option" in ast.unparse(one) for one in node.decorator_list)
+            found += [f"{name}.{node.name}: {lines} lines"] if lines > FUNCTION else []
+            found += (
+                [f"{name}.{node.name}: {len(arguments)} arguments"]
+                if len(arguments) > ARGUMENTS and not command
+                else []
+            )
+    assert found == []
+
+
 def test_what_has_no_need_of_torch_never_imports_it() -> None:
-    # The methods themselves (methods.grpo) need torch; what finds them does not, and no command before it is called.
-    names = [name for name in MODULES if name.split(".")[0] not in WITH_TORCH and name.count(".") == 0]
-    names += [name for name in MODULES if name.startswith("cli.")]
+    names = [name for name in MODULES if _room(name) in WITHOUT_TORCH or ("." not in name and name != "method")]
     code = f"""
 import importlib, sys
 for name in {names!r}:
@@ -205,17 +153,11 @@ def test_the_package_alone_imports_nothing_heavy() -> None:
 
 
 def test_every_public_name_is_there() -> None:
-    # Whatever was imported before it: `unlearnbench.evaluate` is a module too, and the function must win.
+    # Whatever was imported before it: `unlearnbench.harness.evaluate` is a module too, and the function must win.
     names = sorted(unlearnbench.__all__)
     for order in (names, names[::-1]):
         kinds = _run(f"import unlearnbench; print([type(getattr(unlearnbench, name)).__name__ for name in {order!r}])")
         assert "module" not in kinds
-
-
-@pytest.mark.parametrize("name", ["evaluate", "curate"])
-def test_a_function_wins_over_the_module_of_its_name(name: str) -> None:
-    code = f"import unlearnbench.{name}; print(callable(unlearnbench.{name}))"
-    assert _run(code).strip() == "True"
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:

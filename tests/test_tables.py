@@ -17,8 +17,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unlearnbench import tables
 from unlearnbench.errors import DataError, RunError
+from unlearnbench.io import files, tables
 from unlearnbench.records import GROUPS, Canary, Item, Protocol, Record, SplitConfig, Twin
 
 text = st.text(min_size=1, max_size=30)
@@ -87,7 +87,7 @@ def test_equal_tables_give_equal_bytes(tmp_path: Path) -> None:
     pieces = pa.concat_tables([whole.slice(0, 300), whole.slice(300)])
     tables.write_parquet(tmp_path / "a.parquet", whole)
     tables.write_parquet(tmp_path / "b.parquet", pieces)
-    assert tables.sha256(tmp_path / "a.parquet") == tables.sha256(tmp_path / "b.parquet")
+    assert files.sha256(tmp_path / "a.parquet") == files.sha256(tmp_path / "b.parquet")
 
 
 def test_an_empty_table_keeps_its_schema(tmp_path: Path) -> None:
@@ -98,12 +98,12 @@ def test_an_empty_table_keeps_its_schema(tmp_path: Path) -> None:
 
 
 def test_json_and_text(tmp_path: Path) -> None:
-    tables.write_json(tmp_path / "new" / "protocol.json", Protocol())
+    files.write_json(tmp_path / "new" / "protocol.json", Protocol())
     assert tables.read_json_record(tmp_path / "new" / "protocol.json", Protocol) == Protocol()
-    tables.write_json(tmp_path / "x.json", {"b": 1, "a": "é"})
+    files.write_json(tmp_path / "x.json", {"b": 1, "a": "é"})
     assert (tmp_path / "x.json").read_text("utf-8") == '{\n  "b": 1,\n  "a": "é"\n}\n'
     with pytest.raises(ValueError, match="JSON"):
-        tables.write_json(tmp_path / "x.json", {"a": float("nan")})
+        files.write_json(tmp_path / "x.json", {"a": float("nan")})
     assert json.loads((tmp_path / "x.json").read_text("utf-8")) == {"b": 1, "a": "é"}
 
 
@@ -112,14 +112,14 @@ def test_json_and_text(tmp_path: Path) -> None:
 
 def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path: Path, monkeypatch: Any) -> None:
     path = tmp_path / "x.txt"
-    tables.write_text(path, "old")
+    files.write_text(path, "old")
 
     def full(_: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(RunError, match=r"no space left to write .*x\.txt; free some and run the same command"):
-        tables.write_text(path, "new")
+        files.write_text(path, "new")
     assert path.read_text() == "old"
     assert os.listdir(tmp_path) == ["x.txt"]  # noqa: PTH208
 
@@ -129,7 +129,8 @@ def test_a_real_size_limit_is_one_sentence(tmp_path: Path) -> None:
 import resource, sys, os
 import pyarrow as pa
 from pathlib import Path
-from unlearnbench import tables, errors
+from unlearnbench import errors
+from unlearnbench.io import tables
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
 path = Path(sys.argv[1])
 try:
@@ -149,8 +150,8 @@ print(sorted(os.listdir(path.parent)))
 
 def test_an_interrupted_write_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "x.bin"
-    tables.write_bytes(path, b"old")
-    with pytest.raises(KeyboardInterrupt), tables.atomic(path) as file:
+    files.write_bytes(path, b"old")
+    with pytest.raises(KeyboardInterrupt), files.atomic(path) as file:
         file.write(b"half")
         raise KeyboardInterrupt
     assert path.read_bytes() == b"old"
@@ -160,7 +161,7 @@ def test_an_interrupted_write_leaves_the_old_file(tmp_path: Path) -> None:
 def test_a_file_in_the_place_of_a_folder(tmp_path: Path) -> None:
     (tmp_path / "folder").write_text("")
     with pytest.raises(RunError, match="cannot write"):
-        tables.write_text(tmp_path / "folder" / "x.txt", "new")
+        files.write_text(tmp_path / "folder" / "x.txt", "new")
 
 
 # --- refusals -------------------------------------------------------------------------------------------------
@@ -204,7 +205,7 @@ def test_what_is_no_parquet(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"x\.parquet"):
         tables.read_parquet(path)
     with pytest.raises(DataError, match="cannot be read"):
-        tables.sha256(tmp_path)
+        files.sha256(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -13,14 +13,14 @@ import torch
 from safetensors.torch import load_file
 
 from unlearnbench import Method
-from unlearnbench.batch import fixed_logprobs, make_batch, token_logprobs
 from unlearnbench.errors import MethodError, RunError, VerifierError
-from unlearnbench.ledger import read_ledger, read_metrics
 from unlearnbench.method import LossBatch, Plan, overridden, settings_of, strays
 from unlearnbench.methods.grpo import Grpo
 from unlearnbench.methods.no_training import NoTraining
-from unlearnbench.processes import Processes
 from unlearnbench.records import Recipe, RolloutGroup, Verdict
+from unlearnbench.training.batch import fixed_logprobs, make_batch, token_logprobs
+from unlearnbench.training.data_parallel import Processes
+from unlearnbench.training.ledger import read_ledger, read_metrics
 
 
 def _weights(folder: Path) -> dict[str, torch.Tensor]:

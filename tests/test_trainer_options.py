@@ -10,17 +10,17 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from unlearnbench.batch import TokenBatch, fixed_logprobs, token_logprobs
-from unlearnbench.cli.evaluate import evaluate as eval_command
-from unlearnbench.crew import Job
+from unlearnbench.cli.eval import evaluate as eval_command
 from unlearnbench.errors import PolicyError, RunError
-from unlearnbench.jobs import trained_with
 from unlearnbench.method import LossBatch
 from unlearnbench.methods.grpo import Grpo
-from unlearnbench.policy import Policy, load_policy
-from unlearnbench.recomputing import recompute_layers
+from unlearnbench.policies.activation_checkpointing import recompute_layers
+from unlearnbench.policies.policy import Policy, load_policy
 from unlearnbench.splits import Split
-from unlearnbench.trainer_options import TrainerOptions, trainer_options
+from unlearnbench.training.batch import TokenBatch, fixed_logprobs, token_logprobs
+from unlearnbench.training.options import TrainerOptions, trainer_options
+from unlearnbench.workers.jobs import trained_with
+from unlearnbench.workers.worker_group import Job
 
 CHUNKED = TrainerOptions(logprob_chunk=7)
 

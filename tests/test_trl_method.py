@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
+from unlearnbench.adapters.export import export
 from unlearnbench.errors import DataError, MethodError, MethodNotFound
-from unlearnbench.export import export
 from unlearnbench.method import Method
 from unlearnbench.methods.pass_at_k import PassAtK
 from unlearnbench.records import Recipe, Rollout, RolloutGroup

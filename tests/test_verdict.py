@@ -8,7 +8,7 @@ import pytest
 from results import result_of
 
 from unlearnbench.records import CountOf, GroupScore, MethodRecord, Result, Retention, SpentBudget, TwinScore
-from unlearnbench.verdict import Verdict, no_strong_null, strong_null_name, verdict
+from unlearnbench.reports.headline import Verdict, no_strong_null, strong_null_name, verdict
 
 ABOVE, AROUND, BELOW = (0.1, 0.5), (-0.1, 0.5), (-0.5, -0.1)
 

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from unlearnbench import verdict_cache
 from unlearnbench.errors import DataError, RunError
 from unlearnbench.records import Verdict
-from unlearnbench.verdict_cache import VerdictCache
 from unlearnbench.verifier import Verifier
+from unlearnbench.verifier import cache as cache_module
+from unlearnbench.verifier.cache import VerdictCache
 
 RIGHT = Verdict(True, "a", "match", "strict", 0.25)
 WRONG = Verdict(False, "a", "mismatch", "strict", 0.5)
@@ -95,7 +95,7 @@ def test_a_file_keeps_verdicts_on_any_text_for_the_same_rule_and_verifier(
     for gold, other in ((answer, with_gold), (with_gold + "1", answer[1:])):
         assert VerdictCache("strict", path).once(gold, other, lambda: WRONG) is WRONG
     assert VerdictCache("lenient", path).once(with_gold, answer, lambda: WRONG) is WRONG
-    monkeypatch.setattr(verdict_cache, "VERIFIER_VERSION", "another")
+    monkeypatch.setattr(cache_module, "VERIFIER_VERSION", "another")
     assert VerdictCache("strict", path).once(with_gold, answer, lambda: WRONG) is WRONG
 
 
@@ -111,7 +111,7 @@ def test_processes_share_a_file(tmp_path: Path) -> None:
     code = """
 import sys
 from unlearnbench.records import Verdict
-from unlearnbench.verdict_cache import VerdictCache
+from unlearnbench.verifier.cache import VerdictCache
 cache = VerdictCache("strict", "cache")
 sys.stdin.read(1)
 for k in range(int(sys.argv[1]), int(sys.argv[1]) + 200):

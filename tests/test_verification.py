@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 from made_bundle import Members, Refused, in_json, in_table, make_bundle, make_run, told
 
-from unlearnbench import judging, tables
-from unlearnbench.bundle import Statement, open_bundle, write_bundle
-from unlearnbench.bundle_tables import LEDGER
 from unlearnbench.errors import RunError
+from unlearnbench.io import tables
+from unlearnbench.leaderboard import rejudge
+from unlearnbench.leaderboard.bundle import Statement, open_bundle, write_bundle
+from unlearnbench.leaderboard.bundle_tables import LEDGER
+from unlearnbench.leaderboard.verification import verify_bundle
 from unlearnbench.records import Result
 from unlearnbench.splits import Split
-from unlearnbench.verification import verify_bundle
 
 
 def test_an_honest_bundle_is_verified_and_gives_the_same_result(
@@ -349,9 +350,9 @@ def test_a_run_that_cost_nothing_rewarded_nothing(refused: Refused) -> None:
 def test_texts_that_keep_the_verifier_busy_are_not_all_judged(
     refused: Refused, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(judging, "AT_ONCE", 2)
-    monkeypatch.setattr(judging, "SECONDS", 0.5)
-    monkeypatch.setattr(judging, "SECONDS_A_TEXT", 0.0)
+    monkeypatch.setattr(rejudge, "AT_ONCE", 2)
+    monkeypatch.setattr(rejudge, "SECONDS", 0.5)
+    monkeypatch.setattr(rejudge, "SECONDS_A_TEXT", 0.0)
 
     def change(members: Members) -> None:
         def slow(rows: list[dict[str, Any]]) -> None:

@@ -16,11 +16,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from unlearnbench import verdict_cache
 from unlearnbench.errors import DataError, RunError
-from unlearnbench.judged import COLUMNS, Summary, judge_file
-from unlearnbench.rows import MOST, Place, lines_of, parquet_tables
-from unlearnbench.verdict_log import VerdictLog
+from unlearnbench.io.row_stream import MOST, Place, lines_of, parquet_tables
+from unlearnbench.verifier import cache
+from unlearnbench.verifier.resume_log import VerdictLog
+from unlearnbench.verifier.verify_file import COLUMNS, Summary, judge_file
 
 PAIRS = [(source, out) for source in ("rows.jsonl", "rows.parquet") for out in ("out.jsonl", "out.parquet")]
 
@@ -200,7 +200,7 @@ def test_a_killed_command_goes_on_and_makes_the_same_file(tmp_path: Path, source
     code = f"""
 import os, signal
 from pathlib import Path
-from unlearnbench.judged import judge_file
+from unlearnbench.verifier.verify_file import judge_file
 def kill(what, rows, share):
     if what == {what!r} and rows > 3000:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -222,7 +222,7 @@ def test_another_rule_source_or_verifier_starts_anew(tmp_path: Path, monkeypatch
     assert judge_file(source, out, rule="lenient").resumed == 0
     stopped(source, out, 2 * MOST)
     with monkeypatch.context() as other:
-        other.setattr(verdict_cache, "VERIFIER_VERSION", "another")
+        other.setattr(cache, "VERIFIER_VERSION", "another")
         assert judge_file(source, out).resumed == 0
     stopped(source, out, 2 * MOST)
     rows = numbers(4 * MOST)

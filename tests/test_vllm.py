@@ -14,17 +14,18 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from unlearnbench.curate import curate
-from unlearnbench.draws import stream
+from unlearnbench.curation.curate import curate
 from unlearnbench.errors import PolicyError, RunError
-from unlearnbench.evaluate import evaluate
-from unlearnbench.ledger import read_metrics
+from unlearnbench.harness.evaluate import evaluate
 from unlearnbench.methods.grpo import Grpo
-from unlearnbench.policy import Policy, load_policy
+from unlearnbench.policies.policy import Policy, load_policy
+from unlearnbench.policies.samplers.engine import Engine
+from unlearnbench.policies.samplers.sampler import Completions, Request, Sampler
+from unlearnbench.policies.samplers.transformers import TransformersSampler
 from unlearnbench.records import Item
-from unlearnbench.samplers import Completions, Engine, Request, Sampler
-from unlearnbench.samplers.transformers import TransformersSampler
+from unlearnbench.rng import stream
 from unlearnbench.splits import Split, write_split
+from unlearnbench.training.ledger import read_metrics
 from unlearnbench.verifier import Verifier
 
 installed = find_spec("vllm") is not None

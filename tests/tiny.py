@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 from results import result_of
 
-from unlearnbench import splits, tables
+from unlearnbench.io import files, tables
 from unlearnbench.records import (
     TWIN_KINDS,
     BudgetRef,
@@ -24,7 +24,7 @@ from unlearnbench.records import (
     SplitConfig,
     Twin,
 )
-from unlearnbench.splits import Split, write_split
+from unlearnbench.splits import Split, write, write_split
 
 # Correct rollouts in the phases base (of 32), train (80), after (32), certify (128): the last three for each run.
 COUNTS = {
@@ -107,7 +107,7 @@ def make(folder: Path, **changes: Any) -> Split:
         ("config.json", b"{}"),
         (".cache/x", b"not part of it"),
     ):
-        tables.write_bytes(folder / "policy" / name, content)
+        files.write_bytes(folder / "policy" / name, content)
     given: dict[str, Any] = {
         "config": config(),
         "items": items(),
@@ -140,12 +140,12 @@ def add_control(split: Split, place: str, **changes: Any) -> None:
         "retention": Retention(easy_items=2, easy_lost=0, easy_rate_change=0.0, interval=None),
     }
     score = {"method_rate": 0.0, "naive": NaiveConversion(any_seed=0.0, two_seeds=0.0)}
-    tables.write_json(split.path / place / "result.json", result_of(score, **told | changes))
+    files.write_json(split.path / place / "result.json", result_of(score, **told | changes))
 
 
 def rehash(folder: Path) -> None:
     """Bring the hashes up to date, so that only the content of the files can be what is wrong."""
     old = tables.read_yaml_record(folder / "split.yaml", SplitConfig)
-    hashes = {name: tables.sha256(folder / name) for name in splits.label_files(folder, old)}
+    hashes = {name: files.sha256(folder / name) for name in write.label_files(folder, old)}
     text = json.dumps(old.model_copy(update={"files": hashes}).model_dump(mode="json"))  # JSON is YAML
-    tables.write_text(folder / "split.yaml", text)
+    files.write_text(folder / "split.yaml", text)

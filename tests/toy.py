@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from unlearnbench import tables
+from unlearnbench.io import tables
 from unlearnbench.records import Item, PolicyRef, SplitConfig
 from unlearnbench.splits import Split, write_split
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import sys
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
@@ -16,11 +14,11 @@ _PUBLIC = {
     "verify": "verifier",
     "Verifier": "verifier",
     "Method": "method",
-    "evaluate": "evaluate",
-    "curate": "curate",
-    "diagnose": "diagnosis",
-    "compare": "comparison",
-    "read_run": "fairness",
+    "evaluate": "harness.evaluate",
+    "curate": "curation.curate",
+    "diagnose": "diagnosis.diagnose",
+    "compare": "scoring.comparison",
+    "read_run": "scoring.comparability",
     "Item": "records",
     "Twin": "records",
     "Result": "records",
@@ -32,12 +30,10 @@ _PUBLIC = {
 __all__ = [*_PUBLIC, "__version__"]
 
 if TYPE_CHECKING:
-    from unlearnbench.comparison import compare as compare
-    from unlearnbench.curate import curate as curate
-    from unlearnbench.diagnosis import diagnose as diagnose
+    from unlearnbench.curation.curate import curate as curate
+    from unlearnbench.diagnosis.diagnose import diagnose as diagnose
     from unlearnbench.errors import UnlearnBenchError as UnlearnBenchError
-    from unlearnbench.evaluate import evaluate as evaluate
-    from unlearnbench.fairness import read_run as read_run
+    from unlearnbench.harness.evaluate import evaluate as evaluate
     from unlearnbench.method import Method as Method
     from unlearnbench.records import Item as Item
     from unlearnbench.records import Result as Result
@@ -45,6 +41,8 @@ if TYPE_CHECKING:
     from unlearnbench.records import RolloutGroup as RolloutGroup
     from unlearnbench.records import Twin as Twin
     from unlearnbench.records import Verdict as Verdict
+    from unlearnbench.scoring.comparability import read_run as read_run
+    from unlearnbench.scoring.comparison import compare as compare
     from unlearnbench.splits import Split as Split
     from unlearnbench.splits import load_split as load_split
     from unlearnbench.verifier import Verifier as Verifier
@@ -57,14 +55,3 @@ def __getattr__(name: str) -> Any:
     value = getattr(importlib.import_module(f"unlearnbench.{_PUBLIC[name]}"), name)
     globals()[name] = value
     return value
-
-
-class _Package(ModuleType):
-    """`evaluate` and `curate` name both a module and a function: importing the module must not hide the function."""
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if not (name in _PUBLIC and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package

@@ -45,3 +45,8 @@ def peer_lost(problem: BaseException) -> bool:
     """Whether another process of this run went away while this one spoke with it, so that the fault is not here."""
     named = any(kind.__name__ == "DistError" for kind in type(problem).__mro__)
     return named or "gloo/transport" in str(problem)
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says in its first line, or the name of its type where it says nothing."""
+    return str(error).strip().split("\n")[0] or type(error).__name__

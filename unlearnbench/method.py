@@ -23,8 +23,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from unlearnbench.policies.samplers.sampler import Completions
 from unlearnbench.records import GroupName, Recipe, Rollout, RolloutGroup, Tokens, Track, Verdict
-from unlearnbench.samplers import Completions
 
 ZERO_SIGNAL = 1e-6  # a group whose raw rewards span no more than this teaches nothing (LOOP 8)
 

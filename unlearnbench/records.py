@@ -436,6 +436,6 @@ class Result(Record):
     cost: Cost
 
     def _repr_html_(self) -> str:
-        from unlearnbench.notebook import result_html
+        from unlearnbench.reports.notebook import result_html
 
         return result_html(self)

@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from recipes.micro.make import ROOT
-from unlearnbench import tables
-from unlearnbench.grid import read_phase
+from unlearnbench.io import tables
 from unlearnbench.records import GROUPS
-from unlearnbench.rule import Cells, conversion_arm
+from unlearnbench.scoring.conversion_rule import conversion_arm
+from unlearnbench.scoring.counts import Cells, read_phase
 from unlearnbench.splits import Control, Split, load_split
 
 PAGE = ROOT / "docs" / "micro.md"

@@ -18,27 +18,17 @@ import torch
 from recipes.micro.base_policy import THREADS, fit, make_model, make_tokenizer, save
 from recipes.micro.families import Problems, World, base_example, make_problems, make_world, taught_example
 from recipes.micro.related import write_related
-from unlearnbench import tables
 from unlearnbench.cli.progress import Bars
-from unlearnbench.curate import curate
-from unlearnbench.evaluate import evaluate
-from unlearnbench.measure import Problem, counts_of, measure
-from unlearnbench.policy import load_policy
-from unlearnbench.records import (
-    Canary,
-    Item,
-    PolicyRef,
-    Pool,
-    Protocol,
-    Recipe,
-    Samples,
-    Sampling,
-    SplitConfig,
-    Twin,
-)
-from unlearnbench.samplers.transformers import TransformersSampler
-from unlearnbench.splits import Split, load_split, write_cards, write_split
+from unlearnbench.curation.curate import curate
+from unlearnbench.harness.evaluate import evaluate
+from unlearnbench.io import files, tables
+from unlearnbench.policies.policy import load_policy
+from unlearnbench.policies.samplers.transformers import TransformersSampler
+from unlearnbench.records import Canary, Item, PolicyRef, Pool, Protocol, Recipe, Samples, Sampling, SplitConfig, Twin
+from unlearnbench.splits import Split, load_split, write_split
+from unlearnbench.splits.cards import write_cards
 from unlearnbench.verifier import Verifier
+from unlearnbench.workers.measure import Problem, counts_of, measure
 
 ROOT = Path(__file__).resolve().parents[2]
 BASE_STEPS = 1600
@@ -133,7 +123,7 @@ def strong_null(split: Split, work: Path) -> None:
         )
         if (retention.easy_lost or 0) <= STRONG_EASY_LOST * retention.easy_items:
             tried[factor] = (core.converted or 0, core.rate_after or 0.0)
-    tables.write_json(split.path / "strong_null" / "trials.json", {"schema_version": 1, "trials": trials})
+    files.write_json(split.path / "strong_null" / "trials.json", {"schema_version": 1, "trials": trials})
     if not tried:
         return
     best = max(tried, key=lambda factor: tried[factor])
@@ -259,7 +249,7 @@ def publish(model: object, tokenizer: object, folder: Path) -> None:
 def ship(run: Path, folder: Path) -> None:
     """Copy what a control's readers need out of a run's folder."""
     for name in ("counts.parquet", "result.json"):
-        tables.write_bytes(folder / name, (run / name).read_bytes())
+        files.write_bytes(folder / name, (run / name).read_bytes())
 
 
 def main() -> None:

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from recipes.micro.families import OPERATIONS, World, make_problems, make_world, numbers_of, read_prompt, wordings
-from unlearnbench import tables
+from unlearnbench.io import tables
 from unlearnbench.records import Item, RelatedProblem
 from unlearnbench.splits import load_split
 

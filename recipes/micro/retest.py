@@ -22,16 +22,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from recipes.micro.make import ROOT
-from unlearnbench import tables
 from unlearnbench.cli.progress import Bars
-from unlearnbench.curate import curate
-from unlearnbench.grid import read_phase
-from unlearnbench.jobs import measure_job, measure_task, run_chains, stream_root
-from unlearnbench.labels import label_items
-from unlearnbench.measure import counts_of
-from unlearnbench.rates import Counts, Flags, is_above, is_below
+from unlearnbench.curation.curate import curate
+from unlearnbench.io import files, tables
 from unlearnbench.records import GROUPS
+from unlearnbench.scoring.counts import read_phase
+from unlearnbench.scoring.labels import label_items
+from unlearnbench.scoring.rates import Counts, Flags, is_above, is_below
 from unlearnbench.splits import Split, load_split
+from unlearnbench.workers.jobs import measure_job, measure_task, run_chains, stream_root
+from unlearnbench.workers.measure import counts_of
 
 REPEAT_SEED = 1_000_000  # added to the split's seed: other streams for everything that the protocol draws
 RUNS_SHOWN = 5
@@ -71,7 +71,7 @@ def repeat(split: Split, work: Path) -> str:
         text = (work / "pool" / "split.yaml").read_text()
         own = f"\nseed: {split.config.seed}\n"
         assert text.count(own) == 1
-        tables.write_text(pool / "split.yaml", text.replace(own, f"\nseed: {split.config.seed + REPEAT_SEED}\n"))
+        files.write_text(pool / "split.yaml", text.replace(own, f"\nseed: {split.config.seed + REPEAT_SEED}\n"))
     with Bars() as bars:
         again = curate(pool / "split.yaml", work / "again" / "split", work=work / "again" / "work", progress=bars.show)
     second = {item.item_id: item.group for item in again.items}

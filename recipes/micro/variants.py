@@ -16,13 +16,13 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from recipes.micro.make import ROOT
-from unlearnbench import tables
 from unlearnbench.cli.progress import Bars
-from unlearnbench.evaluate import evaluate
-from unlearnbench.grid import read_phase
-from unlearnbench.intervals import gain_intervals
+from unlearnbench.harness.evaluate import evaluate
+from unlearnbench.io import tables
 from unlearnbench.records import Interval
-from unlearnbench.rule import Cells, conversion_arm
+from unlearnbench.scoring.conversion_rule import conversion_arm
+from unlearnbench.scoring.counts import Cells, read_phase
+from unlearnbench.scoring.intervals import gain_intervals
 from unlearnbench.splits import Split, load_split
 
 METHODS = {"grpo": "grpo", "no_training": "no_training", "example": str(ROOT / "examples" / "my_algo.py")}

@@ -16,9 +16,9 @@ from typing import Any
 
 import yaml
 
-from unlearnbench import tables
+from unlearnbench.io import files
 from unlearnbench.records import PolicyRef, Protocol, Recipe, Samples, Sampling, SplitConfig
-from unlearnbench.released import RELEASED, Release, Released, ReleasedFile, ReleasedGroup, SourceData
+from unlearnbench.splits.manifest import RELEASED, Release, Released, ReleasedFile, ReleasedGroup, SourceData
 
 ROOT = Path(__file__).resolve().parents[2]
 PAPER = "arXiv 2605.16787"
@@ -84,7 +84,7 @@ def release(artifacts: Path, setting: str, learnable: str) -> tuple[Release, dic
             numbers[group] |= {int(row["id"].split("_")[0]) for row in json.loads(path.read_text(encoding="utf-8"))}
             means = learnable if group == "learnable" else "index"
             described: dict[str, Any] = {"kind": kind, "group": group, "numbers": means}
-            files.append(ReleasedFile(name=path.name, sha256=tables.sha256(path), **described))
+            files.append(ReleasedFile(name=path.name, sha256=files.sha256(path), **described))
     field = "positions" if learnable == "position" else "ids"
     sampled: dict[str, Any] = {field: sorted(numbers["learnable"])}
     groups = {
@@ -113,10 +113,10 @@ def write(made: SplitConfig, released: Released) -> None:
     """Both files of a split; a list of numbers is one line."""
     folder = ROOT / "splits" / made.name
     text = yaml.safe_dump(made.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=110)
-    tables.write_text(folder / "split.yaml", text)
+    files.write_text(folder / "split.yaml", text)
     shown = json.dumps(released.model_dump(mode="json"), indent=1, ensure_ascii=False)
     flat = re.sub(r"\[[\d,\s]*\]", lambda found: "[" + ", ".join(re.findall(r"\d+", found.group())) + "]", shown)
-    tables.write_text(folder / RELEASED, flat + "\n")
+    files.write_text(folder / RELEASED, flat + "\n")
 
 
 def main() -> None:

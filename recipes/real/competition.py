@@ -9,8 +9,8 @@ from pathlib import Path
 
 from recipes.real.policy import PARAMETERS, WEIGHTS
 from recipes.real.problems import turn
-from unlearnbench import tables
 from unlearnbench.errors import DataError
+from unlearnbench.io import tables
 from unlearnbench.records import Item, PolicyRef, Protocol, Samples, Sampling, SplitConfig
 from unlearnbench.splits import Split, write_split
 

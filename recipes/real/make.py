@@ -21,7 +21,7 @@ from pathlib import Path
 
 from recipes.real.competition import LEVEL, write_competition
 from recipes.real.pool import FULL, SHORT, Size, write_pool
-from unlearnbench import tables
+from unlearnbench.io import files, tables
 
 ROOT = Path(__file__).resolve().parents[2]
 ENGINE = ("--sampler", "vllm", "--engine", "dtype=bfloat16", "--engine", "max_model_len=1024")
@@ -97,7 +97,7 @@ class Real:
             "seconds": round(before["seconds"] + clock, 1),
             "processor_seconds": round(before["processor_seconds"] + processors, 1),
         }
-        tables.write_json(self.file, self.measured)
+        files.write_json(self.file, self.measured)
         print(f"({stage}: {clock:.0f} s, {processors:.0f} s of processors)", flush=True)
 
 

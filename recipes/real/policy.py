@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from unlearnbench.packaged import Packaged
-from unlearnbench.unpacking import unpack
+from unlearnbench.curation.policy_from_gguf import unpack
+from unlearnbench.splits.manifest import Packaged
 
 WEIGHTS = "7ef915c9bf9d94d8d70211970476878352a5b95855c589ae987916d7a455242b"
 """sha256 of the safetensors, and so the policy's revision."""

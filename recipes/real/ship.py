@@ -10,9 +10,10 @@ import sys
 from pathlib import Path
 
 from recipes.real.policy import SMOLLM2
-from unlearnbench import tables
-from unlearnbench.packaged import PACKAGED, POLICY
-from unlearnbench.splits import Split, write_cards
+from unlearnbench.io import files
+from unlearnbench.splits import Split
+from unlearnbench.splits.cards import write_cards
+from unlearnbench.splits.manifest import PACKAGED, POLICY
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -25,8 +26,8 @@ def ship(source: Path, shelf: Path) -> Split:
     for file in sorted(path for path in source.rglob("*") if path.is_file()):
         name = file.relative_to(source)
         if name.parts[0] != POLICY and not name.parts[0].startswith("."):
-            tables.write_bytes(folder / name, file.read_bytes())
-    tables.write_json(folder / PACKAGED, SMOLLM2)
+            files.write_bytes(folder / name, file.read_bytes())
+    files.write_json(folder / PACKAGED, SMOLLM2)
     return Split(folder)
 
 

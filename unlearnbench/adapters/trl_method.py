@@ -22,13 +22,13 @@ from transformers import GenerationConfig
 from trl import GRPOTrainer
 
 from unlearnbench.adapters.trl import Completion, text_of
-from unlearnbench.draws import shuffled, stream
 from unlearnbench.errors import DataError, MethodError
-from unlearnbench.groups import without_failures
-from unlearnbench.hooks import Hooks
 from unlearnbench.method import ZERO_SIGNAL, Method, PoolItem, Visit, overridden, settings_of
 from unlearnbench.methods import load, locate
 from unlearnbench.records import Recipe, Rollout, RolloutGroup, Tokens
+from unlearnbench.rng import shuffled, stream
+from unlearnbench.training.hooks import Hooks
+from unlearnbench.training.rollout_groups import without_failures
 from unlearnbench.verifier import verify_many
 
 CARRIED = ("setup", "reward", "keep", "advantages")

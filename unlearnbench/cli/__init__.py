@@ -18,6 +18,6 @@ def main() -> None:
     if words == ["--version"]:
         sys.stdout.write(f"unlearnbench, version {__version__}\n")
         return
-    from unlearnbench.cli.group import run
+    from unlearnbench.cli.main import run
 
     sys.exit(run(words))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 if TYPE_CHECKING:
-    from unlearnbench.augment import Bound
+    from unlearnbench.curation.augment.augment import Bound
 
 
 @click.command("augment")
@@ -44,9 +44,9 @@ def augment(
 
     A key is read from OPENAI_API_KEY. A command that was stopped goes on where it was when it is given again.
     """
-    from unlearnbench.augment import augment as run
     from unlearnbench.cli.progress import Bar
-    from unlearnbench.endpoint import Endpoint
+    from unlearnbench.curation.augment.augment import augment as run
+    from unlearnbench.curation.augment.openai_client import Endpoint
     from unlearnbench.splits import load_split
 
     chosen, server = load_split(split), Endpoint(endpoint)

@@ -19,11 +19,11 @@ TINY = {"prompts_per_step": 16, "group_size": 4, "checkpoint_every": 1}
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
 def check(method: str, split: str, changes: tuple[str, ...], as_json: bool) -> None:
     """Run METHOD for two tiny steps: hooks it overrides, what it reads (so its track), shapes, finiteness, cost."""
-    from unlearnbench.cli.evaluate import parse_changes
-    from unlearnbench.jobs import run_job, train_job
+    from unlearnbench.cli.eval import parse_changes
     from unlearnbench.methods import locate
-    from unlearnbench.privileges import Privileges
     from unlearnbench.splits import load_split, seal
+    from unlearnbench.workers.jobs import run_job, train_job
+    from unlearnbench.workers.privileged_data import Privileges
 
     source, chosen = locate(method), load_split(split)
     with tempfile.TemporaryDirectory() as folder:

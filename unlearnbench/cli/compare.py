@@ -12,8 +12,8 @@ import click
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from unlearnbench.aa import NullAgainstNull, Repeats
-    from unlearnbench.comparison import Comparison, Moved, Pair
+    from unlearnbench.scoring.comparison import Comparison, Moved, Pair
+    from unlearnbench.scoring.null_vs_null import NullAgainstNull, Repeats
 
 MAX_ROWS = 10  # of each table on the screen; --json has all
 
@@ -47,8 +47,8 @@ def compare(
         raise click.UsageError("Give the folders of at least two runs, or --aa.")
     if twice := [folder for place, folder in enumerate(folders) if folder.resolve() in _resolved(folders[:place])]:
         raise click.UsageError(f"{twice[0]} is given twice; a run is no evidence against itself.")
-    from unlearnbench import aa as against_itself
-    from unlearnbench import comparison
+    from unlearnbench.scoring import comparison
+    from unlearnbench.scoring import null_vs_null as against_itself
     from unlearnbench.splits import load_split
 
     if aa:
@@ -61,7 +61,7 @@ def compare(
     told = comparison.compare(folders, None if split is None else load_split(split))
     page = None
     if out is not None:  # before anything is shown: a reader like `head` may leave
-        from unlearnbench.comparison_page import write_page
+        from unlearnbench.reports.comparison_report import write_page
 
         page = write_page(out, told)
     _print(told.model_dump(mode="json")) if as_json else _show(told)
@@ -82,7 +82,7 @@ def _table(shown: Console, title: str, head: Sequence[str], rows: Sequence[Seque
     from rich.table import Table
     from rich.text import Text
 
-    from unlearnbench.notation import plain
+    from unlearnbench.reports.formatting import plain
 
     table = Table(show_edge=False)
     for place, name in enumerate(head):
@@ -101,9 +101,9 @@ def _table(shown: Console, title: str, head: Sequence[str], rows: Sequence[Seque
 
 
 def _show(told: Comparison) -> None:
-    from unlearnbench.cli.terminal import console
-    from unlearnbench.comparison_text import several
-    from unlearnbench.notation import pct, power, span
+    from unlearnbench.cli.console import console
+    from unlearnbench.reports.comparison_report import several
+    from unlearnbench.reports.formatting import pct, power, span
 
     shown = console()
     first = told.runs[0]
@@ -152,8 +152,8 @@ def _show(told: Comparison) -> None:
 
 
 def _show_pair(shown: Console, told: Comparison, pair: Pair) -> None:
-    from unlearnbench.comparison_text import named, sentences
-    from unlearnbench.notation import plural
+    from unlearnbench.reports.comparison_report import named, sentences
+    from unlearnbench.reports.formatting import plural
 
     shown.rule(f"{named(told, pair.first)} - {named(told, pair.second)}", align="left")
     for sentence in sentences(told, pair):
@@ -175,7 +175,7 @@ def _show_pair(shown: Console, told: Comparison, pair: Pair) -> None:
 
 
 def _row(item: Moved) -> list[str]:
-    from unlearnbench.notation import pct
+    from unlearnbench.reports.formatting import pct
 
     return [
         item.item_id,
@@ -197,8 +197,8 @@ def _value(value: Any, meaning: str) -> str:
 
 
 def _show_null(told: NullAgainstNull) -> None:
-    from unlearnbench.cli.terminal import console
-    from unlearnbench.notation import pct, plural
+    from unlearnbench.cli.console import console
+    from unlearnbench.reports.formatting import pct, plural
 
     shown = console()
     total, k = len(told.null_seeds), told.seeds
@@ -224,7 +224,7 @@ def _show_null(told: NullAgainstNull) -> None:
 
 
 def _repeats(name: str, part: Repeats) -> list[str]:
-    from unlearnbench.notation import pct
+    from unlearnbench.reports.formatting import pct
 
     def share(held: int) -> str:
         return f"{held} ({pct(held / part.intervals)})" if part.intervals else "no interval"

@@ -8,7 +8,7 @@ from typing import Literal
 
 import click
 
-from unlearnbench.cli.evaluate import parse_changes
+from unlearnbench.cli.eval import parse_changes
 
 
 @click.command("curate")
@@ -50,14 +50,14 @@ def curate(
     if sampler != "transformers" and counts is not None:
         raise click.UsageError("--sampler says how to draw; --from-counts draws nothing.")
     if counts is not None:
-        from unlearnbench.curate import curate_counts
+        from unlearnbench.curation.curate import curate_counts
 
         told = curate_counts(counts, out, rule=rule)
     else:
-        from unlearnbench.cli.launching import beside
+        from unlearnbench.cli.launcher import beside
         from unlearnbench.cli.progress import Bars
-        from unlearnbench.curate import curate as run
-        from unlearnbench.samplers import Engine
+        from unlearnbench.curation.curate import curate as run
+        from unlearnbench.policies.samplers.engine import Engine
 
         assert config is not None
         draws = Engine(sampler, parse_changes(engine, "--engine"))
@@ -77,7 +77,7 @@ def curate(
     if as_json:
         click.echo(json.dumps(told, indent=2))
         return
-    from unlearnbench.cli.terminal import print_table
+    from unlearnbench.cli.console import print_table
 
     click.echo(f"labels by the rule `{rule}`")
     print_table(["group", "items"], list(told["counts"].items()), right=["items"])

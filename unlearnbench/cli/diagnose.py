@@ -1,4 +1,4 @@
-"""`unlearnbench diagnose`: arguments in, a table out; `unlearnbench.diagnosis` does the work."""
+"""`unlearnbench diagnose`: arguments in, a table out; `unlearnbench.diagnosis.diagnose` does the work."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import click
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from unlearnbench.similarity_record import Diagnosis, Memory, SimilarityRecord
+    from unlearnbench.diagnosis.record import Diagnosis, Memory, SimilarityRecord
 
 
 class Size(click.ParamType[int]):
@@ -100,8 +100,8 @@ def diagnose(
     of several, the same is done at each. A diagnosis that was stopped goes on when the same command is given again.
     """
     from unlearnbench.cli.progress import Rows
-    from unlearnbench.diagnosis import diagnose_each
-    from unlearnbench.diagnosis_options import Options
+    from unlearnbench.diagnosis.diagnose import diagnose_each
+    from unlearnbench.diagnosis.options import Options
     from unlearnbench.errors import RunError
 
     try:
@@ -140,8 +140,8 @@ def diagnose(
 
 
 def _plan(memory: Memory) -> str:
-    from unlearnbench.notation import plural
-    from unlearnbench.similarity_record import gib
+    from unlearnbench.diagnosis.record import gib
+    from unlearnbench.reports.formatting import plural
 
     divided = f"; {plural(memory.divided, 'part')} of items too long for that take several" if memory.divided else ""
     return (
@@ -155,9 +155,9 @@ def _show(diagnosis: Diagnosis) -> None:
     """One policy's diagnosis as tables, on standard output."""
     from rich.table import Table
 
-    from unlearnbench.cli.terminal import console
-    from unlearnbench.notation import plain, plural
-    from unlearnbench.similarity_page import finding
+    from unlearnbench.cli.console import console
+    from unlearnbench.diagnosis.page import finding
+    from unlearnbench.reports.formatting import plain, plural
 
     record = diagnosis.record
     shown = console()
@@ -198,8 +198,8 @@ def _show(diagnosis: Diagnosis) -> None:
 def _left_out(record: SimilarityRecord) -> Table:
     from rich.table import Table
 
-    from unlearnbench.notation import plain
-    from unlearnbench.similarity_record import left_out
+    from unlearnbench.diagnosis.record import left_out
+    from unlearnbench.reports.formatting import plain
 
     table = Table(title="left out; each item is in similarity.json")
     for name in ("group", "left out", "of items", "why"):

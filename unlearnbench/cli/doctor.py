@@ -11,7 +11,7 @@ import click
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def doctor(as_json: bool) -> None:
     """Say what runs here, and for each thing missing the one command that mends it."""
-    from unlearnbench.doctor import examine
+    from unlearnbench.harness.doctor import examine
 
     findings = examine()
     if as_json:
@@ -20,7 +20,7 @@ def doctor(as_json: bool) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from unlearnbench.cli.terminal import console
+    from unlearnbench.cli.console import console
 
     table = Table("", "", "found", "needed for")
     for finding in findings:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from unlearnbench.export import Format
+    from unlearnbench.adapters.export import Format
 
 
 @click.command("export")
@@ -22,7 +22,7 @@ def export(split: str, format: Format, out: Path, part: str, canaries: bool) -> 
 
     Rewards for them: unlearnbench.adapters.trl.reward, unlearnbench.adapters.verl.compute_score.
     """
-    from unlearnbench.export import export as run
+    from unlearnbench.adapters.export import export as run
     from unlearnbench.splits import load_split
 
     path = run(load_split(split), format, out, part=part, canaries=canaries)

@@ -9,13 +9,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from unlearnbench.cli.site import build
-
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from unlearnbench.leaderboard import Moved, Row
-    from unlearnbench.retrained import Outcome
+    from unlearnbench.leaderboard.board import Moved, Row
+    from unlearnbench.leaderboard.retrain_edition import Outcome
 
 ENTRIES = Path("leaderboard/entries")
 _bundle = click.argument("bundle", type=click.Path(path_type=Path))
@@ -34,9 +32,6 @@ def leaderboard() -> None:
     """Verify bundles, and score, rank and show the leaderboard's entries."""
 
 
-leaderboard.add_command(build)
-
-
 @leaderboard.command("verify")
 @_bundle
 @_split
@@ -53,11 +48,11 @@ def verify(
     """
     if allow_network and not rerun:
         raise click.UsageError("--allow-network is for --rerun; without it no code is run.")
-    from unlearnbench.verification import UNSETTLED, verify_bundle
+    from unlearnbench.leaderboard.verification import UNSETTLED, verify_bundle
 
     found = verify_bundle(bundle, split, workers=workers)
     if rerun and (found.verified or {reason.check for reason in found.reasons} <= set(UNSETTLED)):
-        from unlearnbench.retraining import retrain
+        from unlearnbench.leaderboard.rerun import retrain
         from unlearnbench.splits import load_split
 
         found = retrain(bundle, found, None if split is None else load_split(split), allow_network=allow_network)
@@ -83,7 +78,7 @@ def enter(
     bundle: Path, entries: Path, id_: str | None, tier: str, edition: str | None, split: str | None, workers: int | None
 ) -> None:
     """Verify a bundle and write the entry that it makes, with everything that follows from it."""
-    from unlearnbench.leaderboard import enter as run
+    from unlearnbench.leaderboard.entries import enter as run
     from unlearnbench.splits import load_split
 
     made = run(
@@ -110,7 +105,7 @@ def close(name: str, commit: str | None, entries: Path, split: str | None) -> No
 
     Refuses a commit that does not hold every entry as it is now. Everything is printed that is to be done next.
     """
-    from unlearnbench.closing import close as run
+    from unlearnbench.leaderboard.close_edition import close as run
     from unlearnbench.splits import load_split
 
     done = run(name, entries, commit, None if split is None else load_split(split))
@@ -151,7 +146,7 @@ def retrain(
     is there is not made again, and a run that was stopped goes on. Exit status 1 if one of them fails.
     """
     from unlearnbench.cli.progress import Bars
-    from unlearnbench.retrained import find_edition, ordered, retrain_entry
+    from unlearnbench.leaderboard.retrain_edition import find_edition, ordered, retrain_entry
 
     found, variant = find_edition(entries, edition, split)
     chosen = ordered(entries, ids, found)
@@ -172,7 +167,9 @@ def retrain(
 @click.option("--json", "as_json", is_flag=True, help="Print the board as JSON.")
 def standings(entries: Path, splits: tuple[str, ...], as_json: bool) -> None:
     """Rank the entries within their tier, edition, split, track and budget: re-trained and newest first."""
-    from unlearnbench.leaderboard import board, editions, find_splits, read_entries
+    from unlearnbench.leaderboard.board import board
+    from unlearnbench.leaderboard.editions import editions, find_splits
+    from unlearnbench.leaderboard.entries import read_entries
 
     order = [edition.name for edition in editions(entries)]
     rows = board(read_entries(entries), find_splits(entries, splits), order)
@@ -190,15 +187,17 @@ def standings(entries: Path, splits: tuple[str, ...], as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print what moved as JSON.")
 def rescore(entries: Path, splits: tuple[str, ...], write: bool, workers: int | None, as_json: bool) -> None:
     """Judge every entry's answers by the verifier and the rules as they are now, and print the ranks that moved."""
-    from unlearnbench import leaderboard as board
-    from unlearnbench import tables
+    from unlearnbench.io import files, tables
+    from unlearnbench.leaderboard.board import rescore as run
+    from unlearnbench.leaderboard.editions import find_splits
+    from unlearnbench.leaderboard.entries import read_entries
 
-    found = board.read_entries(entries)
-    moved, again = board.rescore(found, board.find_splits(entries, splits), workers=workers or 1)
+    found = read_entries(entries)
+    moved, again = run(found, find_splits(entries, splits), workers=workers or 1)
     for one in found if write else ():
         result, counts = again[one.entry.id]
         tables.write_parquet(one.folder / "counts.parquet", counts)
-        tables.write_json(one.folder / "result.json", result)
+        files.write_json(one.folder / "result.json", result)
     if as_json:
         click.echo(json.dumps([one.model_dump(mode="json") | {"moved": one.moved} for one in moved], indent=2))
     else:
@@ -209,8 +208,8 @@ def rescore(entries: Path, splits: tuple[str, ...], write: bool, workers: int | 
 @click.option("--out", type=click.Path(path_type=Path), help="Where to write them [default: print them].")
 def rules(out: Path | None) -> None:
     """Write the board's rules, every number in them from the configuration."""
-    from unlearnbench.board_rules import rules as text
-    from unlearnbench.tables import write_text
+    from unlearnbench.io.files import write_text
+    from unlearnbench.leaderboard.rules_page import rules as text
 
     if out is None:
         click.echo(text(), nl=False)
@@ -234,7 +233,7 @@ def _as_json(done: Outcome) -> str:
 
 
 def _show_board(rows: Sequence[Row]) -> None:
-    from unlearnbench.cli.terminal import print_table
+    from unlearnbench.cli.console import print_table
 
     def cells(row: Row) -> tuple[str, ...]:
         entry, at = row.entry, row.standing
@@ -256,7 +255,7 @@ def _show_board(rows: Sequence[Row]) -> None:
 
 
 def _show_moved(moved: Sequence[Moved]) -> None:
-    from unlearnbench.cli.terminal import print_table
+    from unlearnbench.cli.console import print_table
 
     changed = [one for one in moved if one.moved]
     click.echo(f"{len(moved)} entries scored again; {len(changed)} ranks moved")
@@ -273,3 +272,35 @@ def _show_moved(moved: Sequence[Moved]) -> None:
 
 def _points(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:+.1f}"
+
+
+@leaderboard.command("build")
+@click.option(
+    "--entries",
+    type=click.Path(path_type=Path),
+    default=Path("leaderboard/entries"),
+    show_default=True,
+    help="Folder of the entries.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("build/site"),
+    show_default=True,
+    help="Folder to write the site to.",
+)
+@click.option(
+    "--split",
+    "splits",
+    multiple=True,
+    metavar="FOLDER",
+    help="A split that is not a shipped one, such as an edition's sealed variant; once a split.",
+)
+def build(entries: Path, out: Path, splits: tuple[str, ...]) -> None:
+    """Write the board, a page an entry, a page a split and an introduction as static pages, and print the first.
+
+    They need no server and load nothing from elsewhere.
+    """
+    from unlearnbench.leaderboard.site.build import build as run
+
+    click.echo(run(entries, out, splits))

@@ -89,7 +89,7 @@ def methods(as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(rows, indent=2, ensure_ascii=False))
     else:
-        from unlearnbench.cli.terminal import print_table
+        from unlearnbench.cli.console import print_table
 
         gains = ("not measured" if row["gain"] is None else f"{row['gain']:.3f}" for row in rows)
         print_table(
@@ -130,8 +130,8 @@ def _listed() -> tuple[list[dict[str, Any]], list[str]]:
     from importlib.metadata import entry_points
 
     from unlearnbench.errors import MethodError
-    from unlearnbench.measured import present_gain, read_measured
     from unlearnbench.methods import BUILT_IN, GROUP, load, locate
+    from unlearnbench.methods.gains import present_gain, read_measured
 
     measured = read_measured()
     rows, problems = [], []

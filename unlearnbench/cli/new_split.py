@@ -91,16 +91,16 @@ def new_split(name: str) -> None:
     import json
     import re
 
-    from unlearnbench import tables
     from unlearnbench.errors import SplitError
+    from unlearnbench.io import files
 
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
         raise SplitError(f"{name!r} cannot be a split's name; use letters, digits, dots, dashes and underscores")
     folder = Path(name)
     if folder.exists():
         raise SplitError(f"There is a {folder} here already; choose another name, or move it away.")
-    tables.write_text(folder / "items.jsonl", "".join(json.dumps(item) + "\n" for item in _ITEMS))
-    tables.write_text(folder / "split.yaml", _CONFIG.format(name=name))
+    files.write_text(folder / "items.jsonl", "".join(json.dumps(item) + "\n" for item in _ITEMS))
+    files.write_text(folder / "split.yaml", _CONFIG.format(name=name))
     click.echo(
         f"{folder}/split.yaml and {folder}/items.jsonl are there; put your problems into the latter and a policy into "
         f"{folder}/policy (or name it in the former), then\n"

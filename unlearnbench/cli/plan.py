@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from unlearnbench.cli.evaluate import Multiple, parse_changes
+from unlearnbench.cli.eval import Multiple, parse_changes
 
 if TYPE_CHECKING:
-    from unlearnbench.planning import Planned
-    from unlearnbench.probe import Tokens
+    from unlearnbench.harness.plan import Planned
+    from unlearnbench.harness.trial_run import Tokens
 
 _EFFECTS = {"spread": "spread over all items alike", "families": "some families learned whole"}
 _BOUNDS = {"interval": "these families", "interval_families": "families like these (the headline)"}
@@ -61,13 +61,13 @@ def plan(
     if precision != "float32" and device is None:
         raise click.UsageError("--precision chooses among a --device's published peaks; name the device.")
     settings = parse_changes(changes)
-    from unlearnbench import planning
     from unlearnbench.cli.progress import Bar
-    from unlearnbench.devices import UTILISATION
+    from unlearnbench.harness import plan
+    from unlearnbench.harness.cost import UTILISATION
     from unlearnbench.splits import load_split
 
     with Bar("trying and simulating") as bar:
-        told = planning.plan(
+        told = plan.plan(
             load_split(split),
             method,
             seeds=seeds,
@@ -90,8 +90,8 @@ def plan(
 def _show(told: Planned) -> None:
     from rich.table import Table
 
-    from unlearnbench.cli.terminal import console
-    from unlearnbench.notation import count, duration, pct, plain, plural, power, span
+    from unlearnbench.cli.console import console
+    from unlearnbench.reports.formatting import count, duration, pct, plain, plural, power, span
 
     shown = console()
     shown.print(

@@ -12,6 +12,6 @@ import click
 @click.option("--split", help="The split that DIR was scored on, if it is not a shipped one: its folder.")
 def report(directory: Path, split: str | None) -> None:
     """Rebuild report.html of the run in DIR from its files, and print its path."""
-    from unlearnbench.report import rebuild
+    from unlearnbench.reports.run_report import rebuild
 
     click.echo(rebuild(directory, split))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from unlearnbench.cli.evaluate import show
+from unlearnbench.cli.eval import show
 
 
 @click.command("score")
@@ -38,8 +38,8 @@ def score(
     files are one set. Every verdict is made anew; every item of the split must be there, with the same number of
     rollouts in every seed.
     """
-    from unlearnbench.eval_logs import SUFFIXES
-    from unlearnbench.rollouts import FORMATS
+    from unlearnbench.adapters.eval_logs import SUFFIXES
+    from unlearnbench.io.rollout_reader import FORMATS
 
     for path in files:
         if path.suffix not in (*FORMATS, *SUFFIXES):
@@ -49,7 +49,7 @@ def score(
             f"--seed is wanted once for each of the {len(files)} FILEs, and was given {len(seeds)} times."
         )
     from unlearnbench.cli.progress import Bar
-    from unlearnbench.score import score_rollouts
+    from unlearnbench.harness.score_rollouts import score_rollouts
 
     with Bar("judging") as bar:
         result = score_rollouts(

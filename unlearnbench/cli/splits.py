@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from unlearnbench.cli.build import build, export, push
+from unlearnbench.cli.splits_build import build, export, push
 
 if TYPE_CHECKING:
-    from unlearnbench.grading_record import Audit, Share
+    from unlearnbench.curation.audit.record import Audit, Share
     from unlearnbench.splits import Split
 
 _SHOWN = 20
@@ -29,7 +29,7 @@ def splits(context: click.Context, as_json: bool) -> None:
     """List the shipped splits; show, validate, build or publish one."""
     if context.invoked_subcommand is not None:
         return
-    from unlearnbench.cli.terminal import print_table
+    from unlearnbench.cli.console import print_table
     from unlearnbench.splits import load_split, shipped_splits
 
     rows = [_summary(load_split(name)) for name in shipped_splits()]
@@ -61,7 +61,7 @@ for command in (build, export, push):
 @as_json
 def show(split: str, as_json: bool) -> None:
     """Show a split: its groups, families, protocol, recipe and controls. SPLIT is a shipped name or a folder."""
-    from unlearnbench.cli.terminal import print_table
+    from unlearnbench.cli.console import print_table
     from unlearnbench.splits import load_split
 
     content = _description(load_split(split))
@@ -131,10 +131,10 @@ def validate(
     if audited:
         problems = _audited(directory, (*rollouts, *more), out, workers, as_json)
     else:
-        from unlearnbench import audit
+        from unlearnbench.curation import validate
         from unlearnbench.splits import find_split
 
-        problems = audit.validate(find_split(directory))
+        problems = validate.validate(find_split(directory))
         if as_json:
             _print_json({"valid": not problems, "problems": problems})
     if not as_json:
@@ -145,13 +145,14 @@ def validate(
 
 def _audited(directory: str, rollouts: Sequence[Path], out: Path | None, workers: int, as_json: bool) -> list[str]:
     """Show or write what the audit of a split says; returns what is wrong."""
-    from unlearnbench import grading, tables
     from unlearnbench.cli.progress import Bar
+    from unlearnbench.curation.audit import audit
+    from unlearnbench.io import files
 
     with Bar("auditing") as bar:
-        found = grading.audit(directory, rollouts=rollouts, workers=workers, progress=bar.show)
+        found = audit.audit(directory, rollouts=rollouts, workers=workers, progress=bar.show)
     if out is not None:
-        tables.write_json(out, found)
+        files.write_json(out, found)
     if as_json:
         _print_json({"valid": not found.problems, "problems": found.problems, "audit": found.model_dump(mode="json")})
     else:
@@ -160,7 +161,7 @@ def _audited(directory: str, rollouts: Sequence[Path], out: Path | None, workers
 
 
 def _show_audit(found: Audit) -> None:
-    from unlearnbench.cli.terminal import print_table
+    from unlearnbench.cli.console import print_table
 
     click.echo(
         f"{found.split}: {found.golds.n:,} gold answers verified, {found.golds.unverified:,} in vain; "
@@ -245,9 +246,8 @@ def _extent(of: Mapping[str, Any]) -> str:
 
 
 def _summary(split: Split) -> dict[str, Any]:
-    from unlearnbench.packaged import waits_for_policy
     from unlearnbench.records import GROUPS
-    from unlearnbench.released import built_of, released_of, waits
+    from unlearnbench.splits.manifest import built_of, released_of, waits, waits_for_policy
 
     groups = {}
     released, made, built = released_of(split.path), built_of(split.path), not waits(split.path)
@@ -282,7 +282,7 @@ def _summary(split: Split) -> dict[str, Any]:
 
 
 def _description(split: Split) -> dict[str, Any]:
-    from unlearnbench.released import built_of, released_of
+    from unlearnbench.splits.manifest import built_of, released_of
 
     stated = split.config.model_dump(mode="json")
     summary, families = _summary(split), {}

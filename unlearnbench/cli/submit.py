@@ -37,10 +37,10 @@ def submit(
     """
     if out.suffix != ".zip":
         raise click.UsageError(f"--out must end in .zip, not {out.name!r}.")
-    from unlearnbench.bundle import Statement, write_bundle
-    from unlearnbench.fairness import read_run
-    from unlearnbench.pull_request import pull_request
-    from unlearnbench.verification import verify_bundle
+    from unlearnbench.leaderboard.bundle import Statement, write_bundle
+    from unlearnbench.leaderboard.pull_request import pull_request
+    from unlearnbench.leaderboard.verification import verify_bundle
+    from unlearnbench.scoring.comparability import read_run
 
     statement = Statement(name=name or read_run(folder).result.method.name, authors=authors, url=url, tried=tried)
     bundle = write_bundle(folder, out, statement, method)

@@ -91,7 +91,7 @@ def _one(gold: str, completion: str, rule: Rule, cache: Path | None, as_json: bo
 def _file(source: Path, out: Path, rule: Rule, workers: int, cache: Path | None, as_json: bool) -> None:
     from contextlib import ExitStack
 
-    from unlearnbench.judged import judge_file
+    from unlearnbench.verifier.verify_file import judge_file
 
     with ExitStack() as shown:
         show = None

@@ -1,0 +1,1 @@
+"""Labels for a policy and a pool; a split's files."""

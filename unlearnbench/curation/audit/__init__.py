@@ -1,0 +1,1 @@
+"""Whether a split's labels hold."""

@@ -1,0 +1,1 @@
+"""Problems generated from a split's."""

@@ -1,0 +1,344 @@
+"""The labelling protocol on one page (PROTOCOL 2): what a policy can and cannot learn of a pool, measured.
+
+    base policy: n samples of every item, and fresh ones for `rate_before`
+    → S reference GRPO runs, each measured on every item
+    → counts → candidates → certified afresh on every run → groups
+    → the twins of unlearnable items, at the base and after every run → a split
+
+Every phase leaves files, so a curation that was stopped goes on where it was; what is drawn leaves one a shard
+(`shards.py`), and processes and machines share the shards out. All rollouts are kept in the work folder (a different
+completion once, with its count), so that verdicts can be made again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from unlearnbench.errors import RunError
+from unlearnbench.io import files, tables
+from unlearnbench.io.rollout_store import write_base_rollouts
+from unlearnbench.methods import locate
+from unlearnbench.policies.samplers.engine import TRANSFORMERS, Engine
+from unlearnbench.records import BudgetRef, PolicyRef, Protocol, SplitConfig
+from unlearnbench.scoring.labels import Labels, candidates, label_items, labels_table, summary
+from unlearnbench.splits import Split, seal, write_split
+from unlearnbench.training.ledger import read_ledger
+from unlearnbench.workers.jobs import (
+    Problems,
+    drawn_by,
+    locked,
+    measure_job,
+    measure_task,
+    run_chains,
+    stream_root,
+    train_job,
+    weights_hash,
+)
+from unlearnbench.workers.launcher_env import Launch
+from unlearnbench.workers.measure import counts_of
+from unlearnbench.workers.measure_shards import Task
+from unlearnbench.workers.multi_node import Machines, gathered
+from unlearnbench.workers.worker_group import Event, Job
+
+Progress = Callable[[Event], None]
+CuratedRule = Literal["protocol", "paper"]
+HALVES = 2  # files of a base phase: fixed, so that neither counts nor rounding depend on the number of workers
+COUNTS_WITH_BEST = pa.schema([*tables.COUNTS, ("best", pa.float64())])
+
+
+def curate(
+    config: str | Path,
+    out: str | Path,
+    *,
+    rule: CuratedRule = "protocol",
+    work: str | Path | None = None,
+    workers: int | None = None,
+    processes: int = 1,
+    launch: Launch | None = None,
+    engine: Engine = TRANSFORMERS,
+    progress: Progress | None = None,
+) -> Split:
+    """Label the pool that split.yaml names and write a finished split to `out`; resumes what it finds in `work`.
+
+    `processes` train each reference run together and share out what is drawn; with `launch`, those of all machines do,
+    and on all but the first this ends in SystemExit. `engine` draws all rollouts. Raises SplitError or DataError for a
+    malformed pool, RunError where `work` belongs to another configuration or the engine is not installed.
+    """
+    engine.require()
+    place = Path(work) if work else Path(out) / ".curation"
+    with gathered(place, launch) as machines, locked(place):
+        if launch is not None:
+            workers, processes = 1, launch.world
+        crews = Crews(workers or max(1, (os.cpu_count() or 1) // processes), processes, machines)
+        return _curate(Curation(Path(config), place, crews, engine, progress), Path(out), rule)
+
+
+def _curate(curation: Curation, out: Path, rule: CuratedRule) -> Split:
+    counts = curation.counts()
+    names = [item.item_id for item in curation.split.items]
+    labels = label_items(counts, curation.protocol, item_ids=names, rule=rule)
+    unlearnable = {name for name, group in zip(labels.item_ids, labels.group, strict=True) if group == "unlearnable"}
+    twin_counts = curation.twin_counts(unlearnable)
+    return curation.publish(out, labels, counts, twin_counts)
+
+
+def curate_counts(file: str | Path, out: str | Path, *, rule: CuratedRule = "protocol") -> dict[str, Any]:
+    """Labels from counts alone: writes labels.parquet and labels.json to `out`, returns what labels.json says."""
+    counts = tables.read_counts(Path(file), phases=("base", "train", "after", "certify"), best=rule == "paper")
+    labels = label_items(counts, Protocol(), rule=rule, source=str(file))
+    tables.write_parquet(Path(out) / "labels.parquet", labels_table(labels))
+    told = summary(labels)
+    files.write_json(Path(out) / "labels.json", told)
+    return told
+
+
+@dataclass(frozen=True)
+class Crews:
+    """Who works: so many jobs at once, each by so many processes, on these machines."""
+
+    at_once: int
+    processes: int
+    machines: Machines | None
+
+
+class Curation:
+    """One run of the protocol: the pool, where its files are, and its phases."""
+
+    def __init__(self, config: Path, work: Path, crews: Crews, engine: Engine, progress: Progress | None) -> None:
+        self.work, self.crews, self.engine, self.progress = work, crews, engine, progress
+        self.split = _workspace(config, work, engine)
+        self.protocol = self.split.config.protocol
+        self.runs = list(range(1, self.protocol.runs + 1))
+        self.items: Problems = [(item.item_id, item.prompt, item.answer) for item in self.split.items]
+
+    # --- phases -----------------------------------------------------------------------------------------------
+
+    def counts(self) -> pa.Table:
+        """All counts behind the labels, certification included."""
+        n = self.protocol.samples
+        base = [("base", n.base), ("base_fresh", n.base_fresh)]
+        self._run([*self._base_chains("item_id", self.items, base), *self._reference_chains()])
+        parts = [
+            self._counted(self.work / "base", "base", "0"),
+            self._counted(self.work / "base", "base_fresh", "0"),
+        ]
+        for run in self.runs:
+            parts += [_training_counts(self._place(run), run), self._counted(self._place(run), "after", str(run))]
+        counts = _table(parts)
+        known = pa.array([item.item_id for item in self.split.items])
+        counts = counts.filter(pc.is_in(counts["item_id"], known))  # canaries are trained on, and are no items
+        if not n.certify:
+            return counts
+        wanted = set(candidates(counts, self.protocol))
+        problems = [problem for problem in self.items if problem[0] in wanted]
+        self._run([[self._job(run, "certify", problems, "item_id", n.certify)] for run in self.runs if problems])
+        certified = [self._counted(self._place(run), "certify", str(run)) for run in self.runs if problems]
+        return _table([counts, *certified])
+
+    def twin_counts(self, unlearnable: set[str]) -> pa.Table | None:
+        """Counts of the twins of these items at the base and after every run."""
+        twins = [(twin.twin_id, twin.prompt, twin.answer) for twin in self.split.twins if twin.item_id in unlearnable]
+        if not twins:
+            return None
+        n = self.protocol.samples.twins
+        jobs = [[self._job(run, "twins", twins, "twin_id", n)] for run in self.runs]
+        self._run([*self._base_chains("twin_id", twins, [("twins", n)]), *jobs])
+        base = self._counted(self.work / "base", "twins", "0", phase="base", key="twin_id")
+        after = [self._counted(self._place(run), "twins", str(run), phase="after", key="twin_id") for run in self.runs]
+        return pa.concat_tables([base, *after]).cast(tables.TWIN_COUNTS)
+
+    def publish(
+        self,
+        out: Path,
+        labels: Labels,
+        counts: pa.Table,
+        twin_counts: pa.Table | None,
+    ) -> Split:
+        """Write the finished split: items with their groups, counts, budget, policy and hashes."""
+        table = labels_table(labels)
+        rows = {row["item_id"]: row for row in table.to_pylist()}
+        items = [
+            item.model_copy(update={key: rows[item.item_id][key] for key in ("group", "certified", "thin")})
+            for item in self.split.items
+        ]
+        policy = self.split.policy_path
+        if isinstance(policy, Path) and policy.resolve() != (out / "policy").resolve():
+            shutil.copytree(policy, out / "policy", dirs_exist_ok=True)
+        costs = [json.loads((self._place(run) / "cost.json").read_text())["flops"] for run in self.runs]
+        budget = BudgetRef(flops_1x=round(float(np.mean(costs))))
+        config = self.split.config.model_copy(update={"budget": budget, "label_rule": labels.rule})
+        if isinstance(policy, Path):
+            config = config.model_copy(update={"base_policy": _policy_record(config, out / "policy")})
+        tables.write_parquet(out / "labels.parquet", table)
+        files.write_json(out / "labels.json", summary(labels))
+        base = self.work / "base"
+        write_base_rollouts(
+            out, [file for name in ("base", "base_fresh") for file in sorted(base.glob(f"{name}.*.parquet"))]
+        )
+        return write_split(
+            out,
+            config,
+            items,
+            twins=list(self.split.twins) or None,
+            canaries=list(self.split.canaries) or None,
+            counts=counts,
+            twin_counts=twin_counts,
+        )
+
+    # --- their jobs -------------------------------------------------------------------------------------------
+
+    def _base_chains(self, key: str, problems: Problems, phases: Sequence[tuple[str, int]]) -> list[list[Job]]:
+        """The base policy on all problems, in two files a phase."""
+        root = stream_root(self.split, "label", 0)
+        halves = [problems[k::HALVES] for k in range(HALVES)]
+        chains = []
+        for number, half in enumerate(halves):
+            tasks = [
+                measure_task(
+                    self.work / "base" / f"{name}.{number}.parquet", f"{root}/{name}", half, key, n, distinct=True
+                )
+                for name, n in phases
+                if half
+            ]
+            log = self.work / "base" / "log.txt"
+            chains.append([self._measured(self.split.policy_path, tasks, log, 0, "base")])
+        return chains
+
+    def _reference_chains(self) -> list[list[Job]]:
+        """S runs of the reference GRPO, each followed by its measuring."""
+        sealed = seal(self.split, self.work / "sealed")
+        chains = []
+        for run in self.runs:
+            train = train_job(
+                self.split,
+                sealed,
+                locate("grpo"),
+                run,
+                "label",
+                self._place(run),
+                fingerprint=self.split.hash,
+                flops=None,
+                steps=self.split.config.recipe.steps,
+                processes=self.crews.processes,
+            )
+            after = self._job(run, "after", self.items, "item_id", self.protocol.samples.after)
+            chains.append([train, after])
+        return chains
+
+    def _job(self, run: int, name: str, problems: Problems, key: str, n: int) -> Job:
+        place = self._place(run)
+        root = stream_root(self.split, "label", run) + f"/{name}"
+        task = measure_task(place / f"{name}.0.parquet", root, problems, key, n, distinct=True)
+        return self._measured(place / "checkpoint", [task], place / "log.txt", run, name)
+
+    def _measured(self, policy: Path | str, tasks: Sequence[Task], log: Path, run: int, stage: str) -> Job:
+        return measure_job(self.split, policy, tasks, log, seed=run, stage=stage, processes=self.crews.processes)
+
+    def _run(self, chains: Sequence[Sequence[Job]]) -> None:
+        run_chains(drawn_by(self.engine, chains), self.crews.at_once, self.progress, self.crews.machines)
+
+    def _place(self, run: int) -> Path:
+        return self.work / "runs" / str(run)
+
+    def _counted(self, place: Path, name: str, run: str, *, phase: str | None = None, key: str = "item_id") -> pa.Table:
+        columns = {key: pa.string(), "count": pa.int32(), "correct": pa.bool_()}
+        files = sorted(place.glob(f"{name}.*.parquet"))
+        rows = pa.concat_tables([tables.read_parquet(path, columns).select(list(columns)) for path in files])
+        counts = counts_of(rows, phase or name, run, key)
+        wanted = getattr(self.protocol.samples, name)
+        if pc.any(pc.not_equal(counts["n"], wanted)).as_py():
+            raise RunError(
+                f"{place} holds {name} samples of another cut or number than {wanted} an item; remove {place} and run "
+                "the same command again"
+            )
+        return counts
+
+
+def _workspace(config_file: Path, work: Path, engine: Engine) -> Split:
+    """The pool as an unlabelled split in the work folder. Raises RunError if another pool's work is there."""
+    source = Split(config_file.parent) if config_file.name == "split.yaml" else None
+    if source is None:
+        raise RunError(f"{config_file} must be named split.yaml and lie beside the pool's files; rename it")
+    folder = work / "pool"
+    fresh = {"group": None, "certified": None, "thin": False}
+    items = [item.model_copy(update=fresh) for item in source.items]
+    config: SplitConfig = source.config.model_copy(update={"files": {}, "budget": None})
+    policy = source.policy_path
+    if isinstance(policy, Path):
+        shutil.copytree(policy, folder / "policy", dirs_exist_ok=True)
+        path = config.base_policy.model_copy(update={"path": "policy"})
+        config = config.model_copy(update={"base_policy": path})
+    marker = work / "pool.json"
+    identity: dict[str, object] = {"seed": config.seed}
+    wanted = write_split(folder, config, items, twins=list(source.twins), canaries=list(source.canaries)).hash
+    identity["hash"] = wanted
+    if engine != TRANSFORMERS:
+        identity["sampler"] = asdict(engine)
+    drawn = any(path for name in ("base", "runs") for path in (work / name).rglob("*.parquet"))
+    if drawn and marker.is_file() and json.loads(marker.read_text()) != identity:
+        raise RunError(
+            f"{work} holds the curation of another pool, policy, protocol or sampler; name another --out, or remove it"
+        )
+    files.write_json(marker, identity)
+    return Split(folder)
+
+
+def _policy_record(config: SplitConfig, folder: Path) -> PolicyRef:
+    from safetensors import safe_open
+
+    parameters = 0
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, framework="np") as file:
+            parameters += sum(int(np.prod(file.get_slice(name).get_shape())) for name in file.keys())  # noqa: SIM118
+    return config.base_policy.model_copy(
+        update={"path": "policy", "revision": weights_hash(folder), "parameters": parameters}
+    )
+
+
+def _training_counts(place: Path, run: int) -> pa.Table:
+    """Training rollouts of a reference run by item, with `best`: the largest mean reward of one step.
+
+    Phase `trace` says how many of the rewarded ones (n) have a trace that is valid step by step (correct).
+    """
+    rows = read_ledger(place, ("step", "item_id", "correct", "valid_trace"))
+    steps = rows["step"].to_numpy()
+    correct = rows["correct"].to_numpy(zero_copy_only=False).astype(bool)
+    names, inverse = np.unique(rows["item_id"].to_numpy(zero_copy_only=False), return_inverse=True)
+    visit = inverse.astype(np.int64) * (int(steps.max(initial=0)) + 1) + steps
+    visits, of = np.unique(visit, return_inverse=True)
+    rates = np.bincount(of, weights=correct) / np.bincount(of)
+    best = np.zeros(len(names))
+    np.maximum.at(best, visits // (int(steps.max(initial=0)) + 1), rates)
+    hits = np.bincount(inverse, weights=correct).astype(np.int64)
+    train = {
+        "item_id": pa.array(names, pa.string()),
+        "phase": ["train"] * len(names),
+        "run": [str(run)] * len(names),
+        "n": np.bincount(inverse),
+        "correct": hits,
+        "best": best,
+    }
+    valid = rows["valid_trace"].to_numpy(zero_copy_only=False) == True  # noqa: E712 - null where it cannot be told
+    sound = np.bincount(inverse, weights=correct & valid).astype(np.int64)
+    traces = {**train, "phase": ["trace"] * len(names), "n": hits, "correct": sound, "best": [None] * len(names)}
+    return pa.concat_tables([pa.table(part).cast(COUNTS_WITH_BEST) for part in (train, traces)])
+
+
+def _table(parts: Sequence[pa.Table]) -> pa.Table:
+    """Counts joined under one schema; `best` is null where a phase has none."""
+    widened = []
+    for part in parts:
+        if "best" not in part.column_names:
+            part = part.append_column("best", pa.nulls(part.num_rows, pa.float64()))
+        widened.append(part.select(COUNTS_WITH_BEST.names).cast(COUNTS_WITH_BEST))
+    return pa.concat_tables(widened)

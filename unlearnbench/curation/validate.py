@@ -1,0 +1,320 @@
+"""Whether a split's folder is what it says: every check of `unlearnbench splits validate`, one function each.
+
+Files are read directly and not through `Split`, so that one altered file does not hide what else is wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from unlearnbench.errors import DataError
+from unlearnbench.io import files, tables
+from unlearnbench.records import Canary, Item, RelatedProblem, Result, SplitConfig, Twin
+from unlearnbench.splits import Split
+from unlearnbench.splits.manifest import POLICY, RELEASED, waits, waits_for_policy
+from unlearnbench.splits.split import PARTS, unbuilt
+from unlearnbench.splits.write import label_files
+
+T = TypeVar("T")
+RELATED = ("similar.parquet", "sub_problems.parquet")
+
+
+@dataclass(frozen=True, slots=True)
+class _Contents:
+    folder: Path
+    config: SplitConfig
+    items: tuple[Item, ...]
+    twins: tuple[Twin, ...]
+    canaries: tuple[Canary, ...]
+    counts: pa.Table | None
+    twin_counts: pa.Table | None
+    related: Mapping[str, tuple[RelatedProblem, ...]]
+    """Rows of similar.parquet and sub_problems.parquet, by file name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """What is wrong with a split, a sentence each; how many gold answers were verified, and how many in vain."""
+
+    problems: list[str]
+    golds: int = 0
+    unverified: int = 0
+
+
+def validate(path: str | Path) -> list[str]:
+    """What is wrong with the split in that folder: a sentence each, naming file, row and field; empty if valid."""
+    return inspect(path).problems
+
+
+def inspect(path: str | Path) -> Inspection:
+    """Every check of this module on the split in that folder."""
+    folder = Path(path)
+    problems: list[str] = []
+
+    def read(reader: Callable[[], T]) -> T | None:
+        try:
+            return reader()
+        except DataError as error:
+            problems.append(str(error))
+            return None
+
+    def optional(name: str, reader: Callable[[Path], T]) -> T | None:
+        return read(lambda: reader(folder / name)) if (folder / name).is_file() else None
+
+    config = read(lambda: tables.read_yaml_record(folder / "split.yaml", SplitConfig))
+    if config is None:
+        return Inspection(problems)
+    if waits(folder):
+        return Inspection([unbuilt(config.name)])
+    contents = _Contents(
+        folder=folder,
+        config=config,
+        items=read(lambda: tables.read_records(folder / "items.parquet", Item)) or (),
+        twins=optional("twins.parquet", lambda file: tables.read_records(file, Twin)) or (),
+        canaries=optional("canaries.json", lambda file: tables.read_records(file, Canary)) or (),
+        counts=optional("counts.parquet", tables.read_counts),
+        twin_counts=optional("twin_counts.parquet", lambda file: tables.read_counts(file, key="twin_id")),
+        related={
+            name: optional(name, lambda file: tables.read_records(file, RelatedProblem)) or () for name in RELATED
+        },
+    )
+    problems += _hashes(contents)
+    if problems and not contents.items:
+        return Inspection(problems)  # whatever refers to items would only repeat that they cannot be read
+    for check in (_ids, _labels, _groups, _parts, _references, _prompts, _related, _controls):
+        problems += check(contents)
+    asked = _asked(contents)
+    unverified = list(_answers(asked))
+    return Inspection(problems + unverified, len(asked), len(unverified))
+
+
+def _hashes(split: _Contents) -> Iterator[str]:
+    """Every file that the labels rest on is listed in split.yaml and has the hash stated there."""
+    apart = f"{POLICY}/" if waits_for_policy(split.folder) else None
+    for name, expected in split.config.files.items():
+        file = split.folder / name
+        if apart and name.startswith(apart):
+            continue  # `splits build` makes the policy elsewhere and checks it there
+        if not file.is_file():
+            yield f"{file}: split.yaml lists this file, and it is missing"
+        elif files.sha256(file) != expected:
+            yield f"{file}: its hash is not the one in split.yaml; restore the file or make the split again"
+    for name in label_files(split.folder, split.config):
+        if name not in split.config.files:
+            yield f"{split.folder / 'split.yaml'}, field 'files': the hash of {name} is missing"
+
+
+def _ids(split: _Contents) -> Iterator[str]:
+    """Items, twins and canaries each have an id of their own: control counts keep all three in one column."""
+    owner: dict[str, str] = {}
+    for name, field, ids in (
+        ("items.parquet", "item_id", [item.item_id for item in split.items]),
+        ("twins.parquet", "twin_id", [twin.twin_id for twin in split.twins]),
+        ("canaries.json", "item_id", [canary.item_id for canary in split.canaries]),
+    ):
+        for row, identity in enumerate(ids, start=1):
+            place = f"{split.folder / name}, row {row}"
+            if identity in owner:
+                yield f"{place}, field {field!r}: {identity!r} is already the id of {owner[identity]}"
+            else:
+                owner[identity] = f"{name}, row {row}"
+
+
+def _labels(split: _Contents) -> Iterator[str]:
+    """There are items, and every one has a group, unless the split's labels are those that were released."""
+    if not split.items:
+        yield f"{split.folder / 'items.parquet'}: it holds no items"
+    if (split.folder / RELEASED).is_file():
+        return  # what was released is a part of the pool: the rest has no label, and split and documents say so
+    for row, item in enumerate(split.items, start=1):
+        if item.group is None:
+            yield f"{split.folder / 'items.parquet'}, row {row}, field 'group': item {item.item_id!r} has no label"
+
+
+def _groups(split: _Contents) -> Iterator[str]:
+    """Groups, certification and `thin` are what the rule makes of the counts."""
+    from unlearnbench.scoring.labels import label_items
+
+    if split.counts is None or not split.items:
+        return
+    ids = [item.item_id for item in split.items]
+    source = str(split.folder / "counts.parquet")
+    try:
+        labels = label_items(
+            split.counts, split.config.protocol, rule=split.config.label_rule, item_ids=ids, source=source
+        )
+    except DataError as error:
+        yield str(error)
+        return
+    found = zip(split.items, labels.group, labels.certified, labels.thin, strict=True)
+    for row, (item, group, certified, thin) in enumerate(found, start=1):
+        if (item.group, item.certified, item.thin) != (group, certified, bool(thin)):
+            yield (
+                f"{split.folder / 'items.parquet'}, row {row}, field 'group': item {item.item_id!r} is labelled "
+                f"{item.group} (certified {item.certified}, thin {item.thin}) and its counts say {group} "
+                f"(certified {certified}, thin {bool(thin)})"
+            )
+
+
+def _parts(split: _Contents) -> Iterator[str]:
+    """Each data/*.parquet holds exactly the rows of items.parquet that belong to it, in the columns of an item."""
+    group_of: dict[str, str] = {}
+    for part in PARTS:
+        file = split.folder / "data" / f"{part}.parquet"
+        try:
+            rows = tables.read_records(file, Item)
+            if not tables.read_parquet(file).schema.equals(tables.record_schema(Item)):
+                yield f"{file}: its columns are not {', '.join(tables.record_schema(Item).names)}"
+        except DataError as error:
+            yield str(error)
+            continue
+        expected = {item.item_id: item for item in split.items if part in ("train", item.group)}
+        for number, row in enumerate(rows, start=1):
+            place, known = f"{file}, row {number}", expected.pop(row.item_id, None)
+            if part != "train" and group_of.setdefault(row.item_id, part) != part:
+                yield f"{place}, field 'item_id': {row.item_id!r} is also in data/{group_of[row.item_id]}.parquet"
+            elif known is None:
+                yield f"{place}, field 'item_id': items.parquet has no (other) item {row.item_id!r} for this file"
+            elif row != known:
+                field = next(name for name in Item.model_fields if getattr(row, name) != getattr(known, name))
+                yield f"{place}, field {field!r}: not what items.parquet says of item {row.item_id!r}"
+        for item_id in expected:
+            yield f"{file}: item {item_id!r} of items.parquet is missing"
+
+
+def _references(split: _Contents) -> Iterator[str]:
+    """Twins belong to items of the split; counts are of its items and twins."""
+    items = {item.item_id for item in split.items}
+    for row, twin in enumerate(split.twins, start=1):
+        if twin.item_id not in items:
+            yield f"{split.folder / 'twins.parquet'}, row {row}, field 'item_id': there is no item {twin.item_id!r}"
+    for name, key, counts, known in (
+        ("counts.parquet", "item_id", split.counts, items),
+        ("twin_counts.parquet", "twin_id", split.twin_counts, {twin.twin_id for twin in split.twins}),
+    ):
+        if counts is not None:
+            yield from _unknown(split.folder / name, key, counts, known)
+
+
+def _unknown(file: Path, key: str, counts: pa.Table, known: set[str]) -> Iterator[str]:
+    for identity in pc.unique(counts[key]).to_pylist():
+        if identity not in known:
+            row = pc.index(counts[key], identity).as_py() + 1
+            yield f"{file}, row {row}, field {key!r}: there is no {key.removesuffix('_id')} {identity!r} here"
+
+
+def _prompts(split: _Contents) -> Iterator[str]:
+    """A twin is held out: its prompt is no item's, canary's or other twin's. Nor is a canary's any item's."""
+    owner = {_words(item.prompt): f"item {item.item_id!r}" for item in split.items}
+    for name, prompts in (
+        ("canaries.json", [(canary.item_id, canary.prompt) for canary in split.canaries]),
+        ("twins.parquet", [(twin.twin_id, twin.prompt) for twin in split.twins]),
+    ):
+        for row, (identity, prompt) in enumerate(prompts, start=1):
+            if other := owner.get(_words(prompt)):
+                yield f"{split.folder / name}, row {row}, field 'prompt': {identity!r} has the prompt of {other}"
+            else:
+                owner[_words(prompt)] = f"{identity!r} ({name}, row {row})"
+
+
+def _related(split: _Contents) -> Iterator[str]:
+    """Similar and sub-problems belong to an item each, have an id of their own, and repeat no item or twin unmarked."""
+    items = {item.item_id for item in split.items}
+    held_out = {_words(one.prompt): "an item" for one in split.items}
+    held_out |= {_words(one.prompt): "a canary" for one in split.canaries}
+    held_out |= {_words(one.prompt): "a twin" for one in split.twins}
+    for name, problems in split.related.items():
+        seen: set[str] = set()
+        for row, problem in enumerate(problems, start=1):
+            place = f"{split.folder / name}, row {row}"
+            if problem.item_id not in items:
+                yield f"{place}, field 'item_id': there is no item {problem.item_id!r}"
+            if problem.problem_id in seen or problem.problem_id in items:
+                yield f"{place}, field 'problem_id': {problem.problem_id!r} occurs twice"
+            seen.add(problem.problem_id)
+            if not problem.leaked and (whose := held_out.get(_words(problem.prompt))):
+                yield f"{place}, field 'leaked': the prompt is that of {whose}, so this must be true"
+
+
+def _controls(split: _Contents) -> Iterator[str]:
+    """Controls are whole, of this version of the split, and their counts are of its items, twins and canaries."""
+    known = {
+        "twin": {twin.twin_id for twin in split.twins},
+        "canary": {canary.item_id for canary in split.canaries},
+    }
+    items = {item.item_id for item in split.items}
+    folders = [*sorted((split.folder / "null_control").glob("*/"))]
+    folders += [split.folder / kind for kind in ("strong_null", "positive_control")]
+    for folder in folders:
+        result_file, counts_file = folder / "result.json", folder / "counts.parquet"
+        if not (result_file.is_file() or counts_file.is_file()):
+            continue
+        try:
+            result = tables.read_json_record(result_file, Result)
+            counts = tables.read_counts(counts_file)
+        except DataError as error:
+            yield str(error)
+            continue
+        for phase in pc.unique(counts["phase"]).to_pylist():
+            of_phase = counts.filter(pc.equal(counts["phase"], phase))
+            yield from _unknown(counts_file, "item_id", of_phase, known.get(phase, items))
+        if set(pc.unique(counts["run"]).to_pylist()) != {str(seed) for seed in result.seeds}:
+            yield f"{counts_file}, field 'run': its runs are not the seeds in {result_file}"
+        if result.split_hash != Split(split.folder).hash:
+            yield f"{result_file}, field 'split_hash': a control of another version of this split; run it again"
+
+
+class _Asked(NamedTuple):
+    place: str
+    gold: str
+    completion: str
+    correct: bool = True
+    """What the verdict must be."""
+
+
+def _asked(split: _Contents) -> list[_Asked]:
+    """Gold answers, and those that reference solutions state, against the gold; canaries' true answers too."""
+
+    def place(name: str, row: int, field: str) -> str:
+        return f"{split.folder / name}, row {row}, field {field!r}"
+
+    asked = []
+    for row, item in enumerate(split.items, start=1):
+        asked.append(_Asked(place("items.parquet", row, "answer"), item.answer, f"\\boxed{{{item.answer}}}"))
+        # Published solutions may state nothing that can be checked; those of a generated split must.
+        if item.solution and (item.cause is not None or "\\boxed" in item.solution):
+            asked.append(_Asked(place("items.parquet", row, "solution"), item.answer, item.solution))
+    for row, twin in enumerate(split.twins, start=1):
+        asked.append(_Asked(place("twins.parquet", row, "answer"), twin.answer, f"\\boxed{{{twin.answer}}}"))
+    for name, problems in split.related.items():
+        for row, problem in enumerate(problems, start=1):
+            asked.append(_Asked(place(name, row, "answer"), problem.answer, f"\\boxed{{{problem.answer}}}"))
+    for row, canary in enumerate(split.canaries, start=1):
+        true, answer = f"\\boxed{{{canary.true_answer}}}", place("canaries.json", row, "answer")
+        asked.append(_Asked(answer, canary.answer, f"\\boxed{{{canary.answer}}}"))
+        asked.append(_Asked(place("canaries.json", row, "true_answer"), canary.true_answer, true))
+        asked.append(_Asked(answer, canary.answer, true, correct=False))
+    return asked
+
+
+def _answers(asked: list[_Asked]) -> Iterator[str]:
+    """Gold answers, and those that reference solutions state, verify; a canary's true answer does not."""
+    from unlearnbench.verifier import Verifier
+
+    verdicts = Verifier().verify_many([(question.gold, question.completion) for question in asked])
+    for (place, gold, completion, correct), verdict in zip(asked, verdicts, strict=True):
+        if correct and not verdict.correct:
+            stated = "no answer" if verdict.answer is None else repr(verdict.answer)
+            yield f"{place}: it states {stated}, which does not verify against {gold!r} ({verdict.reason})"
+        elif not correct and verdict.correct is not False:
+            yield f"{place}: a canary's gold must be wrong, and {completion} verifies against {gold!r}"
+
+
+def _words(prompt: str) -> str:
+    return " ".join(prompt.split())  # a space more does not make another problem

@@ -1,0 +1,1 @@
+"""The stories: evaluate, score, plan, doctor."""

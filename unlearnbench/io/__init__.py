@@ -1,0 +1,1 @@
+"""Files: atomic writes, typed tables, rows of any format, archives from strangers."""

@@ -1,0 +1,1 @@
+"""Bundles, entries, ranks."""

@@ -1,0 +1,294 @@
+"""The re-trained tier: every entry's source trained again on the sealed variant of a closed edition.
+
+entry as the closing commit holds it → seeds of both hashes → `evaluate` in the sandbox → bundle → verified
+→ leaderboard/entries/<id>-<edition>/
+
+Source, settings, budget and samples are the entry's; split and seeds are nobody's choice. An entry that is there is
+not made again, and a run that was stopped goes on where it was.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from unlearnbench.errors import RunError, UnlearnBenchError
+from unlearnbench.io import files, tables
+from unlearnbench.leaderboard.bundle import Statement, open_bundle, write_bundle
+from unlearnbench.leaderboard.claims import retraining_seeds
+from unlearnbench.leaderboard.close_edition import git, taking_part
+from unlearnbench.leaderboard.editions import ENTRIES, Edition, edition_folder, editions
+from unlearnbench.leaderboard.entries import BUNDLE, BoardEntry, Entry, read_entries, write_entry
+from unlearnbench.leaderboard.sandbox import run_apart
+from unlearnbench.leaderboard.verification import UNSETTLED, examine
+from unlearnbench.records import Result
+from unlearnbench.scoring.comparability import read_run
+from unlearnbench.splits import Split, load_split
+
+Show = Callable[[Mapping[str, Any]], None]
+NEEDED = {
+    "similar": "similar.parquet",
+    "sub_problems": "sub_problems.parquet",
+    "teacher": "positive_control/policy/model.safetensors",
+    "base": "positive_control/policy/model.safetensors",
+}
+"""What a method read, and the file of the variant that it will read it from."""
+
+
+@dataclass(frozen=True)
+class Again:
+    """What is trained again: an entry as it was when its edition was closed, and where its re-trained entry goes."""
+
+    one: BoardEntry
+    source: bytes
+    claimed: Result
+    seeds: Sequence[int]
+    id: str
+    bundle: str | None
+    """Of its bundle, as entry.json of the commit names it."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one entry: the re-trained one, or the reason why there is none."""
+
+    id: str
+    made: BoardEntry | None = None
+    before: bool = False
+    """The re-trained entry was there already."""
+    why: str | None = None
+
+
+def find_edition(entries: Path, name: str, variant: Path | None = None) -> tuple[Edition, Split]:
+    """The closed edition of that name, and its variant: the board's own copy, or the folder named.
+
+    Raises RunError where there is no such edition, its copy has no policy, or the folder is not its variant.
+    """
+    known = {edition.name: edition for edition in editions(entries)}
+    if name not in known:
+        raise RunError(
+            f"there is no edition {name!r:.80}; there are {', '.join(known) or 'none'}: `unlearnbench leaderboard "
+            "close` makes one"
+        )
+    edition = known[name]
+    if edition.variant is None or edition.drawn_from is None:
+        raise RunError(f"edition {name} has no sealed variant, so nothing is trained again on it")
+    split = load_split(variant or edition_folder(entries, name))
+    if edition.split_hash != split.hash:
+        raise RunError(
+            f"{split.path} has the labels {split.hash[:12]}, and edition {name} has {edition.split_hash[:12]}; "
+            "leave --split out, or name the folder that the edition was closed with"
+        )
+    if not (split.path / split.config.base_policy.path).is_dir():
+        raise RunError(
+            f"{split.path} has no policy, so nothing can be trained on it; name with --split the folder that edition "
+            f"{name} was closed with"
+        )
+    return edition, split
+
+
+def ordered(entries: Path, ids: Sequence[str], edition: Edition) -> list[BoardEntry]:
+    """The entries named, or all that take part: those that the edition was closed with, the smaller budgets first.
+
+    Raises RunError for an unknown id.
+    """
+    found = {one.entry.id: one for one in read_entries(entries)}
+    if unknown := [name for name in ids if name not in found]:
+        raise RunError(f"there is no entry {unknown[0]!r:.80} in {entries}; there are {', '.join(sorted(found))}")
+    if ids:
+        return [found[name] for name in ids]
+    return sorted(
+        (
+            found[name]
+            for name in taking_part(entries)
+            if git(entries, "cat-file", "-e", f"{edition.drawn_from}:./{name}/entry.json") is not None
+        ),
+        key=lambda one: (one.result.budget.multiple or 0.0, one.entry.id),
+    )
+
+
+def retrain_entry(
+    one: BoardEntry,
+    edition: Edition,
+    split: Split,
+    out: Path,
+    entries: Path = ENTRIES,
+    *,
+    workers: int | None = None,
+    allow_network: bool = False,
+    show: Show | None = None,
+) -> Outcome:
+    """Train one entry again and write what it gives; the run lies in `out`/<id>."""
+    name = one.entry.id
+    try:
+        again = take_part(one, edition, split)
+        if (there := _made_before(again, entries, split)) is not None:
+            return Outcome(name, there, before=True)
+        _require_files(again, split)
+        folder = out / name
+        kept = edition_folder(entries, edition.name)
+        another = kept if kept.is_dir() and not kept.samefile(split.path) else None
+        _train(again, split, folder, workers, allow_network, another, show)
+        return Outcome(name, enter_run(again, edition, split, folder, entries, workers))
+    except UnlearnBenchError as problem:
+        return Outcome(name, why=str(problem))
+
+
+# --- what takes part ------------------------------------------------------------------------------------------
+
+
+def take_part(one: BoardEntry, edition: Edition, split: Split) -> Again:
+    """The entry as the closing commit holds it. Raises RunError where it is not in there, or cannot take part."""
+    entry = one.entry
+    if entry.tier == "re-trained":
+        raise RunError(f"it is re-trained itself; name {entry.trained_from or 'the entry it came from'}")
+    if entry.withdrawn is not None:
+        raise RunError(f"it is withdrawn: {entry.withdrawn}")
+    commit = str(edition.drawn_from)
+    if git(one.folder, "cat-file", "-e", f"{commit}^{{commit}}") is None:
+        raise RunError(f"commit {commit[:12]}, which closed edition {edition.name}, is not here; fetch it")
+    stated, source, told = (
+        git(one.folder, "cat-file", "blob", f"{commit}:./{file}")
+        for file in ("result.json", entry.source, "entry.json")
+    )
+    if stated is None or source is None or told is None:
+        raise RunError(
+            f"it was not there when edition {edition.name} was closed (commit {commit[:12]}); it takes part in the "
+            "next one"
+        )
+    try:
+        claimed, then = Result.model_validate_json(stated), Entry.model_validate_json(told)
+    except ValidationError as error:
+        raise RunError(f"a file of {one.folder} is malformed in commit {commit[:12]} ({error.title})") from error
+    if hashlib.sha256(source).hexdigest() != claimed.method.source_hash:
+        raise RunError(f"{one.folder / entry.source} is not the source that result.json names (its hash differs)")
+    if claimed.kind != "eval" or claimed.budget.multiple is None or not claimed.comparable:
+        raise RunError("it is no comparable run of `eval`, so there is nothing to train again")
+    seeds = retraining_seeds(claimed.method.source_hash, split.hash)
+    return Again(one, source, claimed, seeds, f"{entry.id}-{edition.name.lower()}", then.bundle)
+
+
+def _made_before(again: Again, entries: Path, split: Split) -> BoardEntry | None:
+    """The re-trained entry, if it is there and of this very source, split and seeds."""
+    folder = entries / again.id
+    if not (folder / "entry.json").is_file():
+        return None
+    entry = tables.read_json_record(folder / "entry.json", Entry)
+    found = tables.read_json_record(folder / "result.json", Result)
+    one, other = (
+        (of.method.source_hash, of.split_hash, list(of.seeds), of.budget.multiple, of.samples)
+        for of in (found, again.claimed.model_copy(update={"split_hash": split.hash, "seeds": again.seeds}))
+    )
+    if one != other or entry.tier != "re-trained":
+        raise RunError(f"{folder} holds another entry than the one trained again from {again.one.entry.id}; remove it")
+    return BoardEntry(folder, entry, found)
+
+
+def _require_files(again: Again, split: Split) -> None:
+    multiple = again.claimed.budget.multiple
+    null = split.control("null_control", f"{multiple:g}x")
+    if null is None or null.result is None:
+        raise RunError(
+            f"{split.path} has no null_control/{multiple:g}x yet, which it is scored against; when `make micro "
+            f"SEED={split.config.seed}` has made it, give `leaderboard close` again"
+        )
+    if multiple == 1 and split.control("strong_null") is None:
+        raise RunError(f"{split.path} has no strong_null yet, which every entry at 1x must beat")
+    for read in again.claimed.method.reads:
+        if read in NEEDED and not (split.path / NEEDED[read]).is_file():
+            raise RunError(
+                f"it reads {read}, and {split.path} has no {NEEDED[read]}; when `make micro SEED={split.config.seed}` "
+                "has made it, give `leaderboard close` again"
+            )
+
+
+# --- training and entering ------------------------------------------------------------------------------------
+
+
+def _train(
+    again: Again,
+    split: Split,
+    folder: Path,
+    workers: int | None,
+    allow_network: bool,
+    kept: Path | None,
+    show: Show | None,
+) -> None:
+    """Run `evaluate` on the entry's source in the sandbox; `kept` is the board's own copy of the variant's labels."""
+    claimed = again.claimed
+    source = folder.resolve() / "method" / again.one.entry.source
+    files.write_bytes(source, again.source)
+    class_name, sampler = _told_by_bundle(again)
+    recipe = split.config.recipe.model_dump(mode="json")
+    job: dict[str, Any] = {
+        "method": f"{source}:{class_name}" if class_name else str(source),
+        "split": str(split.path),
+        "seeds": list(again.seeds),
+        "samples": claimed.samples,
+        "out": str(folder.resolve() / "run"),
+        "budget": claimed.budget.multiple,
+        # the entry's own settings, whatever the recipe of this split says
+        "settings": {key: value for key, value in claimed.method.settings.items() if recipe.get(key) != value},
+        "workers": workers,
+    }
+    if sampler is not None:
+        job["sampler"] = sampler
+    hidden = None if kept is None else kept.resolve()
+    run_apart(job, folder.resolve(), allow_network=allow_network, hidden=hidden, show=show)
+
+
+def _told_by_bundle(again: Again) -> tuple[str, Any]:
+    """The method's class and the sampler that an entry's bundle names; nothing for an entry without one.
+
+    Raises RunError where it is another bundle than that of the closing commit, or the runs began from a policy that is
+    not in it.
+    """
+    path = again.one.folder / BUNDLE
+    if not path.is_file():
+        return "", None
+    bundle = open_bundle(path)
+    if bundle.sha256 != again.bundle:  # else a class of the source could be chosen when the variant is known
+        raise RunError(f"{path} is not the bundle that the entry had when its edition was closed; restore it")
+    seed = bundle.seeds[bundle.result.seeds[0]]
+    if seed.config.start is not None:
+        raise RunError("the runs started from a policy that is not in the bundle, so they cannot be trained again")
+    return seed.method.class_name, (seed.config.model_extra or {}).get("sampler")
+
+
+def enter_run(
+    again: Again, edition: Edition, split: Split, folder: Path, entries: Path, workers: int | None
+) -> BoardEntry:
+    """Bundle the run, verify the bundle and write the entry. Raises RunError with the reasons where it is refused."""
+    before, path = again.one.entry, folder / BUNDLE
+    there = read_run(folder / "run").result.seeds
+    if list(there) != list(again.seeds):
+        raise RunError(
+            f"{folder / 'run'} holds a run of the seeds {', '.join(map(str, there))}, and {before.id} is trained again "
+            f"with {', '.join(map(str, again.seeds))}; remove it"
+        )
+    statement = Statement(name=before.name, authors=before.authors, url=before.url, tried=before.tried)
+    bundle = write_bundle(folder / "run", path, statement)
+    found, checked = examine(path, split, workers=workers)
+    # what looks put in was learned: it was trained here
+    reasons = [reason for reason in found if reason.check not in UNSETTLED]
+    if reasons or checked is None:
+        told = "; ".join(f"{reason.check}: {reason.reason}" for reason in reasons[:3])
+        raise RunError(f"{path} is refused, so it makes no entry: {told}")
+    entry = Entry(
+        id=again.id,
+        name=before.name,
+        authors=before.authors,
+        url=before.url,
+        tier="re-trained",
+        edition=edition.name,
+        tried=before.tried,
+        source=before.source,
+        bundle=bundle.sha256,
+        trained_from=before.id,
+    )
+    return write_entry(entries / again.id, entry, checked)

@@ -1,0 +1,1 @@
+"""A policy: weights, tokenizer, adapters, sampling."""

@@ -1,0 +1,1 @@
+"""Samplers turn prompts into completions: our own decoding loop, vLLM, and a policy spread over processes."""

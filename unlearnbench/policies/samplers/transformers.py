@@ -1,0 +1,270 @@
+"""Sampling with transformers: our own decode loop around the model's forward pass.
+
+Rollouts of one prompt that have drawn the same tokens so far share one row of the model's batch: the prompt is
+computed once a group, and a prefix once however many rollouts begin with it. They part where their draws part, and
+a row whose rollouts have all ended leaves the batch. This changes no distribution: the next token's depends on the
+prefix alone, and every rollout draws from it with its own random numbers. Keys and values live in preallocated
+buffers. Works for any causal language model of transformers with full attention layers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
+
+from unlearnbench.policies.policy import Policy
+from unlearnbench.policies.samplers.sampler import Completions, Request
+from unlearnbench.rng import lanes, uniforms
+
+CACHE_CHUNK = 256  # tokens that the cache grows by, so that a high limit does not claim memory nobody uses
+CACHE_BYTES = 1 << 29  # what the keys and values of one batch may take, if no two of its rollouts share anything
+
+
+class _Spare:
+    """Memory of a buffer that is out of use, for the next one to be filled: fresh memory costs a fault a page."""
+
+    def __init__(self) -> None:
+        self.memory: Tensor | None = None
+
+    def take(self, size: int, like: Tensor) -> Tensor:
+        """At least `size` uninitialised numbers: the spare memory, if it is large enough."""
+        memory, self.memory = self.memory, None
+        return like.new_empty(size + size // 8) if memory is None or len(memory) < size else memory
+
+
+class _PreallocatedLayer(DynamicLayer):  # type: ignore[misc]
+    """Keys and values of one layer in a buffer that is written in place instead of concatenated every token."""
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+            self.used = 0
+            self.buffers = [self._room(key_states, 0), self._room(value_states, 0)]
+            self.memories = [buffer.view(-1) for buffer in self.buffers]
+        end = self.used + key_states.shape[2]
+        if end > self.buffers[0].shape[2]:
+            self.buffers = [self._grown(buffer, end) for buffer in self.buffers]
+            self.memories = [buffer.view(-1) for buffer in self.buffers]
+        for buffer, states in zip(self.buffers, (key_states, value_states), strict=True):
+            buffer[:, :, self.used : end] = states
+        self.used = end
+        self.keys, self.values = (buffer[:, :, :end] for buffer in self.buffers)
+        return self.keys, self.values
+
+    def _room(self, like: Tensor, tokens: int) -> Tensor:
+        rows, heads, _, width = like.shape
+        return like.new_empty(rows, heads, tokens, width)
+
+    def _grown(self, buffer: Tensor, tokens: int) -> Tensor:
+        grown = self._room(buffer, tokens + CACHE_CHUNK)
+        grown[:, :, : self.used] = buffer[:, :, : self.used]
+        return grown
+
+    def select(self, rows: Tensor, room: int, spare: _Spare) -> None:
+        """Keep these rows (repeats allowed), with room for at least `room` more tokens."""
+        total = self.used + min(room, CACHE_CHUNK)
+        for number, buffer in enumerate(self.buffers):
+            shape = (len(rows), buffer.shape[1], total, buffer.shape[3])
+            memory = spare.take(math.prod(shape), buffer)
+            new = memory[: math.prod(shape)].view(shape)
+            torch.index_select(buffer[:, :, : self.used], 0, rows, out=new[:, :, : self.used])
+            self.buffers[number], self.memories[number], spare.memory = new, memory, self.memories[number]
+        self.keys, self.values = (buffer[:, :, : self.used] for buffer in self.buffers)
+
+
+class TransformersSampler:
+    """Draws completions from a policy in this process. `max_rows` bounds the rollouts decoded at once."""
+
+    exact = True
+
+    def __init__(self, policy: Policy, max_rows: int | None = None) -> None:
+        self.policy = policy
+        self.max_rows = max_rows
+        self._stops = np.array(policy.stop_ids)
+
+    def weights_changed(self) -> None:
+        """Nothing to drop: no cache outlives a call."""
+
+    @torch.inference_mode()
+    def generate(
+        self, requests: Sequence[Request], *, temperature: float, top_p: float, max_tokens: int
+    ) -> list[Completions]:
+        """Completions of every request, in order. The policy is in eval mode meanwhile and restored after."""
+        was_training = self.policy.model.training
+        self.policy.model.eval()
+        try:
+            parts: dict[int, list[Completions]] = {}
+            rows = self.max_rows or self._affordable(requests, max_tokens)
+            for batch in _batches(requests, rows):
+                pieces = self._decode([request for _, request in batch], temperature, top_p, max_tokens)
+                for (number, _), piece in zip(batch, pieces, strict=True):
+                    parts.setdefault(number, []).append(piece)
+        finally:
+            self.policy.model.train(was_training)
+        return [_joined(parts[number]) for number in range(len(requests))]
+
+    def _affordable(self, requests: Sequence[Request], max_tokens: int) -> int:
+        """Rollouts whose keys and values fit in CACHE_BYTES."""
+        config = self.policy.model.config
+        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+        width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        longest = max((len(request.prompt_ids) for request in requests), default=0) + max_tokens
+        size = torch.finfo(self.policy.model.dtype).bits // 8
+        return int(max(8, min(8192, CACHE_BYTES // (2 * config.num_hidden_layers * heads * width * size * longest))))
+
+    def _decode(
+        self, requests: Sequence[Request], temperature: float, top_p: float, max_tokens: int
+    ) -> list[Completions]:
+        counts = [request.n for request in requests]
+        total = sum(counts)
+        tokens = np.full((total, max_tokens), -1, dtype=np.int32)
+        logprobs = np.full((total, max_tokens), np.nan, dtype=np.float32)
+        stopped = np.zeros(total, dtype=bool)
+
+        # Rollouts that are still being written, their random numbers, and the row of the batch that holds the
+        # prefix each has drawn so far: at first, its prompt.
+        writing = np.arange(total)
+        lane = np.concatenate([lanes(r.key, r.first + np.arange(r.n, dtype=np.int64)) for r in requests])
+        row = np.repeat(np.arange(len(requests)), counts)
+        logits, cache, padding = self._prefill([request.prompt_ids for request in requests])
+        length, spare = cache.get_seq_length(), _Spare()
+
+        for position in range(max_tokens):
+            drawn, chosen = _draw(logits, row, uniforms(lane, position), temperature, top_p)
+            tokens[writing, position] = drawn
+            logprobs[writing, position] = chosen
+            ended = np.isin(drawn, self._stops)
+            stopped[writing[ended]] = True
+            if ended.all() or position == max_tokens - 1:
+                break
+            writing, lane, row, drawn = writing[~ended], lane[~ended], row[~ended], drawn[~ended]
+            # One row a different prefix: rollouts of a row that drew the same token stay together.
+            vocabulary = logits.shape[1]
+            prefixes, row = np.unique(row * vocabulary + drawn, return_inverse=True)
+            parents = torch.from_numpy(prefixes // vocabulary).to(logits.device)
+            if len(parents) != len(logits) or bool(
+                (parents != torch.arange(len(parents), device=parents.device)).any()
+            ):
+                for layer in cache.layers:
+                    layer.select(parents, max_tokens - position, spare)
+                padding = padding.index_select(0, parents) if padding is not None else None
+            step = torch.from_numpy(prefixes % vocabulary).to(logits.device)
+            where = torch.tensor([length + position], device=step.device)
+            logits = self._forward(step[:, None], cache, padding, where)
+        return _split(tokens, logprobs, stopped, counts)
+
+    def _prefill(self, prompts: Sequence[NDArray[np.int32]]) -> tuple[Tensor, Any, Tensor | None]:
+        """Last logits (G, V), cache, and the left padding of each row (None where all prompts are equally long)."""
+        device = self.policy.device
+        lengths = [len(prompt) for prompt in prompts]
+        width = max(lengths)
+        ids = torch.zeros(len(prompts), width, dtype=torch.long)
+        for row, prompt in enumerate(prompts):
+            ids[row, width - len(prompt) :] = torch.from_numpy(prompt.astype(np.int64))
+        padding = None
+        if min(lengths) < width:
+            padding = torch.tensor([width - length for length in lengths], device=device)
+        cache = DynamicCache(config=self.policy.model.config)
+        cache.layers = [_PreallocatedLayer() for _ in cache.layers]
+        logits = self._forward(ids.to(device), cache, padding, torch.arange(width, device=device))
+        return logits, cache, padding
+
+    def _forward(self, ids: Tensor, cache: Any, padding: Tensor | None, positions: Tensor) -> Tensor:
+        """Logits (rows, V) after the last of `ids`, whose columns stand at `positions` of the padded sequence."""
+        mask = None
+        position_ids = positions[None].expand(len(ids), -1)
+        if padding is not None:
+            columns = torch.arange(int(positions[-1]) + 1, device=ids.device)
+            mask = (columns[None] >= padding[:, None]).long()
+            position_ids = (position_ids - padding[:, None]).clamp(min=0)
+        out = self.policy.model(
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=position_ids,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        logits: Tensor = out.logits[:, -1].float()
+        return logits
+
+
+def _batches(requests: Sequence[Request], max_rows: int) -> Iterator[list[tuple[int, Request]]]:
+    """Requests by prompt length (so that padding is rare), at most `max_rows` rollouts a batch."""
+    order = sorted(range(len(requests)), key=lambda number: (len(requests[number].prompt_ids), number))
+    batch: list[tuple[int, Request]] = []
+    rows = 0
+    for number in order:
+        request = requests[number]
+        first, left = request.first, request.n
+        while left:
+            if rows == max_rows:
+                yield batch
+                batch, rows = [], 0
+            take = min(left, max_rows - rows)
+            batch.append((number, Request(request.prompt_ids, take, request.key, first)))
+            first, left, rows = first + take, left - take, rows + take
+    if batch:
+        yield batch
+
+
+def _draw(
+    logits: Tensor, row: NDArray[np.int64], uniform: NDArray[np.float64], temperature: float, top_p: float
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """A token of each rollout from its row's distribution, and its log-softmax(logits / temperature).
+
+    Drawn by inversion of the distribution function. With top_p < 1 the draw is from the smallest set of most likely
+    tokens whose probability reaches top_p (Holtzman et al. 2020, "The curious case of neural text degeneration").
+    """
+    scaled = torch.log_softmax(logits / temperature, dim=-1)
+    probabilities = scaled.double().exp()
+    order = None
+    if top_p < 1:
+        probabilities, order = probabilities.sort(dim=-1, descending=True, stable=True)
+        before = probabilities.cumsum(-1) - probabilities
+        probabilities = probabilities.masked_fill(before >= top_p, 0.0)
+    cumulative = probabilities.cumsum(-1)
+    rows = torch.from_numpy(row).to(logits.device)
+    own = cumulative if len(rows) == len(cumulative) and bool((rows[:-1] < rows[1:]).all()) else cumulative[rows]
+    target = torch.from_numpy(uniform).to(logits.device)[:, None] * own[:, -1:]
+    index = torch.searchsorted(own, target, right=True).clamp(max=logits.shape[-1] - 1)[:, 0]
+    drawn = index if order is None else order[rows, index]
+    return drawn.cpu().numpy(), scaled[rows, drawn].cpu().numpy()
+
+
+def _split(
+    tokens: NDArray[np.int32], logprobs: NDArray[np.float32], stopped: NDArray[np.bool_], counts: Sequence[int]
+) -> list[Completions]:
+    """Hand the rollouts back to their requests, cut to the longest."""
+    lengths = (tokens >= 0).sum(1).astype(np.int64)
+    width = int(lengths.max(initial=1))
+    bounds = np.concatenate([[0], np.cumsum(counts)])
+    return [
+        Completions(tokens[a:b, :width], logprobs[a:b, :width], lengths[a:b], stopped[a:b]) for a, b in pairwise(bounds)
+    ]
+
+
+def _joined(parts: Sequence[Completions]) -> Completions:
+    """The pieces of one request that was decoded in several batches."""
+    if len(parts) == 1:
+        return parts[0]
+    width = max(part.tokens.shape[1] for part in parts)
+
+    def widened(array: NDArray[Any], fill: float) -> NDArray[Any]:
+        return np.pad(array, ((0, 0), (0, width - array.shape[1])), constant_values=fill)
+
+    return Completions(
+        np.concatenate([widened(part.tokens, -1) for part in parts]),
+        np.concatenate([widened(part.logprobs, np.nan) for part in parts]),
+        np.concatenate([part.lengths for part in parts]),
+        np.concatenate([part.stopped for part in parts]),
+    )

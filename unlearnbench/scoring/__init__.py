@@ -1,0 +1,1 @@
+"""Labels, counts, intervals and the score."""

@@ -1,0 +1,79 @@
+"""A run beside its counts on the labels that it was scored on, which must give the result that it claims."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+import numpy as np
+
+from unlearnbench.errors import DataError, SplitError
+from unlearnbench.records import Item
+from unlearnbench.scoring.comparability import Finished
+from unlearnbench.scoring.conversion_rule import converted
+from unlearnbench.scoring.counts import Cells, read_phase
+from unlearnbench.splits import Split, find_split, load_split
+
+
+@dataclass(frozen=True)
+class Counted:
+    """A run with its counts on the unlearnable and the easy items."""
+
+    label: str
+    run: Finished
+    core: Cells
+    easy: Cells
+
+
+def labels_of(runs: Sequence[Finished], split: Split | None) -> Split:
+    """The split with the labels that the runs were scored on."""
+    name, wanted = runs[0].result.split, runs[0].result.split_hash
+    if split is not None:
+        if split.hash != wanted:
+            raise SplitError(
+                f"{runs[0].folder} was scored on other labels than those in {split.path} (field split_hash of its "
+                "result.json); name the split that it was scored on with --split"
+            )
+        return split
+    holding = [parent for run in runs for parent in run.folder.resolve().parents if (parent / "split.yaml").is_file()]
+    tried = list(dict.fromkeys(holding))
+    with suppress(SplitError):
+        tried.append(find_split(name))
+    for path in tried:
+        if (there := load_split(path)).hash == wanted:
+            return there
+    raise SplitError(
+        f"the split {name!r} with the labels that {runs[0].folder} was scored on is not among the shipped ones; "
+        "name its folder with --split"
+    )
+
+
+def counted(label: str, run: Finished, core: Sequence[Item], easy: Sequence[Item], tau: float) -> Counted:
+    """The run's counts, which must be complete and give the result that stands beside them."""
+    cells = [_cells(run, items) for items in (core, easy)]
+    if (told := run.result.groups.get("unlearnable")) is None:
+        raise DataError(
+            f"{run.folder / 'result.json'}, field 'groups': the unlearnable group is missing; give the same `eval` "
+            "command again, which scores its files anew"
+        )
+    hits = int(converted(cells[0], tau).sum())
+    if (told.items, told.converted) != (len(core), hits):
+        raise DataError(
+            f"{run.folder}: by counts.parquet {hits} of {len(core)} unlearnable items are converted, and result.json "
+            f"says {told.converted} of {told.items}; give the same `eval` command again, which scores them anew"
+        )
+    return Counted(label, run, *cells)
+
+
+def _cells(run: Finished, items: Sequence[Item]) -> Cells:
+    ids, names = [item.item_id for item in items], [str(seed) for seed in run.result.seeds]
+    source = run.folder / "counts.parquet"
+    cells = Cells.of(read_phase(run.counts, "eval", ids, runs=names, source=str(source)))
+    if (wrong := np.argwhere(cells.n != run.result.samples)).size:
+        row, seed = wrong[0]
+        raise DataError(
+            f"{source}: item {ids[row]!r}, phase eval, run {names[seed]!r}: n is {cells.n[row, seed]}, and result.json "
+            f"says {run.result.samples} samples; give the same `eval` command again"
+        )
+    return cells

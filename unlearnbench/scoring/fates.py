@@ -1,0 +1,197 @@
+"""What became of each item in training: never, flickered, converted or held, from the ledger of rollouts.
+
+A visit is one step's rollouts of an item; it solves the item if at least half of them are correct. The field counts
+forgetting events the same way, as transitions between consecutive visits (Toneva et al. 2019, arXiv 1812.05159,
+definitions 1 and 2); with rollouts that differ within a visit, `half correct` takes the place of `correct`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from unlearnbench.errors import DataError
+from unlearnbench.io import tables
+from unlearnbench.records import FATES, Fate, Fates
+from unlearnbench.scoring.rates import Counts, Flags
+
+SCHEMA = {
+    "item_id": pa.string(),
+    "seed": pa.int64(),
+    "fate": pa.string(),
+    "first_correct_step": pa.int64(),
+    "rewarded": pa.int64(),
+    "rewarded_valid_trace": pa.int64(),
+}
+"""Columns of fates.parquet, one row an item and seed."""
+QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
+UNKNOWN = -1
+
+
+def fates(visits: pa.Table, item_ids: Sequence[str] | None = None, seeds: Sequence[int] | None = None) -> pa.Table:
+    """One row an item and seed: `item_id, seed, fate, first_correct_step, rewarded, rewarded_valid_trace`.
+
+    `visits` has one row a rollout: seed, step, item_id, correct and valid_trace (other columns are ignored; a
+    rollout whose `correct` is null has no verdict and is left out). never: no correct rollout; flickered: some, but
+    no visit solved it; converted: a visit solved it, the last one did not; held: the last visit solved it. Rows are
+    made for all `item_ids` and `seeds` (default: those that occur); what was never visited has fate never.
+    `rewarded_valid_trace` is null where no rewarded rollout's trace could be judged, and 0 where none was rewarded.
+    """
+    ids = _unique(visits["item_id"]) if item_ids is None else list(item_ids)
+    runs = sorted(_unique(visits["seed"])) if seeds is None else list(seeds)
+    item = pc.index_in(visits["item_id"], value_set=pa.array(ids, pa.string())).to_numpy()
+    run = pc.index_in(visits["seed"].cast(pa.int64()), value_set=pa.array(runs, pa.int64())).to_numpy()
+    known = ~(np.isnan(item) | np.isnan(run) | visits["correct"].is_null().to_numpy())
+    cell = (item[known] * len(runs) + run[known]).astype(np.int64)
+    step = visits["step"].to_numpy()[known].astype(np.int64)
+    correct = visits["correct"].fill_null(False).to_numpy()[known]
+    judged = ~visits["valid_trace"].is_null().to_numpy()[known]
+    valid = visits["valid_trace"].fill_null(False).to_numpy()[known]
+
+    cells = len(ids) * len(runs)
+    rewarded = np.bincount(cell[correct], minlength=cells)
+    seen = np.bincount(cell[correct & judged], minlength=cells)
+    rewarded_valid = np.bincount(cell[correct & valid], minlength=cells)
+    first = np.full(cells, np.iinfo(np.int64).max)
+    np.minimum.at(first, cell[correct], step[correct])
+
+    visit, inverse = np.unique(np.stack([cell, step]), axis=1, return_inverse=True)
+    size = np.bincount(inverse.ravel(), minlength=visit.shape[1])
+    solved = 2 * np.bincount(inverse.ravel(), correct, visit.shape[1]) >= size
+    ever, held = np.zeros(cells, bool), np.zeros(cells, bool)
+    ever[visit[0][solved]] = True
+    held[visit[0]] = solved  # visits are in the order of steps, so the last one stays
+    fate = np.where(rewarded == 0, 0, np.where(~ever, 1, np.where(~held, 2, 3)))
+    return pa.table(
+        {
+            "item_id": pa.array(np.repeat(np.array(ids, object), len(runs)), pa.string()),
+            "seed": pa.array(np.tile(np.array(runs, np.int64), len(ids)), pa.int64()),
+            "fate": pa.array(np.array(FATES, object)[fate], pa.string()),
+            "first_correct_step": pa.array(first, pa.int64(), mask=rewarded == 0),
+            "rewarded": pa.array(rewarded, pa.int64()),
+            "rewarded_valid_trace": pa.array(rewarded_valid, pa.int64(), mask=(rewarded > 0) & (seen == 0)),
+        }
+    )
+
+
+def count_fates(table: pa.Table, item_ids: Sequence[str]) -> Fates:
+    """How many (item, seed) pairs of these items met each fate."""
+    chosen = table.filter(pc.is_in(table["item_id"], value_set=pa.array(list(item_ids), pa.string())))["fate"]
+    return Fates(**{name: int(pc.sum(pc.equal(chosen, name)).as_py() or 0) for name in FATES})
+
+
+@dataclass(frozen=True)
+class Watched:
+    """What training saw of items, as arrays of shape (items, seeds); -1 (UNKNOWN) where there is no value.
+
+    `fate` is an index into FATES; `first` the step of the first correct rollout; `rewarded` counts correct rollouts
+    and `valid` those among them with a valid trace.
+    """
+
+    fate: Counts
+    first: Counts
+    rewarded: Counts
+    valid: Counts
+
+    def __getitem__(self, rows: Flags | Sequence[int]) -> Watched:
+        """The same of some of the items."""
+        return Watched(self.fate[rows], self.first[rows], self.rewarded[rows], self.valid[rows])
+
+    def seed(self, place: int) -> Watched:
+        """The same of one seed, by its place."""
+        here = slice(place, place + 1)
+        return Watched(self.fate[:, here], self.first[:, here], self.rewarded[:, here], self.valid[:, here])
+
+    def met(self, fate: Fate) -> Flags:
+        """Where an item met this fate."""
+        found: Flags = self.fate == FATES.index(fate)
+        return found
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What became of some items in training. A pair is an item in one seed."""
+
+    pairs: int
+    met: Mapping[Fate, int]
+    """Pairs by fate."""
+    first_steps: NDArray[np.int64] | None
+    """Step of the first correct rollout of every pair that had one, sorted; None where that is not known."""
+    rewarded: int | None
+    """Correct rollouts; None where they are not known."""
+    judged: int
+    """Correct rollouts of pairs whose traces could be judged."""
+    valid: int | None
+    """Correct rollouts with a valid trace among the judged ones; None where there are none."""
+
+    @property
+    def first_quantiles(self) -> list[int | None]:
+        """Steps by which QUANTILES of those pairs had had a correct rollout; None where there is no such pair."""
+        if self.first_steps is None or not len(self.first_steps):
+            return [None] * len(QUANTILES)
+        steps: list[int | None] = np.quantile(self.first_steps, QUANTILES, method="inverted_cdf").tolist()
+        return steps
+
+
+def summary(watched: Watched) -> Summary:
+    """Counts over all pairs with a known fate."""
+    known = watched.fate != UNKNOWN
+    judged = known & (watched.valid != UNKNOWN)
+    seen = int(watched.rewarded[judged].sum())
+    return Summary(
+        pairs=int(known.sum()),
+        met={name: int(watched.met(name).sum()) for name in FATES},
+        first_steps=np.sort(watched.first[known & (watched.first != UNKNOWN)]),
+        rewarded=int(watched.rewarded[known].sum()),
+        judged=seen,
+        valid=int(watched.valid[judged].sum()) if seen else None,
+    )
+
+
+def read_fates(path: Path, item_ids: Sequence[str], seeds: Sequence[int]) -> Watched:
+    """fates.parquet as arrays over these items and seeds; rows of others are left out, those it lacks are UNKNOWN.
+
+    Raises DataError naming file, row and field: a fate that is none, a negative number, a repeated item and seed.
+    """
+    table = tables.read_parquet(path, SCHEMA)
+    fate = pc.index_in(table["fate"], value_set=pa.array(FATES, pa.string())).fill_null(UNKNOWN).to_numpy()
+    if (fate == UNKNOWN).any():
+        row = int(np.argmax(fate == UNKNOWN))
+        raise DataError(
+            f"{path}, row {row + 1}, field 'fate': {table['fate'][row].as_py()!r} is none of {', '.join(FATES)}; "
+            "run the same `eval` command again, which writes the file anew"
+        )
+    numbers = []
+    for name in ("first_correct_step", "rewarded", "rewarded_valid_trace"):
+        wrong = pc.less(table[name], 0).fill_null(name == "rewarded").to_numpy()
+        if wrong.any():
+            row = int(np.argmax(wrong))
+            raise DataError(
+                f"{path}, row {row + 1}, field {name!r}: {table[name][row].as_py()} is no number from 0; run the same "
+                "`eval` command again, which writes the file anew"
+            )
+        numbers.append(table[name].fill_null(UNKNOWN).to_numpy())
+    item = pc.index_in(table["item_id"], value_set=pa.array(item_ids, pa.string())).fill_null(UNKNOWN).to_numpy()
+    run = pc.index_in(table["seed"], value_set=pa.array(seeds, pa.int64())).fill_null(UNKNOWN).to_numpy()
+    known = np.flatnonzero((item != UNKNOWN) & (run != UNKNOWN))
+    cells = item[known].astype(np.int64) * len(seeds) + run[known]
+    first = np.unique(cells, return_index=True)[1]
+    if len(first) < len(cells):
+        row = int(known[np.setdiff1d(np.arange(len(cells)), first)[0]])
+        raise DataError(
+            f"{path}, row {row + 1}: a second row of item {table['item_id'][row].as_py()!r} and seed "
+            f"{table['seed'][row].as_py()}; keep one row an item and seed"
+        )
+    arrays = np.full((4, len(item_ids) * len(seeds)), UNKNOWN, np.int64)
+    arrays[:, cells] = np.stack([fate, *numbers])[:, known]
+    return Watched(*arrays.reshape(4, len(item_ids), len(seeds)))
+
+
+def _unique(column: pa.ChunkedArray) -> list[str | int]:
+    return list(pc.unique(column).to_pylist())

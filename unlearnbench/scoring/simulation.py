@@ -1,0 +1,249 @@
+"""Simulated counts with known truth: items in families that move together, seeds that differ, a method that helps.
+
+The logit of an item's success rate in one run is a sum of normal parts: its family's, its own, the run's, the run's
+in that family and the run's in that item. `Simulation` knows the expected conversion gain exactly (by quadrature, no
+sampling), for given families and beyond them, so that an interval's coverage and a design's power can be counted.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from math import comb
+
+import numpy as np
+from scipy import stats
+from scipy.special import expit
+
+from unlearnbench.scoring.conversion_rule import two_thirds
+from unlearnbench.scoring.counts import Cells
+from unlearnbench.scoring.rates import Counts, Reals, least_above
+
+_LOGITS = np.linspace(-16, 14, 151)
+"""Grid on which the chance of conversion is tabulated; linear in between."""
+_NODES = np.linspace(-6, 6, 97)
+_WEIGHTS = np.exp(-(_NODES**2) / 2) / np.exp(-(_NODES**2) / 2).sum()
+"""The standard normal on an even grid: the trapezium rule, exact to far beyond what is drawn."""
+
+
+@dataclass(frozen=True)
+class World:
+    """How items behave. Every number is in logits; those not called mean or share are standard deviations.
+
+    `base` is the mean logit under the null control. `family`, `item`: differences between families, and between a
+    family's items, the same in both arms. `run`, `family_run`, `item_run`: what one training run does to all items,
+    to a family, to an item. A method adds `shift` on average, differently by family (`shift_family`) and by item
+    (`shift_item`), lifts a share `jump` of the families, all their items together, by `height`, and has runs that
+    differ `unrest` times as much as the null's. A share `failing` of its runs ends lower, by `drop` on every item.
+    """
+
+    base: float = -4.0
+    family: float = 1.0
+    item: float = 0.7
+    run: float = 0.3
+    family_run: float = 0.5
+    item_run: float = 0.4
+    shift: float = 0.0
+    shift_family: float = 0.0
+    shift_item: float = 0.0
+    jump: float = 0.0
+    height: float = 5.0
+    unrest: float = 1.0
+    failing: float = 0.0
+    drop: float = 3.0
+
+
+@dataclass(frozen=True)
+class Design:
+    """What is measured: items in each family, seeds of the method and of the null control, samples an item and seed."""
+
+    sizes: tuple[int, ...]
+    seeds: int = 3
+    null_seeds: int = 10
+    samples: int = 32
+    tau: float = 0.1
+
+    @classmethod
+    def of(
+        cls, families: Sequence[str], seeds: int = 3, null_seeds: int = 10, samples: int = 32, tau: float = 0.1
+    ) -> Design:
+        """The design of a split, from the family of each of its items (in the order of the families' names)."""
+        counted = Counter(families)
+        return cls(tuple(counted[name] for name in sorted(counted)), seeds, null_seeds, samples, tau)
+
+    @property
+    def items(self) -> int:
+        return sum(self.sizes)
+
+    @property
+    def families(self) -> list[str]:
+        """Family of each item; items stand family by family."""
+        return [f"{index:04d}" for index, size in enumerate(self.sizes) for _ in range(size)]
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """One simulated experiment: counts of both arms (items x seeds), and the expected gain for these families."""
+
+    method: Cells
+    null: Cells
+    gain: float
+
+
+@dataclass(frozen=True)
+class DrawnTwins:
+    """A simulated experiment with twins: counts of items and of twins in both arms, and each twin's item."""
+
+    method: Cells
+    null: Cells
+    twins: Cells
+    null_twins: Cells
+    owner: Counts
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """Experiments of one design in one world."""
+
+    world: World
+    design: Design
+
+    @cached_property
+    def _family(self) -> Counts:
+        return np.repeat(np.arange(len(self.design.sizes)), self.design.sizes)
+
+    @cached_property
+    def gain(self) -> float:
+        """Expected gain over items, seeds and families."""
+        return self.method_rate - self.null_rate
+
+    @cached_property
+    def null_rate(self) -> float:
+        """Expected conversion of the null control, over families."""
+        return self._over_families(self._null_chance, self.world.base, self.world.family)
+
+    @cached_property
+    def method_rate(self) -> float:
+        """Expected conversion of the method, over families."""
+        world = self.world
+        mean, deviation = world.base + world.shift, float(np.hypot(world.family, world.shift_family))
+        still = self._over_families(self._method_chance, mean, deviation)
+        lifted = self._over_families(self._method_chance, mean + world.height, deviation) if world.jump else 0.0
+        return (1 - world.jump) * still + world.jump * lifted
+
+    def draw(self, rng: np.random.Generator) -> Drawn:
+        """Fresh families, items and runs."""
+        null, method, gain = self._logits(rng)
+        world, design = self.world, self.design
+        return Drawn(
+            self._drawn(rng, expit(method + world.unrest * self._moved(rng, self._moves(rng, design.seeds)))),
+            self._drawn(rng, expit(null + self._moved(rng, self._moves(rng, design.null_seeds)))),
+            gain,
+        )
+
+    def draw_twins(self, rng: np.random.Generator, carried: float, per_item: int = 2) -> DrawnTwins:
+        """An experiment in which the share `carried` of an item's rise in rate reaches each of its twins.
+
+        In a run, a twin's rate is the null's plus `carried` times the difference that the method makes to its item;
+        what the run does to all items and to the family it does to twins too.
+        """
+        null, method, _ = self._logits(rng)
+        world, design = self.world, self.design
+        owner = np.repeat(np.arange(design.items), per_item)
+        moves, null_moves = self._moves(rng, design.seeds), self._moves(rng, design.null_seeds)
+        items = expit(method + world.unrest * self._moved(rng, moves))
+        null_items = expit(null + self._moved(rng, null_moves))
+        moved = world.unrest * self._moved(rng, moves[owner])
+        still = expit(null[owner] + moved)
+        twins = still + carried * (expit(method[owner] + moved) - still)
+        null_twins = expit(null[owner] + self._moved(rng, null_moves[owner]))
+        method_cells, null_cells = self._drawn(rng, items), self._drawn(rng, null_items)
+        return DrawnTwins(method_cells, null_cells, self._drawn(rng, twins), self._drawn(rng, null_twins), owner)
+
+    def _logits(self, rng: np.random.Generator) -> tuple[Reals, Reals, float]:
+        """Logits of fresh items under the null (items x 1) and in each of the method's runs, and the expected gain."""
+        world, design, sizes = self.world, self.design, np.array(self.design.sizes)
+        null = world.base + world.family * rng.standard_normal(len(sizes))
+        jumps = world.height * (rng.random(len(sizes)) < world.jump)
+        method = null + world.shift + world.shift_family * rng.standard_normal(len(sizes)) + jumps
+        own = world.item * rng.standard_normal(design.items)
+        reached = own + world.shift_item * rng.standard_normal(design.items)
+        gains = np.interp(method, _LOGITS, self._method_chance) - np.interp(null, _LOGITS, self._null_chance)
+        fallen = -world.drop * (rng.random(design.seeds) < world.failing)
+        return (
+            (null[self._family] + own)[:, None],
+            (method[self._family] + reached)[:, None] + fallen,
+            float(sizes @ gains / design.items),
+        )
+
+    def _moves(self, rng: np.random.Generator, runs: int) -> Reals:
+        """What each of the runs does to an item together with others, items x runs."""
+        world = self.world
+        common = world.run * rng.standard_normal((1, runs))
+        return common + world.family_run * rng.standard_normal((len(self.design.sizes), runs))[self._family]
+
+    def _moved(self, rng: np.random.Generator, moves: Reals) -> Reals:
+        """The same and what each run does to the item alone."""
+        return moves + self.world.item_run * rng.standard_normal(moves.shape)
+
+    def _drawn(self, rng: np.random.Generator, rates: Reals) -> Cells:
+        correct = rng.binomial(self.design.samples, rates)
+        return Cells(correct, np.full_like(correct, self.design.samples))
+
+    @cached_property
+    def _null_chance(self) -> Reals:
+        return self._chance(self.world.item, 1.0, 0.0)
+
+    @cached_property
+    def _method_chance(self) -> Reals:
+        world = self.world
+        return self._chance(float(np.hypot(world.item, world.shift_item)), world.unrest, world.failing)
+
+    def _chance(self, item: float, unrest: float, failing: float) -> Reals:
+        """Chance that an item is converted by `seeds` runs, at each logit of its family (`_LOGITS`)."""
+        world, design = self.world, self.design
+        spread = unrest * float(np.sqrt(world.run**2 + world.family_run**2 + world.item_run**2))
+        return _chances(design.seeds, design.samples, design.tau, item, spread, failing, world.drop)
+
+    @staticmethod
+    def _over_families(chance: Reals, mean: float, deviation: float) -> float:
+        return float(np.interp(mean + deviation * _NODES, _LOGITS, chance) @ _WEIGHTS)
+
+
+@lru_cache(maxsize=32)  # worlds that differ in what the method adds share it
+def _chances(seeds: int, samples: int, tau: float, item: float, spread: float, failing: float, drop: float) -> Reals:
+    counts = np.arange(samples + 1)
+    # one run's distribution of `correct`, for each logit of an item: mixed over what runs do
+    one = np.zeros((len(_LOGITS), len(counts)))
+    for share, fallen in ((1 - failing, 0.0), (failing, drop)):
+        for node, weight in zip(_NODES, _WEIGHTS, strict=True) if share else ():
+            rates = expit(_LOGITS + spread * node - fallen)[:, None]
+            one += share * weight * stats.binom.pmf(counts, samples, rates)
+    hit = _conversion_chance(one, seeds, samples, tau)
+    chance: Reals = np.interp(_LOGITS[:, None] + item * _NODES, _LOGITS, hit) @ _WEIGHTS
+    return chance
+
+
+def uneven_sizes(items: int, families: int, rng: np.random.Generator, evenness: float = 6.0) -> tuple[int, ...]:
+    """Sizes of families that differ (Dirichlet with this concentration), at least one each, `items` in all."""
+    shares = np.cumsum(rng.dirichlet(np.full(families, evenness)))
+    edges = np.concatenate([[0], np.round(shares * (items - families)).astype(int)])
+    return tuple((np.diff(edges) + 1).tolist())
+
+
+def _conversion_chance(one: Reals, seeds: int, samples: int, tau: float) -> Reals:
+    """P(converted) for runs that are alike and independent, each with the distribution `one` (rows) of `correct`.
+
+    PROTOCOL 3.3: pooled rate at least 0.25, lower limit above tau in two thirds of the runs. For each number of runs
+    above, the sum over runs is convolved by Fourier transform.
+    """
+    length, quarter = seeds * samples + 1, -(-seeds * samples // 4)
+    above = np.arange(samples + 1) >= least_above(samples, tau)
+    high, low = (np.fft.rfft(np.where(part, one, 0.0), length) for part in (above, ~above))
+    chance = np.zeros(len(one))
+    for count in range(two_thirds(seeds), seeds + 1):
+        total = np.fft.irfft(high**count * low ** (seeds - count), length)
+        chance += comb(seeds, count) * total[:, quarter:].sum(axis=1)
+    return np.clip(chance, 0.0, 1.0)

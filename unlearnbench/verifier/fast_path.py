@@ -1,0 +1,127 @@
+"""Whether two answers are the same, where their text, plain numbers or plain words decide it; what is too large.
+
+Safe on any text, linear, and without any library: the caller's own process does this. What it leaves open goes to a
+process of its own (grader.py), which compares structure and value (agreement.py) and last asks sympy (algebra.py).
+"""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+from functools import lru_cache
+from typing import NamedTuple
+
+from unlearnbench.verifier.math.normalize import folded, respelled
+
+_MAX_DIGITS = 400
+_MAX_DEPTH = 100
+_PLACES_THAT_ROUND = 6
+"""A decimal with at least so many significant digits stands for every value that rounds to it."""
+
+_EXCESS = re.compile(rf"[0-9]{{{_MAX_DIGITS + 1}}}|\^\s?\{{?\s?[+-]?\s?[0-9]{{7}}|[0-9.][eE][+-]?[0-9]{{4}}")
+_SPACE = re.compile(r"(?<![0-9A-Za-z,]) | (?![0-9A-Za-z])|(?<=,) (?![0-9]{3}(?![0-9]))")
+_UPRIGHT = re.compile(r"\\(?:text|mathrm|textbf|textrm|mbox)\s?\{([^{}\\]*)\}")
+_WORDS = re.compile(r"(?=.*[A-Za-z]{4})[A-Za-z][A-Za-z' ,-]*")
+_LETTER = re.compile(r"\(?([A-Za-z])\)?")
+_UNSIGNED = r"(?:(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(?:\.[0-9]*)?|\.[0-9]+)"
+_SIGNED = rf"[+-]?{_UNSIGNED}"
+_PLAIN = re.compile(
+    rf"(?P<sign>[+-]?)(?:(?P<number>{_UNSIGNED})"
+    r"(?:(?:[eE]|\\(?:times|cdot) ?10\^)(?P<exp>[+-]?[0-9]{1,3}|\{[+-]?[0-9]{1,3}\}))?"
+    rf"|\\frac\{{(?P<a>{_SIGNED})\}}\{{(?P<b>{_SIGNED})\}}|\\frac(?P<c>[0-9])(?P<d>[0-9])|(?P<e>{_UNSIGNED})/(?P<f>{_UNSIGNED}))"
+)
+
+
+class _Reading(NamedTuple):
+    """An answer's text in one spelling, and what it is if that is plain to see."""
+
+    text: str
+    value: Fraction | None = None
+    half_step: Fraction | None = None
+    """Half a unit of the last place, for a decimal long enough to stand for what rounds to it."""
+    words: bool = False
+
+
+def quick_equal(gold: str, answer: str) -> bool | None:
+    """True or False where equal text, two plain numbers or two plain words decide it, else None. Symmetric."""
+    if gold == answer:
+        return True
+    if _is_integer(gold) and _is_integer(answer):
+        return int(gold) == int(answer)
+    a, b = _read(gold), _read(answer)
+    if a.text == b.text:
+        return True
+    if a.value is not None and b.value is not None:
+        return _rounds(a, b.value) or _rounds(b, a.value)
+    if a.words and b.words:
+        return folded(a.text) == folded(b.text)
+    if (a.words and b.value is not None) or (b.words and a.value is not None):
+        return False
+    return None
+
+
+def too_large(text: str) -> bool:
+    """Whether nesting, a run of digits or an exponent is beyond what any honest answer has."""
+    if _EXCESS.search(text):
+        return True
+    depth = 0
+    for character in text:
+        if character in "([{":
+            depth += 1
+            if depth > _MAX_DEPTH:
+                return True
+        elif character in ")]}":
+            depth -= 1
+    return False
+
+
+def _is_integer(text: str) -> bool:
+    digits = text[1:] if text.startswith("-") else text
+    return len(digits) <= 18 and digits.isascii() and digits.isdecimal()
+
+
+def _read(text: str) -> _Reading:
+    return _read_cached(text) if len(text) <= 200 else _read_anew(text)
+
+
+def _read_anew(text: str) -> _Reading:
+    text = _UPRIGHT.sub(r"\1", respelled(text))
+    text = _SPACE.sub("", text).strip()
+    if (letter := _LETTER.fullmatch(text)) is not None:
+        return _Reading(letter.group(1))
+    if len(text) <= _MAX_DIGITS and (match := _PLAIN.fullmatch(text)) is not None:
+        return _number(text, match)
+    return _Reading(text, words=_WORDS.fullmatch(text) is not None)
+
+
+_read_cached = lru_cache(maxsize=1 << 14)(_read_anew)
+
+
+def _number(text: str, match: re.Match[str]) -> _Reading:
+    sign = -1 if match["sign"] == "-" else 1
+    if (number := match["number"]) is not None:
+        exponent = int((match["exp"] or "0").strip("{}"))
+        scale = Fraction(10) ** exponent
+        digits = number.replace(",", "")
+        places = len(digits.partition(".")[2])
+        significant = len(digits.replace(".", "").lstrip("0"))
+        half_step = Fraction(1, 2 * 10**places) * scale if "." in digits else None
+        return _Reading(
+            text,
+            sign * _exact(digits) * scale,
+            half_step if significant >= _PLACES_THAT_ROUND else None,
+        )
+    above, below = next((match[x], match[y]) for x, y in ("ab", "cd", "ef") if match[x] is not None)
+    divisor = _exact(below)
+    return _Reading(text, sign * _exact(above) / divisor if divisor else None)
+
+
+def _exact(number: str) -> Fraction:
+    whole, _, part = number.replace(",", "").partition(".")
+    return Fraction(int(f"{whole}{part}" or "0"), 10 ** len(part))
+
+
+def _rounds(reading: _Reading, value: Fraction) -> bool:
+    """Whether a value is the reading's, or rounds to it where it is a decimal that is long enough for that."""
+    assert reading.value is not None
+    return abs(reading.value - value) <= (reading.half_step or 0)

@@ -1,0 +1,161 @@
+"""What an answer can be: a value with its unit, words, a tuple or set, intervals, a matrix, an equation, a choice."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Literal
+
+from unlearnbench.verifier.math.units import Unit
+
+TRIGONOMETRIC = frozenset({"sin", "cos", "tan", "cot", "sec", "csc"})
+CONSTANTS = frozenset({"pi", "e", "i"})
+REPEATED = frozenset({"sum", "prod"})
+"""Heads whose arguments are an index, its first and last value, and what is added or multiplied."""
+
+
+class UnreadableError(ValueError):
+    """The text is not in the grammar."""
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """A rational number, exact: 0.15 is 3/20."""
+
+    value: Fraction
+
+
+@dataclass(frozen=True, slots=True)
+class Symbol:
+    """A variable, or one of the constants `pi`, `e` and `i`."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Apply:
+    """A function of other expressions: add, mul, div, pow, neg, sqrt, root, log, sin, factorial, binomial and so on."""
+
+    head: str
+    args: tuple[Node, ...]
+
+
+Node = Number | Symbol | Apply
+
+
+def symbols(node: Node) -> frozenset[str]:
+    """The variables of an expression; the index of a sum is none."""
+    if isinstance(node, Symbol):
+        return frozenset() if node.name in CONSTANTS else frozenset({node.name})
+    if isinstance(node, Number):
+        return frozenset()
+    if node.head in REPEATED:
+        index, low, high, body = node.args
+        return symbols(low) | symbols(high) | (symbols(body) - symbols(index))
+    return frozenset().union(*map(symbols, node.args))
+
+
+def difference(left: Node, right: Node) -> Node:
+    """left - right."""
+    return Apply("add", (left, Apply("neg", (right,))))
+
+
+def mentions(node: Node, name: str) -> bool:
+    """Whether a symbol or function of that name occurs, constants included."""
+    if isinstance(node, Apply):
+        return node.head == name or any(mentions(arg, name) for arg in node.args)
+    return isinstance(node, Symbol) and node.name == name
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """An expression and what it counts. `half_step`: half a unit of the last place, if it is a decimal that rounds."""
+
+    node: Node
+    unit: Unit | None = None
+    half_step: Fraction | None = None
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """Text that is no mathematics, in lower case without articles."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A letter of a multiple-choice question, and what stands behind it."""
+
+    letter: str
+    rest: Answer | None
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """A time of day. `half`: am or pm, if it says so."""
+
+    hour: int
+    minute: int
+    half: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Collection:
+    """Answers in order (`tuple`), without order and repetition (`set`), or written as a bare `list`."""
+
+    kind: Literal["tuple", "set", "list"]
+    items: tuple[Answer, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """An interval; an end that is None is infinite."""
+
+    low: Node | None
+    high: Node | None
+    low_closed: bool
+    high_closed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """A union of intervals, in order, perhaps of values of a variable."""
+
+    spans: tuple[Span, ...]
+    variable: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Infinite:
+    """Infinity with its sign."""
+
+    sign: int
+
+
+@dataclass(frozen=True, slots=True)
+class Matrix:
+    """Rows of answers."""
+
+    rows: tuple[tuple[Answer, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """A value with a name: x=5, f(x)=2x+1, \\angle ABC=48^\\circ."""
+
+    label: str
+    answer: Answer
+    equation: Equation | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Equation:
+    """An equation or an inequality: `node` = 0, `node` > 0 (strict), or `node` >= 0."""
+
+    node: Node
+    sign: Literal["=", ">", ">=", "!="]
+
+
+Answer = Value | Words | Choice | Clock | Collection | Region | Infinite | Matrix | Labelled | Equation

@@ -1,0 +1,254 @@
+"""Verdicts: what a completion states, compared with the gold, by worker processes that no text can hang.
+
+Nearly every verdict is decided here, in microseconds. The rest goes to workers: fresh Python processes with a
+memory limit, asked over a socket in JSON, killed at the time limit and started again. Nothing uses signals or
+multiprocessing's own processes, so it works from any thread and from daemonic processes. Text that cannot be
+graded is wrong; only when the verifier itself fails twice is a verdict None (PROTOCOL 3.10).
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from pathlib import Path
+from queue import LifoQueue
+from types import TracebackType
+from typing import Self, get_args
+
+from unlearnbench.records import Reason, Rule, Verdict
+from unlearnbench.verifier.cache import VerdictCache
+from unlearnbench.verifier.extraction import (
+    ANSWER_LIMIT,
+    Stated,
+    lists_values,
+    offers_alternatives,
+    stated_answer,
+    stated_values,
+    without_formatting,
+)
+from unlearnbench.verifier.fast_path import quick_equal, too_large
+from unlearnbench.verifier.worker import Judged
+from unlearnbench.verifier.worker_process import Question, TimeLimitError, WorkerDiedError, WorkerProcess
+
+UNGRADABLE: frozenset[Reason] = frozenset({"timeout", "too_large", "unparsable"})
+
+
+def verify(gold: str, completion: str, rule: Rule = "strict") -> Verdict:
+    """The verdict on one completion, from workers that all callers of this process share."""
+    return verify_many([(gold, completion)], rule)[0]
+
+
+def verify_many(pairs: Sequence[tuple[str, str]], rule: Rule = "strict") -> list[Verdict]:
+    """The verdicts on pairs of gold and completion, in their order, from the same workers."""
+    verifier = _shared.get(rule)
+    if verifier is None:
+        with _shared_lock:
+            verifier = _shared.setdefault(rule, Verifier(rule, workers=min(4, os.cpu_count() or 1)))
+    return verifier.verify_many(pairs)
+
+
+class Verifier:
+    """Verdicts under one rule, with a cache by gold and stated answer. Safe to share between threads.
+
+    At most `workers` processes are started, each when first needed. Leaving the `with` block, `close`, garbage
+    collection or the end of this process, however sudden, ends them. `calls` counts verdicts given, `ungradable`
+    those on text that could not be graded. `cache` names a file of verdicts that outlives this process and may be
+    shared with others (verdict_cache.py); DataError and RunError where it cannot serve as one.
+    """
+
+    def __init__(
+        self, rule: Rule = "strict", *, workers: int = 1, time_limit: float = 2.0, cache: str | Path | None = None
+    ) -> None:
+        if rule not in get_args(Rule) or workers < 1 or not time_limit > 0:
+            raise ValueError(
+                f"a verifier needs a rule of {get_args(Rule)}, at least one worker and a time limit above 0"
+            )
+        self.rule: Rule = rule
+        self.workers = workers
+        self.time_limit = time_limit
+        self.calls = 0
+        self.ungradable = 0
+        self._nothing = {reason: Verdict(False, None, reason, rule) for reason in ("no_answer", "too_large")}
+        self._cache = VerdictCache(rule, cache)
+        self._live: set[WorkerProcess] = set()
+        self._new_slots()
+        _verifiers.add(self)
+        weakref.finalize(self, _kill_all, self._live)
+
+    def verify(self, gold: str, completion: str) -> Verdict:
+        """The verdict on one completion."""
+        return self.verify_many([(gold, completion)])[0]
+
+    def verify_many(self, pairs: Sequence[tuple[str, str]]) -> list[Verdict]:
+        """The verdicts on pairs of gold and completion, in their order; what is there twice is judged once."""
+        verdicts = self._verdicts([(gold, stated_answer(completion, self.rule)) for gold, completion in pairs])
+        for place, joint in self._in_several_boxes(pairs, verdicts):
+            if (whole := self._verdicts([joint])[0]).correct:
+                verdicts[place] = whole
+        self._count(verdicts)
+        return verdicts
+
+    def close(self) -> None:
+        """End the workers and close the cache's file. A later call starts new ones and opens it again."""
+        _kill_all(self._live)
+        self._cache.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _in_several_boxes(
+        self, pairs: Sequence[tuple[str, str]], verdicts: Sequence[Verdict]
+    ) -> Iterator[tuple[int, tuple[str, Stated]]]:
+        """Wrong last boxes that may, with those before them, list the values of a set-valued gold."""
+        for place, ((gold, completion), verdict) in enumerate(zip(pairs, verdicts, strict=True)):
+            if verdict.correct is False and verdict.answer is not None and lists_values(_clean_gold(gold)):
+                boxes = stated_values(completion)
+                if len(boxes) > 1:
+                    yield place, (gold, Stated(", ".join(boxes)))
+
+    def _verdicts(self, stated: Sequence[tuple[str, Stated]]) -> list[Verdict]:
+        known = [self._known(gold, answer) for gold, answer in stated]
+        hard = list(dict.fromkeys(pair for pair, verdict in zip(stated, known, strict=True) if verdict is None))
+        if not hard:
+            return [verdict for verdict in known if verdict is not None]
+        judged = dict(zip(hard, self._judge_all(hard), strict=True))
+        return [verdict or judged[pair] for pair, verdict in zip(stated, known, strict=True)]
+
+    # --- what needs no worker ---
+
+    def _known(self, gold: str, stated: Stated) -> Verdict | None:
+        answer = stated.answer
+        if answer is None:
+            return self._nothing[stated.reason or "no_answer"]
+        verdict = self._cache.get(gold, answer)
+        if verdict is None:
+            if len(gold) > ANSWER_LIMIT:
+                return Verdict(False, answer, "too_large", self.rule)
+            clean = _clean_gold(gold)
+            equal = quick_equal(clean, answer)
+            if equal is not None:
+                verdict = Verdict(equal, answer, "match" if equal else "mismatch", self.rule)
+            elif self.rule != "paper" and offers_alternatives(clean, answer):
+                verdict = Verdict(False, answer, "ambiguous", self.rule)
+            elif too_large(answer) or too_large(clean):
+                verdict = Verdict(False, answer, "too_large", self.rule)
+            else:
+                return None
+            self._cache.put(gold, answer, verdict)
+        return verdict
+
+    def _count(self, verdicts: Sequence[Verdict]) -> None:
+        with self._lock:
+            self.calls += len(verdicts)
+            self.ungradable += sum(verdict.reason in UNGRADABLE for verdict in verdicts)
+
+    # --- what does ---
+
+    def _judge_all(self, hard: Sequence[tuple[str, Stated]]) -> list[Verdict]:
+        threads = min(self.workers, len(hard))
+        if threads < 2:
+            return [self._judge(gold, stated.answer or "") for gold, stated in hard]
+        with ThreadPoolExecutor(threads) as pool:
+            return list(pool.map(lambda pair: self._judge(pair[0], pair[1].answer or ""), hard))
+
+    def _judge(self, gold: str, answer: str) -> Verdict:
+        """The verdict from the cache's file, from another thread that asks at this moment, or from a worker."""
+        return self._cache.once(gold, answer, lambda: self._judge_anew(gold, answer))
+
+    def _judge_anew(self, gold: str, answer: str) -> Verdict:
+        """The verdict of a worker; a time limit met and a worker's death are each retried once in a fresh one."""
+        question = Question(_clean_gold(gold), answer, self.rule == "paper", self.time_limit)
+        timeouts = 0
+        deaths: list[WorkerDiedError] = []
+        while True:
+            try:
+                outcome, seconds = self._ask(question, fresh=bool(timeouts or deaths))
+            except TimeLimitError:
+                timeouts += 1
+                if timeouts < 2:
+                    continue
+                verdict = Verdict(False, answer, "timeout", self.rule, timeouts * self.time_limit)
+            except WorkerDiedError as death:
+                deaths.append(death)
+                if len(deaths) < 2:
+                    continue
+                if not all(death.by_text for death in deaths):
+                    return Verdict(None, answer, "verifier_error", self.rule)  # never cached
+                verdict = Verdict(False, answer, "too_large", self.rule)
+            else:
+                verdict = Verdict(outcome == "match", answer, outcome, self.rule, seconds)
+            return verdict
+
+    def _ask(self, question: Question, fresh: bool) -> tuple[Judged, float]:
+        slots = self._slots
+        worker = slots.get()
+        answered = False
+        try:
+            if worker is not None and (fresh or not worker.alive):
+                self._drop(worker)
+                worker = None
+            if worker is None:
+                worker = WorkerProcess()
+                self._live.add(worker)
+                worker.wait_until_ready()
+            reply = worker.ask(question)
+            answered = True
+            return reply
+        finally:  # whatever went wrong, Ctrl-C included, a worker in the middle of a question is not used again
+            if not answered and worker is not None:
+                self._drop(worker)
+                worker = None
+            slots.put(worker)
+
+    def _drop(self, worker: WorkerProcess) -> None:
+        worker.kill()
+        self._live.discard(worker)
+
+    def _new_slots(self) -> None:
+        self._lock = threading.Lock()
+        self._slots: LifoQueue[WorkerProcess | None] = LifoQueue()  # the last one used is the first one used again
+        for _ in range(self.workers):
+            self._slots.put(None)
+
+    def _forget_workers(self) -> None:
+        """In a forked child: the workers are the parent's, and its locks may have been held."""
+        for worker in self._live:
+            worker.disown()
+        self._live.clear()
+        self._new_slots()
+        self._cache.after_fork()
+
+
+@lru_cache(maxsize=1 << 14)
+def _clean_gold(gold: str) -> str:
+    return stated_answer(gold).answer or without_formatting(gold)
+
+
+def _kill_all(workers: set[WorkerProcess]) -> None:
+    while workers:
+        workers.pop().kill()
+
+
+_verifiers: weakref.WeakSet[Verifier] = weakref.WeakSet()
+_shared: dict[Rule, Verifier] = {}
+_shared_lock = threading.Lock()
+
+
+def _after_fork() -> None:
+    global _shared_lock
+    _shared_lock = threading.Lock()
+    for verifier in _verifiers:
+        verifier._forget_workers()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,196 @@
+"""The life of a worker process: it compares two answers at a time, and may be killed at any moment.
+
+Structure and value are compared by agreement.py. Only what that cannot read is given to sympy (algebra.py), in forked
+children that are killed at the time limit. Sympy is imported when it is first needed: the verifier asks for that in a
+message of its own, before any clock starts.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import select
+import signal
+import sys
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+
+Outcome = Literal["match", "mismatch", "unparsable", "too_large"]
+Judged = Outcome | Literal["timeout"]
+"""`timeout`: the limit was met twice."""
+End = Judged | Literal["failed"]
+"""`failed`: the processes ended in ways that the text does not explain."""
+Stage = Literal["structure", "algebra"]
+
+EXHAUSTED = 3
+"""Exit status of a worker that ran out of memory, for the text's sake."""
+TEXT_ENDS = frozenset({EXHAUSTED, -signal.SIGSEGV, -signal.SIGABRT, -signal.SIGBUS})
+"""A text that brings down a fresh process in one of these ways has exhausted memory or the stack."""
+
+_CALCULUS = re.compile(r"\\(?:sum|prod|i*int|oint|lim|begin)(?![A-Za-z])")
+_STACK = 20_000
+"""Python frames: enough for the deepest nesting that too_large() lets through."""
+
+
+def serve(memory: int) -> None:
+    """Answer requests on standard input (a socket) until it ends. This is the whole life of a worker."""
+    import logging
+    from multiprocessing.connection import Connection
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    _limit_memory(memory)
+    sys.setrecursionlimit(_STACK)
+    logging.disable()
+    channel = Connection(os.dup(0))
+    _by_structure("\\frac{x}{2}", "0.5x")  # imports and first-use tables are paid before any clock starts
+    channel.send_bytes(b"ready")
+    while True:
+        try:
+            request = json.loads(channel.recv_bytes())
+            if request["stage"] == "prepare":
+                _by_algebra("\\frac{x}{2}", "0.5x", loose=False)
+                channel.send_bytes(b"ready")
+                continue
+        except (EOFError, OSError):
+            return  # the parent is gone
+        # The kernel ends this process even inside C code, should the parent die before it can.
+        signal.setitimer(signal.ITIMER_REAL, 2 * request["limit"] + 1.0)
+        start = time.perf_counter()
+        try:
+            outcome = _structure(request) if request["stage"] == "structure" else _attempts(request, channel)
+        except MemoryError:
+            os._exit(EXHAUSTED)
+        reply = {"outcome": outcome, "seconds": time.perf_counter() - start}
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+        try:
+            channel.send_bytes(json.dumps(reply).encode())
+        except OSError:
+            return
+
+
+def _attempts(request: Mapping[str, Any], channel: Connection) -> End:
+    """What sympy finds in a forked child; in a second one if the first is not done in half of the time limit.
+
+    A fork costs milliseconds where a fresh process would import sympy anew. Each child has the whole limit. `failed`
+    means that none of them ended in a way that the text explains.
+    """
+    begin, limit, parent = time.monotonic(), request["limit"], channel.fileno()
+    alive: dict[int, int] = {}  # the pipe that a child writes to, and its process
+    ended: list[End] = []
+    starts = [begin, begin + limit / 2]
+    deadline: dict[int, float] = {}
+    try:
+        while starts or alive:
+            now = time.monotonic()
+            if starts and (now >= starts[0] or not alive):
+                starts.pop(0)
+                pipe, child = _child(request)
+                alive[pipe], deadline[pipe] = child, now + limit
+            for pipe in [pipe for pipe in alive if now >= deadline[pipe]]:
+                _end(alive.pop(pipe), pipe)
+                ended.append("timeout")
+            wait = min([*(deadline[pipe] for pipe in alive), *starts], default=now) - now
+            for ready in select.select([*alive, parent], [], [], max(0.0, wait))[0]:
+                if ready == parent:
+                    os._exit(0)  # the parent is gone: it says nothing while it waits
+                found = os.read(ready, 64).decode()
+                status = _end(alive.pop(ready), ready)
+                if found:
+                    return cast(Outcome, found)
+                ended.append("too_large" if status in TEXT_ENDS else "failed")
+    finally:
+        for pipe, child in alive.items():
+            _end(child, pipe)
+    return "failed" if "failed" in ended else ended[-1]
+
+
+def _child(request: Mapping[str, Any]) -> tuple[int, int]:
+    reading, writing = os.pipe()
+    if child := os.fork():
+        os.close(writing)
+        return reading, child
+    signal.setitimer(signal.ITIMER_REAL, request["limit"] + 1.0)
+    status = 1
+    try:
+        outcome = _by_algebra(request["gold"], request["answer"], loose=request["loose"])
+        os.write(writing, outcome.encode())
+        status = 0
+    except MemoryError:
+        status = EXHAUSTED
+    finally:  # whatever happens, a child must not go on as a second worker
+        os._exit(status)
+
+
+def _end(child: int, pipe: int) -> int:
+    """Kill and reap a child; its exit status, or minus the signal that ended it before."""
+    os.close(pipe)
+    finished, status = os.waitpid(child, os.WNOHANG)
+    if not finished:
+        time.sleep(0.01)  # it may have closed its pipe and be on the way out
+        finished, status = os.waitpid(child, os.WNOHANG)
+    if not finished:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        return -signal.SIGKILL
+    return os.waitstatus_to_exitcode(status)
+
+
+def _structure(request: Mapping[str, Any]) -> Outcome | None:
+    try:
+        return _by_structure(request["gold"], request["answer"])
+    except MemoryError:
+        raise
+    except RecursionError:
+        return "too_large"
+    except Exception:  # a flaw of our reader must not stop a run that rests on its verdicts: sympy is asked
+        return None
+
+
+def _by_structure(gold: str, answer: str) -> Outcome | None:
+    """None if that does not decide it, and sympy should be asked."""
+    from unlearnbench.verifier.math.ball_arithmetic import TooLargeError, UndecidedError, UndefinedError
+    from unlearnbench.verifier.math.equivalence import same_answer
+    from unlearnbench.verifier.math.nodes import UnreadableError
+
+    try:
+        return "match" if same_answer(gold, answer) else "mismatch"
+    except UndefinedError:
+        return "unparsable"
+    except TooLargeError:
+        return "too_large"
+    except UndecidedError:
+        return None
+    except UnreadableError:
+        # sympy knows sums, integrals and limits; text that has no command of LaTeX at all is no mathematics to it
+        return None if _CALCULUS.search(gold) or _CALCULUS.search(answer) else "unparsable"
+
+
+def _by_algebra(gold: str, answer: str, *, loose: bool) -> Outcome:
+    from unlearnbench.verifier.math.sympy_fallback import UnparsableError, symbolic_equal
+
+    try:
+        return "match" if symbolic_equal(gold, answer, loose=loose) else "mismatch"
+    except UnparsableError:
+        return "unparsable"
+    except RecursionError:
+        return "too_large"
+
+
+def _limit_memory(memory: int) -> None:
+    if sys.platform == "win32":
+        return
+    import resource
+
+    for kind, limit in ((resource.RLIMIT_AS, memory), (resource.RLIMIT_CORE, 0)):
+        hard = resource.getrlimit(kind)[1]
+        if hard == resource.RLIM_INFINITY or limit < hard:
+            try:
+                resource.setrlimit(kind, (limit, limit))
+            except (OSError, ValueError):  # macOS knows RLIMIT_AS but refuses it
+                continue

@@ -1,0 +1,129 @@
+"""A worker process as its caller holds it: asked one question at a time, with a time limit, killed when it fails."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from multiprocessing.connection import Pipe
+from pathlib import Path
+from typing import NamedTuple
+
+from unlearnbench.verifier.worker import TEXT_ENDS, End, Judged, Stage
+
+_MEMORY = 1 << 30
+
+
+_START_LIMIT = 120.0
+"""Seconds in which a worker must have imported its libraries, even on a busy machine."""
+
+
+# The worker finds its modules where this process does; -P keeps modules of the working folder out of its start.
+_BOOT = (
+    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
+    "from unlearnbench.verifier.worker import serve; serve(int(sys.argv[2]))"
+)
+
+
+class Question(NamedTuple):
+    gold: str
+    answer: str
+    loose: bool
+    limit: float
+
+
+class TimeLimitError(Exception):
+    pass
+
+
+class WorkerDiedError(Exception):
+    def __init__(self, by_text: bool) -> None:
+        self.by_text = by_text
+
+
+class WorkerProcess:
+    """One process that runs `grader.serve`, for one thread at a time. Raises WorkerDiedError or TimeLimitError."""
+
+    def __init__(self) -> None:
+        self._prepared = False
+        path = [entry or str(Path.cwd()) for entry in sys.path]
+        self._channel, theirs = Pipe()
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-c", _BOOT, json.dumps(path), str(_MEMORY)],
+                stdin=theirs.fileno(),
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                env=os.environ | {"PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1"},  # sympy's order of steps repeats
+            )
+        except OSError as error:
+            self._channel.close()
+            raise WorkerDiedError(by_text=False) from error
+        finally:
+            theirs.close()
+
+    @property
+    def alive(self) -> bool:
+        return self._process.poll() is None
+
+    def wait_until_ready(self) -> None:
+        try:
+            self._receive(_START_LIMIT)
+        except TimeLimitError as error:
+            raise WorkerDiedError(by_text=False) from error
+        except WorkerDiedError as death:
+            death.by_text = False  # it has seen no text yet
+            raise
+
+    def ask(self, question: Question) -> tuple[Judged, float]:
+        """What the worker finds, and the seconds it took; sympy is asked only about what structure leaves open."""
+        seconds = 0.0
+        if not question.loose:
+            outcome, seconds = self._ask("structure", question)
+            if outcome is not None and outcome != "failed":
+                return outcome, seconds
+        self._prepare()
+        outcome, more = self._ask("algebra", question)
+        if outcome is None or outcome == "failed":
+            raise WorkerDiedError(by_text=False)
+        return outcome, seconds + more
+
+    def _prepare(self) -> None:
+        """Have sympy imported, before any clock starts."""
+        if not self._prepared:
+            self._send({"stage": "prepare"})
+            self.wait_until_ready()
+            self._prepared = True
+
+    def _ask(self, stage: Stage, question: Question) -> tuple[End | None, float]:
+        self._send({"stage": stage, **question._asdict()})
+        # the worker itself ends an algebra's two attempts, the second of which starts half a limit after the first
+        patience = question.limit if stage == "structure" else 2 * question.limit + 1.0
+        reply = json.loads(self._receive(patience))
+        return reply["outcome"], reply["seconds"]
+
+    def _send(self, message: Mapping[str, object]) -> None:
+        try:
+            self._channel.send_bytes(json.dumps(message).encode())
+        except OSError as error:
+            raise WorkerDiedError(by_text=False) from error
+
+    def kill(self) -> None:
+        self._channel.close()
+        self._process.kill()
+        self._process.wait()
+
+    def disown(self) -> None:
+        self._channel.close()
+        self._process.returncode = 0  # not this process's child: never wait for it, signal it or warn about it
+
+    def _receive(self, limit: float) -> bytes:
+        try:
+            if not self._channel.poll(limit):
+                raise TimeLimitError
+            return self._channel.recv_bytes(4096)
+        except (EOFError, OSError) as error:
+            self._channel.close()
+            raise WorkerDiedError(by_text=self._process.wait() in TEXT_ENDS) from error

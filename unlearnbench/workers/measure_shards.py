@@ -1,0 +1,88 @@
+"""A measuring task in shards: each a file of its own, drawn by any process, joined to the one file that readers know.
+
+A shard is one chunk of the task's problems (`measure.chunks`), all that the sampler is asked for at a time. So neither
+a draw nor its rounding depends on how many shards are left or on who draws them, and the joined file has the bytes
+that one process writes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from unlearnbench.errors import RunError
+from unlearnbench.io.tables import read_parquet, write_parquet
+from unlearnbench.workers.measure import ROWS, chunks
+
+Task = Mapping[str, Any]  # as `jobs.measure_task` makes it
+LATE = 90.0
+"""Seconds until a file written on another machine is surely seen here: network file systems cache what is absent."""
+
+
+def cut(task: Task, drawn_with: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The task's shards, or the task itself where it is a single one.
+
+    A shard's name tells all that decides its rows, `drawn_with` included: one that another command left is not taken.
+    """
+    parts = list(chunks(task["problems"], task["n"]))
+    if len(parts) < 2:
+        return [dict(task)]
+    shards = []
+    for number, problems in enumerate(parts):
+        shard = {**task, "problems": problems}
+        told = {name: value for name, value in shard.items() if name != "out"} | dict(drawn_with)
+        key = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
+        shards.append({**shard, "out": str(_folder(task) / f"{number:05}-{key}.parquet")})
+    return shards
+
+
+def is_measured(task: Task) -> bool:
+    """Whether the file of a task, or of a shard, holds its problems."""
+    path = Path(task["out"])
+    if not path.is_file():
+        return False
+    found = pc.unique(read_parquet(path, {task["key"]: pa.string()})[task["key"]])
+    return set(found.to_pylist()) == {problem[0] for problem in task["problems"]}
+
+
+def join(task: Task, shards: Sequence[Task], patience: float = 0.0) -> None:
+    """Write the task's file from its shards, and remove them. Raises RunError for a shard not seen in `patience` s."""
+    if [shard["out"] for shard in shards] == [task["out"]]:
+        _wait_for(Path(task["out"]), patience)
+        return
+    for shard in shards:
+        _wait_for(Path(shard["out"]), patience)
+    rows = pa.concat_tables([read_parquet(Path(shard["out"])) for shard in shards])
+    # A list's values come back under another name than they were written with, which would show in the bytes.
+    types = {name: ROWS.get(name, rows.schema.field(name).type) for name in rows.column_names}
+    write_parquet(Path(task["out"]), rows.cast(pa.schema(types)))
+    clear(task)
+
+
+def clear(task: Task) -> None:
+    """Remove what is left of the shards of a task whose file is there."""
+    shutil.rmtree(_folder(task), ignore_errors=True)
+
+
+def _folder(task: Task) -> Path:
+    out = Path(task["out"])
+    return out.with_name(f".{out.stem}.shards")
+
+
+def _wait_for(path: Path, patience: float) -> None:
+    until = time.monotonic() + patience
+    while not path.is_file():
+        if time.monotonic() >= until:
+            raise RunError(
+                f"there is no file {path}, which a process has just written; is its folder on a disk that all machines "
+                "share?"
+            )
+        time.sleep(0.5)
