@@ -1,4 +1,4 @@
-"""The reference pages that follow from the code: docs/commands.md and the JSON schemas of the package.
+"""The reference pages that follow from the code: docs/reference/commands.md and the JSON schemas of the package.
 
 python .ci/reference.py            write what is not current
 python .ci/reference.py --check    only tell; exit status 1 if anything is not current
@@ -45,7 +45,7 @@ progress to standard error, and only to a terminal. Where a command prints a tab
 
 
 def commands() -> str:
-    """docs/commands.md: every command with its arguments and options, in the order of `unlearnbench --help`."""
+    """docs/reference/commands.md: every command with its options, in the order of `unlearnbench --help`."""
     context = click.Context(cli, info_name="unlearnbench")
     parts = [HEAD, "| command | does |\n|---|---|"]
     named = [(name, cli.get_command(context, name)) for name in COMMANDS]
@@ -108,7 +108,7 @@ def _untitled(part: Any) -> Any:
 
 def written() -> dict[Path, str]:
     """Every file that follows from the code, with what it should hold."""
-    files = {ROOT / "docs/commands.md": commands()}
+    files = {ROOT / "docs/reference/commands.md": commands()}
     for name in SCHEMAS:
         text = json.dumps(schema(name), indent=1, ensure_ascii=False)
         files[ROOT / f"unlearnbench/schemas/{name}.json"] = text + "\n"

@@ -1,4 +1,4 @@
-"""All runs that docs/experiments.md rests on: every method at 1x, the best at 4x, and what single experiments need.
+"""All runs behind docs/results/experiments.md: every method at 1x, the best at 4x, and those of single experiments.
 
     python -m experiments.sweep                    # everything; what was done before is not done again
     python -m experiments.sweep grpo maxrl-4x      # these runs alone

@@ -260,7 +260,7 @@ def test_workers_and_their_peaks_are_found(tmp_path: Path) -> None:
 
 
 def test_the_page_has_a_place_for_every_benchmark() -> None:
-    page = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs/results/benchmarks.md").read_text(encoding="utf-8")
     for name in run.QUICK + run.LONG:
         assert (ROOT / "benchmarks" / f"{name}.py").is_file()
         assert f"new {name}" in run.replaced(page, name, f"new {name}")

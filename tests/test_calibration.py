@@ -93,7 +93,7 @@ def test_the_tables_of_the_document_are_those_of_the_settings(
     monkeypatch.setattr(sys, "argv", ["run", "--only", "not claimed", "--repeats", "20", "--workers", "1"])
     run.main()
     printed = capsys.readouterr().out
-    page = (Path(__file__).resolve().parents[1] / "docs" / "statistics.md").read_text(encoding="utf-8")
+    page = (Path(__file__).resolve().parents[1] / "docs/reference/statistics.md").read_text(encoding="utf-8")
     assert "### Not claimed: 9 settings, 20 experiments each" in printed
     assert printed.count("| 1 family in 30 lifted |") == 3
     missing = [

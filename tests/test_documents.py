@@ -213,7 +213,8 @@ def test_links_lead_somewhere(path: Path) -> None:
 
 def test_the_index_names_every_page() -> None:
     text = (ROOT / "docs/README.md").read_text(encoding="utf-8")
-    pages = [path.name for path in (ROOT / "docs").iterdir() if path.suffix in (".md", ".ipynb")]
+    docs = ROOT / "docs"
+    pages = [path.relative_to(docs).as_posix() for path in docs.rglob("*") if path.suffix in (".md", ".ipynb")]
     assert [name for name in pages if f"]({name}" not in text and name != "README.md"] == []
     assert "docs/README.md" in (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -222,7 +223,7 @@ def test_the_index_names_every_page() -> None:
 
 
 def test_the_notebook_was_run_in_order_and_ended_well() -> None:
-    book = json.loads((ROOT / "docs/first-hour.ipynb").read_text(encoding="utf-8"))
+    book = json.loads((ROOT / "docs/guide/first-hour.ipynb").read_text(encoding="utf-8"))
     cells = [cell for cell in book["cells"] if cell["cell_type"] == "code"]
     assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
     kinds = [output["output_type"] for cell in cells for output in cell["outputs"]]

@@ -1,7 +1,7 @@
 """A bundle: one zip file with everything that a submission's numbers rest on, except the policies' weights.
 
 run folder → `write_bundle` → BUNDLE → `open_bundle` → the same content, checked for form. Whether it is true is asked
-in verification.py. docs/leaderboard.md lists the members.
+in verification.py. docs/guide/leaderboard.md lists the members.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ open (bundle.py) → the split → configurations → rollouts complete → verd
 → originality → `Verification`
 
 The code that a bundle holds is read as text and never run. What this can show is that the numbers follow from the
-rollouts; not that the policy of an honest run wrote them (docs/leaderboard.md).
+rollouts; not that the policy of an honest run wrote them (docs/guide/leaderboard.md).
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@
         a few optimiser updates on the kept groups                   (`_update`)
         log, and now and then a checkpoint
 
-What a method may change is in `method.py`; what other trainers learned the hard way is in docs/training.md.
+What a method may change is in `method.py`; what other trainers learned the hard way is in docs/reference/training.md.
 """
 
 from __future__ import annotations

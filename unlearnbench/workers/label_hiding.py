@@ -2,8 +2,8 @@
 
 The process works on a sealed copy (`splits.seal`). On Linux, where the kernel allows it, the original files are also
 covered by empty ones in a mount namespace of the process's own, so that not even C code can open them; elsewhere an
-audit hook refuses Python's own `open`. Neither is a wall against a method that means to escape: docs/tracks.md says
-what detection cannot see.
+audit hook refuses Python's own `open`. Neither stops a method that means to escape: docs/reference/tracks.md says what
+detection cannot see.
 """
 
 from __future__ import annotations

@@ -21,8 +21,8 @@ from typing import Any
 
 Report = Callable[[Mapping[str, Any]], None]
 _MEMORY = (
-    "out of memory; use fewer --workers, or let training take less (--trainer, docs/at-scale.md), then run it again: "
-    "it resumes"
+    "out of memory; use fewer --workers, or let training take less (--trainer, docs/guide/at-scale.md), then run it "
+    "again: it resumes"
 )
 _ANSWERS: queue.SimpleQueue[str] = queue.SimpleQueue()
 
