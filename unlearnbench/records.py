@@ -35,7 +35,7 @@ READS: Mapping[str, Track] = {
     "sub_problems": "labels",
     "base": "base",
 }
-"""The track of each privileged thing that a method may read through the contract (PROTOCOL 3.8)."""
+"""The track of each privileged thing that a method may read through the contract (PROTOCOL 3.9)."""
 DRAWN = ("policy", "hinted", "prefixed")
 """Sources of rollouts that the policy drew in this step: in the item's prompt, in another context, after a prefix."""
 FATES: tuple[Fate, ...] = get_args(Fate)
@@ -65,7 +65,7 @@ class Item(Record):
 
 
 class Twin(Record):
-    """A held-out relative of an item that no training may touch (PROTOCOL 3.7)."""
+    """A held-out relative of an item that no training may touch (PROTOCOL 3.8)."""
 
     twin_id: str = Field(min_length=1)
     item_id: str = Field(min_length=1)
@@ -196,7 +196,7 @@ class Pool(Record):
 
 
 class BudgetRef(Record):
-    """The cost of the reference runs (PROTOCOL 3.9): mean FLOPs over the labelling runs."""
+    """The cost of the reference runs (PROTOCOL 3.10): mean FLOPs over the labelling runs."""
 
     flops_1x: int = Field(ge=0)
 

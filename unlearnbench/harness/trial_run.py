@@ -35,7 +35,7 @@ class Tokens(Record):
     trained: int
 
     def flops(self, parameters: int) -> int:
-        """PROTOCOL 3.9."""
+        """PROTOCOL 3.10."""
         return 2 * parameters * (self.generated + self.prefilled + self.forward) + 6 * parameters * self.trained
 
     def times(self, factor: float) -> Tokens:

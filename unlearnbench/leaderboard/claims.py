@@ -31,7 +31,7 @@ Check = Literal["track", "budget", "fates"]
 
 
 def method_record(bundle: Bundle, start: str | None) -> MethodRecord:
-    """The method as its seeds' files state it, its track the highest that any of them shows (PROTOCOL 3.8)."""
+    """The method as its seeds' files state it, its track the highest that any of them shows (PROTOCOL 3.9)."""
     seeds = list(bundle.seeds.values())
     reads = sorted({read for seed in seeds for read in (*seed.method.reads, *seed.asked)})
     shown: list[Track] = [seed.method.track for seed in seeds]

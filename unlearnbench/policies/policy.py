@@ -37,7 +37,7 @@ class Policy:
 
     @property
     def parameters(self) -> int:
-        """Number of distinct parameters, the N of PROTOCOL 3.9; an adapter, which is merged in the end, adds none."""
+        """Number of distinct parameters, the N of PROTOCOL 3.10; an adapter, which is merged in the end, adds none."""
         return sum(weight.numel() for name, weight in self.model.named_parameters() if ADAPTER not in name)
 
     @property

@@ -125,7 +125,7 @@ def mean_interval(
 
 
 def twin_verdict(interval: Interval | None, own: float | None) -> Literal["generalised", "memorised", "undecided"]:
-    """PROTOCOL 3.7, from the interval of the twins' gain and the `own` gain of their items."""
+    """PROTOCOL 3.8, from the interval of the twins' gain and the `own` gain of their items."""
     if interval is not None and interval[0] > 0:
         return "generalised"
     if interval is not None and own is not None and interval[1] < own / 2:

@@ -1,6 +1,6 @@
 """The score: which unlearnable items a method converted, beyond what the null control converts by itself.
 
-PROTOCOL section 3. Everything rests on integers (n, correct) of items, twins and canaries in each seed; no text, no
+PROTOCOL 3. Everything rests on integers (n, correct) of items, twins and canaries in each seed; no text, no
 torch. `score` reads top to bottom like result.json.
 """
 
@@ -293,7 +293,7 @@ def _twins(
     null_items: Cells | None,
     runs: Sequence[str],
 ) -> dict[TwinKind, TwinScore]:
-    """PROTOCOL 3.7: did the converted items' held-out relatives rise with them?"""
+    """PROTOCOL 3.8: did the converted items' held-out relatives rise with them?"""
     names = [twin.twin_id for twin in split.twins]
     measured = Cells.of(read_phase(counts, "twin", names, runs=runs, strict=True))
     eligible, row = _eligible_twins(split), {name: index for index, name in enumerate(names)}

@@ -1,4 +1,4 @@
-"""The budget: what a run has cost, in tokens and FLOPs, and when it is spent (PROTOCOL 3.9)."""
+"""The budget: what a run has cost, in tokens and FLOPs, and when it is spent (PROTOCOL 3.10)."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ def unanswered(name: str) -> Any:
 
 
 class MeteredServices:
-    """Implements `method.Services` for one run. Privileged fields are only reached through it (PROTOCOL 3.8)."""
+    """Implements `method.Services` for one run. Privileged fields are only reached through it (PROTOCOL 3.9)."""
 
     def __init__(
         self,
@@ -105,7 +105,7 @@ class MeteredServices:
         for row, tokens in zip(rows, completions, strict=True):
             row[: len(start) + len(tokens)] = np.concatenate([start, tokens])
         ids = torch.from_numpy(rows).to(chosen.device)
-        # The cost counts in forward tokens of the policy that is trained (PROTOCOL 3.9: N of the policy used).
+        # The cost counts in forward tokens of the policy that is trained (PROTOCOL 3.10: N of the policy used).
         share = chosen.parameters / self._meter.parameters
         self._meter.forward += round(share * (len(start) * len(lengths) + sum(lengths)))
         with torch.no_grad():
