@@ -213,6 +213,15 @@ def test_no_tracked_file_names_a_place_of_one_machine() -> None:
 
 
 @pytest.mark.checkout
+def test_the_page_of_the_architecture_names_every_room_and_every_module_once() -> None:
+    page = (ROOT / "docs/reference/architecture.md").read_text(encoding="utf-8")
+    assert re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE) == ORDER
+    assert re.findall(r"^### (\w+)$", page, re.MULTILINE) == ORDER
+    listed = re.findall(r"^- \[`([\w/]+\.py)`\]", page, re.MULTILINE)
+    assert sorted(listed) == sorted(path.relative_to(PACKAGE).as_posix() for path in MODULES.values())
+
+
+@pytest.mark.checkout
 def test_the_documents_name_every_hook_and_service_with_its_arguments() -> None:
     from unlearnbench.method import HOOKS, Method, Services
 
