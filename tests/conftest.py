@@ -101,9 +101,9 @@ def tiny(template: Path, tmp_path: Path) -> Split:
 @pytest.fixture
 def training(small_split: Split, tmp_path_factory: pytest.TempPathFactory):  # type: ignore[no-untyped-def]
     """Make the run of a method class on the small split: `training(cls, folder, steps=6, **settings)`."""
-    from unlearnbench.method import Method, settings_of
     from local_judge import local_judge
-    from unlearnbench.method import PoolItem
+
+    from unlearnbench.method import Method, PoolItem, settings_of
     from unlearnbench.policies.lora import adapt
     from unlearnbench.policies.policy import load_policy
     from unlearnbench.policies.samplers.transformers import TransformersSampler

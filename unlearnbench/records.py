@@ -72,6 +72,8 @@ class Twin(Record):
     kind: TwinKind
     prompt: str = Field(min_length=1)
     answer: str = Field(min_length=1)
+    probe: bool = False
+    """Whether its item counts as converted only where this twin is solved, too (PROTOCOL 3.3)."""
 
 
 class Canary(Record):

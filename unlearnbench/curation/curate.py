@@ -31,8 +31,9 @@ from unlearnbench.io.folder_lock import locked
 from unlearnbench.io.rollout_store import write_base_rollouts
 from unlearnbench.methods import locate
 from unlearnbench.policies.samplers.engine import TRANSFORMERS, Engine
-from unlearnbench.records import BudgetRef, PolicyRef, Protocol, SplitConfig
+from unlearnbench.records import BudgetRef, PolicyRef, Protocol, SplitConfig, Twin
 from unlearnbench.scoring.labels import Labels, candidates, label_items, labels_table, summary
+from unlearnbench.scoring.probes import choose_probes, with_probes
 from unlearnbench.splits import Split, seal, write_split
 from unlearnbench.training.ledger import read_ledger
 from unlearnbench.training.run_spec import Limits
@@ -87,7 +88,8 @@ def _curate(curation: Curation, out: Path, rule: CuratedRule) -> Split:
     labels = label_items(counts, curation.protocol, item_ids=names, rule=rule)
     unlearnable = {name for name, group in zip(labels.item_ids, labels.group, strict=True) if group == "unlearnable"}
     twin_counts = curation.twin_counts(unlearnable)
-    return curation.publish(out, labels, counts, twin_counts)
+    twins = curation.twins(unlearnable, twin_counts)
+    return curation.publish(out, labels, counts, twins, twin_counts)
 
 
 def curate_counts(file: str | Path, out: str | Path, *, rule: CuratedRule = "protocol") -> dict[str, Any]:
@@ -147,12 +149,14 @@ class Curation:
         after = [self._counted(self._place(run), "twins", str(run), phase="after", key="twin_id") for run in self.runs]
         return pa.concat_tables([base, *after]).cast(tables.TWIN_COUNTS)
 
+    def twins(self, unlearnable: set[str], counts: pa.Table | None) -> list[Twin]:
+        """The twins, one of each unlearnable item marked as its probe where one is eligible."""
+        if counts is None:
+            return list(self.split.twins)
+        return with_probes(self.split.twins, choose_probes(self.split.twins, counts, unlearnable, self.protocol.tau))
+
     def publish(
-        self,
-        out: Path,
-        labels: Labels,
-        counts: pa.Table,
-        twin_counts: pa.Table | None,
+        self, out: Path, labels: Labels, counts: pa.Table, twins: list[Twin], twin_counts: pa.Table | None
     ) -> Split:
         """Write the finished split: items with their groups, counts, budget, policy and hashes."""
         table = labels_table(labels)
@@ -179,7 +183,7 @@ class Curation:
             out,
             config,
             items,
-            twins=list(self.split.twins) or None,
+            twins=twins or None,
             canaries=list(self.split.canaries) or None,
             counts=counts,
             twin_counts=twin_counts,

@@ -195,13 +195,18 @@ class Split:
     def problems(self, phase: Literal["eval", "twin", "canary"] | str) -> list[tuple[str, str, str]]:
         """What an evaluation asks in a phase of its counts, as (id, prompt, gold answer).
 
-        `eval`: every item; `twin`: the twins of unlearnable items; `canary`: every canary.
+        `eval`: every item; `twin`: the twins of unlearnable items, of those with changed numbers the probe alone where
+        the split has probes; `canary`: every canary.
         """
         if phase == "eval":
             return [(item.item_id, item.prompt, item.answer) for item in self.items]
         if phase == "twin":
-            unlearnable = set(self.ids("unlearnable"))
-            return [(twin.twin_id, twin.prompt, twin.answer) for twin in self.twins if twin.item_id in unlearnable]
+            unlearnable, probes = set(self.ids("unlearnable")), any(twin.probe for twin in self.twins)
+            return [
+                (twin.twin_id, twin.prompt, twin.answer)
+                for twin in self.twins
+                if twin.item_id in unlearnable and (twin.probe or twin.kind != "changed_numbers" or not probes)
+            ]
         if phase == "canary":
             return [(canary.item_id, canary.prompt, canary.answer) for canary in self.canaries]
         raise SplitError(f"an evaluation has no phase {phase!r}; its phases are eval, twin and canary")
