@@ -410,6 +410,10 @@ class Cost(Record):
     ungradable: int = 0
     seconds: float = 0.0
     device: str = ""
+    cpu_seconds: float | None = None
+    """Of all processes that trained, as the operating system counted them, start-up left out."""
+    cpu_seconds_per_flop_over_null: float | None = None
+    """Over the null control's on the same machine: training that was not metered shows here."""
 
 
 class Result(Record):

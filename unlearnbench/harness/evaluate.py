@@ -20,6 +20,7 @@ from unlearnbench import __version__
 from unlearnbench.errors import RunError
 from unlearnbench.harness.evaluation_jobs import collect_counts, measure_policy, measure_start
 from unlearnbench.harness.judge import track_of
+from unlearnbench.harness.null_speed import null_speed, over_null, why_unmetered
 from unlearnbench.harness.policy_ref import find_checkpoint, whole_policy
 from unlearnbench.harness.privileged import POLICY, asked
 from unlearnbench.harness.run_config import (
@@ -110,6 +111,8 @@ def evaluate_run(
         for seed in config.seeds:
             claim_seed(folder, seed, config.configuration())
             keep_source(config.method, folder / str(seed))
+        if not config.quick:
+            null_speed(config.split, compute, folder)
         run = _run(config, folder, compute)
         chains = [_chain(config, run, folder, seed, verifier) for seed in config.seeds]
         run_chains(chains, at_once, progress)
@@ -190,7 +193,9 @@ def score_run(config: RunConfig, folder: Path) -> Result:
     used = [cost.flops for cost in costs]
     null = None if config.quick or config.purpose == "null" else null_of(split, config.multiple)
     own = config.purpose == "null"  # the null control is compared with nothing
+    ratio = over_null(split, costs, config.limit, folder)
     why = None if own else why_unfair(split, config.multiple, len(seeds), used, quick=config.quick)
+    why = why or why_unmetered(ratio)
     result = score(
         split,
         counts,
@@ -205,7 +210,7 @@ def score_run(config: RunConfig, folder: Path) -> Result:
         samples=config.samples,
         sampling=split.config.protocol.sampling,
         budget=SpentBudget(multiple=config.multiple, limit=config.limit, used=used),
-        cost=total_cost(costs),
+        cost=total_cost(costs).model_copy(update={"cpu_seconds_per_flop_over_null": ratio}),
         fates=count_fates(table, split.ids("unlearnable")),
         null=null,
         strong_null=_strong_null(config),

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,7 +66,14 @@ class Judge:
         self._drawn: dict[str, list[dict[str, Any]]] = {}
         """Rows of the ledger of the step that is drawn, by item in the order in which they were first drawn."""
         self._counts = _Counts()
+        self._clock: Callable[[], float | None] = lambda: None
+        self._cpu_before: float | None = None
+        """Processor seconds of the run that the clock lacks: of earlier commands, less start-up."""
         self._lock = threading.Lock()
+
+    def begin(self, clock: Callable[[], float | None]) -> None:
+        """The run's processes have started; `clock` gives the processor seconds that they have used."""
+        self._clock = clock
 
     # --- requests -----------------------------------------------------------------------------------------------
 
@@ -194,7 +201,8 @@ class Judge:
         saved = [entry for entry in self._saves() if entry["steps"] < steps][
             -1:
         ]  # a kill may come before the checkpoint
-        now = {"steps": steps, "metrics_bytes": metrics_bytes, "asked": self._counts.asked}
+        now: dict[str, Any] = {"steps": steps, "metrics_bytes": metrics_bytes, "asked": self._counts.asked}
+        now["cpu_seconds"] = self._cpu(self._clock())
         write_json(self._file, {"saves": [*saved, now]})
 
     def _resume(self, steps: int) -> None:
@@ -207,6 +215,12 @@ class Judge:
         self._ledger.truncate(steps, saved.get("metrics_bytes", 0))
         self._drawn, self._step, self._round = {}, steps, -1
         self._counts = _Counts.of(self.place, saved.get("asked", 0))
+        started, earlier = self._clock(), saved.get("cpu_seconds", 0.0)
+        self._cpu_before = None if started is None or earlier is None else earlier - started
+
+    def _cpu(self, clock: float | None) -> float | None:
+        """Processor seconds of the run's training so far; None where the system does not count them."""
+        return None if clock is None or self._cpu_before is None else round(self._cpu_before + clock, 2)
 
     def _ask(self, request: Ask) -> Any:
         value = self._privileged.ask(request.name, request.item_id, request.text, self._verifier)
@@ -266,9 +280,10 @@ class Judge:
                 "ungradable": counts.ungradable,
                 "seconds": trained.seconds,
                 "device": trained.environment.get("device", ""),
+                "cpu_seconds": self._cpu(cpu_seconds),
             },
         )
-        write_json(self.place / "environment.json", {**trained.environment, "cpu_seconds": round(cpu_seconds, 2)})
+        write_json(self.place / "environment.json", dict(trained.environment))
 
     def _method(self, trained: Trained) -> dict[str, Any]:
         reads = asked(self.place)
@@ -291,7 +306,7 @@ class Judge:
     def _file(self) -> Path:
         return self.place / "judge.json"
 
-    def _saves(self) -> list[dict[str, int]]:
+    def _saves(self) -> list[dict[str, Any]]:
         return list(json.loads(self._file.read_text())["saves"]) if self._file.is_file() else []
 
     def _decode(self) -> Decoder:

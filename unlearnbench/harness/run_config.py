@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -101,7 +102,7 @@ def seeds_of(seeds: int | Sequence[int]) -> tuple[int, ...]:
 
 def purpose_of(split: Split, method: MethodSource, folder: Path | None) -> str:
     """`eval`, or `null` where GRPO fills the split's own null control."""
-    control = folder is not None and folder.resolve().is_relative_to(split.path / "null_control")
+    control = folder is not None and Path(os.path.realpath(folder)).is_relative_to(split.path / "null_control")
     return "null" if control and method.name == "grpo" else "eval"
 
 
@@ -184,4 +185,10 @@ def total_cost(costs: Sequence[Cost]) -> Cost:
     """Costs summed over seeds."""
     names = ("generated_tokens", "trained_tokens", "forward_tokens", "flops", "verifier_calls", "ungradable")
     sums = {name: sum(getattr(cost, name) for cost in costs) for name in names}
-    return Cost(**sums, seconds=round(sum(cost.seconds for cost in costs), 3), device=costs[0].device)
+    cpu = [cost.cpu_seconds for cost in costs if cost.cpu_seconds is not None]
+    return Cost(
+        **sums,
+        seconds=round(sum(cost.seconds for cost in costs), 3),
+        device=costs[0].device,
+        cpu_seconds=round(sum(cpu), 2) if len(cpu) == len(costs) else None,
+    )

@@ -176,6 +176,7 @@ def trial(
     changes: Mapping[str, Any],
     recipe: Mapping[str, Any],
     watch: Watch | None = None,
+    compute: Compute | None = None,
 ) -> Trial:
     """Train a method for a few steps in `folder`/run. Raises MethodError as the method's own steps do."""
     run = Run(
@@ -185,7 +186,7 @@ def trial(
         purpose=purpose,
         fingerprint=purpose,
         limits=Limits(None, steps),
-        compute=Compute(patience=PATIENCE),
+        compute=compute or Compute(patience=PATIENCE),
         changes=changes,
         recipe=recipe,
     )

@@ -94,11 +94,14 @@ class MeasureJob(Work):
 class JudgeOfJob(Protocol):
     """The judge's side of a training job (`harness.judge.Judge`)."""
 
+    def begin(self, clock: Callable[[], float | None]) -> None:
+        """The processes of the job have started; `clock` gives the processor seconds that they have used."""
+
     def answer(self, request: Request, arrays: Arrays) -> Reply:
         """What a training process is answered."""
 
     def finish(self, trained: Trained, cpu_seconds: float) -> None:
-        """All processes of the job have ended: take over the weights, and write what is known of the run."""
+        """All processes have ended, having used `cpu_seconds`: take over the weights, write what is known."""
 
     @property
     def finished(self) -> bool:

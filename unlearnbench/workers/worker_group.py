@@ -16,6 +16,7 @@ from unlearnbench import errors
 from unlearnbench.io.child import command
 from unlearnbench.records import Record
 from unlearnbench.workers.channel import ChannelError, receive, send
+from unlearnbench.workers.cpu_time import cpu_seconds
 from unlearnbench.workers.jobs import Job, TrainJob, Watch
 from unlearnbench.workers.messages import Ask, Done, Event, Failed, Lost, Reply, Request, Trained, Work
 
@@ -74,6 +75,10 @@ class Process:
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._process.pid, signal.SIGKILL)
 
+    def used(self) -> float | None:
+        """Processor seconds that it and its descendants have used so far; None where that is not known."""
+        return cpu_seconds(self._process.pid)
+
     def wait(self) -> int:
         """Its exit status."""
         if self._status is None:
@@ -112,6 +117,8 @@ class WorkerGroup:
         job.log.parent.mkdir(parents=True, exist_ok=True)
         with job.log.open("a", encoding="utf-8") as log:
             self._processes = [Process(job, environment, log) for environment in _environments(job)]
+        if job.judge is not None:
+            job.judge.begin(self._clock)
 
     def end(self) -> None:
         """Kill whoever is left of it."""
@@ -163,6 +170,10 @@ class WorkerGroup:
                 self._status = self._status or status
             if len(self._processes) > 1:
                 self.end()
+
+    def _clock(self) -> float | None:
+        used = [process.used() for process in self._processes]
+        return None if None in used else sum(seconds for seconds in used if seconds is not None)
 
     def _hear(self, rank: int, event: Event) -> None:
         if isinstance(event, Failed):
