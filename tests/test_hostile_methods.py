@@ -302,7 +302,8 @@ def test_no_process_outlives_the_command(small_split: Split, tmp_path: Path) -> 
     body = "    def setup(self):\n        import subprocess, time\n        subprocess.run(['sleep', '98765'])\n"
     file = tmp_path / "mine.py"
     file.write_text("import unlearnbench as ub\n\nclass Mine(ub.Method):\n" + body)
-    code = f"import unlearnbench as ub; ub.evaluate({str(file)!r}, {str(small_split.path)!r}, quick=True, out={str(tmp_path / 'run')!r})"
+    where = f"{str(file)!r}, {str(small_split.path)!r}, quick=True, out={str(tmp_path / 'run')!r}"
+    code = f"import unlearnbench as ub; ub.evaluate({where})"
     command = subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
     until = time.monotonic() + 60
     while not _sleeping() and time.monotonic() < until:
