@@ -18,6 +18,7 @@ from unlearnbench import Result
 from unlearnbench.cli.progress import Bars
 from unlearnbench.harness.evaluate import evaluate
 from unlearnbench.methods import BUILT_IN
+from unlearnbench.workers.jobs import Compute
 
 ROOT = Path(__file__).resolve().parents[1]
 RUNS = ROOT / "build" / "experiments"
@@ -50,7 +51,7 @@ class Planned:
                 out=folder / self.name,
                 budget=self.budget,
                 settings=self.settings,
-                workers=workers,
+                compute=Compute(workers=workers),
                 progress=bars.show,
             )
 

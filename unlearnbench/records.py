@@ -72,6 +72,8 @@ class Twin(Record):
     kind: TwinKind
     prompt: str = Field(min_length=1)
     answer: str = Field(min_length=1)
+    probe: bool = False
+    """Whether its item counts as converted only where this twin is solved, too (PROTOCOL 3.3)."""
 
 
 class Canary(Record):
@@ -408,6 +410,10 @@ class Cost(Record):
     ungradable: int = 0
     seconds: float = 0.0
     device: str = ""
+    cpu_seconds: float | None = None
+    """Of all processes that trained, as the operating system counted them, start-up left out."""
+    cpu_seconds_per_flop_over_null: float | None = None
+    """Over the null control's on the same machine: training that was not metered shows here."""
 
 
 class Result(Record):

@@ -29,13 +29,13 @@ from unlearnbench.errors import DataError, RunError, VerifierError
 from unlearnbench.harness.rollout_counts import Problems, Tally
 from unlearnbench.io import tables
 from unlearnbench.io.files import atomic, sha256, write_json
+from unlearnbench.io.folder_lock import locked
 from unlearnbench.io.rollout_reader import Batch, read_rollouts
 from unlearnbench.records import Cost, MethodRecord, Result, SpentBudget
 from unlearnbench.scoring import score
 from unlearnbench.scoring.rates import Counts
 from unlearnbench.splits import Split, load_split
 from unlearnbench.verifier import Verifier
-from unlearnbench.workers.jobs import locked
 from unlearnbench.workers.measure import ROWS
 
 ROW_GROUP = 32_768

@@ -48,10 +48,15 @@ def shipped_splits() -> list[str]:
 
 
 def built_folder(name: str) -> Path:
-    """Where `unlearnbench splits build` puts a split: under $UNLEARNBENCH_HOME, or the user's data folder."""
+    """Where `unlearnbench splits build` puts a split."""
+    return built_home() / name
+
+
+def built_home() -> Path:
+    """The folder of built splits: under $UNLEARNBENCH_HOME, or the user's data folder."""
     home = os.environ.get(HOME)
     data = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
-    return (Path(home) if home else data / "unlearnbench") / "splits" / name
+    return (Path(home) if home else data / "unlearnbench") / "splits"
 
 
 def find_split(name_or_folder: str | Path = "micro") -> Path:
@@ -186,6 +191,25 @@ class Split:
         if group not in GROUPS:
             raise SplitError(f"there is no group {group!r}; groups are {', '.join(GROUPS)}")
         return tuple(item.item_id for item in self.items if item.group == group)
+
+    def problems(self, phase: Literal["eval", "twin", "canary"] | str) -> list[tuple[str, str, str]]:
+        """What an evaluation asks in a phase of its counts, as (id, prompt, gold answer).
+
+        `eval`: every item; `twin`: the twins of unlearnable items, of those with changed numbers the probe alone where
+        the split has probes; `canary`: every canary.
+        """
+        if phase == "eval":
+            return [(item.item_id, item.prompt, item.answer) for item in self.items]
+        if phase == "twin":
+            unlearnable, probes = set(self.ids("unlearnable")), any(twin.probe for twin in self.twins)
+            return [
+                (twin.twin_id, twin.prompt, twin.answer)
+                for twin in self.twins
+                if twin.item_id in unlearnable and (twin.probe or twin.kind != "changed_numbers" or not probes)
+            ]
+        if phase == "canary":
+            return [(canary.item_id, canary.prompt, canary.answer) for canary in self.canaries]
+        raise SplitError(f"an evaluation has no phase {phase!r}; its phases are eval, twin and canary")
 
     def families(self) -> dict[str, str]:
         """The family of each item, by its id."""

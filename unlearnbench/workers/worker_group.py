@@ -1,165 +1,136 @@
-"""Those who do one job: started, heard, answered and ended together, never orphaned.
-
-They are processes of this machine and, where a launcher started the command on several, the other machines
-(`machines.py`), each of which has processes of its own and is heard as one.
-"""
+"""The worker group of one job: its processes start, report and stop together."""
 
 from __future__ import annotations
 
-import json
 import os
+import re
+import signal
 import socket
 import subprocess
-import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from unlearnbench import errors
+from unlearnbench.io.child import command
+from unlearnbench.records import Record
+from unlearnbench.workers.channel import ChannelError, receive, send
+from unlearnbench.workers.cpu_time import cpu_seconds
+from unlearnbench.workers.jobs import Job, TrainJob, Watch
+from unlearnbench.workers.messages import Ask, Done, Event, Failed, Lost, Reply, Request, Trained, Work
 
-Event = Mapping[str, Any]
-
-LAUNCHERS = {"RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"} | {
-    *("GROUP_RANK", "GROUP_WORLD_SIZE", "ROLE_RANK", "ROLE_WORLD_SIZE", "ROLE_NAME")
-}
-"""What torchrun and others tell a process of the processes beside it."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """One piece of work for a worker process. What it prints goes to `log`."""
-
-    kind: str
-    label: str
-    log: Path
-    payload: Mapping[str, Any]
-    environment: Mapping[str, str] = field(default_factory=dict)
-    answer: Callable[[str], Any] | None = None
-    """Answers what the process asks for (`privileges.Privileges`)."""
-    patience: float | None = None
-    """Seconds without a word after which the process is ended; None waits for ever."""
-    processes: int = 1
-    """How many processes do the job together."""
+_RESUME = "rerun the same command to resume"
+_SECRET = re.compile("TOKEN(?!IZERS)|SECRET|PASSW|CREDENTIAL|API_?KEY", re.IGNORECASE)
+_REQUESTS = Request.__args__
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where the processes of one machine stand among all that do a job, and where all of them meet."""
+class Start(Record):
+    """The first message to a worker: what to call, with what."""
 
-    first: int
-    """Rank of the first process here."""
-    here: int
-    of: int
-    address: str
-    port: int
-
-
-class Member(Protocol):
-    """Somebody who works on a job: a process, or another machine."""
-
-    def begin(self, job: Job) -> None: ...
-
-    def events(self) -> Iterator[Event]:
-        """What it says, to its end."""
-        ...
-
-    def reply(self, answer: Mapping[str, Any]) -> None:
-        """The answer to its last question."""
-        ...
-
-    def end(self) -> None:
-        """Make it stop."""
-        ...
-
-    def wait(self) -> int:
-        """Its exit status."""
-        ...
-
-    def close(self) -> None: ...
+    function: str
+    work: Mapping[str, Any]
 
 
 class Process:
-    """A worker process of this machine."""
+    """One worker process of a job."""
 
-    def __init__(self, environment: Mapping[str, str], log: Any) -> None:
+    def __init__(self, job: Job, environment: Mapping[str, str], log: Any) -> None:
+        if job.isolation is None:
+            argv = command("unlearnbench.workers.worker:exit_with_main")
+        else:
+            argv = command("unlearnbench.workers.supervisor:main", job.isolation.model_dump_json())
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "unlearnbench.workers.worker"],
+            argv,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
-            text=True,
             env=dict(environment),
+            cwd=_folder(job),
+            start_new_session=True,
         )
+        self._status: int | None = None
+        self.cpu_seconds = 0.0
+        """Of the process and of all that it started, as the operating system counted them; known when it has ended."""
 
     def begin(self, job: Job) -> None:
-        # stdin stays open: a worker whose parent has died reads its end and leaves.
-        self.reply({"kind": job.kind, **job.payload})
-
-    def events(self) -> Iterator[Event]:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            yield json.loads(line)
-
-    def reply(self, answer: Mapping[str, Any]) -> None:
+        # Its input stays open: a worker whose parent has died reads the end of it and leaves.
         assert self._process.stdin is not None
-        with suppress(BrokenPipeError):
-            self._process.stdin.write(json.dumps(answer) + "\n")
-            self._process.stdin.flush()
+        with suppress(OSError):
+            send(self._process.stdin, Start(function=job.function, work=job.work.model_dump(mode="json")))
+
+    def receive(self) -> Any:
+        """The next event or request with its arrays; None at the end."""
+        assert self._process.stdout is not None
+        return receive(self._process.stdout)
+
+    def reply(self, reply: Reply) -> None:
+        assert self._process.stdin is not None
+        with suppress(OSError):
+            send(self._process.stdin, reply)
 
     def end(self) -> None:
-        self._process.kill()
+        """Kill it and whatever it started."""
+        if self._status is None:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+
+    def used(self) -> float | None:
+        """Processor seconds that it and its descendants have used so far; None where that is not known."""
+        return cpu_seconds(self._process.pid)
 
     def wait(self) -> int:
-        return self._process.wait()
+        """Its exit status."""
+        if self._status is None:
+            try:
+                _, status, used = os.wait4(self._process.pid, 0)
+                self._status = os.waitstatus_to_exitcode(status)
+                self.cpu_seconds = used.ru_utime + used.ru_stime
+            except ChildProcessError:
+                self._status = self._process.wait()
+            self._process.returncode = self._status
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._process.pid, signal.SIGKILL)  # whatever stayed in its process group
+        return self._status
 
     def close(self) -> None:
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
-                with suppress(BrokenPipeError):
+                with suppress(OSError):
                     pipe.close()
 
 
-class Crew:
-    """All who do one job together. Reports come from the first; any may fail or ask.
+class WorkerGroup:
+    """All processes of one job. Events come from the first; any may fail or ask."""
 
-    `place` says which ranks are this machine's, where `others` have the rest.
-    """
-
-    def __init__(
-        self,
-        job: Job,
-        on_event: Callable[[Event], None] | None,
-        place: Place | None = None,
-        others: Sequence[Member] = (),
-    ) -> None:
-        self._job, self._on_event = job, on_event
+    def __init__(self, job: Job, watch: Watch | None) -> None:
+        self._job, self._watch = job, watch
         self._failure: Exception | None = None
         self._done: set[int] = set()
         self._lost: set[int] = set()
-        """Those that lost another one, whose end is what is to be told."""
+        """Those that lost another one, whose end is what is to be reported."""
         self._status = 0  # of the first that failed
         self._gave_up = False
+        self._trained: Trained | None = None
         self._timer: threading.Timer | None = None
         self._timing, self._answering = threading.Lock(), threading.Lock()
         job.log.parent.mkdir(parents=True, exist_ok=True)
         with job.log.open("a", encoding="utf-8") as log:
-            started = [Process(environment, log) for environment in _environments(job, place)]
-        self._members: list[Member] = [*started, *others]
+            self._processes = [Process(job, environment, log) for environment in _environments(job)]
+        if job.judge is not None:
+            job.judge.begin(self._clock)
 
     def end(self) -> None:
-        """End whoever is left of it."""
-        for member in self._members:
-            member.end()
+        """Kill whoever is left of it."""
+        for process in self._processes:
+            process.end()
 
     def work(self, stopping: threading.Event) -> None:
         """Do the job. Raises the error a worker reported, or RunError or MethodError if one died without a word."""
         if stopping.is_set():
             self.end()
         self._heard()
-        listeners = [threading.Thread(target=self._listen, args=(rank,)) for rank in range(1, len(self._members))]
+        listeners = [threading.Thread(target=self._listen, args=(rank,)) for rank in range(1, len(self._processes))]
         try:
             for listener in listeners:
                 listener.start()
@@ -167,38 +138,75 @@ class Crew:
             for listener in listeners:
                 listener.join()
         finally:
-            if self._timer is not None:
-                self._timer.cancel()
-            for member in self._members:
-                member.close()
+            with self._timing:
+                if self._timer is not None:
+                    self._timer.cancel()
+            for process in self._processes:
+                process.close()
         self._raise(self._status, stopping)
+        if self._job.judge is not None and not stopping.is_set():
+            if self._trained is None:
+                raise errors.MethodError(f"{self._job.label} ended without a word about what it did; run it again")
+            self._job.judge.finish(self._trained, sum(process.cpu_seconds for process in self._processes))
 
     def _listen(self, rank: int) -> None:
-        """Hand one member the job, then hear it to its end; where it fails, the others are ended, too."""
-        member, job = self._members[rank], self._job
-        member.begin(job)
-        for event in member.events():
-            self._heard()
-            if "ask" in event:
-                with self._answering:  # all processes ask for the same, and what is copied for them is copied once
-                    answer = _reply(job, event["ask"])
-                member.reply(answer)
-            elif "error" in event:
-                kind = getattr(errors, event["error"]["type"], errors.RunError)
-                self._failure = self._failure or kind(event["error"]["message"])
-                if len(self._members) > 1:
-                    self.end()
-            elif "done" in event:
-                self._done.add(rank)
-            elif "lost" in event:
-                self._lost.add(rank)
-            elif self._on_event and rank == 0:
-                self._on_event(event)
-        if (status := member.wait()) != 0:
+        """Hand one process the job, then hear it to its end; where it fails, the others are killed, too."""
+        process = self._processes[rank]
+        process.begin(self._job)
+        try:
+            while (found := process.receive()) is not None:
+                self._heard()
+                message, arrays = found
+                if isinstance(message, _REQUESTS):
+                    with self._answering:  # all processes may ask at once, and the judge hears one at a time
+                        process.reply(self._answer(message, arrays))
+                else:
+                    self._hear(rank, message)
+        except ChannelError as problem:
+            self._fail(errors.MethodError(f"{self._job.label} {problem}; remove what writes to the process's own pipe"))
+            self.end()
+        if (status := process.wait()) != 0:
             if rank not in self._lost:
                 self._status = self._status or status
-            if len(self._members) > 1:
+            if len(self._processes) > 1:
                 self.end()
+
+    def _clock(self) -> float | None:
+        used = [process.used() for process in self._processes]
+        return None if None in used else sum(seconds for seconds in used if seconds is not None)
+
+    def _hear(self, rank: int, event: Event) -> None:
+        if isinstance(event, Failed):
+            kind = getattr(errors, event.type, errors.RunError)
+            known = isinstance(kind, type) and issubclass(kind, errors.UnlearnBenchError)
+            self._fail((kind if known else errors.RunError)(event.message))
+            if len(self._processes) > 1:
+                self.end()
+        elif isinstance(event, Done):
+            self._done.add(rank)
+        elif isinstance(event, Lost):
+            self._lost.add(rank)
+        elif rank == 0:
+            if isinstance(event, Trained):
+                self._trained = event
+            if self._watch:
+                self._watch(event)
+
+    def _answer(self, request: Request, arrays: Any) -> Reply:
+        """The judge's answer, or the sentence that says why there is none."""
+        what = request.name if isinstance(request, Ask) else request.kind
+        if self._job.judge is None:
+            return Reply(error=f"{self._job.label} asked for {what}, which this command does not give")
+        try:
+            return self._job.judge.answer(request, arrays)
+        except (errors.UnlearnBenchError, ChannelError) as problem:
+            return Reply(error=str(problem))
+        except OSError as problem:  # unanswered, the process would wait for ever
+            why = f"{problem.strerror or str(problem)[:200]} ({problem.filename or what})"
+            return Reply(error=f"{self._job.label} asked for {what}: {why}; fix this and {_RESUME}")
+
+    def _fail(self, problem: Exception) -> None:
+        self._failure = self._failure or problem
 
     def _heard(self) -> None:
         """Somebody said something: begin to wait anew."""
@@ -220,26 +228,24 @@ class Crew:
             raise self._failure
         if self._gave_up:
             raise errors.MethodError(
-                f"{job.label} said nothing for {job.patience:.0f} seconds and was ended, so it may hang; its last "
-                f"words are in {job.log}; mend the method, or give it more time with --patience, and run the same "
-                "command again"
+                f"{job.label} reported nothing for {job.patience:.0f} seconds and was ended, so it may hang; its last "
+                f"words are in {job.log}; fix the method, or allow more time with --patience, and {_RESUME}"
             )
         if stopping.is_set():
             return
         if status == 0 and self._lost:
             raise errors.RunError(
-                f"the processes of {job.label} lost one another; see to the network between them (last words are in "
-                f"{job.log}), and run the same command again: it goes on where it stopped"
+                f"the processes of {job.label} lost one another; check the network between them (last words are in "
+                f"{job.log}), and {_RESUME}"
             )
-        if status == 0 and len(self._done) < len(self._members):
+        if status == 0 and len(self._done) < len(self._processes):
             raise errors.MethodError(
                 f"{job.label} ended its own process before its work was done; remove what calls exit, and run it again"
             )
         if status != 0:
             hint = {-9: " (killed: out of memory?)", -6: " (aborted: is the disk full?)"}.get(status, "")
             raise errors.RunError(
-                f"{job.label} ended with status {status}{hint}; its last words are in {job.log}, and the same command "
-                "goes on where it stopped"
+                f"{job.label} ended with status {status}{hint}; its last words are in {job.log}; {_RESUME}"
             )
 
 
@@ -250,13 +256,21 @@ def free_port(host: str = "127.0.0.1") -> int:
         return int(free.getsockname()[1])
 
 
-def _environments(job: Job, place: Place | None) -> list[dict[str, str]]:
-    """What each process here finds in its environment; of several also its rank and where to meet (as torchrun)."""
-    inherited = {
-        name: value
-        for name, value in os.environ.items()
-        if name not in LAUNCHERS and not name.startswith("TORCHELASTIC_")
-    }
+def _folder(job: Job) -> str:
+    """Where the processes start: a folder with nothing in it that Python could take for a module."""
+    work: Work = job.work
+    folder = work.out if isinstance(work, TrainJob) else str(job.log.parent)
+    os.makedirs(folder, exist_ok=True)  # noqa: PTH103 - a folder's name
+    return folder
+
+
+def _environments(job: Job) -> list[dict[str, str]]:
+    """What each process finds in its environment; of several also its rank and where to meet (as torchrun)."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("TORCHELASTIC_")}
+    if job.isolation is not None:  # foreign code gets no keys
+        inherited = {name: value for name, value in inherited.items() if not _SECRET.search(name)}
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+        inherited.pop(name, None)
     common = {
         **inherited,
         "OMP_NUM_THREADS": "1",  # busy processes with several threads each stall one another
@@ -264,25 +278,12 @@ def _environments(job: Job, place: Place | None) -> list[dict[str, str]]:
         "TOKENIZERS_PARALLELISM": "false",
         "TRANSFORMERS_VERBOSITY": "error",
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-        **job.environment,
     }
+    if isinstance(job.work, TrainJob):
+        common |= {"UNLEARNBENCH_SEALED": job.work.sealed, "HOME": job.work.out, "TMPDIR": job.work.out}
     if job.processes == 1:
         return [common]
-    if place is None:
-        place = Place(0, job.processes, job.processes, "127.0.0.1", free_port())
-    meeting = {"MASTER_ADDR": place.address, "MASTER_PORT": str(place.port), "WORLD_SIZE": str(place.of)}
-    meeting["LOCAL_WORLD_SIZE"] = str(place.here)
-    return [{**common, **meeting, "RANK": str(place.first + k), "LOCAL_RANK": str(k)} for k in range(place.here)]
-
-
-def _reply(job: Job, name: str) -> dict[str, Any]:
-    """The answer to what a process asks for, or the sentence that says why there is none."""
-    if job.answer is None:
-        return {"error": f"{job.label} asked for {name}, which this command does not give"}
-    try:
-        return {"reply": job.answer(name)}
-    except errors.UnlearnBenchError as problem:
-        return {"error": str(problem)}
-    except OSError as problem:  # unanswered, the process would wait for ever
-        told = f"{problem.strerror or str(problem)[:200]} ({problem.filename or name})"
-        return {"error": f"{job.label} asked for {name}: {told}; mend that and run the same command again: it resumes"}
+    count = str(job.processes)
+    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": count}
+    meeting["LOCAL_WORLD_SIZE"] = count
+    return [{**common, **meeting, "RANK": str(k), "LOCAL_RANK": str(k)} for k in range(job.processes)]
