@@ -23,11 +23,12 @@ from unlearnbench.curation.augment.openai_client import Endpoint
 from unlearnbench.curation.augment.prompts import Kind, problems_in, shown
 from unlearnbench.curation.text_overlap import Repeats
 from unlearnbench.errors import DataError, RunError, SplitError
+from unlearnbench.harness.privileged import Privileged
 from unlearnbench.io.tables import read_records
 from unlearnbench.records import RelatedProblem
 from unlearnbench.splits import Split, load_split, write_split
 from unlearnbench.splits.source_dataset import INSTRUCTION, stripped
-from unlearnbench.workers.privileged_data import Privileges
+from unlearnbench.verifier import Verifier
 
 Fault = Callable[[int], tuple[int, bytes, dict[str, str]] | None]
 
@@ -165,12 +166,13 @@ def test_a_template_is_no_part_of_the_problem(server: Server, tmp_path: Path, he
     sent = [_sent(request) for request in server.seen]
     assert not any("<|im_start|>" in text or INSTRUCTION in text for text in sent)
     shutil.copy(tmp_path / "out" / "similar.parquet", split.path)
-    given = Privileges(split, tmp_path).answer("similar")
-    for item in wrapped:
-        for row in given.get(item.item_id, ()):  # the policy is shown them as it is shown the item
-            assert (row["prompt"][: len(head)], row["prompt"][-len(tail) :]) == (head, tail)
-            assert row["prompt"].count(INSTRUCTION[:30]) == 1
-    assert sum(map(len, given.values())) == 4
+    privileged = Privileged(split, tmp_path)
+    with Verifier() as verifier:
+        given = [privileged.ask("similar", item.item_id, None, verifier) for item in split.items]
+    for _, prompt in (problem for problems in given for problem in problems):
+        assert (prompt[: len(head)], prompt[-len(tail) :]) == (head, tail)  # the policy is shown it as its item
+        assert prompt.count(INSTRUCTION[:30]) == 1
+    assert sum(map(len, given)) == 4
 
 
 def test_no_twin_and_no_other_item_is_sent(server: Server, tiny: Split, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from made_bundle import make_run
 from tiny import rehash
+from unlearnbench.leaderboard.sandbox import run_apart
 
 from unlearnbench.cli.main import run
 from unlearnbench.errors import RunError, SplitError
@@ -30,7 +31,6 @@ from unlearnbench.leaderboard.retrain_edition import (
     retrain_entry,
     take_part,
 )
-from unlearnbench.leaderboard.sandbox import run_apart
 from unlearnbench.leaderboard.site.board_page import lines
 from unlearnbench.leaderboard.site.build import command
 from unlearnbench.records import SplitConfig
