@@ -23,6 +23,8 @@ from unlearnbench.workers.messages import Ask, Done, Event, Failed, Lost, Reply,
 _RESUME = "rerun the same command to resume"
 _SECRET = re.compile("TOKEN(?!IZERS)|SECRET|PASSW|CREDENTIAL|API_?KEY", re.IGNORECASE)
 _REQUESTS = Request.__args__
+GRACE = 5.0
+"""Seconds that the others have to end by themselves when a process has lost one of them."""
 
 
 class Start(Record):
@@ -50,6 +52,8 @@ class Process:
             start_new_session=True,
         )
         self._status: int | None = None
+        self.killed = False
+        """Whether it was ended from here, so that its status says nothing of it."""
         self.cpu_seconds = 0.0
         """Of the process and of all that it started, as the operating system counted them; known when it has ended."""
 
@@ -72,6 +76,7 @@ class Process:
     def end(self) -> None:
         """Kill it and whatever it started."""
         if self._status is None:
+            self.killed = True
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._process.pid, signal.SIGKILL)
 
@@ -113,6 +118,7 @@ class WorkerGroup:
         self._gave_up = False
         self._trained: Trained | None = None
         self._timer: threading.Timer | None = None
+        self._grace: threading.Timer | None = None
         self._timing, self._answering = threading.Lock(), threading.Lock()
         job.log.parent.mkdir(parents=True, exist_ok=True)
         with job.log.open("a", encoding="utf-8") as log:
@@ -139,8 +145,9 @@ class WorkerGroup:
                 listener.join()
         finally:
             with self._timing:
-                if self._timer is not None:
-                    self._timer.cancel()
+                for timer in (self._timer, self._grace):
+                    if timer is not None:
+                        timer.cancel()
             for process in self._processes:
                 process.close()
         self._raise(self._status, stopping)
@@ -166,9 +173,10 @@ class WorkerGroup:
             self._fail(errors.MethodError(f"{self._job.label} {problem}; remove what writes to the process's own pipe"))
             self.end()
         if (status := process.wait()) != 0:
-            if rank not in self._lost:
-                self._status = self._status or status
-            if len(self._processes) > 1:
+            if rank in self._lost:
+                self._end_later()
+            else:
+                self._status = self._status or (0 if process.killed else status)
                 self.end()
 
     def _clock(self) -> float | None:
@@ -217,6 +225,14 @@ class WorkerGroup:
                 self._timer = threading.Timer(self._job.patience, self._lose_patience)
                 self._timer.daemon = True
                 self._timer.start()
+
+    def _end_later(self) -> None:
+        """End the others, but let them say first why one of them was lost."""
+        with self._timing:
+            if self._grace is None:
+                self._grace = threading.Timer(GRACE, self.end)
+                self._grace.daemon = True
+                self._grace.start()
 
     def _lose_patience(self) -> None:
         self._gave_up = True
