@@ -31,6 +31,7 @@ from unlearnbench.io.folder_lock import locked
 from unlearnbench.io.rollout_store import write_base_rollouts
 from unlearnbench.methods import locate
 from unlearnbench.policies.samplers.engine import TRANSFORMERS, Engine
+from unlearnbench.policies.weights import parameters_of
 from unlearnbench.records import BudgetRef, PolicyRef, Protocol, SplitConfig, Twin
 from unlearnbench.scoring.labels import Labels, candidates, label_items, labels_table, summary
 from unlearnbench.scoring.probes import choose_probes, with_probes
@@ -287,15 +288,8 @@ def _workspace(config_file: Path, work: Path, engine: Engine) -> Split:
 
 
 def _policy_record(config: SplitConfig, folder: Path) -> PolicyRef:
-    from safetensors import safe_open
-
-    parameters = 0
-    for path in sorted(folder.glob("*.safetensors")):
-        with safe_open(path, framework="np") as file:
-            parameters += sum(int(np.prod(file.get_slice(name).get_shape())) for name in file.keys())  # noqa: SIM118
-    return config.base_policy.model_copy(
-        update={"path": "policy", "revision": weights_hash(folder), "parameters": parameters}
-    )
+    told = {"path": "policy", "revision": weights_hash(folder), "parameters": parameters_of(folder)}
+    return config.base_policy.model_copy(update=told)
 
 
 def _training_counts(place: Path, run: int) -> pa.Table:

@@ -9,6 +9,7 @@ from typing import Any
 
 from unlearnbench.harness.judge import SLACK_STEPS, TRAINING, Judge, Terms
 from unlearnbench.harness.policy_ref import base_folder
+from unlearnbench.harness.privileged import POLICY
 from unlearnbench.io.child import search_path
 from unlearnbench.io.files import write_bytes
 from unlearnbench.methods import MethodSource
@@ -48,7 +49,6 @@ class Run:
 def training_job(run: Run, seed: int, place: Path, verifier: Verifier) -> Job:
     """Train one seed in `place`, by processes that have prompts and no answers."""
     out = place / TRAINING
-    out.mkdir(parents=True, exist_ok=True)
     kept = keep_source(run.method, place)
     base = base_folder(run.split)
     job = TrainJob(
@@ -124,12 +124,13 @@ def _isolation(run: Run, job: TrainJob, base: Path) -> Isolation:
     """What the processes of a run may see: the sealed copy, the base policy, Python, and modules beside the method."""
     libraries = [path for path in search_path() if path != str(PACKAGE.parent)]
     readable = [job.sealed, str(_repository(base)), str(PACKAGE), *libraries]
-    readable += [job.method.file, str(Path(job.out).parent / "other_policy")]
+    readable += [job.method.file, str(Path(job.out).parent / POLICY)]
     readable += [] if job.start is None else [job.start]
     for folder in job.search:
         readable += [str(file) for file in Path(folder).glob("*.py")]
         readable += [str(file.parent) for file in Path(folder).glob("*/__init__.py")]
     needed = [Path(path) for path in (job.out, job.sealed, *([job.start] if job.start else []))]
+    needed += [] if (Path(job.sealed) / "policy").is_dir() else [base]  # one of another folder is read there
     return Isolation(
         writable=(job.out,),
         readable=tuple(dict.fromkeys(readable)),

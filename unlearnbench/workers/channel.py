@@ -6,6 +6,7 @@ Either side may be hostile or broken, so whatever does not parse is one sentence
 from __future__ import annotations
 
 import json
+import math
 from typing import IO
 
 import numpy as np
@@ -41,7 +42,7 @@ def receive_json(file: IO[bytes]) -> tuple[object, Arrays] | None:
     if not line:
         return None
     try:
-        head = json.loads(line)
+        head = json.loads(line, parse_constant=_finite, parse_float=_finite)
         sizes = head["arrays"]
         if not line.endswith(b"\n") or not isinstance(sizes, list) or sum(map(_size, sizes)) > ARRAYS:
             raise ValueError
@@ -73,6 +74,14 @@ def array(content: Arrays, place: int, dtype: type[np.generic], count: int | Non
     if place >= len(content) or len(content[place]) % size or count not in (None, len(content[place]) // size):
         raise ChannelError(f"sent a message whose array {place} is missing or has another length than announced")
     return np.frombuffer(content[place], dtype=dtype)
+
+
+def _finite(number: str) -> float:
+    """Raise ValueError for a number that is none, whatever field it is in."""
+    value = float(number)
+    if not math.isfinite(value):
+        raise ValueError(number)
+    return value
 
 
 def _size(size: object) -> int:

@@ -95,7 +95,7 @@ class JudgeOfJob(Protocol):
     """The judge's side of a training job (`harness.judge.Judge`)."""
 
     def begin(self, clock: Callable[[], float | None]) -> None:
-        """The processes of the job have started; `clock` gives the processor seconds that they have used."""
+        """The processes of the job are about to start; `clock` gives the processor seconds that they have used."""
 
     def answer(self, request: Request, arrays: Arrays) -> Reply:
         """What a training process is answered."""

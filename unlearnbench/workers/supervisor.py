@@ -6,7 +6,6 @@ both.
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sys
@@ -19,13 +18,14 @@ from unlearnbench.workers.isolation import Isolation, close, die_with_parent, en
 _PR_SET_CHILD_SUBREAPER = 36
 
 
-def main(isolation: str) -> int:
-    """Run `worker.main` behind walls; ends as it ends. `isolation` is the record as JSON."""
+def main(isolation: int) -> int:
+    """Run `worker.main` behind walls; ends as it ends. `isolation` is a descriptor that gives the record as JSON."""
     parent = os.getppid()
     die_with_parent()
     if os.getppid() != parent:  # it ended before the kernel was asked
         return 1
-    spec = Isolation.model_validate(json.loads(isolation))
+    with os.fdopen(isolation, "rb") as file:
+        spec = Isolation.model_validate_json(file.read())
     _reap_descendants()
     walls = enter(spec)
     child = os.fork()

@@ -7,9 +7,10 @@ import re
 import signal
 import socket
 import subprocess
+import tempfile
 import threading
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import Any
 
 from unlearnbench import errors
@@ -38,19 +39,23 @@ class Process:
     """One worker process of a job."""
 
     def __init__(self, job: Job, environment: Mapping[str, str], log: Any) -> None:
-        if job.isolation is None:
-            argv = command("unlearnbench.workers.worker:exit_with_main")
-        else:
-            argv = command("unlearnbench.workers.supervisor:main", job.isolation.model_dump_json())
-        self._process = subprocess.Popen(
-            argv,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            env=dict(environment),
-            cwd=_folder(job),
-            start_new_session=True,
-        )
+        with ExitStack() as stack:
+            argv, given = command("unlearnbench.workers.worker:exit_with_main"), list[int]()
+            if job.isolation is not None:  # by a file: it may name more paths than a command line holds
+                file = stack.enter_context(tempfile.TemporaryFile())
+                file.write(job.isolation.model_dump_json().encode())
+                file.seek(0)
+                argv, given = command("unlearnbench.workers.supervisor:main", file.fileno()), [file.fileno()]
+            self._process = subprocess.Popen(
+                argv,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env=dict(environment),
+                cwd=_folder(job),
+                start_new_session=True,
+                pass_fds=given,
+            )
         self._status: int | None = None
         self.killed = False
         """Whether it was ended from here, so that its status says nothing of it."""
@@ -116,15 +121,16 @@ class WorkerGroup:
         """Those that lost another one, whose end is what is to be reported."""
         self._status = 0  # of the first that failed
         self._gave_up = False
+        self._processes: list[Process] = []
         self._trained: Trained | None = None
         self._timer: threading.Timer | None = None
         self._grace: threading.Timer | None = None
         self._timing, self._answering = threading.Lock(), threading.Lock()
         job.log.parent.mkdir(parents=True, exist_ok=True)
-        with job.log.open("a", encoding="utf-8") as log:
-            self._processes = [Process(job, environment, log) for environment in _environments(job)]
         if job.judge is not None:
             job.judge.begin(self._clock)
+        with job.log.open("a", encoding="utf-8") as log:
+            self._processes += [Process(job, environment, log) for environment in _environments(job)]
 
     def end(self) -> None:
         """Kill whoever is left of it."""
