@@ -34,8 +34,8 @@ class Privileged:
         self._problems |= {canary.item_id: (canary.answer, canary.solution) for canary in split.canaries}
         self._traces = split.config.protocol.valid_trace == "solution"
         self._related: dict[str, Mapping[str, list[tuple[str, str]]]] = {}
-        for kind in ("similar", "sub_problems"):
-            if kind in asked(folder):  # by the same run, before it was resumed: its problems are in the pool
+        for kind in ("similar", "sub_problems"):  # of a run that asked before it was resumed, they are in the pool
+            if kind in asked(folder) and (split.path / f"{kind}.parquet").is_file():
                 self._read_related(kind)
 
     def require(self, item_id: str) -> None:

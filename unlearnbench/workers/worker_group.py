@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from typing import Any
 
+from huggingface_hub.constants import HF_HUB_CACHE
+
 from unlearnbench import errors
 from unlearnbench.io.child import command
 from unlearnbench.records import Record
@@ -56,6 +58,7 @@ class Process:
                 start_new_session=True,
                 pass_fds=given,
             )
+        self._supervised = job.isolation is not None
         self._status: int | None = None
         self.killed = False
         """Whether it was ended from here, so that its status says nothing of it."""
@@ -80,8 +83,20 @@ class Process:
 
     def end(self) -> None:
         """Kill it and whatever it started."""
+        if self._status is not None:
+            return
+        self.killed = True
+        with suppress(ProcessLookupError, PermissionError):
+            if self._supervised:  # what has left the process group is found by the supervisor alone
+                os.kill(self._process.pid, signal.SIGTERM)
+                killer = threading.Timer(GRACE, self._kill_group)
+                killer.daemon = True
+                killer.start()
+            else:
+                os.killpg(self._process.pid, signal.SIGKILL)
+
+    def _kill_group(self) -> None:
         if self._status is None:
-            self.killed = True
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._process.pid, signal.SIGKILL)
 
@@ -295,6 +310,7 @@ def _environments(job: Job) -> list[dict[str, str]]:
         inherited.pop(name, None)
     common = {
         **inherited,
+        "HF_HUB_CACHE": HF_HUB_CACHE,  # named by itself, since HOME may be another
         "OMP_NUM_THREADS": "1",  # busy processes with several threads each stall one another
         "MKL_NUM_THREADS": "1",
         "TOKENIZERS_PARALLELISM": "false",
@@ -303,6 +319,7 @@ def _environments(job: Job) -> list[dict[str, str]]:
     }
     if isinstance(job.work, TrainJob):
         common |= {"UNLEARNBENCH_SEALED": job.work.sealed, "HOME": job.work.out, "TMPDIR": job.work.out}
+        common["HF_HUB_OFFLINE"] = "1"  # the base policy is here, and there is no network
     if job.processes == 1:
         return [common]
     count = str(job.processes)
