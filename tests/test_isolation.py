@@ -231,7 +231,7 @@ if child == 0:
         time.sleep({seconds})
     os._exit(0)
 os.waitpid(child, 0)
-time.sleep(0.3)
+sys.stdin.readline()
 {then}
 """
 
