@@ -55,6 +55,8 @@ class Terms:
     """Folder of the policy whose configuration and tokenizer every policy of the run has."""
     most_flops: float | None
     """What the rollouts alone may cost before the judge refuses further ones."""
+    hub: tuple[str, str | None] | None = None
+    """The base's name and revision, where it is one of the Hub: what an adapter says that it belongs to."""
 
 
 class Judge:
@@ -153,7 +155,7 @@ class Judge:
             self._end_step(step)
         count = sum(len(draw.texts) for draw in message.draws)
         lengths = array(arrays, 0, np.int32, count)
-        flat = array(arrays, 1, np.int32, int(lengths.sum()))
+        flat = array(arrays, 1, np.int32, int(lengths.sum())).astype(np.int32, copy=False)
         stopped = array(arrays, 2, np.uint8, count).astype(bool).tolist()
         if count and (int(lengths.min()) < 1 or int(lengths.max()) > self.terms.max_tokens):
             raise MethodError(
@@ -165,8 +167,9 @@ class Judge:
         self._require_budget(int(lengths.sum()))
         tokens = np.split(flat, np.cumsum(lengths)[:-1]) if count else []
         decoder = self._decode()
-        if count and (int(flat.min()) < 0 or int(flat.max()) >= decoder.size):
-            raise MethodError(f"{self.terms.name} sent token {int(flat.max())} in step {step}, which the policy lacks")
+        unknown = flat[(flat < 0) | (flat >= decoder.size)]
+        if len(unknown):
+            raise MethodError(f"{self.terms.name} sent token {int(unknown[0])} in step {step}, which the policy lacks")
         told = [text for draw in message.draws for text in draw.texts]
         for text, decoded, row, end in zip(told, decoder.texts(tokens), tokens, stopped, strict=True):
             if text != decoded:
@@ -286,6 +289,7 @@ class Judge:
             self.place / "checkpoint",
             lora,
             state,
+            self.terms.hub,
         )
         write_json(self.place / "method.json", self._method(trained))
         forward = trained.prefilled + trained.forward
@@ -314,9 +318,7 @@ class Judge:
         try:
             return None if told is None else Lora.model_validate(told)
         except ValidationError as problem:
-            raise MethodError(
-                f"{self.terms.name} says that it trained with lora={told!r:.80}, which is none"
-            ) from problem
+            raise MethodError(f"{self.terms.name} trained with lora={told!r:.80}, which no adapter has") from problem
 
     def _method(self, trained: Trained) -> dict[str, Any]:
         reads = asked(self.place)

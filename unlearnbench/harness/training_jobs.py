@@ -50,7 +50,8 @@ def training_job(run: Run, seed: int, place: Path, verifier: Verifier) -> Job:
     """Train one seed in `place`, by processes that have prompts and no answers."""
     out = place / TRAINING
     kept = keep_source(run.method, place)
-    base = base_folder(run.split)
+    own = run.sealed / "policy"
+    base = own if own.is_dir() else base_folder(run.split)
     job = TrainJob(
         sealed=str(run.sealed.resolve()),
         out=str(out.resolve()),
@@ -92,7 +93,7 @@ def keep_source(method: MethodSource, place: Path) -> Path:
 
 
 def _terms(run: Run, seed: int, base: Path) -> Terms:
-    recipe, protocol = run.split.config.recipe, run.split.config.protocol
+    recipe, protocol, policy = run.split.config.recipe, run.split.config.protocol, run.split.policy_path
     limits = [
         recipe.max_tokens,
         protocol.sampling.max_tokens,
@@ -110,6 +111,7 @@ def _terms(run: Run, seed: int, base: Path) -> Terms:
         max_tokens=max(limit for limit in limits if isinstance(limit, int)),
         base=base,
         most_flops=most,
+        hub=None if isinstance(policy, Path) else (policy, run.split.config.base_policy.revision),
     )
 
 
@@ -130,7 +132,7 @@ def _isolation(run: Run, job: TrainJob, base: Path) -> Isolation:
         readable += [str(file) for file in Path(folder).glob("*.py")]
         readable += [str(file.parent) for file in Path(folder).glob("*/__init__.py")]
     needed = [Path(path) for path in (job.out, job.sealed, *([job.start] if job.start else []))]
-    needed += [] if (Path(job.sealed) / "policy").is_dir() else [base]  # one of another folder is read there
+    needed.append(base)
     return Isolation(
         writable=(job.out,),
         readable=tuple(dict.fromkeys(readable)),

@@ -128,10 +128,18 @@ def require_adapter(folder: Path, base: Path, lora: Lora) -> None:
     require_finite(folder, "adapter_model")
 
 
-def take_over(source: Path, base: Path, target: Path, lora: Lora | None, state: Mapping[str, Any]) -> None:
+def take_over(
+    source: Path,
+    base: Path,
+    target: Path,
+    lora: Lora | None,
+    state: Mapping[str, Any],
+    hub: tuple[str, str | None] | None = None,
+) -> None:
     """Make `target` a policy folder of the weights in `source`, once they are checked, and everything else of `base`.
 
-    `state` becomes its state.json. The folder takes the place of an older one in one rename. Raises PolicyError.
+    An adapter names its base by `hub`, name and revision on the Hub, or else by its folder. `state` becomes its
+    state.json. The folder takes the place of an older one in one rename. Raises PolicyError.
     """
     if source.is_symlink() or source.parent.is_symlink() or not source.is_dir():
         raise PolicyError(f"There is no folder {source} with the weights that a run leaves; save them with loop.save.")
@@ -151,7 +159,7 @@ def take_over(source: Path, base: Path, target: Path, lora: Lora | None, state: 
                 shutil.copyfile(base / name, fresh / name)
     else:
         require_adapter(fresh, base, lora)
-        write_json(fresh / ADAPTER_CONFIG, _adapter_config(source / ADAPTER_CONFIG, base, target, lora, fresh))
+        write_json(fresh / ADAPTER_CONFIG, _adapter_config(source, base, target, lora, fresh, hub))
     write_json(fresh / "state.json", dict(state))
     if target.exists():
         shutil.rmtree(old, ignore_errors=True)
@@ -160,10 +168,13 @@ def take_over(source: Path, base: Path, target: Path, lora: Lora | None, state: 
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _adapter_config(told: Path, base: Path, target: Path, lora: Lora, weights: Path) -> dict[str, Any]:
+def _adapter_config(
+    source: Path, base: Path, target: Path, lora: Lora, weights: Path, hub: tuple[str, str | None] | None
+) -> dict[str, Any]:
     """peft's configuration of a checked adapter. A base in the run's folder is named relative to it."""
     import peft
 
+    told = source / ADAPTER_CONFIG
     layers = {name.removeprefix("base_model.model.").partition(".lora_")[0] for name in tensors_of(weights)}
     here = target.resolve()
     inside = base.resolve().is_relative_to(here.parents[1])
@@ -180,6 +191,8 @@ def _adapter_config(told: Path, base: Path, target: Path, lora: Lora, weights: P
         inference_mode=True,
     ).to_dict()
     config["base_model_name_or_path"] = os.path.relpath(base.resolve(), here) if inside else str(base)
+    if hub is not None:
+        config["base_model_name_or_path"], config["revision"] = hub
     config["target_modules"] = sorted(config["target_modules"])
     return {name: value if _plain(value) else str(value) for name, value in sorted(config.items())}
 
