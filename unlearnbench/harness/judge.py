@@ -82,6 +82,7 @@ class Judge:
     def begin(self, clock: Callable[[], float | None]) -> None:
         """The run's processes are about to start; `clock` gives the processor seconds that they have used."""
         self._clock = clock
+        self._ledger, self._counts, self._resumed = Ledger(self.place), _Counts(), False  # of an attempt that was lost
         (self.place / POLICY).mkdir(parents=True, exist_ok=True)
 
     # --- requests -----------------------------------------------------------------------------------------------

@@ -28,12 +28,14 @@ class ChannelError(UnlearnBenchError):
 
 def send(file: IO[bytes], message: BaseModel, *arrays: NDArray[np.generic]) -> None:
     """Write one message. Raises OSError where nobody reads any more."""
-    parts = [np.ascontiguousarray(array).tobytes() for array in arrays]
-    head = {"message": message.model_dump(mode="json"), "arrays": [len(part) for part in parts]}
-    file.write(json.dumps(head).encode() + b"\n")
-    for part in parts:
-        file.write(part)
+    file.write(pack(message.model_dump(mode="json"), tuple(np.ascontiguousarray(array).tobytes() for array in arrays)))
     file.flush()
+
+
+def pack(message: object, arrays: Arrays) -> bytes:
+    """One message as it is written."""
+    head = {"message": message, "arrays": [len(part) for part in arrays]}
+    return b"".join([json.dumps(head).encode(), b"\n", *arrays])
 
 
 def receive_json(file: IO[bytes]) -> tuple[object, Arrays] | None:

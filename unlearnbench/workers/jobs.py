@@ -36,6 +36,8 @@ class Compute:
     trainer: TrainerOptions = DEFAULT
     patience: float | None = 1800.0
     """Seconds of silence after which a training process is ended, as one that hangs; None waits for ever."""
+    ray: str | None = None
+    """Address of the Ray cluster that runs the jobs, `local` for one that is started here; None for this machine."""
 
 
 class TrainJob(Work):
