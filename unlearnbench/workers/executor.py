@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
+from unlearnbench.errors import RunError
 from unlearnbench.workers import measure_shards
 from unlearnbench.workers.jobs import Compute, Job, MeasureJob, Watch
 from unlearnbench.workers.messages import Event
@@ -50,6 +51,11 @@ class Local:
 
 def executor_of(compute: Compute) -> Executor:
     """This machine, or the Ray cluster that `compute` names. Raises RunError if it cannot be reached."""
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        raise RunError(
+            f"this command was started {os.environ['WORLD_SIZE']} times by a launcher such as torchrun; start it once, "
+            "with --processes for several processes of this machine, or with --ray for several machines"
+        )
     if compute.ray is None:
         return Local()
     from unlearnbench.workers.ray_cluster import cluster  # an extra

@@ -14,6 +14,7 @@ import logging
 import os
 import platform
 import secrets
+import socket
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
@@ -49,7 +50,7 @@ class Host:
 
     def meeting(self) -> tuple[str, int]:
         """Address and free port of this node, for the processes of one job to meet."""
-        address: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
+        address: str = ray.util.get_node_ip_address()
         return address, free_port(address)
 
     def begin(self, place: str, start: str) -> None:
@@ -151,13 +152,14 @@ class Cluster:
             os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
             own = address == HERE
             try:
+                _require_port(address)
                 ray.init(
                     None if own else address,
                     log_to_driver=False,
                     logging_level=logging.WARNING,
                     include_dashboard=False if own else None,
                 )
-            except (ConnectionError, RuntimeError, ValueError, RayError) as problem:
+            except (OSError, RuntimeError, ValueError, RayError) as problem:
                 why = str(problem).strip().splitlines()[0][:300]
                 raise RunError(
                     f"no Ray cluster at {address!r} ({why}); start one with `ray start --head`, or give --ray alone"
@@ -176,7 +178,7 @@ class Cluster:
 
     @staticmethod
     def _count(resource: str) -> int:
-        resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        resources: dict[str, float] = ray.cluster_resources()
         return int(resources.get(resource, 0))
 
     def at_once(self, chains: int, compute: Compute) -> int:
@@ -220,7 +222,7 @@ class Cluster:
 
     def require(self, folder: Path, processes: int) -> None:
         """Every node must have this package and see the run's folder, and there must be room for one job."""
-        nodes = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+        nodes = [node for node in ray.nodes() if node["Alive"]]
         if self.cores < processes or 0 < self.gpus < processes:
             raise RunError(
                 f"the cluster has {self.cores} cores and {self.gpus} GPUs, too few for a job of {processes} processes; "
@@ -232,21 +234,28 @@ class Cluster:
         sign.write_text(word)
         try:
             task = ray.remote(_seen)
-            asked = {
-                node["NodeManagerAddress"]: task.options(
+            asked = [
+                task.options(
                     num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
                 ).remote(str(sign))
                 for node in nodes
-            }
+            ]
             mine = (word, *_versions())
-            for address, answer in asked.items():
-                _require(address, ray.get(answer, timeout=CHECK), mine, folder)
+            for node, said in zip(nodes, ray.get(asked, timeout=CHECK), strict=True):
+                _require(node["NodeManagerAddress"], said, mine, folder)
         except RayError as problem:
             raise RunError(
                 f"a node of the cluster did not answer within {CHECK:.0f} seconds; run it again"
             ) from problem
         finally:
             sign.unlink(missing_ok=True)
+
+
+def _require_port(address: str) -> None:
+    """Ray itself looks for minutes. Raises OSError where nobody listens."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if colon and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=CHECK).close()
 
 
 def _require(address: str, said: tuple[str, ...], mine: tuple[str, ...], folder: Path) -> None:
