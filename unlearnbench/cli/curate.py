@@ -9,6 +9,7 @@ from typing import Literal
 import click
 
 from unlearnbench.cli.eval import parse_changes
+from unlearnbench.cli.ray_option import ray_option
 
 
 @click.command("curate")
@@ -26,6 +27,7 @@ from unlearnbench.cli.eval import parse_changes
     type=click.IntRange(1),
     help="Processes that train a run together and share out what is drawn.",
 )
+@ray_option
 @click.option("--json", "as_json", is_flag=True, help="Print labels.json instead of a table.")
 def curate(
     config: Path | None,
@@ -36,6 +38,7 @@ def curate(
     engine: tuple[str, ...],
     workers: int | None,
     processes: int,
+    ray: str | None,
     as_json: bool,
 ) -> None:
     """Measure which items of a pool a policy can learn, and write the groups.
@@ -61,7 +64,7 @@ def curate(
         assert config is not None
         draws = Engine(sampler, parse_changes(engine, "--engine"))
         with Bars() as bars:
-            compute = Compute(workers=workers, processes=processes, engine=draws, patience=None)
+            compute = Compute(workers=workers, processes=processes, engine=draws, patience=None, ray=ray)
             run(config, out, rule=rule, compute=compute, progress=bars.show)
         told = json.loads((out / "labels.json").read_text())
     if as_json:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from unlearnbench.cli.ray_option import ray_option
+
 if TYPE_CHECKING:
     from unlearnbench.records import Result
 
@@ -83,6 +85,7 @@ def _refuse_constant(word: str) -> None:
     type=click.FloatRange(1),
     help="Seconds without a report after which a seed's process is ended.",
 )
+@ray_option
 @click.option("--json", "as_json", is_flag=True, help="Print result.json instead of a table.")
 def evaluate(
     method: str | None,
@@ -100,6 +103,7 @@ def evaluate(
     workers: int | None,
     processes: int,
     patience: float,
+    ray: str | None,
     as_json: bool,
 ) -> None:
     """Train a method on a split for every seed, evaluate what it left, and score it against the null control.
@@ -122,7 +126,7 @@ def evaluate(
         raise click.UsageError("--engine is for --sampler vllm.")
     options = trainer_options(parse_changes(trainer, "--trainer"))
     settings, draws = parse_changes(changes), Engine(sampler, parse_changes(engine, "--engine"))
-    compute = Compute(workers=workers, processes=processes, engine=draws, trainer=options, patience=patience)
+    compute = Compute(workers=workers, processes=processes, engine=draws, trainer=options, patience=patience, ray=ray)
     places: list[Path] = []
     with Bars() as bars:
         together: dict[str, Any] = {"out": out, "compute": compute, "progress": bars.show, "placed": places.append}

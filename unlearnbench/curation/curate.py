@@ -13,8 +13,8 @@ different completion once, with its count), so that verdicts can be made again.
 from __future__ import annotations
 
 import json
-import os
 import shutil
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -31,6 +31,7 @@ from unlearnbench.io.folder_lock import locked
 from unlearnbench.io.rollout_store import write_base_rollouts
 from unlearnbench.methods import locate
 from unlearnbench.policies.samplers.engine import TRANSFORMERS, Engine
+from unlearnbench.policies.weights import parameters_of
 from unlearnbench.records import BudgetRef, PolicyRef, Protocol, SplitConfig, Twin
 from unlearnbench.scoring.labels import Labels, candidates, label_items, labels_table, summary
 from unlearnbench.scoring.probes import choose_probes, with_probes
@@ -38,7 +39,7 @@ from unlearnbench.splits import Split, seal, write_split
 from unlearnbench.training.ledger import read_ledger
 from unlearnbench.training.run_spec import Limits
 from unlearnbench.verifier import Verifier
-from unlearnbench.workers.executor import run_chains
+from unlearnbench.workers.executor import executor_of, run_chains
 from unlearnbench.workers.jobs import (
     Compute,
     Job,
@@ -75,7 +76,9 @@ def curate(
     compute = compute or Compute(patience=None)
     compute.engine.require()
     place = Path(work) if work else Path(out) / ".curation"
-    at_once = compute.workers or max(1, (os.cpu_count() or 1) // compute.processes)
+    executor = executor_of(compute)
+    executor.require(place, compute.processes)
+    at_once = executor.at_once(sys.maxsize, compute)
     with locked(place):
         curation = Curation(Path(config), place, replace(compute, workers=at_once), progress)
         with curation.verifier:
@@ -234,7 +237,7 @@ class Curation:
         return measure_job(self.split, policy, tasks, log, self.compute, seed=run, stage=stage)
 
     def _run(self, chains: Sequence[Sequence[Job]]) -> None:
-        run_chains(chains, self.compute.workers or 1, self.progress)
+        run_chains(chains, self.compute.workers or 1, self.progress, executor_of(self.compute))
 
     def _place(self, run: int) -> Path:
         return self.work / "runs" / str(run)
@@ -287,15 +290,8 @@ def _workspace(config_file: Path, work: Path, engine: Engine) -> Split:
 
 
 def _policy_record(config: SplitConfig, folder: Path) -> PolicyRef:
-    from safetensors import safe_open
-
-    parameters = 0
-    for path in sorted(folder.glob("*.safetensors")):
-        with safe_open(path, framework="np") as file:
-            parameters += sum(int(np.prod(file.get_slice(name).get_shape())) for name in file.keys())  # noqa: SIM118
-    return config.base_policy.model_copy(
-        update={"path": "policy", "revision": weights_hash(folder), "parameters": parameters}
-    )
+    told = {"path": "policy", "revision": weights_hash(folder), "parameters": parameters_of(folder)}
+    return config.base_policy.model_copy(update=told)
 
 
 def _training_counts(place: Path, run: int) -> pa.Table:

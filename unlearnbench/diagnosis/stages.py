@@ -28,8 +28,8 @@ from unlearnbench.harness.policy_ref import Place, fingerprint
 from unlearnbench.io import files, tables
 from unlearnbench.io.folder_lock import locked
 from unlearnbench.splits import Split
-from unlearnbench.workers.executor import run_chains
-from unlearnbench.workers.jobs import Job, stream_root, weights_hash
+from unlearnbench.workers.executor import executor_of, run_chains
+from unlearnbench.workers.jobs import Compute, Job, stream_root, weights_hash
 from unlearnbench.workers.messages import Items
 
 if TYPE_CHECKING:  # torch is loaded when there is something left to compute
@@ -49,6 +49,7 @@ class Task:
     rollouts: Path | None
     max_memory: int
     workers: int | None
+    ray: str | None
     progress: Progress | None
     planned: Callable[[Memory], None] | None
 
@@ -267,11 +268,13 @@ class _Stages:
                 self.task.progress(kind, finished, total)
 
         tell(0)
-        if len(jobs) > 1:
+        if len(jobs) > 1 or self.task.ray is not None:
             self._policy = None
             function, log = f"unlearnbench.diagnosis.jobs:run_{kind}", self.work / "log.txt"
             chains = [[Job(function, job, f"process {n} of {kind}", log)] for n, job in enumerate(jobs)]
-            run_chains(chains, len(jobs), lambda event: tell(event.items if isinstance(event, Items) else 0))
+            executor = executor_of(Compute(ray=self.task.ray))
+            executor.require(self.work, 1)
+            run_chains(chains, len(jobs), lambda event: tell(event.items if isinstance(event, Items) else 0), executor)
             return
         import torch
 

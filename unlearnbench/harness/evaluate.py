@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -46,7 +45,7 @@ from unlearnbench.scoring.score import score
 from unlearnbench.splits import Control, Split, load_split, seal
 from unlearnbench.training.ledger import read_ledger
 from unlearnbench.verifier import Verifier
-from unlearnbench.workers.executor import run_chains
+from unlearnbench.workers.executor import executor_of, run_chains
 from unlearnbench.workers.jobs import Compute, Job, Watch, weights_hash
 
 Placed = Callable[[Path], None]
@@ -106,7 +105,9 @@ def evaluate_run(
     folder = folder or config.default_folder
     if placed is not None:
         placed(folder)
-    at_once = _at_once(len(config.seeds), compute)
+    executor = executor_of(compute)
+    executor.require(folder, compute.processes)
+    at_once = executor.at_once(len(config.seeds), compute)
     with locked(folder), Verifier(rule=config.split.config.protocol.verifier_rule, workers=at_once) as verifier:
         for seed in config.seeds:
             claim_seed(folder, seed, config.configuration())
@@ -115,8 +116,8 @@ def evaluate_run(
             null_speed(config.split, compute, folder)
         run = _run(config, folder, compute)
         chains = [_chain(config, run, folder, seed, verifier) for seed in config.seeds]
-        run_chains(chains, at_once, progress)
-        run_chains([_start(config, folder, seed, compute) for seed in config.seeds], at_once, progress)
+        run_chains(chains, at_once, progress, executor)
+        run_chains([_start(config, folder, seed, compute) for seed in config.seeds], at_once, progress, executor)
         return score_run(config, folder)
 
 
@@ -151,6 +152,8 @@ def evaluate_checkpoints(
         "samples": samples,
     }
     seeds = tuple(range(1, len(policies) + 1))
+    executor = executor_of(compute)
+    executor.require(folder, compute.processes)
     with locked(folder):
         for seed in seeds:
             claim_seed(folder, seed, configuration)
@@ -158,7 +161,7 @@ def evaluate_checkpoints(
         for seed, path in zip(seeds, policies, strict=True):
             whole = whole_policy(path, chosen, folder / str(seed) / MERGED)
             chains.append([measure_policy(chosen, folder, seed, whole, samples, "checkpoint", compute)])
-        run_chains(chains, _at_once(len(chains), compute), progress)
+        run_chains(chains, executor.at_once(len(chains), compute), progress, executor)
         counts = collect_counts(folder, seeds)
         tables.write_parquet(folder / "counts.parquet", counts)
         result = score(
@@ -255,11 +258,6 @@ def _start(config: RunConfig, folder: Path, seed: int, compute: Compute) -> list
     if start is None:
         return []
     return [measure_start(config.split, folder, seed, start, config.samples, config.purpose, compute)]
-
-
-def _at_once(chains: int, compute: Compute) -> int:
-    """Seeds side by side, unless somebody says otherwise: as many as the cores allow for."""
-    return compute.workers or min(chains, max(1, (os.cpu_count() or 1) // compute.processes))
 
 
 def _asked(folder: Path, seeds: Sequence[int]) -> set[str]:

@@ -11,14 +11,16 @@ import json
 import shutil
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import ValidationError
 
 from unlearnbench.errors import MethodError
-from unlearnbench.harness.privileged import Privileged, asked
+from unlearnbench.harness.privileged import POLICY, Privileged, asked
 from unlearnbench.io.files import write_json
 from unlearnbench.policies.decoder import Decoder
 from unlearnbench.policies.weights import take_over
@@ -32,6 +34,8 @@ from unlearnbench.workers.messages import Ask, Metrics, Reply, Request, Resume, 
 
 RECORDS = ("method.json", "cost.json", "environment.json")
 """What the judge writes of a run that has ended, after its checkpoint."""
+STATE = "judge.json"
+"""What the judge must know to resume a run."""
 TRAINING = ".training"
 """The folder, in a seed's own, that the method's processes may write to."""
 SLACK_STEPS = 5
@@ -51,6 +55,8 @@ class Terms:
     """Folder of the policy whose configuration and tokenizer every policy of the run has."""
     most_flops: float | None
     """What the rollouts alone may cost before the judge refuses further ones."""
+    hub: tuple[str, str | None] | None = None
+    """The base's name and revision, where it is one of the Hub: what an adapter says that it belongs to."""
 
 
 class Judge:
@@ -63,6 +69,8 @@ class Judge:
         self._decoder: Decoder | None = None
         self._ledger = Ledger(place)
         self._step, self._round = 0, -1
+        """The step that is drawn, and its last round that was judged; no earlier one is judged again."""
+        self._resumed, self._saved = False, 0
         self._drawn: dict[str, list[dict[str, Any]]] = {}
         """Rows of the ledger of the step that is drawn, by item in the order in which they were first drawn."""
         self._counts = _Counts()
@@ -72,14 +80,18 @@ class Judge:
         self._lock = threading.Lock()
 
     def begin(self, clock: Callable[[], float | None]) -> None:
-        """The run's processes have started; `clock` gives the processor seconds that they have used."""
+        """The run's processes are about to start; `clock` gives the processor seconds that they have used."""
         self._clock = clock
+        self._ledger, self._counts, self._resumed = Ledger(self.place), _Counts(), False  # of an attempt that was lost
+        (self.place / POLICY).mkdir(parents=True, exist_ok=True)
 
     # --- requests -----------------------------------------------------------------------------------------------
 
     def answer(self, request: Request, arrays: Arrays) -> Reply:
         """What the method's process is answered. Raises MethodError for what no honest process sends."""
         with self._lock:
+            if not (self._resumed or isinstance(request, Resume | Ask)):
+                raise MethodError(f"{self.terms.name} did not say which checkpoint it starts from; call loop.resume")
             match request:
                 case Round():
                     verdicts = self._verdicts(request, arrays)
@@ -103,7 +115,7 @@ class Judge:
         verdicts = self._verifier.verify_many(
             [(self._privileged.gold(item_id), text) for item_id, text in zip(ids, texts, strict=True)]
         )
-        self._step, self._round = message.step, message.round
+        self._round = message.round
         place = 0
         for draw in message.draws:
             rows = self._drawn.setdefault(draw.item_id, [])
@@ -141,10 +153,10 @@ class Judge:
                 "judged once"
             )
         if step > self._step:
-            self._flush_step()
+            self._end_step(step)
         count = sum(len(draw.texts) for draw in message.draws)
         lengths = array(arrays, 0, np.int32, count)
-        flat = array(arrays, 1, np.int32, int(lengths.sum()))
+        flat = array(arrays, 1, np.int32, int(lengths.sum())).astype(np.int32, copy=False)
         stopped = array(arrays, 2, np.uint8, count).astype(bool).tolist()
         if count and (int(lengths.min()) < 1 or int(lengths.max()) > self.terms.max_tokens):
             raise MethodError(
@@ -156,8 +168,9 @@ class Judge:
         self._require_budget(int(lengths.sum()))
         tokens = np.split(flat, np.cumsum(lengths)[:-1]) if count else []
         decoder = self._decode()
-        if count and (int(flat.min()) < 0 or int(flat.max()) >= decoder.size):
-            raise MethodError(f"{self.terms.name} sent token {int(flat.max())} in step {step}, which the policy lacks")
+        unknown = flat[(flat < 0) | (flat >= decoder.size)]
+        if len(unknown):
+            raise MethodError(f"{self.terms.name} sent token {int(unknown[0])} in step {step}, which the policy lacks")
         told = [text for draw in message.draws for text in draw.texts]
         for text, decoded, row, end in zip(told, decoder.texts(tokens), tokens, stopped, strict=True):
             if text != decoded:
@@ -181,7 +194,7 @@ class Judge:
 
     def _record(self, message: StepRecord) -> None:
         rows = [row for group in self._drawn.values() for row in group]
-        if message.step != self._step or len(message.rewards) != len(rows):
+        if message.step < self._step or (rows and message.step > self._step) or len(message.rewards) != len(rows):
             raise MethodError(
                 f"{self.terms.name} recorded step {message.step} with {len(message.rewards)} rewards for "
                 f"{len(rows)} rollouts"
@@ -189,23 +202,28 @@ class Judge:
         kept = set(message.kept)
         for row, reward in zip(rows, message.rewards, strict=True):
             row["reward"], row["kept"] = reward, row["item_id"] in kept
-        self._flush_step()
+        self._end_step(message.step + 1)
 
-    def _flush_step(self) -> None:
+    def _end_step(self, following: int) -> None:
+        """Put the rollouts of the step that was drawn into the ledger; the next ones are of step `following`."""
         self._ledger.record([row for group in self._drawn.values() for row in group])
-        self._drawn = {}
+        self._drawn, self._step, self._round = {}, following, -1
 
     def _save(self, steps: int) -> None:
-        self._flush_step()
+        if steps < self._saved:
+            raise MethodError(f"{self.terms.name} saved step {steps} after step {self._saved}; save in their order")
+        self._saved = steps
+        self._end_step(self._step + bool(self._drawn))
         metrics_bytes = self._ledger.flush(steps)
-        saved = [entry for entry in self._saves() if entry["steps"] < steps][
-            -1:
-        ]  # a kill may come before the checkpoint
+        saved = [entry for entry in self._saves() if entry["steps"] < steps][-1:]  # a kill may precede the checkpoint
         now: dict[str, Any] = {"steps": steps, "metrics_bytes": metrics_bytes, "asked": self._counts.asked}
         now["cpu_seconds"] = self._cpu(self._clock())
         write_json(self._file, {"saves": [*saved, now]})
 
     def _resume(self, steps: int) -> None:
+        if self._resumed:  # else it could draw, forget what it drew, and draw again
+            raise MethodError(f"{self.terms.name} resumed twice; a run resumes once, before its first step")
+        self._resumed, self._saved = True, steps
         found = {entry["steps"]: entry for entry in self._saves()}
         if steps and steps not in found:
             raise MethodError(
@@ -214,7 +232,7 @@ class Judge:
         saved = found.get(steps, {})
         self._ledger.truncate(steps, saved.get("metrics_bytes", 0))
         self._drawn, self._step, self._round = {}, steps, -1
-        self._counts = _Counts.of(self.place, saved.get("asked", 0))
+        self._counts = _Counts.of(self.place, saved.get("asked", 0) + self._counts.asked)
         started, earlier = self._clock(), saved.get("cpu_seconds", 0.0)
         self._cpu_before = None if started is None or earlier is None else earlier - started
 
@@ -250,23 +268,30 @@ class Judge:
         Raises PolicyError for weights that are not of the base's kind, MethodError for a claim that contradicts what
         the judge counted.
         """
+        self._end_step(self._step)
+        self._ledger.flush(max(trained.steps, self._saved))  # what was drawn after the last checkpoint
         counts = _Counts.of(self.place, self._counts.asked)
+        if trained.parameters < (self.split.config.base_policy.parameters or 0):
+            raise MethodError(
+                f"{self.terms.name} says that its policy has {trained.parameters:,} parameters, and the base has "
+                f"{self.split.config.base_policy.parameters:,} by split.yaml; leave self.run's meter alone"
+            )
         if trained.generated < counts.tokens:
             raise MethodError(
                 f"{self.terms.name} says that it generated {trained.generated:,} tokens, and sent {counts.tokens:,}; "
                 "leave self.run's meter alone"
             )
         shutil.rmtree(self.place / "evaluation", ignore_errors=True)  # nothing a method left there is measured
-        lora = trained.settings.get("lora")
+        lora = self._lora(trained)
         state = {"schema_version": 1, "finished": True, "fingerprint": self.terms.fingerprint, "step": trained.steps}
         take_over(
             self.place / TRAINING / "checkpoint",
             self.terms.base,
             self.place / "checkpoint",
-            None if lora is None else Lora.model_validate(lora),
+            lora,
             state,
+            self.terms.hub,
         )
-        shutil.rmtree(self.place / TRAINING, ignore_errors=True)
         write_json(self.place / "method.json", self._method(trained))
         forward = trained.prefilled + trained.forward
         write_json(
@@ -284,6 +309,17 @@ class Judge:
             },
         )
         write_json(self.place / "environment.json", dict(trained.environment))
+        with suppress(OSError):
+            (self.place / POLICY).rmdir()  # nobody asked for it
+        shutil.rmtree(self.place / TRAINING, ignore_errors=True)  # last: a kill before this is resumed from there
+
+    def _lora(self, trained: Trained) -> Lora | None:
+        """The adapter that a run trained, by its settings; None where it trained the weights themselves."""
+        told = trained.settings.get("lora")
+        try:
+            return None if told is None else Lora.model_validate(told)
+        except ValidationError as problem:
+            raise MethodError(f"{self.terms.name} trained with lora={told!r:.80}, which no adapter has") from problem
 
     def _method(self, trained: Trained) -> dict[str, Any]:
         reads = asked(self.place)
@@ -304,7 +340,7 @@ class Judge:
 
     @property
     def _file(self) -> Path:
-        return self.place / "judge.json"
+        return self.place / STATE
 
     def _saves(self) -> list[dict[str, Any]]:
         return list(json.loads(self._file.read_text())["saves"]) if self._file.is_file() else []

@@ -6,14 +6,13 @@ Everything that is asked for is noted in the seed's folder, whether or not it is
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from unlearnbench.errors import MethodError, SplitError
 from unlearnbench.io import tables
-from unlearnbench.io.files import write_json
+from unlearnbench.io.files import write_bytes, write_json
 from unlearnbench.records import READS, RelatedProblem, Verdict
 from unlearnbench.splits import Split
 from unlearnbench.splits.source_dataset import framed
@@ -21,6 +20,7 @@ from unlearnbench.verifier import Verifier
 
 ASKED = "asked.json"
 POLICY = "other_policy"
+"""Folder for the positive control's policy. It is there before the method's processes are, which may read it."""
 CANARY_GROUP = "unstable"
 """What labels say of canaries, which are in no group: nothing may tell them from items."""
 
@@ -34,8 +34,8 @@ class Privileged:
         self._problems |= {canary.item_id: (canary.answer, canary.solution) for canary in split.canaries}
         self._traces = split.config.protocol.valid_trace == "solution"
         self._related: dict[str, Mapping[str, list[tuple[str, str]]]] = {}
-        for kind in ("similar", "sub_problems"):
-            if kind in asked(folder):  # by the same run, before it was resumed: its problems are in the pool
+        for kind in ("similar", "sub_problems"):  # of a run that asked before it was resumed, they are in the pool
+            if kind in asked(folder) and (split.path / f"{kind}.parquet").is_file():
                 self._read_related(kind)
 
     def require(self, item_id: str) -> None:
@@ -105,11 +105,11 @@ class Privileged:
             raise SplitError(
                 f"split {self.split.name} ships no positive_control/policy; choose a split that does, or another method"
             )
-        if not copy.is_dir():
-            fresh = copy.with_name(f".{POLICY}.tmp")
-            shutil.rmtree(fresh, ignore_errors=True)
-            shutil.copytree(origin, fresh)
-            fresh.rename(copy)
+        if not (copy / "config.json").is_file():  # the last file: a kill may come before it
+            copy.mkdir(parents=True, exist_ok=True)
+            for file in sorted(origin.iterdir(), key=lambda file: file.name == "config.json"):
+                if file.is_file():
+                    write_bytes(copy / file.name, file.read_bytes())
         return str(copy.resolve())
 
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from unlearnbench.errors import RunError
-from unlearnbench.harness.judge import SLACK_STEPS
+from unlearnbench.harness.judge import SLACK_STEPS, STATE, TRAINING
+from unlearnbench.harness.privileged import ASKED, POLICY
 from unlearnbench.io.files import write_json
 from unlearnbench.methods import MethodSource
 from unlearnbench.policies.samplers.engine import TRANSFORMERS, Engine
@@ -23,8 +25,10 @@ from unlearnbench.workers.jobs import weights_hash
 QUICK = {"steps": 24, "samples": 8, "seeds": 1}
 MERGED = "merged"
 """A checkpoint that was an adapter, merged into its base."""
-BEGUN = ("checkpoint", "checkpoint.old", ".training", MERGED, "evaluation")
+BEGUN = ("checkpoint", "checkpoint.old", f"{TRAINING}/checkpoint", f"{TRAINING}/checkpoint.old", MERGED, "evaluation")
 """What only a run leaves in a seed's folder: with one of them it is this run's, or another's."""
+ATTEMPT = (TRAINING, STATE, ASKED, POLICY)
+"""What a run leaves that ended before its first checkpoint: no run of another configuration may find it."""
 MOST_SEEDS = 1000
 
 
@@ -113,25 +117,34 @@ def sampler_of(engine: Engine) -> dict[str, Any]:
 
 def claim_seed(folder: Path, seed: int, configuration: Mapping[str, Any]) -> None:
     """Write the seed's config.json, or check that the one there is the same. Raises RunError naming what differs."""
-    path = folder / str(seed) / "config.json"
+    place = folder / str(seed)
+    path = place / "config.json"
     wanted = {**configuration, "seed": seed}
-    begun = any((folder / str(seed) / name).exists() for name in BEGUN)
-    if path.is_file() and begun:
-        try:
-            found = json.loads(path.read_text())
-        except ValueError:
-            found = {}
-        if not isinstance(found, dict):
-            found = {}
-        different = [key for key in (*wanted, "sampler") if found.get(key) != wanted.get(key)]
-        if different:
-            key = different[0]
-            raise RunError(
-                f"{folder} holds another run ({key}: {found.get(key)!r} there, {wanted.get(key)!r} here); name "
-                "another folder with --out, or remove it"
-            )
+    found = _configuration(path)
+    different = [key for key in (*wanted, "sampler") if found.get(key) != wanted.get(key)]
+    if not different:
         return
+    if path.is_file() and any((place / name).exists() for name in BEGUN):
+        key = different[0]
+        raise RunError(
+            f"{folder} holds another run ({key}: {found.get(key)!r} there, {wanted.get(key)!r} here); name "
+            "another folder with --out, or remove it"
+        )
+    for name in ATTEMPT:
+        if (place / name).is_dir():
+            shutil.rmtree(place / name)
+        else:
+            (place / name).unlink(missing_ok=True)
     write_json(path, wanted)
+
+
+def _configuration(path: Path) -> dict[str, Any]:
+    """What a seed's config.json says; nothing where there is none that can be read."""
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError):
+        found = None
+    return found if isinstance(found, dict) else {}
 
 
 # --- comparability ----------------------------------------------------------------------------------------------------

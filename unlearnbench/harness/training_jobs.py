@@ -9,6 +9,7 @@ from typing import Any
 
 from unlearnbench.harness.judge import SLACK_STEPS, TRAINING, Judge, Terms
 from unlearnbench.harness.policy_ref import base_folder
+from unlearnbench.harness.privileged import POLICY
 from unlearnbench.io.child import search_path
 from unlearnbench.io.files import write_bytes
 from unlearnbench.methods import MethodSource
@@ -48,9 +49,9 @@ class Run:
 def training_job(run: Run, seed: int, place: Path, verifier: Verifier) -> Job:
     """Train one seed in `place`, by processes that have prompts and no answers."""
     out = place / TRAINING
-    out.mkdir(parents=True, exist_ok=True)
     kept = keep_source(run.method, place)
-    base = base_folder(run.split)
+    own = run.sealed / "policy"
+    base = own if own.is_dir() else base_folder(run.split)
     job = TrainJob(
         sealed=str(run.sealed.resolve()),
         out=str(out.resolve()),
@@ -92,7 +93,7 @@ def keep_source(method: MethodSource, place: Path) -> Path:
 
 
 def _terms(run: Run, seed: int, base: Path) -> Terms:
-    recipe, protocol = run.split.config.recipe, run.split.config.protocol
+    recipe, protocol, policy = run.split.config.recipe, run.split.config.protocol, run.split.policy_path
     limits = [
         recipe.max_tokens,
         protocol.sampling.max_tokens,
@@ -110,6 +111,7 @@ def _terms(run: Run, seed: int, base: Path) -> Terms:
         max_tokens=max(limit for limit in limits if isinstance(limit, int)),
         base=base,
         most_flops=most,
+        hub=None if isinstance(policy, Path) else (policy, run.split.config.base_policy.revision),
     )
 
 
@@ -124,12 +126,13 @@ def _isolation(run: Run, job: TrainJob, base: Path) -> Isolation:
     """What the processes of a run may see: the sealed copy, the base policy, Python, and modules beside the method."""
     libraries = [path for path in search_path() if path != str(PACKAGE.parent)]
     readable = [job.sealed, str(_repository(base)), str(PACKAGE), *libraries]
-    readable += [job.method.file, str(Path(job.out).parent / "other_policy")]
+    readable += [job.method.file, str(Path(job.out).parent / POLICY)]
     readable += [] if job.start is None else [job.start]
     for folder in job.search:
         readable += [str(file) for file in Path(folder).glob("*.py")]
         readable += [str(file.parent) for file in Path(folder).glob("*/__init__.py")]
     needed = [Path(path) for path in (job.out, job.sealed, *([job.start] if job.start else []))]
+    needed.append(base)
     return Isolation(
         writable=(job.out,),
         readable=tuple(dict.fromkeys(readable)),

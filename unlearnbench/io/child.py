@@ -8,10 +8,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 _ROOT = str(Path(__file__).resolve().parents[2])
-_BOOT = (
-    "import importlib, json, sys; search, target, arguments = json.loads(sys.argv[1]); sys.path[:] = search; "
-    "module, _, name = target.partition(':'); sys.exit(getattr(importlib.import_module(module), name)(*arguments))"
+_BOOT = """
+import importlib, importlib.util, json, sys
+root, search, target, arguments = json.loads(sys.argv[1])
+sys.path[:] = search
+found = importlib.util.spec_from_file_location(
+    "unlearnbench", root + "/unlearnbench/__init__.py", submodule_search_locations=[root + "/unlearnbench"]
 )
+package = sys.modules["unlearnbench"] = importlib.util.module_from_spec(found)
+found.loader.exec_module(package)
+module, _, name = target.partition(":")
+sys.exit(getattr(importlib.import_module(module), name)(*arguments))
+"""
+"""Our own package is the one that this process runs, wherever another one is installed."""
 
 
 def search_path() -> list[str]:
@@ -31,4 +40,4 @@ def command(target: str, *arguments: str | int | float, isolated: bool = True, a
     for modules last.
     """
     flags = ["-I"] if isolated else ["-P", "-s"]
-    return [sys.executable, *flags, "-c", _BOOT, json.dumps([[*search_path(), *also], target, list(arguments)])]
+    return [sys.executable, *flags, "-c", _BOOT, json.dumps([_ROOT, [*search_path(), *also], target, list(arguments)])]

@@ -14,9 +14,11 @@ from unlearnbench.records import Tokens
 class Decoder:
     """Decodes completions as `Policy.decode` does."""
 
-    def __init__(self, tokenizer: Any, stop_ids: frozenset[int]) -> None:
+    def __init__(self, tokenizer: Any, stop_ids: frozenset[int], size: int) -> None:
         self._tokenizer = tokenizer
         self.stop_ids = stop_ids
+        self.size = size
+        """Number of ids that a rollout may have; a model's output layer is often larger than its tokenizer."""
 
     @classmethod
     def load(cls, policy: Path) -> Decoder:
@@ -35,16 +37,14 @@ class Decoder:
         if ends is None and not (policy / "generation_config.json").is_file():
             ends = _json(policy / "config.json").get("eos_token_id")
         stops |= {ends} if isinstance(ends, int) else set(ends or ())
-        word = _json(policy / "tokenizer_config.json").get("eos_token")
-        word = word.get("content") if isinstance(word, dict) else word
-        if word is not None and (own := tokenizer.token_to_id(word)) is not None:
-            stops.add(own)
-        return cls(tokenizer, frozenset(stops))
-
-    @property
-    def size(self) -> int:
-        """Number of tokens, added ones included."""
-        return int(self._tokenizer.get_vocab_size(with_added_tokens=True))
+        words = [_json(policy / name).get("eos_token") for name in ("tokenizer_config.json", "special_tokens_map.json")]
+        for word in (word.get("content") if isinstance(word, dict) else word for word in words):
+            if isinstance(word, str) and (own := tokenizer.token_to_id(word)) is not None:
+                stops.add(own)
+                break
+        own_size = int(tokenizer.get_vocab_size(with_added_tokens=True))
+        told = _json(policy / "config.json").get("vocab_size")
+        return cls(tokenizer, frozenset(stops), max(own_size, told if isinstance(told, int) else 0))
 
     def texts(self, rollouts: Sequence[Tokens]) -> list[str]:
         """The text of each completion, without the token that ended it."""

@@ -9,7 +9,9 @@ import json
 import math
 import os
 import shutil
+import stat
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ from unlearnbench.io.files import write_json
 from unlearnbench.records import Lora
 
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+HEAD = "lm_head.weight"
 CARRIED = (
     "config.json",
     "generation_config.json",
@@ -61,11 +64,21 @@ def tensors_of(folder: Path, prefix: str = "") -> dict[str, Tensor]:
         try:
             with safe_open(path, framework="np") as file:  # it checks that header and data agree
                 for name in file.keys():  # noqa: SIM118 - no mapping
+                    if name in found:
+                        raise PolicyError(f"The weights in {folder} have {name} in two files; save them again.")
                     part = file.get_slice(name)
                     found[name] = Tensor(part.get_dtype(), tuple(part.get_shape()))
         except (SafetensorError, OSError) as problem:
             raise PolicyError(f"The weights {path} are no safetensors file ({problem}); save them again.") from problem
     return found
+
+
+def parameters_of(folder: Path) -> int:
+    """Number of a policy's distinct parameters; an output layer that is the embedding again is none of them."""
+    tied = _tied(folder)
+    found = tensors_of(folder)
+    embedded = any(name.endswith("embed_tokens.weight") for name in found)
+    return sum(math.prod(tensor.shape) for name, tensor in found.items() if not (tied and embedded and name == HEAD))
 
 
 def require_finite(folder: Path, prefix: str = "") -> None:
@@ -82,7 +95,8 @@ def require_weights(folder: Path, base: Path) -> None:
     ours, wanted = tensors_of(folder, "model"), tensors_of(base)
     tied = _tied(base)
     for name in sorted(ours.keys() ^ wanted.keys()):
-        if not (tied and name == "lm_head.weight"):
+        # The base may repeat its embedding as output layer; one that only the run has would be loaded as another.
+        if not (tied and name == HEAD and name in wanted):
             where, other = (folder, base) if name in ours else (base, folder)
             raise PolicyError(f"The weights in {where} have {name}, and those in {other} do not: another architecture.")
     for name in sorted(ours.keys() & wanted.keys()):
@@ -114,28 +128,38 @@ def require_adapter(folder: Path, base: Path, lora: Lora) -> None:
     require_finite(folder, "adapter_model")
 
 
-def take_over(source: Path, base: Path, target: Path, lora: Lora | None, state: Mapping[str, Any]) -> None:
+def take_over(
+    source: Path,
+    base: Path,
+    target: Path,
+    lora: Lora | None,
+    state: Mapping[str, Any],
+    hub: tuple[str, str | None] | None = None,
+) -> None:
     """Make `target` a policy folder of the weights in `source`, once they are checked, and everything else of `base`.
 
-    `state` becomes its state.json. The folder takes the place of an older one in one rename. Raises PolicyError.
+    An adapter names its base by `hub`, name and revision on the Hub, or else by its folder. `state` becomes its
+    state.json. The folder takes the place of an older one in one rename. Raises PolicyError.
     """
+    if source.is_symlink() or source.parent.is_symlink() or not source.is_dir():
+        raise PolicyError(f"There is no folder {source} with the weights that a run leaves; save them with loop.save.")
     fresh, old = target.with_name(f"{target.name}.new"), target.with_name(f"{target.name}.old")
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(parents=True)
     prefix = "model" if lora is None else "adapter_model"
+    most = _HEADER + 8 * sum(math.prod(tensor.shape) for tensor in tensors_of(base).values())
     for path in sorted(source.glob(f"{prefix}*.safetensors")):
-        _copy(path, fresh / path.name)  # checked as copied: what is checked cannot change afterwards
+        most -= _copy(path, fresh / path.name, most)  # checked as copied: what is checked cannot change afterwards
     if lora is None:
         require_weights(fresh, base)
-        index = source / "model.safetensors.index.json"
-        if index.is_file():
-            write_json(fresh / index.name, {"metadata": {}, "weight_map": _weight_map(fresh)})
+        if not (fresh / "model.safetensors").is_file():  # in several files
+            write_json(fresh / "model.safetensors.index.json", {"metadata": {}, "weight_map": _weight_map(fresh)})
         for name in CARRIED:
             if (base / name).is_file():
-                _copy(base / name, fresh / name)
+                shutil.copyfile(base / name, fresh / name)
     else:
         require_adapter(fresh, base, lora)
-        write_json(fresh / ADAPTER_CONFIG, _adapter_config(source / ADAPTER_CONFIG, base, target, lora, fresh))
+        write_json(fresh / ADAPTER_CONFIG, _adapter_config(source, base, target, lora, fresh, hub))
     write_json(fresh / "state.json", dict(state))
     if target.exists():
         shutil.rmtree(old, ignore_errors=True)
@@ -144,19 +168,20 @@ def take_over(source: Path, base: Path, target: Path, lora: Lora | None, state: 
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _adapter_config(told: Path, base: Path, target: Path, lora: Lora, weights: Path) -> dict[str, Any]:
+def _adapter_config(
+    source: Path, base: Path, target: Path, lora: Lora, weights: Path, hub: tuple[str, str | None] | None
+) -> dict[str, Any]:
     """peft's configuration of a checked adapter. A base in the run's folder is named relative to it."""
     import peft
 
+    told = source / ADAPTER_CONFIG
     layers = {name.removeprefix("base_model.model.").partition(".lora_")[0] for name in tensors_of(weights)}
     here = target.resolve()
     inside = base.resolve().is_relative_to(here.parents[1])
     transposed = False
-    if told.is_file():
-        try:
+    if told.is_file() and not told.is_symlink() and told.stat().st_size < _CHUNK:
+        with suppress(OSError, ValueError, AttributeError, RecursionError):
             transposed = json.loads(told.read_text()).get("fan_in_fan_out") is True
-        except (ValueError, AttributeError):
-            transposed = False
     config = peft.LoraConfig(
         r=lora.rank,
         lora_alpha=lora.alpha,
@@ -166,6 +191,8 @@ def _adapter_config(told: Path, base: Path, target: Path, lora: Lora, weights: P
         inference_mode=True,
     ).to_dict()
     config["base_model_name_or_path"] = os.path.relpath(base.resolve(), here) if inside else str(base)
+    if hub is not None:
+        config["base_model_name_or_path"], config["revision"] = hub
     config["target_modules"] = sorted(config["target_modules"])
     return {name: value if _plain(value) else str(value) for name, value in sorted(config.items())}
 
@@ -189,16 +216,24 @@ def _tied(base: Path) -> bool:
         return False
 
 
-def _copy(source: Path, target: Path) -> None:
-    """A file's content, following no link out of the folder that it is named in."""
-    descriptor = (
-        os.open(source, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0)) if source.suffix == ".safetensors" else None
-    )
-    if descriptor is None:
-        shutil.copyfile(source, target)
-        return
-    with os.fdopen(descriptor, "rb") as read, target.open("wb") as write:
-        shutil.copyfileobj(read, write)
+def _copy(source: Path, target: Path, most: int) -> int:
+    """Copy a file of at most so many bytes that foreign code has left; returns its size. Raises PolicyError.
+
+    No link is followed, out of the folder or to what only this process may read, and nothing is waited for.
+    """
+    try:
+        descriptor = os.open(source, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
+        with os.fdopen(descriptor, "rb") as read:
+            told = os.fstat(descriptor)
+            if not stat.S_ISREG(told.st_mode):
+                raise PolicyError(f"The weights {source} are no regular file; save them with loop.save.")
+            if told.st_size > most:
+                raise PolicyError(f"The weights {source} are larger than the base policy's; save them with loop.save.")
+            with target.open("wb") as write:
+                shutil.copyfileobj(read, write)
+    except OSError as problem:
+        raise PolicyError(f"The weights {source} cannot be copied ({problem.strerror}); save them again.") from problem
+    return told.st_size
 
 
 def _words(path: Path) -> Iterator[tuple[str, str, NDArray[Any]]]:

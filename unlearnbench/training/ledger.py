@@ -67,7 +67,10 @@ class Ledger:
         """Write what waits as the rollouts up to `steps`; returns how long the metrics are then, in bytes."""
         if self._waiting:
             table = pa.Table.from_pylist(self._waiting, schema=ROLLOUTS)
-            tables.write_parquet(self.folder / "rollouts" / f"{steps:06d}.parquet", table)
+            path = self.folder / "rollouts" / f"{steps:06d}.parquet"
+            if path.is_file():  # rollouts between two checkpoints of one step
+                table = pa.concat_tables([tables.read_parquet(path).cast(ROLLOUTS), table])
+            tables.write_parquet(path, table)
             self._waiting.clear()
         size = 0
         if self._metrics.is_file():

@@ -6,6 +6,7 @@ Either side may be hostile or broken, so whatever does not parse is one sentence
 from __future__ import annotations
 
 import json
+import math
 from typing import IO
 
 import numpy as np
@@ -27,12 +28,14 @@ class ChannelError(UnlearnBenchError):
 
 def send(file: IO[bytes], message: BaseModel, *arrays: NDArray[np.generic]) -> None:
     """Write one message. Raises OSError where nobody reads any more."""
-    parts = [np.ascontiguousarray(array).tobytes() for array in arrays]
-    head = {"message": message.model_dump(mode="json"), "arrays": [len(part) for part in parts]}
-    file.write(json.dumps(head).encode() + b"\n")
-    for part in parts:
-        file.write(part)
+    file.write(pack(message.model_dump(mode="json"), tuple(np.ascontiguousarray(array).tobytes() for array in arrays)))
     file.flush()
+
+
+def pack(message: object, arrays: Arrays) -> bytes:
+    """One message as it is written."""
+    head = {"message": message, "arrays": [len(part) for part in arrays]}
+    return b"".join([json.dumps(head).encode(), b"\n", *arrays])
 
 
 def receive_json(file: IO[bytes]) -> tuple[object, Arrays] | None:
@@ -41,7 +44,7 @@ def receive_json(file: IO[bytes]) -> tuple[object, Arrays] | None:
     if not line:
         return None
     try:
-        head = json.loads(line)
+        head = json.loads(line, parse_constant=_finite, parse_float=_finite)
         sizes = head["arrays"]
         if not line.endswith(b"\n") or not isinstance(sizes, list) or sum(map(_size, sizes)) > ARRAYS:
             raise ValueError
@@ -73,6 +76,14 @@ def array(content: Arrays, place: int, dtype: type[np.generic], count: int | Non
     if place >= len(content) or len(content[place]) % size or count not in (None, len(content[place]) // size):
         raise ChannelError(f"sent a message whose array {place} is missing or has another length than announced")
     return np.frombuffer(content[place], dtype=dtype)
+
+
+def _finite(number: str) -> float:
+    """Raise ValueError for a number that is none, whatever field it is in."""
+    value = float(number)
+    if not math.isfinite(value):
+        raise ValueError(number)
+    return value
 
 
 def _size(size: object) -> int:

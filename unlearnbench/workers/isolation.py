@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
 import socket
 import struct
 import sys
@@ -111,10 +112,10 @@ def available() -> list[Wall]:
     return [wall for wall in found.split(",") if wall]  # type: ignore[misc]
 
 
-def die_with_parent() -> None:
-    """Have the kernel kill this process when the one that started it ends."""
+def die_with_parent(number: int = signal.SIGKILL) -> None:
+    """Have the kernel send this process a signal when the one that started it ends."""
     if sys.platform == "linux":
-        _libc().prctl(_PR_SET_PDEATHSIG, 9, 0, 0, 0)
+        _libc().prctl(_PR_SET_PDEATHSIG, int(number), 0, 0, 0)
 
 
 def _libc() -> Any:

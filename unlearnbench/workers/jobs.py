@@ -36,6 +36,8 @@ class Compute:
     trainer: TrainerOptions = DEFAULT
     patience: float | None = 1800.0
     """Seconds of silence after which a training process is ended, as one that hangs; None waits for ever."""
+    ray: str | None = None
+    """Address of the Ray cluster that runs the jobs, `local` for one that is started here; None for this machine."""
 
 
 class TrainJob(Work):
@@ -95,7 +97,7 @@ class JudgeOfJob(Protocol):
     """The judge's side of a training job (`harness.judge.Judge`)."""
 
     def begin(self, clock: Callable[[], float | None]) -> None:
-        """The processes of the job have started; `clock` gives the processor seconds that they have used."""
+        """The processes of the job are about to start; `clock` gives the processor seconds that they have used."""
 
     def answer(self, request: Request, arrays: Arrays) -> Reply:
         """What a training process is answered."""

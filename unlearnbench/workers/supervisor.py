@@ -6,7 +6,6 @@ both.
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sys
@@ -19,13 +18,14 @@ from unlearnbench.workers.isolation import Isolation, close, die_with_parent, en
 _PR_SET_CHILD_SUBREAPER = 36
 
 
-def main(isolation: str) -> int:
-    """Run `worker.main` behind walls; ends as it ends. `isolation` is the record as JSON."""
+def main(isolation: int) -> int:
+    """Run `worker.main` behind walls; ends as it ends. `isolation` is a descriptor that gives the record as JSON."""
     parent = os.getppid()
-    die_with_parent()
+    die_with_parent(signal.SIGTERM)
     if os.getppid() != parent:  # it ended before the kernel was asked
         return 1
-    spec = Isolation.model_validate(json.loads(isolation))
+    with os.fdopen(isolation, "rb") as file:
+        spec = Isolation.model_validate_json(file.read())
     _reap_descendants()
     walls = enter(spec)
     child = os.fork()
@@ -35,6 +35,16 @@ def main(isolation: str) -> int:
         status = worker.main()
         sys.stdout.flush()
         os._exit(status)
+
+    def stop(*_: object) -> None:
+        with suppress(ProcessLookupError):
+            os.kill(child, signal.SIGKILL)
+        with suppress(ChildProcessError):
+            os.waitpid(child, 0)
+        _kill_descendants()
+        os._exit(1)
+
+    signal.signal(signal.SIGTERM, stop)  # from the harness, or from the kernel when the harness has ended
     for descriptor in (0, 1):  # the pipes are the worker's: they must close when it ends
         os.close(descriptor)
     _, status = os.waitpid(child, 0)

@@ -2,108 +2,29 @@
 
 from __future__ import annotations
 
-import os
-import re
-import signal
-import socket
-import subprocess
 import threading
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from unlearnbench import errors
-from unlearnbench.io.child import command
-from unlearnbench.records import Record
-from unlearnbench.workers.channel import ChannelError, receive, send
-from unlearnbench.workers.cpu_time import cpu_seconds
-from unlearnbench.workers.jobs import Job, TrainJob, Watch
-from unlearnbench.workers.messages import Ask, Done, Event, Failed, Lost, Reply, Request, Trained, Work
+from unlearnbench.workers.channel import ChannelError
+from unlearnbench.workers.jobs import Job, Watch
+from unlearnbench.workers.messages import Ask, Done, Event, Failed, Lost, Reply, Request, Trained
+from unlearnbench.workers.process import NodeLost, Process, Start
 
 _RESUME = "rerun the same command to resume"
-_SECRET = re.compile("TOKEN(?!IZERS)|SECRET|PASSW|CREDENTIAL|API_?KEY", re.IGNORECASE)
-_REQUESTS = Request.__args__
+GRACE = 5.0
+"""Seconds that the others have to end by themselves when a process has lost one of them."""
 
 
-class Start(Record):
-    """The first message to a worker: what to call, with what."""
-
-    function: str
-    work: Mapping[str, Any]
-
-
-class Process:
-    """One worker process of a job."""
-
-    def __init__(self, job: Job, environment: Mapping[str, str], log: Any) -> None:
-        if job.isolation is None:
-            argv = command("unlearnbench.workers.worker:exit_with_main")
-        else:
-            argv = command("unlearnbench.workers.supervisor:main", job.isolation.model_dump_json())
-        self._process = subprocess.Popen(
-            argv,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            env=dict(environment),
-            cwd=_folder(job),
-            start_new_session=True,
-        )
-        self._status: int | None = None
-        self.cpu_seconds = 0.0
-        """Of the process and of all that it started, as the operating system counted them; known when it has ended."""
-
-    def begin(self, job: Job) -> None:
-        # Its input stays open: a worker whose parent has died reads the end of it and leaves.
-        assert self._process.stdin is not None
-        with suppress(OSError):
-            send(self._process.stdin, Start(function=job.function, work=job.work.model_dump(mode="json")))
-
-    def receive(self) -> Any:
-        """The next event or request with its arrays; None at the end."""
-        assert self._process.stdout is not None
-        return receive(self._process.stdout)
-
-    def reply(self, reply: Reply) -> None:
-        assert self._process.stdin is not None
-        with suppress(OSError):
-            send(self._process.stdin, reply)
-
-    def end(self) -> None:
-        """Kill it and whatever it started."""
-        if self._status is None:
-            with suppress(ProcessLookupError, PermissionError):
-                os.killpg(self._process.pid, signal.SIGKILL)
-
-    def used(self) -> float | None:
-        """Processor seconds that it and its descendants have used so far; None where that is not known."""
-        return cpu_seconds(self._process.pid)
-
-    def wait(self) -> int:
-        """Its exit status."""
-        if self._status is None:
-            try:
-                _, status, used = os.wait4(self._process.pid, 0)
-                self._status = os.waitstatus_to_exitcode(status)
-                self.cpu_seconds = used.ru_utime + used.ru_stime
-            except ChildProcessError:
-                self._status = self._process.wait()
-            self._process.returncode = self._status
-            with suppress(ProcessLookupError, PermissionError):
-                os.killpg(self._process.pid, signal.SIGKILL)  # whatever stayed in its process group
-        return self._status
-
-    def close(self) -> None:
-        for pipe in (self._process.stdin, self._process.stdout):
-            if pipe is not None:
-                with suppress(OSError):
-                    pipe.close()
+StartProcesses = Callable[[Job], Sequence[Process]]
+"""Starts the processes of a job, here or elsewhere."""
 
 
 class WorkerGroup:
     """All processes of one job. Events come from the first; any may fail or ask."""
 
-    def __init__(self, job: Job, watch: Watch | None) -> None:
+    def __init__(self, job: Job, watch: Watch | None, start: StartProcesses) -> None:
         self._job, self._watch = job, watch
         self._failure: Exception | None = None
         self._done: set[int] = set()
@@ -111,14 +32,14 @@ class WorkerGroup:
         """Those that lost another one, whose end is what is to be reported."""
         self._status = 0  # of the first that failed
         self._gave_up = False
+        self._processes: Sequence[Process] = []
         self._trained: Trained | None = None
         self._timer: threading.Timer | None = None
+        self._grace: threading.Timer | None = None
         self._timing, self._answering = threading.Lock(), threading.Lock()
-        job.log.parent.mkdir(parents=True, exist_ok=True)
-        with job.log.open("a", encoding="utf-8") as log:
-            self._processes = [Process(job, environment, log) for environment in _environments(job)]
         if job.judge is not None:
             job.judge.begin(self._clock)
+        self._processes = start(job)
 
     def end(self) -> None:
         """Kill whoever is left of it."""
@@ -139,8 +60,9 @@ class WorkerGroup:
                 listener.join()
         finally:
             with self._timing:
-                if self._timer is not None:
-                    self._timer.cancel()
+                for timer in (self._timer, self._grace):
+                    if timer is not None:
+                        timer.cancel()
             for process in self._processes:
                 process.close()
         self._raise(self._status, stopping)
@@ -152,12 +74,12 @@ class WorkerGroup:
     def _listen(self, rank: int) -> None:
         """Hand one process the job, then hear it to its end; where it fails, the others are killed, too."""
         process = self._processes[rank]
-        process.begin(self._job)
+        process.begin(Start(function=self._job.function, work=self._job.work.model_dump(mode="json")))
         try:
             while (found := process.receive()) is not None:
                 self._heard()
                 message, arrays = found
-                if isinstance(message, _REQUESTS):
+                if isinstance(message, Request):
                     with self._answering:  # all processes may ask at once, and the judge hears one at a time
                         process.reply(self._answer(message, arrays))
                 else:
@@ -165,10 +87,14 @@ class WorkerGroup:
         except ChannelError as problem:
             self._fail(errors.MethodError(f"{self._job.label} {problem}; remove what writes to the process's own pipe"))
             self.end()
+        except NodeLost as problem:
+            self._fail(problem)
+            self.end()
         if (status := process.wait()) != 0:
-            if rank not in self._lost:
-                self._status = self._status or status
-            if len(self._processes) > 1:
+            if rank in self._lost:
+                self._end_later()
+            else:
+                self._status = self._status or (0 if process.killed else status)
                 self.end()
 
     def _clock(self) -> float | None:
@@ -218,6 +144,14 @@ class WorkerGroup:
                 self._timer.daemon = True
                 self._timer.start()
 
+    def _end_later(self) -> None:
+        """End the others, but let them say first why one of them was lost."""
+        with self._timing:
+            if self._grace is None:
+                self._grace = threading.Timer(GRACE, self.end)
+                self._grace.daemon = True
+                self._grace.start()
+
     def _lose_patience(self) -> None:
         self._gave_up = True
         self.end()
@@ -247,43 +181,3 @@ class WorkerGroup:
             raise errors.RunError(
                 f"{job.label} ended with status {status}{hint}; its last words are in {job.log}; {_RESUME}"
             )
-
-
-def free_port(host: str = "127.0.0.1") -> int:
-    """A port that nobody listens on now."""
-    with socket.socket() as free:
-        free.bind((host, 0))
-        return int(free.getsockname()[1])
-
-
-def _folder(job: Job) -> str:
-    """Where the processes start: a folder with nothing in it that Python could take for a module."""
-    work: Work = job.work
-    folder = work.out if isinstance(work, TrainJob) else str(job.log.parent)
-    os.makedirs(folder, exist_ok=True)  # noqa: PTH103 - a folder's name
-    return folder
-
-
-def _environments(job: Job) -> list[dict[str, str]]:
-    """What each process finds in its environment; of several also its rank and where to meet (as torchrun)."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("TORCHELASTIC_")}
-    if job.isolation is not None:  # foreign code gets no keys
-        inherited = {name: value for name, value in inherited.items() if not _SECRET.search(name)}
-    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
-        inherited.pop(name, None)
-    common = {
-        **inherited,
-        "OMP_NUM_THREADS": "1",  # busy processes with several threads each stall one another
-        "MKL_NUM_THREADS": "1",
-        "TOKENIZERS_PARALLELISM": "false",
-        "TRANSFORMERS_VERBOSITY": "error",
-        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-    }
-    if isinstance(job.work, TrainJob):
-        common |= {"UNLEARNBENCH_SEALED": job.work.sealed, "HOME": job.work.out, "TMPDIR": job.work.out}
-    if job.processes == 1:
-        return [common]
-    count = str(job.processes)
-    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": count}
-    meeting["LOCAL_WORLD_SIZE"] = count
-    return [{**common, **meeting, "RANK": str(k), "LOCAL_RANK": str(k)} for k in range(job.processes)]
