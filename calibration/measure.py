@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from calibration.settings import Setting
-from unlearnbench.scoring.conversion_rule import conversion_arm, converted, rate_arm
+from unlearnbench.scoring.conversion_rule import rate_arm, share_arm
 from unlearnbench.scoring.counts import Cells, read_phase
 from unlearnbench.scoring.intervals import Arm, gain_intervals, mean_interval, twin_verdict
 from unlearnbench.scoring.rates import newcombe_paired
@@ -43,7 +43,7 @@ def coverage(setting: Setting, repeats: int) -> Covered:
     hits, independent, families = np.zeros(2), 0, design.families
     for number in range(repeats):
         drawn = simulation.draw(rng)
-        arms = [conversion_arm(cells, design.tau, design.seeds) for cells in (drawn.method, drawn.null)]
+        arms = [share_arm(arm.hits(design.tau)) for arm in (drawn.method, drawn.null)]
         intervals = gain_intervals(arms[0], arms[1], families)
         for index, (interval, truth) in enumerate(zip(intervals, (drawn.gain, simulation.gain), strict=True)):
             if interval is None:
