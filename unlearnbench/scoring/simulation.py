@@ -137,21 +137,23 @@ class Simulation:
         lifted = self._over_families(self._method_chance, mean + world.height, deviation) if world.jump else 0.0
         return (1 - world.jump) * still + world.jump * lifted
 
-    def draw(self, rng: np.random.Generator) -> Drawn:
-        """Fresh families, items and runs."""
+    def draw(self, rng: np.random.Generator, carried: float = 1.0) -> Drawn:
+        """Fresh families, items and runs. `carried` is the share of an item's rise that reaches its probe.
+
+        The gain that comes with it is that of a method whose probes rise as the items do (1).
+        """
         null, method, gain = self._logits(rng)
         world, design = self.world, self.design
+        probes = null + carried * (method - null)
         return Drawn(
-            self._arm(rng, method, self._moves(rng, design.seeds), world.unrest),
-            self._arm(rng, null, self._moves(rng, design.null_seeds), 1.0),
+            self._arm(rng, (method, probes), self._moves(rng, design.seeds), world.unrest),
+            self._arm(rng, (null, null), self._moves(rng, design.null_seeds), 1.0),
             gain,
         )
 
-    def _arm(self, rng: np.random.Generator, logits: Reals, moves: Reals, unrest: float) -> DrawnArm:
-        """Counts of items and probes, whose logits differ in what a run does to each alone."""
-        items, probes = (
-            self._drawn(rng, expit(logits + unrest * self._moved(rng, moves))) for _ in ("items", "probes")
-        )
+    def _arm(self, rng: np.random.Generator, logits: tuple[Reals, Reals], moves: Reals, unrest: float) -> DrawnArm:
+        """Counts of items and of probes, which differ at least in what a run does to each alone."""
+        items, probes = (self._drawn(rng, expit(of + unrest * self._moved(rng, moves))) for of in logits)
         return DrawnArm(items, probes)
 
     def _logits(self, rng: np.random.Generator) -> tuple[Reals, Reals, float]:

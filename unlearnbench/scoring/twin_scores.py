@@ -78,7 +78,8 @@ def _score(
     compared = None if null is None or null_items is None else null_twins(null, [twin.twin_id for twin in twins])
     if compared is None or null_items is None:
         return empty
-    gain, interval = _gain(hits, rates, compared, twins, [items[k].family for k in rows], float(cells.n.sum()))
+    units, families = [twin.item_id for twin in twins], [items[k].family for k in rows]
+    gain, interval = twin_gain(hits, cells, compared, units, families)
     mine, theirs = method.cells, null_items.cells
     above = mine.correct[rows] / mine.n[rows] - theirs.rates[rows][:, None]
     own = float((hits * above).sum() / weights.sum())
@@ -93,14 +94,15 @@ def _score(
     )
 
 
-def _gain(
-    hits: Reals, rates: Reals, null: Cells, twins: Sequence[Twin], families: Sequence[str], rollouts: float
+def twin_gain(
+    hits: Reals, twins: Cells, null: Cells, owners: Sequence[str], families: Sequence[str]
 ) -> tuple[float, tuple[float, float] | None]:
     """Mean over solved (twin, run) pairs of the twin's rate less its rate under the null, with its 95 % interval.
 
-    A ratio of sums over twins, so its interval is that of the mean of the linearised terms (Cochran 1977, 6.3).
+    `hits` (twins, runs) is 1 where the run solved the twin's item, `owners` names that item. A ratio of sums over
+    twins, so its interval is that of the mean of the linearised terms (Cochran 1977, 6.3).
     """
-    weights = hits.sum(axis=1)
+    rates, weights = twins.correct / twins.n, hits.sum(axis=1)
     scale = len(weights) / weights.sum()
     gain = float((hits * (rates - null.rates[:, None])).sum() / weights.sum())
     terms = hits * (rates - null.rates[:, None] - gain) * scale  # (twins, runs), summing to 0
@@ -112,8 +114,8 @@ def _gain(
         Arm(values, spread, runs - 1),
         Arm(own.values, own.deviations * (weights * scale), own.freedom),
     ]
-    units = [twin.item_id for twin in twins]
-    interval = mean_interval(values, units, families, arms, beyond=False, rollouts=rollouts / len(set(units)))
+    rollouts = float(twins.n.sum()) / len(set(owners))
+    interval = mean_interval(values, owners, families, arms, beyond=False, rollouts=rollouts)
     return gain, interval
 
 
