@@ -62,10 +62,11 @@ def counted(label: str, run: Finished, split: Split, core: Sequence[Item], easy:
             "command again, which scores its files anew"
         )
     hits = number(outcomes.solved)
+    claimed = "nothing" if told.solved is None else f"{told.solved:g}"
     if told.items != len(core) or told.solved is None or abs(told.solved - hits) > 1e-9:
         raise DataError(
             f"{run.folder}: by counts.parquet {hits:g} of {len(core)} unlearnable items are solved, and result.json "
-            f"says {told.solved if told.solved is not None else 'nothing'} of {told.items}; rerun the same `eval` "
+            f"says {claimed} of {told.items}; rerun the same `eval` "
             "command, which scores them anew"
         )
     return Counted(label, run, outcomes, _cells(run, easy))

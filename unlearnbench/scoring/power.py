@@ -63,7 +63,7 @@ def detectable(
     found: list[Detectable] = []
     total, done = 2 * experiments, 0
     for effect in ("spread", "families"):
-        strength = _Strength(world, design, effect, probed)
+        strength = Strength(world, design, effect, probed)
         rng = np.random.Generator(np.random.Philox(key=stream("power", effect)))
         gains, hits = np.zeros(experiments), np.zeros((experiments, len(BOUNDS)), bool)
         # A staircase for each interval, by turns: down after a hit and up four times as far after a miss settles where
@@ -93,7 +93,7 @@ def detectable(
     return found
 
 
-class _Strength:
+class Strength:
     """How strong an effect must be for a gain, and one experiment at it."""
 
     def __init__(self, world: World, design: Design, effect: Effect, probed: bool) -> None:

@@ -84,7 +84,7 @@ def score(split: Split, counts: pa.Table, run: RunFacts, null: Control | None = 
     mine = outcomes_of(counts, unlearnable, probes, runs, tau, "counts") if measured.defined else None
     reason = run.why_not_comparable or _reason(split, run, null)
     if reason is None and probes and mine is not None and not mine.has_probe.any():
-        reason = "the probes of the unlearnable items were not measured, so nothing is known to be converted; add the twins"
+        reason = "the probes were not measured, so nothing is known to be converted; add rollouts of the twins"
     theirs = None
     if run.why_not_comparable is None and mine is not None and null is not None and len(null.seeds) >= len(run.seeds):
         theirs = control_outcomes(null, unlearnable, probes, tau, "null control")

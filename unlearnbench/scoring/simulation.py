@@ -21,7 +21,7 @@ from unlearnbench.scoring.conversion_rule import LEAST_RATE, solved
 from unlearnbench.scoring.counts import Cells
 from unlearnbench.scoring.rates import Counts, Flags, Reals, least_above
 
-_LOGITS = np.linspace(-16, 14, 151)
+_LOGITS = np.linspace(-16, 14, 601)
 """Grid on which the chance of conversion is tabulated; linear in between."""
 _NODES = np.linspace(-6, 6, 97)
 _WEIGHTS = np.exp(-(_NODES**2) / 2) / np.exp(-(_NODES**2) / 2).sum()
