@@ -39,10 +39,10 @@ from unlearnbench.io import tables
 from unlearnbench.io.files import write_json
 from unlearnbench.io.folder_lock import locked
 from unlearnbench.methods import locate
-from unlearnbench.records import READS, TRACKS, Cost, MethodRecord, Result, SpentBudget
+from unlearnbench.records import READS, TRACKS, Cost, MethodRecord, Result, SpentBudget, Steps
 from unlearnbench.scoring.fates import count_fates, fates
-from unlearnbench.scoring.score import score
-from unlearnbench.splits import Control, Split, load_split, seal
+from unlearnbench.scoring.score import RunFacts, score
+from unlearnbench.splits import Split, load_split, seal
 from unlearnbench.training.ledger import read_ledger
 from unlearnbench.verifier import Verifier
 from unlearnbench.workers.executor import executor_of, run_chains
@@ -164,9 +164,7 @@ def evaluate_checkpoints(
         run_chains(chains, executor.at_once(len(chains), compute), progress, executor)
         counts = collect_counts(folder, seeds)
         tables.write_parquet(folder / "counts.parquet", counts)
-        result = score(
-            chosen,
-            counts,
+        facts = RunFacts(
             method=MethodRecord(name="checkpoint", source_hash=name, track="undeclared"),
             seeds=seeds,
             samples=samples,
@@ -174,12 +172,9 @@ def evaluate_checkpoints(
             budget=SpentBudget(),
             cost=Cost(),
             kind="checkpoint",
-            fates=None,
-            null=null_of(chosen, 1.0),
-            strong_null=chosen.control("strong_null"),
             code_version=__version__,
         )
-        return _publish(folder, chosen, result)
+        return _publish(folder, chosen, score(chosen, counts, facts, null_of(chosen, 1.0)))
 
 
 def score_run(config: RunConfig, folder: Path) -> Result:
@@ -199,9 +194,7 @@ def score_run(config: RunConfig, folder: Path) -> Result:
     ratio = over_null(split, costs, config.limit, folder)
     why = None if own else why_unfair(split, config.multiple, len(seeds), used, quick=config.quick)
     why = why or why_unmetered(ratio)
-    result = score(
-        split,
-        counts,
+    facts = RunFacts(
         method=MethodRecord(
             name=config.method.name,
             source_hash=config.method.hash,
@@ -215,12 +208,12 @@ def score_run(config: RunConfig, folder: Path) -> Result:
         budget=SpentBudget(multiple=config.multiple, limit=config.limit, used=used),
         cost=total_cost(costs).model_copy(update={"cpu_seconds_per_flop_over_null": ratio}),
         fates=count_fates(table, split.ids("unlearnable")),
-        null=null,
-        strong_null=_strong_null(config),
+        steps=_steps(config, folder),
         why_not_comparable=why,
+        own_control=own,
         code_version=__version__,
     )
-    return _publish(folder, split, result)
+    return _publish(folder, split, score(split, counts, facts, null))
 
 
 # --- the parts of it ------------------------------------------------------------------------------------------
@@ -277,11 +270,11 @@ def _visits(place: Path, seed: int) -> pa.Table:
     return table.append_column("seed", pa.array([seed] * table.num_rows, pa.int64()))
 
 
-def _strong_null(config: RunConfig) -> Control | None:
-    """The strong null to score against: measured at 1x, and no control is compared with itself."""
-    if config.quick or config.multiple != 1 or config.purpose.startswith(("null", "strong")):
-        return None
-    return config.split.control("strong_null")
+def _steps(config: RunConfig, folder: Path) -> Steps:
+    """Steps made, on average over seeds, and planned by the recipe at this budget."""
+    made = [json.loads((folder / str(seed) / "checkpoint/state.json").read_text())["step"] for seed in config.seeds]
+    planned = QUICK["steps"] if config.quick else round(config.split.config.recipe.steps * config.multiple)
+    return Steps(made=sum(made) / len(made), planned=planned)
 
 
 def _publish(folder: Path, split: Split, result: Result) -> Result:

@@ -85,9 +85,7 @@ def score_rollouts(
         writer.publish(folder)
         counts = tally.counts()
         tables.write_parquet(folder / "counts.parquet", counts)
-        result = score.score(
-            chosen,
-            counts,
+        facts = score.RunFacts(
             method=MethodRecord(name="rollouts", source_hash=identity["rollouts"], track="undeclared"),
             seeds=tally.seeds,
             samples=samples,
@@ -95,12 +93,10 @@ def score_rollouts(
             budget=SpentBudget(),
             cost=Cost(verifier_calls=tally.rollouts, ungradable=tally.ungradable),
             kind="score",
-            null=chosen.control("null_control", "1x"),
-            strong_null=chosen.control("strong_null"),
             why_not_comparable=why,
             code_version=__version__,
         )
-        return _publish(folder, chosen, result)
+        return _publish(folder, chosen, score.score(chosen, counts, facts, chosen.control("null_control", "1x")))
 
 
 # --- the parts of it ------------------------------------------------------------------------------------------

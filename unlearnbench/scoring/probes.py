@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import pyarrow as pa
 
 from unlearnbench.records import Twin
+from unlearnbench.splits import Split
 
 
 def choose_probes(twins: Sequence[Twin], counts: pa.Table, unlearnable: Iterable[str], tau: float) -> dict[str, str]:
@@ -36,3 +37,12 @@ def with_probes(twins: Sequence[Twin], chosen: Mapping[str, str]) -> list[Twin]:
     """The same twins, each marked as a probe or not."""
     probes = set(chosen.values())
     return [twin.model_copy(update={"probe": twin.twin_id in probes}) for twin in twins]
+
+
+def probes_of(split: Split) -> dict[str, str]:
+    """The probe of each unlearnable item of a split: as the split marks them, else chosen from its counts."""
+    marked = {twin.item_id: twin.twin_id for twin in split.twins if twin.probe}
+    counts = split.twin_counts()
+    if marked or counts is None:
+        return marked
+    return choose_probes(split.twins, counts, split.ids("unlearnable"), split.config.protocol.tau)

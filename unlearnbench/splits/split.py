@@ -38,7 +38,7 @@ HOME = "UNLEARNBENCH_HOME"
 PACKAGE = Path(__file__).resolve().parents[1]
 SHELVES = (PACKAGE / "_splits", PACKAGE.parent / "splits")  # inside a wheel; in a checkout
 
-ControlKind = Literal["null_control", "strong_null", "positive_control"]
+ControlKind = Literal["null_control", "strong_null", "tuned_null", "positive_control"]
 R = TypeVar("R", bound=Record)
 
 
@@ -216,8 +216,11 @@ class Split:
         return {item.item_id: item.family for item in self.items}
 
     def control(self, kind: ControlKind, multiple: str = "1x") -> Control | None:
-        """A shipped control (the null control at a budget multiple), or None if the split has none of that kind."""
-        folder = self.path / kind / multiple if kind == "null_control" else self.path / kind
+        """A shipped control, or None if the split has none of that kind.
+
+        `multiple` is the budget multiple of a null control, or the learning rate's of a tuned null.
+        """
+        folder = self.path / kind / multiple if kind in ("null_control", "tuned_null") else self.path / kind
         counts_file, result_file = folder / "counts.parquet", folder / "result.json"
         if not counts_file.is_file():
             return None
@@ -232,6 +235,16 @@ class Split:
             seeds=tuple(seeds),
             hash=files.sha256(counts_file),
         )
+
+    def tuned_nulls(self) -> dict[float, Control]:
+        """The tuned nulls, by the multiple of the recipe's learning rate that they were trained with."""
+        names = [folder.name for folder in sorted((self.path / "tuned_null").glob("*/")) if folder.is_dir()]
+        found: dict[float, Control] = {}
+        for name in names:
+            control = self.control("tuned_null", name)
+            if control is not None and name.replace(".", "", 1).isdigit():
+                found[float(name)] = control
+        return found
 
     def keys(self) -> tuple[str, ...]:
         """Names that `split[...]` takes: train, and each group once the split is labelled."""
