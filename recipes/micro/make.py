@@ -32,9 +32,10 @@ from unlearnbench.workers.measure import Problem, counts_of, measure
 
 ROOT = Path(__file__).resolve().parents[2]
 BASE_STEPS = 1600
-TAUGHT_STEPS = 1200
+TAUGHT_STEPS = 2400
 SCREENED_ABOVE = 0.075
 SCREEN_SAMPLES = 256
+NAMED = ("rare_skill", "private_skill", "entangled_skill")
 NULL_SEEDS = 10
 LONG_NULL_SEEDS = 3
 POSITIVE_SEEDS = 3
@@ -46,13 +47,13 @@ MAX_TOKENS = 20
 
 PROTOCOL = Protocol(
     tau=0.1,
-    runs=7,
+    runs=8,
     samples=Samples(base=512, after=512, certify=128, base_fresh=128, twins=128),
     sampling=Sampling(temperature=0.7, top_p=0.95, max_tokens=MAX_TOKENS),
     valid_trace="solution",
 )
 RECIPE = Recipe(
-    steps=250,
+    steps=300,
     prompts_per_step=40,
     group_size=8,
     updates_per_batch=4,
@@ -200,7 +201,7 @@ def screened(problems: Problems, policy: Path, seed: int) -> Problems:
     """
     torch.set_num_threads(THREADS)
     base = load_policy(policy)
-    named = [item for item in problems.items if item.cause in ("rare_skill", "private_skill")]
+    named = [item for item in problems.items if item.cause in NAMED]
     with Verifier() as verifier:
         rows = measure(
             [Problem(item.item_id, item.prompt, item.answer) for item in named],
