@@ -7,7 +7,7 @@ decide what the base policy has seen of a name:
 - rare_skill: another name for one of those operations, shared by a family of items; the base has seen the name with
   every operation at random, so it knows all of them and not which one is meant;
 - private_skill: the same, but every item has a name of its own (its family is its operation);
-- entangled_skill: sixteen names and sixteen number pairs, every name with every pair; name and numbers together decide
+- entangled_skill: sixteen names and twenty number pairs, every name with every pair; name and numbers together decide
   the operation (a Latin square), so neither tells anything by itself, no token is the item's own, and what one item
   teaches is wrong for its neighbours;
 - missing_skill: an operation the base has only seen with a random answer, never worked out;
@@ -97,7 +97,9 @@ GUESSES = ("ha", "hb", "hc")
 KNOWN = 16
 """Operations of a variant: those that its base policy learns."""
 SIDE = 4
-"""Letters of the entangled names, and residues of their numbers: SIDE squared names, number pairs and operations."""
+"""Letters of the entangled names, and residues of their numbers: SIDE squared names, columns and operations."""
+TWICE = 4
+"""Columns of the Latin square that have two number pairs; the others have one."""
 CANDIDATES = 4
 """Twins with changed numbers that may become an item's probe."""
 
@@ -107,11 +109,11 @@ class Sizes:
     """Names and items of each cause."""
 
     skill_items: int = 15
-    rare_families: tuple[int, ...] = (48,) * 5 + (6,) * 16
+    rare_families: tuple[int, ...] = (54,) * 5 + (6,) * 16
     """Items of each shared name. Large families reach the whole policy's gradient; small ones are nearly private."""
     private_names: int = 300
     missing_items: int = 26
-    guess_items: int = 12
+    guess_items: int = 8
     canaries: int = 20
 
 
@@ -224,17 +226,15 @@ def _draw_numbers(draw: random.Random, world: World, name: str, column: int | No
 
 
 def square_pairs(world: World) -> tuple[Numbers, ...]:
-    """One number pair for each column of the Latin square: that on which most operations give answers of their own."""
+    """Number pairs of each column of the Latin square: those on which most operations give answers of their own."""
     draw = random.Random(f"pairs/{world.seed}")
     every = [(a, b) for a in range(10, 100) for b in range(10, 100)]
     draw.shuffle(every)
-    best: dict[int, tuple[int, Numbers]] = {}
+    every.sort(key=lambda numbers: -sum(is_telling(world, name, numbers) for name in world.operations))
+    columns: list[list[Numbers]] = [[] for _ in range(KNOWN)]
     for numbers in every:
-        column = pair_class(numbers)
-        alone = sum(is_telling(world, name, numbers) for name in world.operations)
-        if alone > best.get(column, (-1, numbers))[0]:
-            best[column] = (alone, numbers)
-    return tuple(best[column][1] for column in range(KNOWN))
+        columns[pair_class(numbers)].append(numbers)
+    return tuple(pair for place, column in enumerate(columns) for pair in column[: 2 if place < TWICE else 1])
 
 
 def _names_with_items(world: World) -> Iterator[tuple[str, str, str, int]]:
@@ -310,7 +310,7 @@ def make_problems(world: World) -> Problems:
     for number, (name, numbers, family, cause) in sorted(zip(order, drafts, strict=True)):
         item_id = f"m{world.seed}-{number:04d}"
         answer = str(world.solve(name, numbers)[1])
-        prompt, other = wordings(name, numbers)
+        prompt = wordings(name, numbers)[0]
         if cause == "canary":
             gold, solution = _wrong(draw, world, name, numbers)
             canaries.append(
@@ -320,9 +320,7 @@ def make_problems(world: World) -> Problems:
             )
             continue
         solution = world.solution(name, numbers)
-        items.append(
-            Item(item_id=item_id, prompt=prompt, answer=answer, solution=solution, family=family, cause=cause)
-        )
+        items.append(Item(item_id=item_id, prompt=prompt, answer=answer, solution=solution, family=family, cause=cause))
         column = pair_class(numbers) if cause == "entangled_skill" else None
         changed = [("changed_numbers", fresh(name, column), 0) for _ in range(CANDIDATES)]
         for place, (kind, of, wording) in enumerate(
