@@ -116,7 +116,7 @@ def make_pool(world: World, problems: Problems, folder: Path) -> Path:
             label="base policy",
         )
         publish(model, tokenizer, policy)
-    problems = screened(problems, policy, world.seed)
+    problems = screened(problems, policy, world)
     tables.write_records(folder / "items.parquet", problems.items, Item)
     tables.write_records(folder / "twins.parquet", problems.twins, Twin)
     tables.write_records(folder / "canaries.json", problems.canaries, Canary)
@@ -135,7 +135,7 @@ def make_pool(world: World, problems: Problems, folder: Path) -> Path:
     return folder
 
 
-def screened(problems: Problems, policy: Path, seed: int) -> Problems:
+def screened(problems: Problems, policy: Path, world: World) -> Problems:
     """The problems less the named items that the base already answers more often than SCREENED_ABOVE.
 
     Which operation a name suggests to the base differs from name to name. Items near tau would be called easy or not
@@ -153,11 +153,12 @@ def screened(problems: Problems, policy: Path, seed: int) -> Problems:
             sampler=TransformersSampler(base),
             verifier=verifier,
             sampling=PROTOCOL.sampling,
-            root=f"micro/{seed}/screen",
+            root=f"micro/{world.seed}/screen",
             distinct=True,
         )
     counts = counts_of(rows, "screen", "0").to_pylist()
-    return problems.without({row["item_id"] for row in counts if row["correct"] > SCREENED_ABOVE * row["n"]})
+    answered = {row["item_id"] for row in counts if row["correct"] > SCREENED_ABOVE * row["n"]}
+    return problems.without(answered, world.sizes.most)
 
 
 def make_taught(world: World, problems: Problems, base: Path, folder: Path) -> Path:
