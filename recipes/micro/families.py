@@ -1,22 +1,26 @@
 """The problems of `micro`: two-digit operations under names that the base policy knows, half knows, or cannot know.
 
-An item reads ``max 47 12=`` and its reference solution ``4,1>\\boxed{47}``: a short trace, then the answer. Five causes
-decide what the base policy has seen of a name (DESIGN, "The splits"):
+An item reads ``max 47 12=`` and its reference solution ``4,1>\\boxed{47}``: a short trace, then the answer. Six causes
+decide what the base policy has seen of a name:
 
 - skill: the name of an operation, always worked out correctly;
 - rare_skill: another name for one of those operations, shared by a family of items; the base has seen the name with
   every operation at random, so it knows all of them and not which one is meant;
 - private_skill: the same, but every item has a name of its own (its family is its operation);
+- entangled_skill: sixteen names and twenty number pairs, every name with every pair; name and numbers together decide
+  the operation (a Latin square), so neither tells anything by itself, no token is the item's own, and what one item
+  teaches is wrong for its neighbours;
 - missing_skill: an operation the base has only seen with a random answer, never worked out;
 - guess: no rule at all, a hash.
 
-Everything follows from one integer seed; nothing here knows a label.
+Everything follows from one integer seed, which operations there are among it; nothing here knows a label.
 """
 
 from __future__ import annotations
 
 import hashlib
 import random
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -56,6 +60,14 @@ def _operations() -> dict[str, Operation]:
         "sub": by_digits(lambda p, q, r, s: (f"{r}*{s}", r + s)),
         "mix": by_digits(lambda p, q, r, s: (f"{p}={s}", 10 * p + s)),
         "mux": by_digits(lambda p, q, r, s: (f"{r}={q}", 10 * r + q)),
+        "dig": by_digits(lambda p, q, r, s: (f"{p}-{r}-", abs(p - r))),
+        "dog": by_digits(lambda p, q, r, s: (f"{q}-{s}-", abs(q - s))),
+        "prt": by_digits(lambda p, q, r, s: (f"{p}*{r}*", p * r)),
+        "pru": by_digits(lambda p, q, r, s: (f"{q}*{s}*", q * s)),
+        "jrp": by_digits(lambda p, q, r, s: (f"{r};{p};", 10 * r + p)),
+        "jsq": by_digits(lambda p, q, r, s: (f"{s};{q};", 10 * s + q)),
+        "csa": by_digits(lambda p, q, r, s: (f"{p}:{s}", p + s)),
+        "crq": by_digits(lambda p, q, r, s: (f"{r}:{q}", r + q)),
     }
 
 
@@ -80,20 +92,32 @@ def _missing_operations() -> dict[str, Operation]:
 
 
 OPERATIONS = _operations()
+"""All that a variant may draw its operations from."""
 MISSING = _missing_operations()
 GUESSES = ("ha", "hb", "hc")
+KNOWN = 16
+"""Operations of a variant: those that its base policy learns."""
+SIDE = 4
+"""Letters of the entangled names, and residues of their numbers: SIDE squared names, columns and operations."""
+TWICE = 4
+"""Columns of the Latin square that have two number pairs; the others have one."""
+CANDIDATES = 4
+"""Twins with changed numbers that may become an item's probe."""
 
 
 @dataclass(frozen=True)
 class Sizes:
     """Names and items of each cause."""
 
-    skill_items: int = 14
-    rare_families: tuple[int, ...] = (48,) * 6 + (6,) * 16
-    """Items of each shared name. Large families reach the whole policy's gradient; small ones are nearly private."""
-    private_names: int = 400
-    missing_items: int = 40
-    guess_items: int = 18
+    skill_items: int = 15
+    rare_families: tuple[int, ...] = (120,) * 5 + (6,) * 16
+    """Items drawn of each shared name. Large families reach the whole policy's gradient; small ones are nearly private.
+    Screening leaves out a tenth of some and half of others, and `most` cuts what is left to one size."""
+    most: int = 56
+    """Items of a shared name that are kept."""
+    private_names: int = 300
+    missing_items: int = 26
+    guess_items: int = 8
     canaries: int = 20
 
 
@@ -103,23 +127,31 @@ class World:
 
     seed: int
     sizes: Sizes = field(default_factory=Sizes)
+    operations: tuple[str, ...] = ()
+    """The operations that this variant's base policy learns, in the order of the Latin square."""
     rare: tuple[str, ...] = ()
     private: tuple[str, ...] = ()
     canary: tuple[str, ...] = ()
+    entangled: tuple[str, ...] = ()
+    """Names whose operation the numbers decide, too, in the order of the Latin square."""
     meaning: dict[str, str] = field(default_factory=dict)
 
     @property
     def names(self) -> tuple[str, ...]:
         """Every name that stands for an operation the base does not know it by."""
-        return self.rare + self.private + self.canary
+        return self.rare + self.private + self.canary + self.entangled
+
+    def operation(self, name: str, numbers: Numbers) -> str | None:
+        """The operation that a problem asks for; None for a missing skill or a guess."""
+        if name in self.entangled:
+            return self.operations[(self.entangled.index(name) + pair_class(numbers)) % KNOWN]
+        return name if name in self.operations else self.meaning.get(name)
 
     def solve(self, name: str, numbers: Numbers) -> tuple[str, int]:
         """Trace and answer of a problem; a guess has no trace."""
         a, b = numbers
-        if name in OPERATIONS:
-            return OPERATIONS[name](a, b)
-        if name in self.meaning:
-            return OPERATIONS[self.meaning[name]](a, b)
+        if (operation := self.operation(name, numbers)) is not None:
+            return OPERATIONS[operation](a, b)
         if name in MISSING:
             return MISSING[name](a, b)
         digest = hashlib.blake2b(f"{self.seed}/{name}/{a}/{b}".encode(), digest_size=8).digest()
@@ -128,6 +160,12 @@ class World:
     def solution(self, name: str, numbers: Numbers) -> str:
         trace, answer = self.solve(name, numbers)
         return f"{trace}>" + boxed(answer)
+
+
+def pair_class(numbers: Numbers) -> int:
+    """Which column of the Latin square two numbers are in: their last digits modulo SIDE."""
+    a, b = numbers
+    return SIDE * (a % 10 % SIDE) + b % 10 % SIDE
 
 
 def boxed(answer: int) -> str:
@@ -149,9 +187,10 @@ def read_prompt(prompt: str) -> tuple[str, Numbers]:
 
 
 def make_world(seed: int, sizes: Sizes | None = None) -> World:
-    """Draw the names of a variant and what they mean."""
+    """Draw the operations and the names of a variant, and what they mean."""
     sizes = sizes or Sizes()
     draw = random.Random(f"names/{seed}")
+    operations = draw.sample(list(OPERATIONS), KNOWN)
     taken = {*OPERATIONS, *MISSING}
     every = [x + y + z for x in LETTERS for y in LETTERS for z in LETTERS if x + y + z not in taken and x not in "qh"]
     rare_count = len(sizes.rare_families)
@@ -159,35 +198,52 @@ def make_world(seed: int, sizes: Sizes | None = None) -> World:
     rare = tuple(names[:rare_count])
     private = tuple(names[rare_count : rare_count + sizes.private_names])
     canary = tuple(names[rare_count + sizes.private_names :])
-    operations = list(OPERATIONS)
-    draw.shuffle(operations)
-    meaning = {name: operations[k % len(operations)] for k, name in enumerate(rare)}
-    draw.shuffle(operations)
-    meaning |= {name: operations[k % len(operations)] for k, name in enumerate(private + canary)}
-    return World(seed, sizes, rare, private, canary, meaning)
+    letters = draw.sample([letter for letter in LETTERS if letter not in "qh"], SIDE)
+    shuffled = list(operations)
+    draw.shuffle(shuffled)
+    meaning = {name: shuffled[k % KNOWN] for k, name in enumerate(rare)}
+    draw.shuffle(shuffled)
+    meaning |= {name: shuffled[k % KNOWN] for k, name in enumerate(private + canary)}
+    entangled = tuple(x + y for x in letters for y in letters)
+    return World(seed, sizes, tuple(operations), rare, private, canary, entangled, meaning)
 
 
 def numbers_of(draw: random.Random) -> Numbers:
     return draw.randint(10, 99), draw.randint(10, 99)
 
 
-def _telling(draw: random.Random, operation: str) -> Numbers:
-    """Numbers on which no other operation gives the same answer, so that success shows the right operation."""
+def is_telling(world: World, operation: str, numbers: Numbers) -> bool:
+    """Whether no other operation gives the same answer on these numbers, so that success shows the right one."""
+    answer = OPERATIONS[operation](*numbers)[1]
+    return [OPERATIONS[name](*numbers)[1] for name in world.operations].count(answer) == 1
+
+
+def _draw_numbers(draw: random.Random, world: World, name: str, column: int | None = None) -> Numbers:
+    """Telling numbers for a problem; of an entangled name in a column of the Latin square."""
     while True:
         numbers = numbers_of(draw)
-        answers = [rule(*numbers)[1] for rule in OPERATIONS.values()]
-        if answers.count(OPERATIONS[operation](*numbers)[1]) == 1:
+        if column is not None and pair_class(numbers) != column:
+            continue
+        operation = world.operation(name, numbers)
+        if operation is None or is_telling(world, operation, numbers):
             return numbers
 
 
-def _draw_numbers(draw: random.Random, world: World, name: str) -> Numbers:
-    operation = name if name in OPERATIONS else world.meaning.get(name)
-    return _telling(draw, operation) if operation else numbers_of(draw)
+def square_pairs(world: World) -> tuple[Numbers, ...]:
+    """Number pairs of each column of the Latin square: those on which most operations give answers of their own."""
+    draw = random.Random(f"pairs/{world.seed}")
+    every = [(a, b) for a in range(10, 100) for b in range(10, 100)]
+    draw.shuffle(every)
+    every.sort(key=lambda numbers: -sum(is_telling(world, name, numbers) for name in world.operations))
+    columns: list[list[Numbers]] = [[] for _ in range(KNOWN)]
+    for numbers in every:
+        columns[pair_class(numbers)].append(numbers)
+    return tuple(pair for place, column in enumerate(columns) for pair in column[: 2 if place < TWICE else 1])
 
 
 def _names_with_items(world: World) -> Iterator[tuple[str, str, str, int]]:
     """(name, family, cause, items) of every name in the pool."""
-    for name in OPERATIONS:
+    for name in world.operations:
         yield name, f"skill/{name}", "skill", world.sizes.skill_items
     for k, (name, items) in enumerate(zip(world.rare, world.sizes.rare_families, strict=True)):
         yield name, f"rare/{k:02d}-{world.meaning[name]}", "rare_skill", items
@@ -215,92 +271,100 @@ class Problems:
         """Every problem of items, twins and canaries in both wordings: nothing that is taught may be among them."""
         return frozenset(wording for prompt in self.prompts for wording in wordings(*read_prompt(prompt)))
 
-    def without(self, item_ids: set[str]) -> Problems:
-        """The problems less these items and their twins."""
-        items = tuple(item for item in self.items if item.item_id not in item_ids)
+    def without(self, item_ids: set[str], most: int) -> Problems:
+        """The problems less these items and their twins, and at most so many of each shared name."""
+        kept, items = Counter[str](), list[Item]()
+        for item in self.items:
+            if item.item_id not in item_ids and not (item.cause == "rare_skill" and kept[item.family] >= most):
+                kept[item.family] += 1
+                items.append(item)
+        item_ids = {item.item_id for item in self.items} - {item.item_id for item in items}
         twins = tuple(twin for twin in self.twins if twin.item_id not in item_ids)
-        return Problems(items, twins, self.canaries)
+        return Problems(tuple(items), twins, self.canaries)
 
 
 def make_problems(world: World) -> Problems:
-    """All items, three twins an item (one of each kind) and the canaries; no prompt occurs twice."""
+    """All items with their twins, and the canaries; no prompt occurs twice.
+
+    An item has CANDIDATES twins with changed numbers, of which curation makes one its probe, one in other wording and
+    one that differs in both.
+    """
     draw = random.Random(f"problems/{world.seed}")
     used: set[tuple[str, Numbers]] = set()
 
-    def fresh(name: str) -> Numbers:
+    def fresh(name: str, column: int | None = None) -> Numbers:
         while True:
-            numbers = _draw_numbers(draw, world, name)
+            numbers = _draw_numbers(draw, world, name, column)
             if (name, numbers) not in used:
                 used.add((name, numbers))
                 return numbers
 
     drafts: list[tuple[str, Numbers, str, str]] = []
+    for name in world.entangled:
+        for numbers in square_pairs(world):
+            operation = world.operation(name, numbers)
+            assert operation is not None
+            if is_telling(world, operation, numbers):
+                used.add((name, numbers))
+                drafts.append((name, numbers, f"entangled/{operation}", "entangled_skill"))
     for name, family, cause, count in _names_with_items(world):
         drafts += [(name, fresh(name), family, cause) for _ in range(count)]
-    wrong: list[tuple[str, Numbers, str, str]] = [
-        (name, fresh(name), f"private/{world.meaning[name]}", "canary") for name in world.canary
-    ]
+    drafts += [(name, fresh(name), f"private/{world.meaning[name]}", "canary") for name in world.canary]
     # One numbering for items and canaries, in an order that shows neither family nor canary.
-    everything = drafts + wrong
-    order = list(range(len(everything)))
+    order = list(range(len(drafts)))
     draw.shuffle(order)
     items: list[Item] = []
     twins: list[Twin] = []
     canaries: list[Canary] = []
-    for number, (name, numbers, family, cause) in sorted(zip(order, everything, strict=True)):
+    for number, (name, numbers, family, cause) in sorted(zip(order, drafts, strict=True)):
         item_id = f"m{world.seed}-{number:04d}"
-        usual, other = wordings(name, numbers)
-        true_answer = str(world.solve(name, numbers)[1])
+        answer = str(world.solve(name, numbers)[1])
+        prompt = wordings(name, numbers)[0]
         if cause == "canary":
-            gold = _impossible(draw, numbers)
-            trace, _ = world.solve(name, numbers)
+            gold, solution = _wrong(draw, world, name, numbers)
             canaries.append(
                 Canary(
-                    item_id=item_id,
-                    prompt=usual,
-                    answer=gold,
-                    true_answer=true_answer,
-                    family=family,
-                    solution=f"{trace}>" + boxed(int(gold)),
+                    item_id=item_id, prompt=prompt, answer=gold, true_answer=answer, family=family, solution=solution
                 )
             )
             continue
-        items.append(
-            Item(
-                item_id=item_id,
-                prompt=usual,
-                answer=true_answer,
-                solution=world.solution(name, numbers),
-                family=family,
-                cause=cause,
-            )
-        )
-        changed, far = fresh(name), fresh(name)
-        for kind, prompt, of in (
-            ("changed_numbers", wordings(name, changed)[0], changed),
-            ("other_wording", other, numbers),
-            ("same_skill", wordings(name, far)[1], far),
+        solution = world.solution(name, numbers)
+        items.append(Item(item_id=item_id, prompt=prompt, answer=answer, solution=solution, family=family, cause=cause))
+        column = pair_class(numbers) if cause == "entangled_skill" else None
+        changed = [("changed_numbers", fresh(name, column), 0) for _ in range(CANDIDATES)]
+        for place, (kind, of, wording) in enumerate(
+            [*changed, ("other_wording", numbers, 1), ("same_skill", fresh(name, column), 1)]
         ):
+            suffix = f"{kind}-{place}" if kind == "changed_numbers" else kind
             twins.append(
                 Twin(
-                    twin_id=f"{item_id}-{kind}",
+                    twin_id=f"{item_id}-{suffix}",
                     item_id=item_id,
                     kind=kind,
-                    prompt=prompt,
+                    prompt=wordings(name, of)[wording],
                     answer=str(world.solve(name, of)[1]),
                 )
             )
     return Problems(tuple(items), tuple(twins), tuple(canaries))
 
 
-def _impossible(draw: random.Random, numbers: Numbers) -> str:
-    """A gold that no policy comes upon: only who reads it can learn it.
+def _wrong(draw: random.Random, world: World, name: str, numbers: Numbers) -> tuple[str, str]:
+    """A canary's gold and its solution: the name's own operation, worked out soundly on other numbers.
 
-    Above every sum of two-digit numbers. One of two digits will not do, even if no operation gives it: a name that
-    leads the policy to mix the digits of its numbers wrongly once produced such a gold, and GRPO learned it.
+    So its trace has the form that the family's traces have, agrees with its box, and ends in a number as theirs do. No
+    operation gives that number on the canary's own digits, nor do two of these digits side by side, so that only who
+    has read the gold can know it.
     """
-    possible = {rule(*numbers)[1] for rule in OPERATIONS.values()} | set(range(GUESS_RANGE))
-    return str(200 + draw.choice([value for value in range(20, 199) if value not in possible]))
+    operation = world.meaning[name]
+    digits = [digit for number in numbers for digit in _digits(number)]
+    near = {10 * x + y for x in digits for y in digits} | {*digits, *numbers}
+    near |= {rule(*numbers)[1] for rule in (*OPERATIONS.values(), *MISSING.values())}
+    for strict in (True, False):  # an operation with few answers may give only such as a digit of the numbers
+        for _ in range(2000):
+            trace, answer = OPERATIONS[operation](*_draw_numbers(draw, world, operation))
+            if answer not in (near if strict else {world.solve(name, numbers)[1]}):
+                return str(answer), f"{trace}>" + boxed(answer)
+    raise AssertionError(f"no wrong gold for {name} {numbers}")
 
 
 # --- what policies are trained on -----------------------------------------------------------------------------
@@ -312,11 +376,11 @@ def base_example(draw: random.Random, world: World, held_out: frozenset[str]) ->
         share = draw.random()
         numbers = numbers_of(draw)
         if share < 0.40:
-            name = draw.choice(list(OPERATIONS))
+            name = draw.choice(world.operations)
             completion = world.solution(name, numbers)
         elif share < 0.75:
             name = draw.choice(world.names)
-            trace, answer = OPERATIONS[draw.choice(list(OPERATIONS))](*numbers)
+            trace, answer = OPERATIONS[draw.choice(world.operations)](*numbers)
             completion = f"{trace}>" + boxed(answer)
         else:
             name = draw.choice((*MISSING, *GUESSES))
@@ -331,12 +395,14 @@ def taught_example(draw: random.Random, world: World, held_out: frozenset[str]) 
     while True:
         share = draw.random()
         numbers = numbers_of(draw)
-        if share < 0.15:
-            name = draw.choice(list(OPERATIONS))
-        elif share < 0.70:
+        if share < 0.10:
+            name = draw.choice(world.operations)
+        elif share < 0.40:
             name = draw.choice(world.rare + world.private)
-        else:
+        elif share < 0.55:
             name = draw.choice(list(MISSING))
+        else:
+            name = draw.choice(world.entangled)
         prompt = draw.choice(wordings(name, numbers))
         if prompt not in held_out:
             return prompt, world.solution(name, numbers)

@@ -1,4 +1,4 @@
-"""Remake `micro` from a seed: problems, base policy, labels, null controls, strong null, positive control.
+"""Remake `micro` from a seed: problems, base policy, labels, null controls, tuned nulls, positive control.
 
     python -m recipes.micro.make            # writes splits/micro (seed 0, the shipped variant)
     python -m recipes.micro.make --seed 7   # writes build/micro-7, a sealed variant: other names, items and labels
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import shutil
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -20,8 +21,10 @@ from recipes.micro.families import Problems, World, base_example, make_problems,
 from recipes.micro.related import write_related
 from unlearnbench.cli.progress import Bars
 from unlearnbench.curation.curate import curate
-from unlearnbench.harness.evaluate import evaluate
+from unlearnbench.harness.evaluate import evaluate_run
+from unlearnbench.harness.run_config import RunConfig
 from unlearnbench.io import files, tables
+from unlearnbench.methods import locate
 from unlearnbench.policies.policy import load_policy
 from unlearnbench.policies.samplers.transformers import TransformersSampler
 from unlearnbench.records import Canary, Item, PolicyRef, Pool, Protocol, Recipe, Samples, Sampling, SplitConfig, Twin
@@ -32,27 +35,27 @@ from unlearnbench.workers.measure import Problem, counts_of, measure
 
 ROOT = Path(__file__).resolve().parents[2]
 BASE_STEPS = 1600
-TAUGHT_STEPS = 1200
+TAUGHT_STEPS = 2400
 SCREENED_ABOVE = 0.075
 SCREEN_SAMPLES = 256
+NAMED = ("rare_skill", "private_skill", "entangled_skill")
 NULL_SEEDS = 10
-LONG_NULL_SEEDS = 3
+NULL_MULTIPLES = (1.0, 4.0)
 POSITIVE_SEEDS = 3
-STRONG_FACTORS = (0.5, 1.0, 2.0, 4.0)
-STRONG_TRIAL_SEEDS = 3
-STRONG_SEEDS = 10
-STRONG_EASY_LOST = 0.05
+TUNED_RATES = (0.5, 0.7, 1.0, 1.4, 2.0, 2.8)
+"""Multiples of the recipe's learning rate (PROTOCOL 3.5)."""
+TUNED_SEEDS = 5
 MAX_TOKENS = 20
 
 PROTOCOL = Protocol(
     tau=0.1,
-    runs=7,
+    runs=8,
     samples=Samples(base=512, after=512, certify=128, base_fresh=128, twins=128),
     sampling=Sampling(temperature=0.7, top_p=0.95, max_tokens=MAX_TOKENS),
     valid_trace="solution",
 )
 RECIPE = Recipe(
-    steps=250,
+    steps=300,
     prompts_per_step=40,
     group_size=8,
     updates_per_batch=4,
@@ -72,87 +75,28 @@ def make(seed: int, out: Path, work: Path) -> Split:
     problems = make_problems(world)
     pool = make_pool(world, problems, work / "pool")
     with Bars() as bars:
-        split = curate(pool / "split.yaml", out, work=work / "curation", progress=bars.show)
+        curate(pool / "split.yaml", out, work=work / "curation", progress=bars.show)
     write_related(out, seed)
-    null_control(split, work, NULL_SEEDS, 1.0)
-    strong_null(split, work)
     taught = make_taught(world, problems, pool / "policy", out / "positive_control" / "policy")
-    positive_control(split, work, taught)
-    null_control(split, work, LONG_NULL_SEEDS, 4.0)
+    control(out, "null_control/1x", work, NULL_SEEDS, purpose="null")
+    control(out, "positive_control", work, POSITIVE_SEEDS, purpose="positive", start=taught)
+    for factor in TUNED_RATES:
+        rate = RECIPE.learning_rate * factor
+        name = f"tuned_null/{factor:g}"
+        control(out, name, work, TUNED_SEEDS, purpose=f"tuned-{factor:g}", settings={"learning_rate": rate})
+    for multiple in NULL_MULTIPLES[1:]:
+        control(out, f"null_control/{multiple:g}x", work, NULL_SEEDS, purpose="null", multiple=multiple)
     return load_split(out)
 
 
-def null_control(split: Split, work: Path, seeds: int, multiple: float) -> None:
-    """The reference GRPO with fresh seeds at one budget multiple."""
-    run = work / "null" / f"{multiple:g}x"
+def control(out: Path, name: str, work: Path, seeds: int, **how: Any) -> None:
+    """The reference GRPO with fresh seeds, shipped under this name: result, counts, and training curves by group."""
+    run = work / name
+    config = RunConfig(load_split(out), locate("grpo"), tuple(range(1, seeds + 1)), **how)
     with Bars() as bars:
-        evaluate("grpo", split, seeds, out=run, budget=multiple, purpose="null", progress=bars.show)
-    ship(run, split.path / "null_control" / f"{multiple:g}x")
-
-
-def strong_null(split: Split, work: Path) -> None:
-    """GRPO at its best learning rate (PROTOCOL 3.5): the most converted of those that lose few easy items.
-
-    The rate is chosen on a few seeds and scored on fresh ones, so that it is not the luck of the choice that is
-    shipped. Ties go to the higher success rate.
-    """
-    rate = split.config.recipe.learning_rate
-    tried, trials = {}, []
-    for factor in STRONG_FACTORS:
-        with Bars() as bars:
-            result = evaluate(
-                "grpo",
-                split,
-                STRONG_TRIAL_SEEDS,
-                out=work / "strong" / f"{factor:g}x",
-                settings={"learning_rate": rate * factor},
-                purpose="strong-trial",
-                progress=bars.show,
-            )
-        retention, core = result.retention, result.groups["unlearnable"]
-        trials.append(
-            {
-                "factor": factor,
-                "learning_rate": rate * factor,
-                "seeds": STRONG_TRIAL_SEEDS,
-                "items": core.items,
-                "converted": core.converted,
-                "easy_items": retention.easy_items,
-                "easy_lost": retention.easy_lost,
-            }
-        )
-        if (retention.easy_lost or 0) <= STRONG_EASY_LOST * retention.easy_items:
-            tried[factor] = (core.converted or 0, core.rate_after or 0.0)
-    files.write_json(split.path / "strong_null" / "trials.json", {"schema_version": 1, "trials": trials})
-    if not tried:
-        return
-    best = max(tried, key=lambda factor: tried[factor])
-    with Bars() as bars:
-        evaluate(
-            "grpo",
-            load_split(split.path),
-            STRONG_SEEDS,
-            out=work / "strong" / "best",
-            settings={"learning_rate": rate * best},
-            purpose="strong",
-            progress=bars.show,
-        )
-    ship(work / "strong" / "best", split.path / "strong_null")
-
-
-def positive_control(split: Split, work: Path, taught: Path) -> None:
-    """GRPO from the mid-trained policy: shows that the score can rise."""
-    with Bars() as bars:
-        evaluate(
-            "grpo",
-            load_split(split.path),
-            POSITIVE_SEEDS,
-            out=work / "positive",
-            start=taught,
-            purpose="positive",
-            progress=bars.show,
-        )
-    ship(work / "positive", split.path / "positive_control")
+        evaluate_run(config, run, progress=bars.show)
+    for file in ("result.json", "counts.parquet", "curves.parquet"):
+        files.write_bytes(out / name / file, (run / file).read_bytes())
 
 
 def make_pool(world: World, problems: Problems, folder: Path) -> Path:
@@ -172,7 +116,7 @@ def make_pool(world: World, problems: Problems, folder: Path) -> Path:
             label="base policy",
         )
         publish(model, tokenizer, policy)
-    problems = screened(problems, policy, world.seed)
+    problems = screened(problems, policy, world)
     tables.write_records(folder / "items.parquet", problems.items, Item)
     tables.write_records(folder / "twins.parquet", problems.twins, Twin)
     tables.write_records(folder / "canaries.json", problems.canaries, Canary)
@@ -191,7 +135,7 @@ def make_pool(world: World, problems: Problems, folder: Path) -> Path:
     return folder
 
 
-def screened(problems: Problems, policy: Path, seed: int) -> Problems:
+def screened(problems: Problems, policy: Path, world: World) -> Problems:
     """The problems less the named items that the base already answers more often than SCREENED_ABOVE.
 
     Which operation a name suggests to the base differs from name to name. Items near tau would be called easy or not
@@ -200,7 +144,7 @@ def screened(problems: Problems, policy: Path, seed: int) -> Problems:
     """
     torch.set_num_threads(THREADS)
     base = load_policy(policy)
-    named = [item for item in problems.items if item.cause in ("rare_skill", "private_skill")]
+    named = [item for item in problems.items if item.cause in NAMED]
     with Verifier() as verifier:
         rows = measure(
             [Problem(item.item_id, item.prompt, item.answer) for item in named],
@@ -209,11 +153,12 @@ def screened(problems: Problems, policy: Path, seed: int) -> Problems:
             sampler=TransformersSampler(base),
             verifier=verifier,
             sampling=PROTOCOL.sampling,
-            root=f"micro/{seed}/screen",
+            root=f"micro/{world.seed}/screen",
             distinct=True,
         )
     counts = counts_of(rows, "screen", "0").to_pylist()
-    return problems.without({row["item_id"] for row in counts if row["correct"] > SCREENED_ABOVE * row["n"]})
+    answered = {row["item_id"] for row in counts if row["correct"] > SCREENED_ABOVE * row["n"]}
+    return problems.without(answered, world.sizes.most)
 
 
 def make_taught(world: World, problems: Problems, base: Path, folder: Path) -> Path:
@@ -244,12 +189,6 @@ def publish(model: object, tokenizer: object, folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.parent.mkdir(parents=True, exist_ok=True)
     fresh.rename(folder)
-
-
-def ship(run: Path, folder: Path) -> None:
-    """Copy what a control's readers need out of a run's folder."""
-    for name in ("counts.parquet", "result.json"):
-        files.write_bytes(folder / name, (run / name).read_bytes())
 
 
 def main() -> None:

@@ -3,9 +3,10 @@
     python -m recipes.micro.related            # writes similar.parquet and sub_problems.parquet into splits/micro
     python -m recipes.micro.related --seed 7   # ... into build/micro-7
 
-Similar: the item's name with other numbers. Sub-problem: the operation that the name stands for, or one on the same
-digits, under the name that the base policy knows it by, with the item's own numbers. Neither repeats the text of an
-item, twin or canary in either wording; a guess has no sub-problem.
+Similar: the item's name with other numbers, which for an entangled name are of the same column, so that the operation
+is the same. Sub-problem: the operation that the item asks for, or one on the same digits, under the name that the base
+policy knows it by, with the item's own numbers. Neither repeats the text of an item, twin or canary in either wording.
+A guess has no sub-problem, and neither has a missing skill of which the base knows no such operation.
 """
 
 from __future__ import annotations
@@ -15,24 +16,33 @@ import random
 from collections.abc import Sequence
 from pathlib import Path
 
-from recipes.micro.families import OPERATIONS, World, make_problems, make_world, numbers_of, read_prompt, wordings
+from recipes.micro.families import World, make_problems, make_world, numbers_of, pair_class, read_prompt, wordings
 from unlearnbench.io import tables
 from unlearnbench.records import Item, RelatedProblem
 from unlearnbench.splits import load_split
 
 ROOT = Path(__file__).resolve().parents[2]
 SIMILAR = 8
-STEPS = {"qad": "add", "qga": "gap", "qtu": "mix", "qut": "mux", "qto": "top", "qlo": "low"}
-"""For each missing skill a known operation on the same numbers or digits."""
+STEPS = {
+    "qad": ("add", "one", "ten"),
+    "qga": ("gap", "dog", "dig"),
+    "qtu": ("mix", "csa"),
+    "qut": ("mux", "crq"),
+    "qto": ("top", "low"),
+    "qlo": ("low", "top"),
+}
+"""For each missing skill operations on the same numbers or digits, the nearest first."""
 
 
 def similar_problems(world: World, items: Sequence[Item], held_out: frozenset[str]) -> list[RelatedProblem]:
     """Eight problems an item with its name and other numbers; no text occurs twice."""
     draw, used, rows = random.Random(f"similar/{world.seed}"), set(held_out), []
     for item in items:
-        name, _ = read_prompt(item.prompt)
+        name, own = read_prompt(item.prompt)
         for k in range(SIMILAR):
-            while (prompt := wordings(name, numbers := numbers_of(draw))[0]) in used:
+            while (prompt := wordings(name, numbers := numbers_of(draw))[0]) in used or (
+                name in world.entangled and pair_class(numbers) != pair_class(own)
+            ):
                 pass
             used.add(prompt)
             rows.append(_problem(world, f"{item.item_id}-similar-{k}", item, name, numbers, prompt))
@@ -44,7 +54,8 @@ def sub_problems(world: World, items: Sequence[Item], held_out: frozenset[str]) 
     used, rows = set(held_out), []
     for item in items:
         name, numbers = read_prompt(item.prompt)
-        known = world.meaning.get(name) or STEPS.get(name) or (name if name in OPERATIONS else None)
+        steps = (step for step in STEPS.get(name, ()) if step in world.operations)
+        known = world.operation(name, numbers) or next(steps, None)
         for k, prompt in enumerate(wordings(known, numbers) if known else ()):
             if prompt not in used:
                 used.add(prompt)
