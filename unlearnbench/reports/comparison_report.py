@@ -117,7 +117,7 @@ def sentences(told: Comparison, pair: Pair) -> list[str]:
             "says nothing of chance."
         )
     said.append(
-        f"With {plural(pair.seeds, 'seed')} each, {first} converted {pct(pair.first_conversion)} and {second} "
+        f"With {pair.seeds[0]} and {plural(pair.seeds[1], 'seed')}, {first} converted {pct(pair.first_conversion)} and {second} "
         f"{pct(pair.second_conversion)} of {pair.items} items: {points(pair.gain)}."
     )
     these = "none" if pair.interval is None else point_span(pair.interval)

@@ -18,10 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unlearnbench.records import FATES, Item
-from unlearnbench.reports.formatting import plural
 from unlearnbench.reports.run_files import Run
 from unlearnbench.scoring import rates
-from unlearnbench.scoring.conversion_rule import converted, two_thirds
+from unlearnbench.scoring.conversion_rule import solved
 from unlearnbench.scoring.counts import Cells
 from unlearnbench.scoring.fates import UNKNOWN, Summary, summary
 from unlearnbench.scoring.rates import Flags
@@ -79,7 +78,8 @@ def by_fate(run: Run) -> list[Outcome]:
     """What the evaluation says of the unlearnable items, by their fate in each seed; none where it lacks an item."""
     if run.fates is None or (cells := _evaluated(run)) is None:
         return []
-    rate, above, hit = cells.correct / cells.n, _above(run, cells), _converted(run, cells)
+    rate, above = cells.correct / cells.n, _above(run, cells)
+    hit: Flags | None = None if run.outcomes is None else run.outcomes.converted
     found = []
     for fate in FATES:
         met = run.fates.met(fate)
@@ -89,31 +89,10 @@ def by_fate(run: Run) -> list[Outcome]:
                 pairs=int(met.sum()),
                 rate=float(rate[met].mean()) if met.any() else None,
                 above=None if above is None else int(above[met].sum()),
-                converted=None if hit is None else int((met & hit[:, None]).sum()),
+                converted=None if hit is None else int((met & hit).sum()),
             )
         )
     return found
-
-
-def by_best_fate(run: Run) -> list[tuple[str, int, int | None]]:
-    """Unlearnable items by their best fates over the seeds: kind, how many, how many of them converted (or None)."""
-    if run.fates is None or (cells := _evaluated(run)) is None:
-        return []
-    hit, enough = _converted(run, cells), two_thirds(len(run.seeds))
-    held, solved, flickered = (run.fates.met(fate).sum(axis=1) for fate in ("held", "converted", "flickered"))
-    known, most = (run.fates.fate != UNKNOWN).all(axis=1), f"{enough} or more of {plural(len(run.seeds), 'seed')}"
-    kinds = [
-        (f"held in {most if len(run.seeds) > 1 else 'the only seed'}", held >= enough),
-        ("held in fewer seeds", (held > 0) & (held < enough)),
-        ("solved by a visit in some seed, held in none", (held == 0) & (solved > 0)),
-        ("flickered in some seed, never solved", (held == 0) & (solved == 0) & (flickered > 0)),
-        ("never a correct rollout in any seed", (held == 0) & (solved == 0) & (flickered == 0)),
-    ]
-    return [
-        (name, int((known & kind).sum()), None if hit is None else int((known & kind & hit).sum()))
-        for name, kind in kinds
-        if enough > 1 or name != "held in fewer seeds"
-    ]
 
 
 def item_fates(run: Run) -> list[ItemFate]:
@@ -121,7 +100,7 @@ def item_fates(run: Run) -> list[ItemFate]:
     if run.fates is None:
         return []
     cells = _evaluated(run)
-    hit = None if cells is None else _converted(run, cells)
+    hit: Flags | None = None if run.outcomes is None else np.asarray(run.outcomes.converted.any(axis=1))
     after = np.full(run.fates.fate.shape, np.nan) if cells is None else cells.correct / cells.n
     first = np.zeros(len(after), bool) if hit is None else hit
     order = np.lexsort((-run.fates.rewarded.sum(axis=1), -np.nan_to_num(after.mean(axis=1)), ~first))
@@ -165,7 +144,7 @@ def data_url(run: Run) -> str | None:
     }
     if cells is not None:
         columns |= {"correct": cells.correct.tolist(), "n": cells.n.tolist()}
-        columns["converted"] = converted(cells, tau).astype(int).tolist() if cells.enough else [None] * len(items)
+        columns["solved"] = solved(cells, tau).astype(int).tolist() if cells.enough else [None] * len(items)
     about = {
         "split": run.result.split,
         "split_hash": run.result.split_hash,
@@ -192,10 +171,6 @@ def _above(run: Run, cells: Cells) -> Flags | None:
     if not cells.enough:
         return None
     return rates.is_above(cells.correct, cells.n, run.split.config.protocol.tau)
-
-
-def _converted(run: Run, cells: Cells) -> Flags | None:
-    return converted(cells, run.split.config.protocol.tau) if cells.enough else None
 
 
 def _letters(fates: NDArray[np.int64]) -> str:

@@ -41,6 +41,17 @@ def count(value: int) -> str:
     return f"{value:,}".replace(",", "\u202f")
 
 
+def number(value: float) -> str:
+    """A mean number of items: whole where it is, else with one digit."""
+    whole = round(value)
+    return count(whole) if abs(value - whole) < 0.05 else _number(value, 1)
+
+
+def p_value(value: float) -> str:
+    """A p-value with two digits that say something."""
+    return "< 0.0001" if value < 0.0001 else f"{value:.2g}"
+
+
 def power(value: float) -> str:
     """A large number as a power of ten."""
     exponent = math.floor(math.log10(value)) if value >= 1 else 0

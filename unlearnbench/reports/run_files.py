@@ -20,9 +20,10 @@ import pyarrow.parquet as pq
 from unlearnbench.errors import DataError
 from unlearnbench.io import tables
 from unlearnbench.records import GROUPS, Result
-from unlearnbench.scoring.conversion_rule import converted
 from unlearnbench.scoring.counts import Cells, Grid, read_phase
 from unlearnbench.scoring.fates import Watched, read_fates
+from unlearnbench.scoring.outcomes import Outcomes, outcomes_of
+from unlearnbench.scoring.probes import probes_of
 from unlearnbench.scoring.rates import Reals
 from unlearnbench.splits import Control, Split
 
@@ -98,12 +99,19 @@ class Run:
 
     @cached_property
     def converted(self) -> list[int]:
-        """Places of the converted items (PROTOCOL 3.3), the highest pooled rate first; none where undefined."""
-        if self.after is None or self.result.groups["unlearnable"].converted is None:
+        """Places of the items that any seed solved, those that most seeds converted first; none where undefined."""
+        if (found := self.outcomes) is None:
             return []
-        cells = Cells.of(self.after)
-        chosen = converted(cells, self.split.config.protocol.tau)
-        return [int(place) for place in np.argsort(-cells.rates, kind="stable") if chosen[place]]
+        order = np.lexsort((-found.cells.rates, -found.solved.sum(axis=1), -found.converted.sum(axis=1)))
+        return [int(place) for place in order if found.solved[place].any()]
+
+    @cached_property
+    def outcomes(self) -> Outcomes | None:
+        """Solved, converted, memorised of the unlearnable items in every seed; None where there are too few samples."""
+        if self.counts is None or self.after is None or not Cells.of(self.after).enough:
+            return None
+        tau, source = self.split.config.protocol.tau, str(self.folder / "counts.parquet")
+        return outcomes_of(self.counts, self.items, probes_of(self.split), self.seeds, tau, source)
 
     @cached_property
     def places(self) -> dict[str, list[int]]:

@@ -23,8 +23,8 @@ from unlearnbench.errors import RunError
 from unlearnbench.io import files, tables
 from unlearnbench.records import FATES, GROUPS, Item, Result
 from unlearnbench.reports import fate_tables, plots
-from unlearnbench.reports.formatting import count, duration, pct, plain, plural, point_span, points, power, span
-from unlearnbench.reports.headline import no_strong_null, strong_null_name, verdict
+from unlearnbench.reports.formatting import count, duration, number, pct, plain, plural, point_span, points, power, span
+from unlearnbench.reports.headline import no_tuned, tuned_name, verdict
 from unlearnbench.reports.run_files import MAX_ROWS, Run
 from unlearnbench.scoring import rates
 from unlearnbench.scoring.counts import MIN_SAMPLES
@@ -85,8 +85,8 @@ def sections(run: Run) -> dict[str, Any]:
         "protocol": run.split.config.protocol,
         "verdict": verdict(result),
         "few": f"{result.samples} samples an item, the rule needs {MIN_SAMPLES}",
-        "strong_null": strong_null_name(result.conversion),
-        "no_strong_null": no_strong_null(result),
+        "tuned_null": tuned_name(result.conversion),
+        "no_tuned": no_tuned(result),
         "gain_figure": _gain_figure(result),
         "itself": _itself(run),
         "items_figure": _items_figure(run),
@@ -98,7 +98,6 @@ def sections(run: Run) -> dict[str, Any]:
         "fates_figure": _fates_figure(run),
         "quantiles": QUANTILES,
         "outcomes": fate_tables.by_fate(run),
-        "best_fates": fate_tables.by_best_fate(run),
         "item_fates": fate_tables.item_fates(run),
         "fates_data": fate_tables.data_url(run),
         "max_fates": MAX_FATES,
@@ -158,7 +157,7 @@ def new_templates() -> Environment:
         lstrip_blocks=True,
         finalize=lambda value: plain(value) if type(value) is str else value,
     )
-    for shown in (pct, points, span, point_span, count, power, duration):
+    for shown in (pct, points, span, point_span, count, number, power, duration):
         environment.filters[shown.__name__] = _or_undefined(shown)
     environment.filters["known"] = _or_undefined(lambda value: value)
     environment.filters["stated"] = lambda value: value if isinstance(value, str) else json.dumps(value)
@@ -175,11 +174,12 @@ def _or_undefined(shown: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 def _gain_figure(result: Result) -> Markup | None:
     score = result.conversion
-    named = (
+    named: tuple[tuple[str, float | None, tuple[float, float] | None], ...] = (
         ("these families", score.gain, score.interval),
         ("beyond these families", score.gain, score.interval_families),
-        ("over the strong null", score.strong_null_gain, score.strong_null_interval),
     )
+    if (tuned := score.tuned_null) is not None:
+        named += (("over the tuned null", tuned.gain, tuned.interval),)
     rows = [(name, gain, ends) for name, gain, ends in named if gain is not None and ends is not None]
     return Markup(plots.gain_plot(rows)) if rows else None
 
@@ -231,7 +231,7 @@ def _series(steps: Sequence[Mapping[str, Any]], value: Callable[[Mapping[str, An
     return np.array([at(step) for step in steps], dtype=np.float64)
 
 
-def _families(run: Run) -> list[tuple[str, str | None, int, int | None, int | None]]:
+def _families(run: Run) -> list[tuple[str, str | None, int, float | None, float | None]]:
     """Of each family: name, causes, items, converted, and converted by all seeds of the null control."""
     null = run.null.result.conversion.families if run.null and run.null.result else {}
     causes = {
