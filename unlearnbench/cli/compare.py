@@ -122,10 +122,10 @@ def _show(told: Comparison) -> None:
                 run.method,
                 run.folder,
                 str(len(run.seeds)),
-                f"{run.converted} of {run.items}",
+                f"{run.converted:.3g} of {run.items}",
                 pct(run.conversion),
                 "-" if run.conversion_interval is None else span(run.conversion_interval),
-                f"{run.easy_lost} of {run.easy_items}",
+                f"{run.easy_lost:.3g} of {run.easy_items}",
                 "-" if run.flops_per_seed is None else power(run.flops_per_seed),
             ]
             for run in told.runs

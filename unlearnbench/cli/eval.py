@@ -166,7 +166,7 @@ def show(result: Result) -> None:
             _rate(group.rate_before),
             _rate(group.rate_after),
             _interval(group.rate_after_interval),
-            "-" if group.converted is None else f"{group.converted} ({_rate(group.conversion)})",
+            "-" if group.converted is None else f"{group.converted:.3g} ({_rate(group.conversion)})",
         )
     shown.print(table)
     twins = Table(title="twins of converted items")

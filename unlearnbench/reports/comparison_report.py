@@ -117,8 +117,8 @@ def sentences(told: Comparison, pair: Pair) -> list[str]:
             "says nothing of chance."
         )
     said.append(
-        f"With {pair.seeds[0]} and {plural(pair.seeds[1], 'seed')}, {first} converted {pct(pair.first_conversion)} and {second} "
-        f"{pct(pair.second_conversion)} of {pair.items} items: {points(pair.gain)}."
+        f"With {pair.seeds[0]} and {plural(pair.seeds[1], 'seed')}, {first} converted {pct(pair.first_conversion)} "
+        f"and {second} {pct(pair.second_conversion)} of {pair.items} items: {points(pair.gain)}."
     )
     these = "none" if pair.interval is None else point_span(pair.interval)
     beyond = "none" if pair.interval_families is None else point_span(pair.interval_families)

@@ -17,8 +17,8 @@ from unlearnbench.reports.formatting import number, p_value, pct, plural, point_
 Tone = Literal["more", "same", "less", "open"]
 
 LARGE_LOSS = 0.05
-"""A larger share of easy items lost is part of every headline: a policy that gives one answer to everything converts the
-items that have that answer."""
+"""A larger share of easy items lost is part of every headline: a policy that gives one answer to everything converts
+the items that have that answer."""
 MOST_P = 0.05
 
 
@@ -171,9 +171,7 @@ def _smallest(score: Conversion, detectable: Detectable | None) -> str:
     """What the run could have seen."""
     if detectable is not None and (smallest := detectable.spread or detectable.families) is not None:
         most = detectable.families
-        beyond = (
-            "" if most is None or most <= smallest else f", or {number(100 * most)} where whole families are learned"
-        )
+        beyond = "" if most is None or most <= smallest else f", or {number(100 * most)} if it learns whole families"
         return f"This run could not have detected a gain below about {number(100 * smallest)} points{beyond}."
     if score.interval_families is None:
         return "It has no interval beyond these families, so nothing follows from it."
