@@ -26,6 +26,11 @@ def points(value: float) -> str:
     return f"{_number(100 * value, 1, '+')} points"
 
 
+def signed(value: float) -> str:
+    """A difference of fractions in percentage points, with its sign and without their name."""
+    return _number(100 * value, 1, "+")
+
+
 def span(interval: Sequence[float]) -> str:
     """An interval of fractions, in percent."""
     return f"{_number(100 * interval[0], 1)} to {_number(100 * interval[1], 1)}\u202f%"
