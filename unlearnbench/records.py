@@ -453,6 +453,8 @@ class BlockMean(Record):
 
     a: GroupName
     b: GroupName
+    of: Literal["all", "same_family", "other_families"] = "all"
+    """Which pairs: all, those of one family (so of one skill), or those of two families."""
     pairs: int
     mean: float | None
     interval: Interval | None

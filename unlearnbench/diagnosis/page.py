@@ -21,7 +21,7 @@ from unlearnbench.diagnosis.similarity import Matrix
 from unlearnbench.io import files
 from unlearnbench.reports import plots
 from unlearnbench.reports.formatting import plain
-from unlearnbench.reports.run_report import templates
+from unlearnbench.reports.templating import templates
 
 SCALE = "cividis"
 """From dark over grey to light: which side of 0 a cosine is on is plain in black and white, too."""

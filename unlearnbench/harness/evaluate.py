@@ -41,6 +41,7 @@ from unlearnbench.io.files import write_json
 from unlearnbench.io.folder_lock import locked
 from unlearnbench.methods import locate
 from unlearnbench.records import READS, TRACKS, Cost, MethodRecord, Result, SpentBudget, Steps
+from unlearnbench.scoring.curves import training_curves
 from unlearnbench.scoring.fates import count_fates, fates
 from unlearnbench.scoring.score import RunFacts, score
 from unlearnbench.splits import Split, load_split, seal
@@ -182,6 +183,8 @@ def score_run(config: RunConfig, folder: Path) -> Result:
     visits = pa.concat_tables([_visits(folder / str(seed), seed) for seed in seeds])
     table = fates(visits, [item.item_id for item in split.items], list(seeds))
     tables.write_parquet(folder / "fates.parquet", table)
+    groups = {item.item_id: item.group for item in split.items}
+    tables.write_parquet(folder / "curves.parquet", training_curves(visits, groups))
     records = [json.loads((folder / str(seed) / "method.json").read_text()) for seed in seeds]
     costs = [Cost.model_validate_json((folder / str(seed) / "cost.json").read_text()) for seed in seeds]
     reads = sorted({read for record in records for read in record["reads"]} | _asked(folder, seeds))

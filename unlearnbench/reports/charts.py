@@ -102,7 +102,9 @@ def group_dots(rows: Sequence[GroupRow]) -> Markup:
         if row.interval is not None:
             marks.append(_span(PERCENT, row.interval))
         if row.null is not None:
-            marks.append(Markup('<rect x="{:.2f}%" y="3" width="2" height="20" class="null"/>').format(PERCENT.at(row.null)))
+            marks.append(
+                Markup('<rect x="{:.2f}%" y="3" width="2" height="20" class="null"/>').format(PERCENT.at(row.null))
+            )
         if row.before is not None:
             marks.append(Markup('<circle cx="{:.2f}%" cy="13" r="5" class="hollow"/>').format(PERCENT.at(row.before)))
         if row.after is not None:
@@ -142,7 +144,11 @@ def marks_svg(marks: Sequence[Mark], mean: float | None, null: float | None, lea
     for mark, place in sorted(zip(marks, places, strict=True), key=lambda pair: (pair[0].converted, pair[0].solved)):
         drawn.append(
             Markup('<use href="#{}" x="{:.2f}%" y="{:g}" class="f{}" data-item="{}"/>').format(
-                "diamond" if mark.converted else "disc", 100 * mark.rate, place, math.ceil(3 * mark.solved), mark.item_id
+                "diamond" if mark.converted else "disc",
+                100 * mark.rate,
+                place,
+                math.ceil(3 * mark.solved),
+                mark.item_id,
             )
         )
     return _svg(drawn, ROW)
@@ -173,7 +179,9 @@ class Line:
 
 def lines(series: Sequence[Line], *, share: bool, label: str, height: int = 220, top: float | None = None) -> Markup:
     """Curves with their bands over the steps. `share`: fractions from 0 to 1, shown in percent; NaN leaves a gap."""
-    ends = [value for line in series for part in (line.y, line.low, line.high) if part is not None for value in _ends(part)]
+    ends = [
+        value for line in series for part in (line.y, line.low, line.high) if part is not None for value in _ends(part)
+    ]
     across = Scale.over([value for line in series for value in _ends(line.x)], ticks=5, least=1)
     last = max((float(line.x[-1]) for line in series if len(line.x)), default=1.0)
     across = Scale(0.0, max(last, 1.0), [tick for tick in across.ticks if 0 <= tick <= last])
@@ -189,9 +197,9 @@ def lines(series: Sequence[Line], *, share: bool, label: str, height: int = 220,
     for line in series:
         dashes = " broken" if line.broken else ""
         paths.append(Markup('<path d="{}" class="curve {}{}"/>').format(_path(line, across, up), line.kind, dashes))
-    inner = Markup('<svg viewBox="0 0 1000 1000" preserveAspectRatio="none" width="100%" height="100%">{}</svg>').format(
-        Markup("").join(paths)
-    )
+    inner = Markup(
+        '<svg viewBox="0 0 1000 1000" preserveAspectRatio="none" width="100%" height="100%">{}</svg>'
+    ).format(Markup("").join(paths))
     text = []
     for tick in up.ticks:
         y = 100 - up.at(tick)
@@ -203,7 +211,7 @@ def lines(series: Sequence[Line], *, share: bool, label: str, height: int = 220,
     svg = Markup('<svg class="lines" style="height:{}px" role="img" aria-label="{}">{}{}</svg>').format(
         height, label, Markup("").join(text), inner
     )
-    return Markup('<div class="plot">{}</div>').format(svg)
+    return Markup('<div class="chart">{}</div>').format(svg)
 
 
 def _ends(values: Array) -> list[float]:
@@ -237,7 +245,9 @@ def bar(parts: Sequence[tuple[str, float]], label: str) -> Markup:
     left, drawn = 0.0, []
     for name, share in parts:
         drawn.append(
-            Markup('<rect x="{:.2f}%" width="{:.2f}%" y="3" height="14" class="{}"/>').format(100 * left, 100 * share, name)
+            Markup('<rect x="{:.2f}%" width="{:.2f}%" y="3" height="14" class="{}"/>').format(
+                100 * left, 100 * share, name
+            )
         )
         left += share
     return Markup('<svg class="share" role="img" aria-label="{}">{}</svg>').format(label, Markup("").join(drawn))
@@ -248,9 +258,9 @@ def bar(parts: Sequence[tuple[str, float]], label: str) -> Markup:
 
 def _figure(name: str, label: str, rows: Sequence[Markup], caption: str) -> Markup:
     """Rows that a screen reader hears as the one sentence of `label`."""
-    return Markup('<figure class="{}"><div role="img" aria-label="{}">{}</div><figcaption>{}</figcaption></figure>').format(
-        name, label, Markup("").join(rows), caption
-    )
+    return Markup(
+        '<figure class="{}"><div role="img" aria-label="{}">{}</div><figcaption>{}</figcaption></figure>'
+    ).format(name, label, Markup("").join(rows), caption)
 
 
 def _row(name: str, svg: Markup) -> Markup:
@@ -273,7 +283,9 @@ def _svg(marks: Sequence[Markup], height: int) -> Markup:
 
 def _band(scale: Scale, ends: tuple[float, float]) -> Markup:
     low, high = scale.at(ends[0]), scale.at(ends[1])
-    return Markup('<rect x="{:.2f}%" width="{:.2f}%" y="0" height="100%" class="box"/>').format(low, max(high - low, 0.4))
+    return Markup('<rect x="{:.2f}%" width="{:.2f}%" y="0" height="100%" class="box"/>').format(
+        low, max(high - low, 0.4)
+    )
 
 
 def _rule(scale: Scale, value: float, name: str = "grid") -> Markup:
@@ -286,7 +298,7 @@ def _span(scale: Scale, ends: tuple[float, float]) -> Markup:
 
 def _step(least: float) -> float:
     """The smallest of 1, 2, 2.5, 5 times a power of ten that is at least so much."""
-    power = 10 ** math.floor(math.log10(least))
+    power = 10.0 ** math.floor(math.log10(least))
     return next(power * nice for nice in NICE if power * nice >= least * (1 - 1e-9))
 
 
@@ -296,4 +308,3 @@ def _said(interval: tuple[float, float] | None) -> str:
 
 def _share(value: float | None) -> str:
     return "unknown" if value is None else f"{100 * value:.1f} %"
-

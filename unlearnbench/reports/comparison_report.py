@@ -10,8 +10,9 @@ from markupsafe import Markup
 from unlearnbench.io import files
 from unlearnbench.reports import plots
 from unlearnbench.reports.formatting import pct, plain, plural, point_span, points
-from unlearnbench.reports.run_report import POOLED, templates
+from unlearnbench.reports.templating import templates
 from unlearnbench.scoring.comparison import Comparison, Pair
+from unlearnbench.scoring.conversion_rule import LEAST_RATE
 
 MAX_FAMILIES = 16  # of a figure: those that differ most; the table has all
 MAX_ITEMS = 200  # of a table; comparison.json has all
@@ -73,7 +74,7 @@ def _figure(told: Comparison, pair: Pair) -> Markup:
         who |= {item.item_id: side.name for item in items}
     name = f"pair-{pair.first}-{pair.second}"
     shown = [plain(family) for family in families]
-    return Markup(plots.pair_plot(sides[0], sides[1], list(who.values()), shown, threshold=POOLED, name=name))
+    return Markup(plots.pair_plot(sides[0], sides[1], list(who.values()), shown, threshold=LEAST_RATE, name=name))
 
 
 def _families(pair: Pair) -> list[tuple[str, int, float, float]]:

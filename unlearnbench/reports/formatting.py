@@ -57,6 +57,11 @@ def p_value(value: float) -> str:
     return "< 0.0001" if value < 0.0001 else f"{value:.2g}"
 
 
+def cosine(value: float) -> str:
+    """A cosine with its sign."""
+    return _number(value, 3, "+")
+
+
 def power(value: float) -> str:
     """A large number as a power of ten."""
     exponent = math.floor(math.log10(value)) if value >= 1 else 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from unlearnbench.records import GROUPS, Result
 from unlearnbench.reports.comparison_report import named, sentences, several
 from unlearnbench.reports.headline import verdict
-from unlearnbench.reports.run_report import templates
+from unlearnbench.reports.templating import templates
 from unlearnbench.scoring.comparison import Comparison
 from unlearnbench.splits import Split
 from unlearnbench.splits.manifest import waits

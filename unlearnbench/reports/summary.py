@@ -1,0 +1,151 @@
+"""The first screen of a run's page: what it showed in four figures, a strip and a line of chips."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Literal
+
+from markupsafe import Markup
+
+from unlearnbench.records import Result
+from unlearnbench.reports.charts import StripRow, strip
+from unlearnbench.reports.formatting import number, pct, plural, signed
+from unlearnbench.reports.headline import beats_tuned, forgets
+from unlearnbench.reports.run_files import Run
+from unlearnbench.scoring.null_vs_null import null_gains
+
+SEEDS_OF_NULL = 1.0
+"""The budget multiple at which GRPO is compared with itself."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A number with what it is, and what stands below it."""
+
+    what: str
+    value: str
+    unit: str
+    below: str
+
+
+@dataclass(frozen=True)
+class Chip:
+    """A short fact that leads to its section."""
+
+    text: str
+    href: str
+    mark: Literal["ok", "warn", ""] = ""
+
+
+def about(run: Run) -> list[str]:
+    """Track, budget, seeds and date, one short phrase each."""
+    result = run.result
+    budget = "budget unknown" if result.budget.multiple is None else f"{result.budget.multiple:g}\u00d7 budget"
+    size = f"{plural(len(result.seeds), 'seed')} \u00d7 {plural(result.samples, 'sample')}"
+    told = [f"{result.method.track} track", budget, size]
+    if run.finished is not None:
+        day = datetime.fromtimestamp(run.finished, UTC)
+        told.append(f"finished {day.day} {day:%b %Y}")
+    return told
+
+
+def figures(result: Result) -> list[Figure]:
+    """Gain, converted, GRPO re-run, easy items lost."""
+    score, of, kept = result.conversion, result.groups["unlearnable"], result.retention
+    probed = of.converted is not None
+    gain, interval = (score.gain, score.interval_families) if probed else (score.solved_gain, score.solved_interval)
+    verb = "Conversion" if probed else "Solved"
+    hit, noun = (of.converted, "Converted") if probed else (of.solved, "Solved")
+    first = Figure(f"{verb} gain over GRPO re-run", "\u2013", "", _no_gain(result))
+    if gain is not None:
+        zero = "" if interval is None else " (includes 0)" if interval[0] <= 0 <= interval[1] else ""
+        below = (
+            "no interval" if interval is None else f"95 % interval {signed(interval[0])} to {signed(interval[1])}{zero}"
+        )
+        first = Figure(first.what, signed(gain), "points", below)
+    second = Figure(noun, _of(hit, of.items), "", "fewer samples than the rule needs" if hit is None else "")
+    if hit is not None and of.items:
+        ends = of.conversion_interval if probed else None
+        span = "" if ends is None else f" ({100 * ends[0]:.1f} to {100 * ends[1]:.1f})"
+        second = Figure(noun, _of(hit, of.items), "", f"{pct(hit / of.items)}{span}")
+    null = score.null_rate if probed else None
+    third = Figure("GRPO re-run", "\u2013", "", "no null control to compare with")
+    if null is not None:
+        third = Figure(
+            "GRPO re-run", _of(null * of.items, of.items), "", f"{pct(null)}, {plural(score.null_seeds, 'seed')}"
+        )
+    beside = "" if kept.null_easy_lost is None else f"GRPO re-run: {number(kept.null_easy_lost)}"
+    return [first, second, third, Figure("Easy items lost", _of(kept.easy_lost, kept.easy_items), "", beside)]
+
+
+def strip_figure(run: Run) -> Markup | None:
+    """Gains over GRPO re-run and tuned GRPO, and the frontier score, beside GRPO against itself; None without any."""
+    score, front = run.result.conversion, run.result.frontier
+    rows = []
+    if score.gain is not None:
+        rows.append(StripRow("vs GRPO re-run", score.gain, score.interval_families or score.interval))
+    elif score.solved_gain is not None:
+        rows.append(StripRow("solved, vs GRPO re-run", score.solved_gain, score.solved_interval))
+    if score.gain is not None and score.tuned_null is not None and score.tuned_null.gain is not None:
+        rows.append(StripRow("vs tuned GRPO", score.tuned_null.gain, score.tuned_null.interval))
+    if score.gain is not None and front is not None and front.gain is not None:
+        rows.append(StripRow("frontier", front.gain, front.interval_families or front.interval))
+    if not rows:
+        return None
+    itself = null_gains(run.split, len(run.seeds)) if run.null and run.result.budget.multiple == SEEDS_OF_NULL else []
+    box = (min(itself), max(itself)) if itself and score.gain is not None else None
+    return strip(rows, box, "gain (percentage points)", "GRPO against itself")
+
+
+def chips(result: Result) -> list[Chip]:
+    """Canaries, memory, probes, cost and steps, each with the section that says more."""
+    score, of, found = result.conversion, result.groups["unlearnable"], list[Chip]()
+    if result.canaries.items and result.canaries.converted is not None:
+        hit = result.canaries.converted
+        found.append(Chip(f"Canaries {number(hit)} / {result.canaries.items}", "#checks", "warn" if hit else "ok"))
+    if of.memorised is not None:
+        found.append(Chip(f"Memorised {number(of.memorised)} / {of.items}", "#twins"))
+    if result.schema_version > 1 and of.items:
+        full = of.with_probe == of.items
+        found.append(Chip(f"Probes {of.with_probe} / {of.items}", "#twins", "ok" if full else ""))
+    if score.gain is not None and score.tuned_null is not None:
+        found.append(Chip(f"Tuned GRPO beaten: {'yes' if beats_tuned(score) else 'no'}", "#checks"))
+    if forgets(result):
+        found.append(Chip("Forgets easy items", "#groups", "warn"))
+    found += _cost_chips(result)
+    return found
+
+
+def steps_sentence(result: Result) -> str | None:
+    """How many of the planned steps were made, and why fewer; None where it is not known."""
+    steps = result.steps
+    if steps is None:
+        return None
+    if steps.made >= steps.planned - 0.5:
+        return f"trained {number(steps.made)} of {steps.planned} steps"
+    return f"trained {number(steps.made)} of {steps.planned} steps: budget spent"
+
+
+def _cost_chips(result: Result) -> list[Chip]:
+    found, limit = [], result.budget.limit
+    if result.budget.used and limit:
+        share = max(result.budget.used) / limit
+        found.append(Chip(f"Cost {100 * share:.0f} % of limit", "#cost", "ok" if share < 1.1 else "warn"))
+    elif not result.budget.used:
+        found.append(Chip("Cost unknown", "#cost", "warn"))
+    if (told := steps_sentence(result)) is not None:
+        full = result.steps is not None and result.steps.made >= result.steps.planned - 0.5
+        found.append(Chip(told[0].upper() + told[1:], "#cost", "ok" if full else ""))
+    return found
+
+
+def _no_gain(result: Result) -> str:
+    if result.comparable:
+        return "no null control to compare with"
+    quick = (result.why_not_comparable or "").startswith("--quick")
+    return "not scored: a quick run" if quick else "not comparable"
+
+
+def _of(hit: float | None, items: int) -> str:
+    return f"{'–' if hit is None else number(hit)} / {items}"  # noqa: RUF001
