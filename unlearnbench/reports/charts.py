@@ -73,7 +73,7 @@ def strip(rows: Sequence[StripRow], box: tuple[float, float] | None, unit: str, 
             marks.append(_span(scale, row.interval))
         marks.append(Markup('<circle cx="{:.2f}%" cy="13" r="5" class="dot"/>').format(scale.at(row.value)))
         drawn.append(_row(row.name, _svg(marks, ROW)))
-    labels = [(tick, signed(tick)) for tick in scale.ticks]
+    labels = [(tick, _tick(tick)) for tick in scale.ticks]
     caption = f"{unit}; grey: {box_name}" if box is not None and box_name else unit
     said = "; ".join(f"{row.name}: {signed(row.value)}" + _said(row.interval) for row in rows)
     return _figure("strip", f"{unit}. {said}", [*drawn, _axis(scale, labels)], caption)
@@ -300,6 +300,11 @@ def _step(least: float) -> float:
     """The smallest of 1, 2, 2.5, 5 times a power of ten that is at least so much."""
     power = 10.0 ** math.floor(math.log10(least))
     return next(power * nice for nice in NICE if power * nice >= least * (1 - 1e-9))
+
+
+def _tick(value: float) -> str:
+    """A place on a scale of points."""
+    return "0" if abs(value) < 1e-12 else f"{100 * value:+.3g}".replace("-", "\N{MINUS SIGN}")
 
 
 def _said(interval: tuple[float, float] | None) -> str:

@@ -90,7 +90,7 @@ def sections(run: Run, most: int = MAX_DATA) -> dict[str, Any]:
         "figures": summary.figures(result),
         "strip": summary.strip_figure(run),
         "chips": summary.chips(result),
-        "group_rows": [_Group(row.name, row.null) for row in _group_rows(run)],
+        "group_rows": [_Group(row.name, row.null) for row in _group_rows(run) if row.items],
         "groups_figure": group_dots([row for row in _group_rows(run) if row.items]),
         "causes": items.causes(),
         "browser": script_json(items.browser(most)),

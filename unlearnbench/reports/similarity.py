@@ -105,7 +105,7 @@ def sentence(found: SimilarityScore) -> str:
 def _why_not(found: SimilarityScore | None) -> str:
     if found is not None and found.why_not:
         return f"Not measured: {found.why_not}."
-    return "Not measured: this run was made without a diagnosis (`--no-diagnose`, `--quick`, or an earlier version)."
+    return "Not measured: this run was made without a diagnosis (--no-diagnose, --quick, or an earlier version)."
 
 
 def _find(blocks: Sequence[BlockMean], key: tuple[str, str, str]) -> BlockMean | None:

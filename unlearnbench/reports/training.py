@@ -25,7 +25,10 @@ _PANELS: Sequence[tuple[str, str, bool, Callable[[Mapping[str, Any]], Any]]] = (
     ("gradient norm", "before clipping", False, lambda step: step["gradient_norm"]),
     ("entropy", "nats per token", False, lambda step: step["entropy"]),
     ("length", "tokens per rollout", False, lambda step: step["length"]),
+    ("clipped ratios", "% of tokens", True, lambda step: step["clipped"]),
+    ("truncated rollouts", "% of rollouts", True, lambda step: step["truncated"]),
 )
+_MOST_PANELS = 6
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ def curves_figure(run: Run) -> Markup | None:
 
 
 def panels(run: Run) -> list[Panel]:
-    """Six quantities over the steps, each seed's means of WINDOW steps; none of a run without metrics."""
+    """The first six quantities that were logged, each seed's means of WINDOW steps; none of a run without metrics."""
     logged = {seed: read_metrics(run.folder / seed) for seed in run.seeds}
     found = []
     for title, unit, share, value in _PANELS:
@@ -73,7 +76,7 @@ def panels(run: Run) -> list[Panel]:
         series = [Line(seed, f"s{number % 7}", *values) for number, (seed, values) in enumerate(curves.items())]
         svg = lines(series, share=share, label=f"{title}, {unit}, by seed", height=110, top=top)
         found.append(Panel(title, unit, svg, note))
-    return found
+    return found[:_MOST_PANELS]
 
 
 def _series(steps: Sequence[Mapping[str, Any]], value: Callable[[Mapping[str, Any]], Any]) -> Array:

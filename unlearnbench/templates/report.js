@@ -2,7 +2,7 @@
 (() => {
   const data = JSON.parse(document.getElementById("item-data").textContent);
   const [ID, GROUP, CAUSE, FAMILY, FATES, BEFORE, CORRECT, SOLVED, CONVERTED, PROMPT, ANSWER, SOLUTION, TEXTS] = Array(13).keys();
-  const PAGE = 50;
+  const PAGE = 25;
   const make = (tag, text, attributes = {}) => {
     const element = document.createElement(tag);
     if (text !== undefined && text !== null) element.textContent = text;
