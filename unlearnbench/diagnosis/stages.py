@@ -304,7 +304,9 @@ class _Stages:
         rows = (np.array(kept)[:, None] * parts + np.arange(parts)).ravel()
         groups = [row["group"] for row in used]
         cut = inners if whole else [inner[np.ix_(rows, rows)] for inner in inners]
-        found = similarity(cut[0] if len(cut) == 1 else sum(cut[1:], cut[0]), groups, parts, seed=options.seed)
+        families = self._families([row["item_id"] for row in used])
+        inner = cut[0] if len(cut) == 1 else sum(cut[1:], cut[0])
+        found = similarity(inner, groups, parts, families=families, seed=options.seed)
         # With one adapter its own blocks say nothing new; intervals are of the whole.
         each = [similarity(inner, groups, parts, draws=1, seed=options.seed) for inner in cut] if len(cut) > 1 else []
         seeds = tuple(range(options.seed, options.seed + len(cut))) if options.parameters == "lora" else ()
@@ -329,6 +331,11 @@ class _Stages:
             options=self._options(),
         )
         return record, found
+
+    def _families(self, ids: Sequence[str]) -> list[str] | None:
+        """The family of each item, by the split; None where it does not know all of them."""
+        known = {} if self.task.split is None else self.task.split.families()
+        return [known[name] for name in ids] if all(name in known for name in ids) else None
 
     def _publish(self, record: SimilarityRecord, found: Similarity) -> None:
         from safetensors.numpy import save
