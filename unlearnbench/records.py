@@ -453,8 +453,8 @@ class BlockMean(Record):
 
     a: GroupName
     b: GroupName
-    of: Literal["all", "same_family", "other_families"] = "all"
-    """Which pairs: all, those of one family (so of one skill), or those of two families."""
+    of: Literal["all", "same_skill", "other_skills"] = "all"
+    """Which pairs: all, those of one skill, or those of two."""
     pairs: int
     mean: float | None
     interval: Interval | None

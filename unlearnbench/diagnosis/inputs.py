@@ -6,6 +6,7 @@ which may be left out where a split knows the item; if wanted `group` and `finis
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -123,6 +124,11 @@ def read_pool(
         split,
         file,
     )
+
+
+def skill_of(family: str) -> str:
+    """The skill that a family's name ends in, after its cause and number: of private/low and rare/08-low, `low`."""
+    return re.sub(r"^\d+-", "", family.rsplit("/", 1)[-1])
 
 
 def _chosen(

@@ -113,8 +113,8 @@ class SimilarityRecord(Record):
     blocks: tuple[BlockRecord, ...]
     auc: AucRecord | None
     matched: tuple[BlockRecord, ...] = ()
-    """Blocks of pairs of one family, and of two; empty where the items have no families."""
-    auc_other_families: AucRecord | None = None
+    """Blocks of pairs of one skill, and of two; empty where the items have no families."""
+    auc_other_skills: AucRecord | None = None
     reliability: tuple[GroupReliability, ...]
     reliability_floor: float
     by_rollouts: tuple[ByRollouts, ...]
@@ -220,7 +220,7 @@ def findings(found: Similarity, groups: Sequence[str], rollouts_per_item: int, p
         "blocks": tuple(block_record(block) for block in found.blocks),
         "auc": auc_record(found.auc),
         "matched": tuple(block_record(block) for block in found.matched),
-        "auc_other_families": auc_record(found.auc_other_families),
+        "auc_other_skills": auc_record(found.auc_other_skills),
         "reliability": tuple(reliability_record(name, found.reliability[np.array(groups) == name]) for name in order),
         "reliability_floor": FLOOR,
         "by_rollouts": tuple(

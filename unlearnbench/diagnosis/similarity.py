@@ -14,9 +14,9 @@ reliabilities, where these are above a floor. That takes away the bias of few ro
 reliabilities within a group differ much, it takes away too little. In simulation the corrected mean is right to
 a few percent from a mean reliability of 0.3 on, and 6 % too large at 0.2.
 
-Groups differ in their mix of families, and gradients follow the skill that a rollout performs. So where families are
-known every block is also given for pairs of one family and for pairs of two families, and the AUC for references of
-other families than the item's own (PROTOCOL 5).
+Groups differ in their mix of skills, and gradients follow the skill that a rollout performs. So where skills are known
+every block is also given for pairs of one skill and for pairs of two, and the AUC for references of other skills than
+the item's own (PROTOCOL 5).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ Mask = NDArray[np.bool_]
 FLOOR = 0.1
 """Mean reliability of a group below which its means are not corrected."""
 LEVEL = 0.95
-Of = Literal["all", "same_family", "other_families"]
+Of = Literal["all", "same_skill", "other_skills"]
 _REFERENCES = ("easy", "learnable")
 
 
@@ -84,9 +84,9 @@ class Similarity:
     by_rollouts: tuple[tuple[int, tuple[Block, ...]], ...]
     """Blocks from the first 1, 2, ... parts alone: how the raw means depend on the number of rollouts."""
     matched: tuple[Block, ...] = ()
-    """The blocks once more for pairs of one family, and of two; `p` is None. Empty without families."""
-    auc_other_families: Auc | None = None
-    """As `auc`, by the similarity to items of other families alone."""
+    """The blocks once more for pairs of one skill, and of two; `p` is None. Empty without skills."""
+    auc_other_skills: Auc | None = None
+    """As `auc`, by the similarity to items of other skills alone."""
 
 
 def gram(vectors: NDArray[np.float32], tile: int = 512) -> Matrix:
@@ -129,12 +129,12 @@ def similarity(
     groups: Sequence[str],
     parts: int,
     *,
-    families: Sequence[str] | None = None,
+    skills: Sequence[str] | None = None,
     floor: float = FLOOR,
     draws: int = 1000,
     seed: int = 0,
 ) -> Similarity:
-    """Everything that is reported of the inner products of `gram`. `groups` and `families` have one name per item."""
+    """Everything that is reported of the inner products of `gram`. `groups` and `skills` have one name per item."""
     names = np.array(groups, dtype=object)
     cosine, reliability = cosines(inner, parts), reliabilities(inner, parts)
     order = group_order(groups)
@@ -146,10 +146,10 @@ def similarity(
     )
     matched: list[Block] = []
     auc = None
-    if families is not None:
-        family = np.array(families, dtype=object)
-        same = (family[:, None] == family[None, :]) & whole
-        for kind, mask in (("same_family", same), ("other_families", whole & ~same)):
+    if skills is not None:
+        skill = np.array(skills, dtype=object)
+        same = (skill[:, None] == skill[None, :]) & whole
+        for kind, mask in (("same_skill", same), ("other_skills", whole & ~same)):
             for number, (a, b) in enumerate(pairs):
                 one = _block(a, b, cosine, mask, reliability, names, floor, draws, seed + number)
                 matched.append(replace(one, p=None, of=kind))  # type: ignore[arg-type]

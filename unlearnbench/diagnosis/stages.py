@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from unlearnbench import __version__
-from unlearnbench.diagnosis.inputs import Pool, published, read_pool, too_few, with_gradients, with_rollouts
+from unlearnbench.diagnosis.inputs import Pool, published, read_pool, skill_of, too_few, with_gradients, with_rollouts
 from unlearnbench.diagnosis.memory import Lengths, Planner, beside, lengths
 from unlearnbench.diagnosis.options import Options
 from unlearnbench.diagnosis.record import Diagnosis, Excluded, Memory, SimilarityRecord, block_means, by_seed, findings
@@ -304,9 +304,9 @@ class _Stages:
         rows = (np.array(kept)[:, None] * parts + np.arange(parts)).ravel()
         groups = [row["group"] for row in used]
         cut = inners if whole else [inner[np.ix_(rows, rows)] for inner in inners]
-        families = self._families([row["item_id"] for row in used])
+        skills = self._skills([row["item_id"] for row in used])
         inner = cut[0] if len(cut) == 1 else sum(cut[1:], cut[0])
-        found = similarity(inner, groups, parts, families=families, seed=options.seed)
+        found = similarity(inner, groups, parts, skills=skills, seed=options.seed)
         # With one adapter its own blocks say nothing new; intervals are of the whole.
         each = [similarity(inner, groups, parts, draws=1, seed=options.seed) for inner in cut] if len(cut) > 1 else []
         seeds = tuple(range(options.seed, options.seed + len(cut))) if options.parameters == "lora" else ()
@@ -332,10 +332,10 @@ class _Stages:
         )
         return record, found
 
-    def _families(self, ids: Sequence[str]) -> list[str] | None:
-        """The family of each item, by the split; None where it does not know all of them."""
+    def _skills(self, ids: Sequence[str]) -> list[str] | None:
+        """The skill of each item, by the split; None where it does not know all of them."""
         known = {} if self.task.split is None else self.task.split.families()
-        return [known[name] for name in ids] if all(name in known for name in ids) else None
+        return [skill_of(known[name]) for name in ids] if all(name in known for name in ids) else None
 
     def _publish(self, record: SimilarityRecord, found: Similarity) -> None:
         from safetensors.numpy import save

@@ -23,6 +23,7 @@ from unlearnbench.harness.judge import track_of
 from unlearnbench.harness.null_speed import null_speed, over_null, why_unmetered
 from unlearnbench.harness.policy_ref import find_checkpoint, whole_policy
 from unlearnbench.harness.privileged import POLICY, asked
+from unlearnbench.harness.progress_file import ProgressFile
 from unlearnbench.harness.run_config import (
     MERGED,
     QUICK,
@@ -109,6 +110,7 @@ def evaluate_run(
         placed(folder)
     at_once = _at_once(len(config.seeds), compute)
     with locked(folder), Verifier(rule=config.split.config.protocol.verifier_rule, workers=at_once) as verifier:
+        watch = ProgressFile(folder, f"{config.method.name} on {config.split.name}", config.seeds, progress)
         for seed in config.seeds:
             claim_seed(folder, seed, config.configuration())
             keep_source(config.method, folder / str(seed))
@@ -116,8 +118,8 @@ def evaluate_run(
             null_speed(config.split, compute, folder)
         run = _run(config, folder, compute)
         chains = [_chain(config, run, folder, seed, verifier) for seed in config.seeds]
-        run_chains(chains, at_once, progress)
-        run_chains([_start(config, folder, seed, compute) for seed in config.seeds], at_once, progress)
+        run_chains(chains, at_once, watch)
+        run_chains([_start(config, folder, seed, compute) for seed in config.seeds], at_once, watch)
         return score_run(config, folder)
 
 
@@ -159,7 +161,8 @@ def evaluate_checkpoints(
         for seed, path in zip(seeds, policies, strict=True):
             whole = whole_policy(path, chosen, folder / str(seed) / MERGED)
             chains.append([measure_policy(chosen, folder, seed, whole, samples, "checkpoint", compute)])
-        run_chains(chains, _at_once(len(chains), compute), progress)
+        watch = ProgressFile(folder, f"checkpoints on {chosen.name}", seeds, progress)
+        run_chains(chains, _at_once(len(chains), compute), watch)
         counts = collect_counts(folder, seeds)
         tables.write_parquet(folder / "counts.parquet", counts)
         facts = RunFacts(

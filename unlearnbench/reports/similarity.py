@@ -24,7 +24,7 @@ from unlearnbench.reports.run_files import Run
 
 FOLDER = "similarity"
 """In a run's folder: one diagnosis each in `start` and `end-<seed>`."""
-PAIRS = {"all": "all", "same_family": "same skill", "other_families": "other skills"}
+PAIRS = {"all": "all", "same_skill": "same skill", "other_skills": "two skills"}
 STOPS = ((8, 48, 107), (69, 117, 180), (169, 169, 169), (240, 176, 116), (255, 233, 201))
 """From -1 to 1 of a heatmap's scale: dark blue, grey, light orange; lighter all the way."""
 CELL = 4
@@ -92,7 +92,7 @@ def sentence(found: SimilarityScore) -> str:
             continue
         part = f"at the {title}, learnable items' gradients have a mean cosine of {cosine(own.mean)} with one another "
         part += f"and {cosine(apart.mean)} with unlearnable items'"
-        other = [_find(blocks, ("learnable", name, "other_families")) for name in ("learnable", "unlearnable")]
+        other = [_find(blocks, ("learnable", name, "other_skills")) for name in ("learnable", "unlearnable")]
         if all(of is not None and of.mean is not None for of in other):
             part += " (between different skills: " + " and ".join(cosine(of.mean or 0.0) for of in other if of) + ")"
         told.append(part)
