@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import importlib
 import importlib.machinery
@@ -116,8 +117,10 @@ def locate(spec: str) -> MethodSource:
         if file:
             return MethodSource(class_name, file, target, class_name)
         tried.append(f"the module {target}")
+    near = difflib.get_close_matches(target, BUILT_IN, 1)
+    meant = f"; did you mean {near[0]!r}?" if near else ";"
     raise MethodNotFound(
-        f"There is no method {spec!r}; tried {'; '.join(tried)}. `unlearnbench methods` lists what there is, and "
+        f"There is no method {spec!r}{meant} Tried {'; '.join(tried)}. `unlearnbench methods` lists what there is, and "
         f"`unlearnbench new-method {target}` makes a new one."
     )
 
