@@ -66,7 +66,7 @@ class Bars(_Shown):
         if key not in self._tasks:
             name = event.stage if event.stage == "similarity" else f"seed {event.seed}: {event.stage}"
             self._tasks[key] = self._progress.add_task(f"{self._what}{name}", total=1.0, note="")
-        self._progress.update(self._tasks[key], completed=event.done, note=_note(event))
+        self._progress.update(self._tasks[key], completed=event.done, note=note(event))
 
 
 class Lines:
@@ -154,7 +154,8 @@ class Rows(_Shown):
         self._progress.update(task, completed=share, rows=rows, rate=rate)
 
 
-def _note(event: Training) -> str:
+def note(event: Training) -> str:
+    """What stands beside a bar: step and reward of a training, else the rate."""
     if event.stage == "similarity":
         return ""
     if event.stage == "train":
@@ -165,7 +166,7 @@ def _note(event: Training) -> str:
 def _told(stage: str, share: float, seeds: Mapping[int, Training]) -> str:
     """One line on a stage: the share of all seeds, and what each does."""
     each = ", ".join(
-        f"seed {seed} {100 * of.done:.0f} %" + (f" ({note})" if (note := _note(of)) else "")
+        f"seed {seed} {100 * of.done:.0f} %" + (f" ({words})" if (words := note(of)) else "")
         for seed, of in sorted(seeds.items())
     )
     return f"{stage} {100 * share:.0f} %" + ("" if stage == "similarity" else f": {each}")

@@ -16,6 +16,7 @@ import inspect
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from unlearnbench.errors import MethodError, MethodNotFound
@@ -201,3 +202,13 @@ def _file_of(module: str) -> str | None:
     except (ImportError, ValueError):
         return None
     return spec.origin if spec and spec.origin and Path(spec.origin).is_file() else None
+
+
+class _Callable(ModuleType):
+    """`unlearnbench.methods()` lists the methods, and `unlearnbench.methods` stays the package that holds them."""
+
+    def __call__(self) -> Any:
+        return importlib.import_module("unlearnbench.api").methods()
+
+
+sys.modules[__name__].__class__ = _Callable

@@ -79,9 +79,9 @@ def figures(result: Result) -> list[Figure]:
     return [first, second, third, Figure("Easy items lost", _of(kept.easy_lost, kept.easy_items), "", beside)]
 
 
-def strip_figure(run: Run) -> Markup | None:
-    """Gains over GRPO re-run and tuned GRPO, and the frontier score, beside GRPO against itself; None without any."""
-    score, front = run.result.conversion, run.result.frontier
+def gains(result: Result) -> list[StripRow]:
+    """Gains over GRPO re-run and tuned GRPO, and the frontier score, those that are defined."""
+    score, front = result.conversion, result.frontier
     rows = []
     if score.gain is not None:
         rows.append(StripRow("vs GRPO re-run", score.gain, score.interval_families or score.interval))
@@ -91,6 +91,12 @@ def strip_figure(run: Run) -> Markup | None:
         rows.append(StripRow("vs tuned GRPO", score.tuned_null.gain, score.tuned_null.interval))
     if score.gain is not None and front is not None and front.gain is not None:
         rows.append(StripRow("frontier", front.gain, front.interval_families or front.interval))
+    return rows
+
+
+def strip_figure(run: Run) -> Markup | None:
+    """The gains beside those of GRPO against itself; None without any."""
+    score, rows = run.result.conversion, gains(run.result)
     if not rows:
         return None
     itself = null_gains(run.split, len(run.seeds)) if run.null and run.result.budget.multiple == SEEDS_OF_NULL else []
