@@ -313,3 +313,27 @@ def _said(interval: tuple[float, float] | None) -> str:
 
 def _share(value: float | None) -> str:
     return "unknown" if value is None else f"{100 * value:.1f} %"
+
+
+def scatter(first: Array, second: Array, kinds: Sequence[str], names: tuple[str, str], least: float) -> Markup:
+    """Rates of items in two runs, from 0 to 100 %; `kinds` says which run solved an item: first, second, both, neither.
+
+    On the dotted line both runs are alike; the broken ones are the least rate of a solved item.
+    """
+    drawn = [Markup('<line x1="0" y1="100%" x2="100%" y2="0" class="least"/>')]
+    at = 100 * least
+    drawn.append(Markup('<line x1="{0:.2f}%" x2="{0:.2f}%" y1="0" y2="100%" class="grid"/>').format(at))
+    drawn.append(Markup('<line y1="{0:.2f}%" y2="{0:.2f}%" x1="0" x2="100%" class="grid"/>').format(100 - at))
+    for tick in PERCENT.ticks:
+        at = 100 * tick
+        drawn.append(Markup('<text x="{:.0f}%" y="100%" dy="16" class="mid">{:.0f}</text>').format(at, at))
+        drawn.append(Markup('<text x="0" y="{:.0f}%" dx="-6" dy="4" class="end">{:.0f}</text>').format(100 - at, at))
+    marks = zip(first.tolist(), second.tolist(), kinds, strict=True)
+    for x, y, kind in sorted(marks, key=lambda mark: mark[2] != "neither"):
+        shape = "diamond" if kind == "both" else "disc"
+        mark = Markup('<use href="#{}" x="{:.2f}%" y="{:.2f}%" class="of-{}"/>')
+        drawn.append(mark.format(shape, 100 * x, 100 - 100 * y, kind))
+    counted = ", ".join(f"{kinds.count(kind)} {kind}" for kind in ("first", "second", "both", "neither"))
+    label = f"{len(kinds)} items by {names[0]} and {names[1]}; solved in: {counted}"
+    whole = Markup('<div class="chart square"><svg role="img" aria-label="{}">{}</svg></div><p class="note">{}</p>')
+    return whole.format(label, Markup("").join(drawn), f"Across: {names[0]} (%). Up: {names[1]} (%).")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from unlearnbench.errors import RunError
 from unlearnbench.records import GROUPS, Result
-from unlearnbench.reports.comparison_report import named, sentences, several
+from unlearnbench.reports.comparison_report import named, pair_verdict, sentences, several
 from unlearnbench.reports.headline import verdict
 from unlearnbench.reports.summary import gains
 from unlearnbench.reports.templating import templates
@@ -77,7 +77,7 @@ def comparison_html(told: Comparison) -> str:
     """Each pair's sentences, and the items that only one of the two converted."""
     pairs = [
         {
-            "title": f"{named(told, pair.first)} against {named(told, pair.second)}",
+            "title": f"{named(told, pair.first)} minus {named(told, pair.second)}: {pair_verdict(told, pair).label}",
             "sentences": sentences(told, pair),
             "labels": (pair.first, pair.second),
             "moved": [*pair.only_first[:MAX_MOVED], *pair.only_second[:MAX_MOVED]],
