@@ -196,12 +196,13 @@ def _show_pilot(told: PilotComparison) -> None:
         shown.print(f"{run.label}: {run.method}, {size} ({run.folder})")
     shown.print()
     labels = [run.label for run in told.runs]
-    for title, rows in (("group", told.groups), ("family of unlearnable items", told.families)):
-        cells = [
-            [row.name, str(row.items), "-" if row.before is None else pct(row.before), *map(pct, row.rates)]
-            for row in rows
-        ]
-        _table(shown, "", [title, "items", "before", *labels], cells)
+    groups = [
+        [row.name, str(row.items), "-" if row.before is None else pct(row.before), *map(pct, row.rates)]
+        for row in told.groups
+    ]
+    _table(shown, "", ["group", "items", "before", *labels], groups)
+    families = [[row.name, str(row.items), *map(pct, row.rates)] for row in told.families]
+    _table(shown, "", ["family of unlearnable items", "items", *labels], families)
 
 
 def _show_pair(shown: Console, told: Comparison, pair: Pair) -> None:

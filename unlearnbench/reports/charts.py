@@ -7,7 +7,7 @@ keep their size: on a phone, on a desk, in print. Colours are classes of page.cs
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,6 +43,13 @@ class Scale:
         places = [step * place for place in range(first, max(last, first + 1) + 1)]
         return cls(places[0], places[-1], places)
 
+    def snug(self, values: Sequence[float]) -> Scale:
+        """The same scale, ending a little beyond these values and 0; ticks beyond its ends are left out."""
+        low, high = min([0.0, *values]), max([0.0, *values])
+        room = 0.04 * max(high - low, 0.5 * (self.high - self.low))
+        ends = max(self.low, low - room), min(self.high, high + room)
+        return Scale(*ends, [tick for tick in self.ticks if ends[0] <= tick <= ends[1]])
+
     def at(self, value: float) -> float:
         """Percent of the width."""
         return 100 * (min(max(value, self.low), self.high) - self.low) / (self.high - self.low)
@@ -60,10 +67,20 @@ class StripRow:
     interval: tuple[float, float] | None
 
 
-def strip(rows: Sequence[StripRow], box: tuple[float, float] | None, unit: str, box_name: str = "") -> Markup:
-    """Values with intervals against 0, in points; `box` is a grey range that all of them are seen against."""
+def strip(
+    rows: Sequence[StripRow],
+    box: tuple[float, float] | None,
+    unit: str,
+    box_name: str = "",
+    shown: Callable[[float], str] = signed,
+    least: float = 0.02,
+) -> Markup:
+    """Values with intervals against 0, written as `shown` does (default: in points), on a scale at least `least` wide.
+
+    `box` is a grey range that all of them are seen against.
+    """
     ends = [end for row in rows for end in (row.interval or (row.value, row.value))]
-    scale = Scale.over([*ends, *(box or ())], least=0.02)
+    scale = Scale.over([*ends, *(box or ())], least=least).snug([*ends, *(box or ())])
     drawn = []
     for row in rows:
         marks = [] if box is None else [_band(scale, box)]
@@ -73,9 +90,9 @@ def strip(rows: Sequence[StripRow], box: tuple[float, float] | None, unit: str, 
             marks.append(_span(scale, row.interval))
         marks.append(Markup('<circle cx="{:.2f}%" cy="13" r="5" class="dot"/>').format(scale.at(row.value)))
         drawn.append(_row(row.name, _svg(marks, ROW)))
-    labels = [(tick, _tick(tick)) for tick in scale.ticks]
+    labels = [(tick, _tick(tick) if shown is signed else f"{tick:+.3g}" if tick else "0") for tick in scale.ticks]
     caption = f"{unit}; grey: {box_name}" if box is not None and box_name else unit
-    said = "; ".join(f"{row.name}: {signed(row.value)}" + _said(row.interval) for row in rows)
+    said = "; ".join(f"{row.name}: {shown(row.value)}" + _said(row.interval, shown) for row in rows)
     return _figure("strip", f"{unit}. {said}", [*drawn, _axis(scale, labels)], caption)
 
 
@@ -307,8 +324,8 @@ def _tick(value: float) -> str:
     return "0" if abs(value) < 1e-12 else f"{100 * value:+.3g}".replace("-", "\N{MINUS SIGN}")
 
 
-def _said(interval: tuple[float, float] | None) -> str:
-    return "" if interval is None else f" (95 % interval {signed(interval[0])} to {signed(interval[1])})"
+def _said(interval: tuple[float, float] | None, shown: Callable[[float], str]) -> str:
+    return "" if interval is None else f" (95 % interval {shown(interval[0])} to {shown(interval[1])})"
 
 
 def _share(value: float | None) -> str:

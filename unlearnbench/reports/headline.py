@@ -117,6 +117,8 @@ def _outcome(result: Result) -> tuple[Tone, str]:
             return "same", "Tuned GRPO converts as many"
         if forgets(result):
             return "more", "Converts more than GRPO, forgets"
+        if solves_by_memory(score):
+            return "more", "Converts a few, memorises more"
         return "more", "Converts more than GRPO"
     if solves_by_memory(score):
         return "same", "Solves by memory"
@@ -154,17 +156,26 @@ def _second(result: Result, detectable: Detectable | None) -> str:
         return _why(result)
     if not converts_more(score):
         if solves_by_memory(score):
-            return f"It solves {number(of.memorised or 0)} more as they stand, but not with other numbers."
+            return (
+                f"It solves {number(of.memorised or 0)} more as they stand, but not with other numbers: that is memory."
+            )
         return _smallest(score, detectable)
     tuned = score.tuned_null
     if beats_tuned(score) is False and tuned is not None:
         return f"{tuned_name(score)} converts {number((tuned.rate or 0) * of.items)}, and the difference may be chance."
     if forgets(result):
         return f"It loses {_lost(result)}."
+    if solves_by_memory(score):
+        return _memory(result)
     where = "" if score.scope in (None, "families") else f", {score.scope}"
     if score.interval_families is None:
         return f"The gain is {points(score.gain)}{where}."
     return f"The gain is {points(score.gain)} (95 % interval {point_span(score.interval_families)}){where}."
+
+
+def _memory(result: Result) -> str:
+    hit = number(result.groups["unlearnable"].memorised or 0)
+    return f"It solves {hit} more as they stand, but not with other numbers: that is memory."
 
 
 def _smallest(score: Conversion, detectable: Detectable | None) -> str:

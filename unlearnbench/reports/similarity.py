@@ -10,7 +10,7 @@ import base64
 import json
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,13 +60,13 @@ def similarity_section(run: Run) -> Section:
     found = run.result.similarity
     if found is None or not (found.start or found.end):
         return Section(why_not=_why_not(found))
-    maps = _matrices(run.folder / FOLDER)
-    reach = max((_reach(matrix) for _, matrix, _ in maps), default=0.0)
+    maps = _matrices(run.folder / FOLDER, run.split.families())
+    reach = max((reach_of(matrix) for _, matrix, _ in maps), default=0.0)
     return Section(
         sentence=sentence(found),
         titles=[title for title, blocks in (("start", found.start), ("end", found.end)) if blocks],
         rows=rows(found),
-        heatmaps=[_heatmap(title, matrix, groups, reach) for title, matrix, groups in maps],
+        heatmaps=[heatmap_of(title, matrix, groups, reach) for title, matrix, groups in maps],
         reach=reach,
     )
 
@@ -117,39 +117,43 @@ def _find(blocks: Sequence[BlockMean], key: tuple[str, str, str]) -> BlockMean |
 Matrix = NDArray[np.float64]
 
 
-def _matrices(folder: Path) -> list[tuple[str, Matrix, list[str]]]:
-    """Cosines at the start and at the first seed's end, with the group of each item."""
+def _matrices(folder: Path, families: Mapping[str, str]) -> list[tuple[str, Matrix, list[str]]]:
+    """Cosines at the start and at the first seed's end, by group and family, with the group of each item."""
     places = [("start", folder / "start")]
     ends = sorted(folder.glob("end-*"), key=lambda path: (len(path.name), path.name))
     places += [(f"end, seed {ends[0].name.removeprefix('end-')}", ends[0])] if ends else []
-    return [(title, *read_cosines(place)) for title, place in places if (place / "similarity.json").is_file()]
+    return [(title, *read_cosines(place, families)) for title, place in places if (place / "similarity.json").is_file()]
 
 
-def read_cosines(folder: Path) -> tuple[Matrix, list[str]]:
-    """The cosines that a diagnosis left in a folder, in the order of its groups. Raises DataError naming the file."""
+def read_cosines(folder: Path, families: Mapping[str, str]) -> tuple[Matrix, list[str]]:
+    """The cosines that a diagnosis left in a folder, by group and then by what `families` says of an item.
+
+    Raises DataError naming the file.
+    """
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
     try:
         stated = json.loads((folder / "similarity.json").read_bytes())
         groups, order = list(map(str, stated["groups"])), list(map(str, stated["group_order"]))
+        names = [families.get(str(name), "").rsplit("/", 1)[-1] for name in stated["item_ids"]]
         matrix: Matrix = np.asarray(load_file(folder / "similarity.safetensors")["cosine"], dtype=np.float64)
         if matrix.shape != (len(groups), len(groups)):
             raise ValueError("the arrays do not have one row per item")
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as problem:
         raise DataError(f"{folder} holds no readable diagnosis: {str(problem).splitlines()[0]}") from problem
-    places = sorted(range(len(groups)), key=lambda place: (order.index(groups[place]), place))
+    places = sorted(range(len(groups)), key=lambda place: (order.index(groups[place]), names[place], place))
     return matrix[np.ix_(places, places)], [groups[place] for place in places]
 
 
-def _reach(matrix: Matrix) -> float:
+def reach_of(matrix: Matrix) -> float:
     """The cosine at the ends of the scale: the 98th percentile of the absolute values off the diagonal."""
-    off = np.abs(matrix[~np.eye(len(matrix), dtype=bool)])
+    off = np.abs(matrix[np.triu_indices(len(matrix), 1)])
     off = off[np.isfinite(off)]
     return float(np.quantile(off, 0.98)) if len(off) else 0.0
 
 
-def _heatmap(title: str, matrix: Matrix, groups: Sequence[str], reach: float) -> Heatmap:
+def heatmap_of(title: str, matrix: Matrix, groups: Sequence[str], reach: float) -> Heatmap:
     names = list(dict.fromkeys(groups))
     return Heatmap(
         title=title,
