@@ -35,8 +35,6 @@ MARKERS = "osD^vPX"
 # matplotlib knows no CSS variables: it draws in these colours, which the SVG then has replaced.
 INK, MUTED, GRID, PAPER = "#010203", "#040506", "#070809", "#0a0b0c"
 COLOURS = tuple(f"#0d0e{number:02x}" for number in range(1, SERIES + 1))
-_SIDES = (MUTED, COLOURS[1], COLOURS[0], COLOURS[2])  # of items converted in neither run, the first, the second, both
-_FATE_COLOURS = (GRID, COLOURS[5], COLOURS[4], COLOURS[2])  # never, flickered, converted, held
 _VARIABLES = {INK: "ink", MUTED: "muted", GRID: "rule", PAPER: "paper"} | {
     colour: f"series-{number}" for number, colour in enumerate(COLOURS, start=1)
 }

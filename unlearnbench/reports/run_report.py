@@ -22,7 +22,6 @@ from unlearnbench.io import files, tables
 from unlearnbench.records import FATES, GROUPS, Result
 from unlearnbench.reports import fate_tables, summary
 from unlearnbench.reports.charts import GroupRow, group_dots
-from unlearnbench.reports.checks import checks
 from unlearnbench.reports.detectable import smallest_gain
 from unlearnbench.reports.headline import verdict
 from unlearnbench.reports.items import MAX_DATA, Items, script_json
@@ -107,7 +106,7 @@ def sections(run: Run, most: int = MAX_DATA) -> dict[str, Any]:
         "pass_ks": sorted({k for score in result.groups.values() for k in score.pass_at_k}, key=int),
         "twins": [(kind, of) for kind, of in result.twins.items() if of.eligible],
         "similarity": similarity_section(run),
-        "checks": checks(result),
+        "checks": summary.checks(result),
         "steps": summary.steps_sentence(result),
         "command": command(result, run.split, run.folder),
     }
