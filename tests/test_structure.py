@@ -23,7 +23,7 @@ PACKAGE = Path(unlearnbench.__file__).resolve().parent
 # the left. `records`, `errors`, `rng` and `method` are rooms of one module.
 FLOORS = """
 errors records rng < io < splits < scoring < verifier < policies < method < methods < training < reports < adapters
-< workers < harness < curation < diagnosis < leaderboard < cli < class_source < api
+< workers < harness < curation < diagnosis < leaderboard < cli < api
 """
 ORDER = FLOORS.replace("<", " ").split()
 RANK = {name: rank for rank, name in enumerate(ORDER)}

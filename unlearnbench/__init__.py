@@ -7,17 +7,17 @@ __version__ = "0.1.0"
 
 # Resolved on first use, so that `unlearnbench --help` and the torch-free stages stay quick.
 _PUBLIC = {
-    "evaluate": "api",
-    "score": "api",
-    "check": "api",
-    "plan": "api",
-    "curate": "api",
-    "diagnose": "api",
-    "compare": "api",
-    "read_run": "api",
-    "submit": "api",
-    "export": "api",
-    "validate": "api",
+    "evaluate": "api.runs",
+    "score": "api.runs",
+    "check": "api.runs",
+    "plan": "api.runs",
+    "curate": "api.runs",
+    "diagnose": "api.results",
+    "compare": "api.results",
+    "read_run": "api.results",
+    "submit": "api.results",
+    "export": "api.results",
+    "validate": "api.results",
     "load_split": "splits",
     "Split": "splits",
     "verify": "verifier",
@@ -38,17 +38,17 @@ _PACKAGES = ("methods",)
 __all__ = [*_PUBLIC, *_PACKAGES, "__version__"]
 
 if _typing.TYPE_CHECKING:
-    from unlearnbench.api import check as check
-    from unlearnbench.api import compare as compare
-    from unlearnbench.api import curate as curate
-    from unlearnbench.api import diagnose as diagnose
-    from unlearnbench.api import evaluate as evaluate
-    from unlearnbench.api import export as export
-    from unlearnbench.api import plan as plan
-    from unlearnbench.api import read_run as read_run
-    from unlearnbench.api import score as score
-    from unlearnbench.api import submit as submit
-    from unlearnbench.api import validate as validate
+    from unlearnbench.api.results import compare as compare
+    from unlearnbench.api.results import diagnose as diagnose
+    from unlearnbench.api.results import export as export
+    from unlearnbench.api.results import read_run as read_run
+    from unlearnbench.api.results import submit as submit
+    from unlearnbench.api.results import validate as validate
+    from unlearnbench.api.runs import check as check
+    from unlearnbench.api.runs import curate as curate
+    from unlearnbench.api.runs import evaluate as evaluate
+    from unlearnbench.api.runs import plan as plan
+    from unlearnbench.api.runs import score as score
     from unlearnbench.errors import UnlearnBenchError as UnlearnBenchError
     from unlearnbench.method import LossBatch as LossBatch
     from unlearnbench.method import Method as Method

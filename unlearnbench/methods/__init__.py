@@ -208,7 +208,7 @@ class _Callable(ModuleType):
     """`unlearnbench.methods()` lists the methods, and `unlearnbench.methods` stays the package that holds them."""
 
     def __call__(self) -> Any:
-        return importlib.import_module("unlearnbench.api").methods()
+        return importlib.import_module("unlearnbench.api.results").methods()
 
 
 sys.modules[__name__].__class__ = _Callable
