@@ -563,6 +563,12 @@ class Result(Record):
         found._folder = Path(folder)
         return found
 
+    def __eq__(self, other: object) -> bool:
+        """By what is written in result.json, whichever folder it is known from."""
+        return isinstance(other, Result) and self.__dict__ == other.__dict__
+
+    __hash__ = Record.__hash__
+
     def to_frame(self) -> pandas.DataFrame:
         """All items of the run as a pandas frame, one row each (columns as in items.csv; lists by seed).
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from unlearnbench.api.arguments import split_of
-from unlearnbench.splits import Split
+from unlearnbench.splits import Split, find_split
 
 if TYPE_CHECKING:
     from unlearnbench.diagnosis.record import Diagnosis

@@ -213,7 +213,7 @@ def _sentence(result: Result) -> str:
         told = f"{name} converted {pct(of.conversion or 0)} of {plural(of.items, 'unlearnable item')}"
     if not result.comparable or score.gain is None:
         label = "Not comparable" if not result.comparable else "No gain defined"
-        return f"{label}: {_why(result)[:1].lower()}{_why(result)[1:-1]}; {told} ({where})."
+        return f"{label}: {_why(result)[:1].lower()}{_why(result)[1:-1]}; {told} ({where}).{_price(result)}"
     told += f", GRPO re-run with fresh seeds {pct(score.null_rate or 0)}: a gain of {points(score.gain)}"
     told += f" ({_interval(score)}), {_end(score)}"
     if score.scope not in (None, "families"):

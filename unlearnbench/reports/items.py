@@ -7,7 +7,7 @@ import io
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -187,7 +187,7 @@ class Items:
                 item.solution[:length],
                 [_example(example, length) for example in texts.get(item.item_id, [])],
             ]
-            size += len(json.dumps(row, separators=(",", ":"))) + 1
+            size += len(script_json(row).encode()) + 1
             if size > most and rows:
                 break
             rows.append(row)
@@ -223,7 +223,7 @@ class _Names:
         return list(self._places)
 
 
-def script_json(data: Mapping[str, Any]) -> Markup:
+def script_json(data: Any) -> Markup:
     """JSON for a data block of a page: nothing in it can end the block, whatever the text is."""
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
     text = "".join("\ufffd" if "\ud800" <= letter <= "\udfff" else letter for letter in text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -59,8 +60,16 @@ def result_figure(result: Result) -> Figure:
     """Gains with their intervals against 0, in percentage points."""
     from matplotlib.figure import Figure
 
+    class Drawn(Figure):
+        """Shows itself in a notebook, whatever backend is chosen there."""
+
+        def _repr_png_(self) -> bytes:
+            buffer = io.BytesIO()
+            self.savefig(buffer, format="png", dpi=100)
+            return buffer.getvalue()
+
     rows = gains(result)
-    figure = Figure(figsize=(7, 0.9 + 0.4 * len(rows)), layout="constrained")
+    figure = Drawn(figsize=(7, 0.9 + 0.4 * len(rows)), layout="constrained")
     axes = figure.subplots()
     for place, row in enumerate(rows):
         if row.interval is not None:

@@ -112,7 +112,7 @@ def chips(result: Result) -> list[Chip]:
         found.append(Chip(f"Canaries {number(hit)} / {result.canaries.items}", "#checks", "warn" if hit else "ok"))
     if of.memorised is not None:
         found.append(Chip(f"Memorised {number(of.memorised)} / {of.items}", "#twins"))
-    if result.schema_version > 1 and of.items:
+    if result.schema_version > 1 and of.items and of.solved is not None:
         full = of.with_probe == of.items
         found.append(Chip(f"Probes {of.with_probe} / {of.items}", "#twins", "ok" if full else ""))
     if score.gain is not None and score.tuned_null is not None:
