@@ -342,9 +342,10 @@ def test_the_page_shows_every_item_once_and_escapes_what_methods_are_called(
     assert status == 0 and told == "" and str(tmp_path / "page/comparison.html") in shown.replace("\n", "")
     page = (tmp_path / "page/comparison.html").read_text()
     assert "<script>" not in page and "&lt;script&gt;evil" in page
-    for words in ("converted in both (1)", "(24)", "(1)", "converted in neither (22)"):
+    for words in ("in both (1)", "solved in A alone (24)", "in B alone (1)", "1 both, 22 neither", "A converts more than B"):
         assert words in page
-    assert page.count("<svg") == 2 and not re.findall(r"(?:src|href)=\"(?!#)", page)
+    assert set(re.findall(r"(?:src|href)=\"(?!#)([^\"]*)", page)) == {"comparison.json"}
+    assert page.index("A converts more than B") < page.index("Items of A") < page.index("What differs")
     ids = re.findall(r' id="([^"]+)"', page)
     assert len(ids) == len(set(ids))
     found = json.loads((tmp_path / "page/comparison.json").read_text())

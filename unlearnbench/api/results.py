@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -40,6 +40,7 @@ def diagnose(
     prompt_format: Literal["raw", "chat"] | None = None,
     max_memory: int = 4 << 30,
     workers: int | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
 ) -> Diagnosis:
     """Compare the policy gradients of a split's items: which point the same way, and which away from the others.
 
@@ -62,6 +63,7 @@ def diagnose(
         seed: Of adapter, samples and shuffle.
         prompt_format: Default the split's.
         max_memory, workers: Bytes of all processes together, and how many (default one per core).
+        progress: Is given the stage, how many items it has done, and of how many.
 
     Returns:
         `cosine` (items, items) and `reliability` (items,) as arrays, `blocks` and `auc`, `record` (similarity.json),
@@ -85,6 +87,7 @@ def diagnose(
         revision=revision,
         max_memory=max_memory,
         workers=workers,
+        progress=progress,
         rollouts_per_item=rollouts_per_item,
         items_per_group=items_per_group,
         groups=None if groups is None else tuple(groups),

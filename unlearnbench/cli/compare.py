@@ -268,12 +268,12 @@ def _show_null(told: NullAgainstNull) -> None:
     _table(
         shown,
         "",
-        ["comparison", "n", "include 0", "include 0, families", "mean |gain|", "sd of gain", "largest |gain|"],
+        ["comparison", "n", "with 0", "with 0, beyond", "mean |gain|", "sd of gain", "largest |gain|"],
         [_repeats(name, part) for name, part in kinds.items() if part is not None],
     )
     shown.print(
-        "include 0: 95 % intervals for these families; include 0, families: beyond them; both should be at least "
-        "95 %.\nThe comparisons share seeds, so they are not independent: their number is no sample size."
+        "with 0: 95 % intervals for these families that include 0; with 0, beyond: those beyond these families; both "
+        "should be at least 95 %.\nThe comparisons share seeds, so they are not independent: their number is no sample size."
     )
 
 

@@ -58,6 +58,6 @@ def score(
     if as_json:
         click.echo(result.model_dump_json(indent=2))
         return
-    show(result, out)
     cost = result.cost
     click.echo(f"{cost.verifier_calls:,} rollouts judged anew, {cost.ungradable:,} of them ungradable, so wrong")
+    show(result, out)

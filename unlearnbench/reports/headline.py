@@ -191,6 +191,8 @@ def _smallest(score: Conversion, detectable: Detectable | None) -> str:
 
 def _why(result: Result) -> str:
     why = result.why_not_comparable or "it has no null control to compare with"
+    if result.comparable and result.conversion.solved_gain is not None:
+        why = "whether it learned or memorised them was not measured: the split has no probes"
     if result.schema_version == 1:
         why = "it was scored by version 1, which counted memory as conversion; rerun the same `eval` command"
     return why[:1].upper() + why[1:].rstrip(".") + "."
