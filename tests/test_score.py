@@ -106,9 +106,7 @@ def test_rollouts_with_the_counts_of_null_seeds_get_the_score_of_those_counts(
     assert counted(tmp_path / "run") == {
         (row["item_id"], row["phase"], row["run"]): (row["n"], row["correct"]) for row in counts.to_pylist()
     }
-    expected = score.score(
-        split,
-        counts,
+    facts = score.RunFacts(
         method=MethodRecord(name="rollouts", source_hash=result.method.source_hash, track="undeclared"),
         seeds=[1, 2, 3],
         samples=32,
@@ -116,13 +114,12 @@ def test_rollouts_with_the_counts_of_null_seeds_get_the_score_of_those_counts(
         budget=SpentBudget(),
         cost=Cost(verifier_calls=len(rows)),
         kind="score",
-        null=null,
-        strong_null=split.control("strong_null"),
         code_version=__version__,
     )
+    expected = score.score(split, counts, facts, null)
     assert result.model_dump(mode="json") == expected.model_dump(mode="json")
     assert (result.kind, result.comparable, result.method.track) == ("score", True, "undeclared")
-    assert result.conversion.gain is not None
+    assert result.conversion.solved_gain is not None
     assert result.canaries.converted == 0
     assert result.budget.multiple is None
 

@@ -127,7 +127,7 @@ def test_rooms_files_functions_and_arguments_stay_small() -> None:
             arguments = [a.arg for a in (*node.args.args, *node.args.kwonlyargs) if a.arg not in ("self", "cls")]
             command = any("command" in ast.unparse(one) or "option" in ast.unparse(one) for one in node.decorator_list)
             command = command or _room(name) == "api"  # a command's options, as arguments
-            found += [f"{name}.{node.name}: {lines} lines"] if lines > FUNCTION and not command else []
+            found += [f"{name}.{node.name}: {lines} lines"] if lines > FUNCTION and _room(name) != "api" else []
             found += (
                 [f"{name}.{node.name}: {len(arguments)} arguments"]
                 if len(arguments) > ARGUMENTS and not command
