@@ -165,7 +165,7 @@ def _show(told: Comparison) -> None:
         ]
         _table(shown, "What differs", ["setting", *(run.label for run in told.runs), "meaning", "why"], rows, left=99)
     else:
-        shown.print("What differs and could move the score: nothing that these folders tell of.\n")
+        shown.print("What differs and could move the score: nothing that these folders record.\n")
     if first.track == "undeclared":
         shown.print(
             "Nothing of these runs' training was metered: whether they cost alike, and what they read, is their "
@@ -273,7 +273,8 @@ def _show_null(told: NullAgainstNull) -> None:
     )
     shown.print(
         "with 0: 95 % intervals for these families that include 0; with 0, beyond: those beyond these families; both "
-        "should be at least 95 %.\nThe comparisons share seeds, so they are not independent: their number is no sample size."
+        "should be at least 95 %.\nThe comparisons share seeds, so they are not independent: their number is no "
+        "sample size."
     )
 
 

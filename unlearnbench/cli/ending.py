@@ -136,13 +136,15 @@ def _run(result: Result, folder: Path) -> Run | None:
 def _next(result: Result, folder: Path) -> str | None:
     """The command that a reader may want now."""
     from unlearnbench.reports.headline import converts_more
+    from unlearnbench.reports.reproduce import method_of
 
+    method = method_of(result, folder)
     if (result.why_not_comparable or "").startswith("--quick"):
-        return f"unlearnbench eval --method {result.method.name} --split {result.split}"
+        return f"unlearnbench eval --method {method} --split {result.split}"
     if result.kind == "eval" and result.comparable and converts_more(result.conversion):
         return f"unlearnbench submit {folder} --out {result.method.name}.zip"
     if result.kind == "eval" and result.comparable and result.conversion.gain is not None:
-        return f"unlearnbench plan --method {result.method.name} --split {result.split} --seeds 10"
+        return f"unlearnbench plan --method {method} --split {result.split} --seeds 10"
     return None
 
 

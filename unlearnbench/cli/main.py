@@ -82,7 +82,7 @@ def run(arguments: Sequence[str]) -> int:
         return _told(problem.format_message(), debug)
     except click.exceptions.Exit as leave:
         return leave.exit_code
-    except BrokenPipeError:  # the reader of our output has left: nobody is there to tell
+    except BrokenPipeError:  # the reader of our output has left: nobody would see a message
         sys.stderr.close()
         return 1
     except Exception as problem:

@@ -40,7 +40,7 @@ def status(directory: Path, as_json: bool) -> None:
 
 
 def _described(stage: StageProgress) -> dict[str, Any]:
-    """A stage with the seconds that it still takes at the pace so far; None where nothing tells."""
+    """A stage with the seconds that it still takes at the pace so far; None where it is not known."""
     spent = stage.seen - stage.began
     left = spent * (1 - stage.done) / stage.done if 0 < stage.done < 1 and spent > 1 else None
     told = {name: getattr(stage, name) for name in ("seed", "stage", "done", "rate", "step", "reward")}

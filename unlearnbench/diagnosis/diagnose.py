@@ -36,7 +36,7 @@ def diagnose(
     """Gradient similarity of the items of a split (micro, if no rollouts are given), or of a file of rollouts.
 
     `policy` is a folder, a Hub id, a shipped split's name (its base policy), a run's checkpoint or a run of one seed;
-    `options` are the fields of `Options`. A folder `out` that holds part of the same diagnosis is gone on with; one of
+    `options` are the fields of `Options`. A folder `out` that holds part of the same diagnosis is resumed; one of
     another is refused with RunError. Raises DataError, SplitError, PolicyError, VerifierError.
     """
     places = resolve(policy)

@@ -35,7 +35,7 @@ KEPT = ("similarity.json", "similarity.safetensors")
 """What a start is known by: copied into every run's folder, for its report."""
 
 Told = Callable[[str, float], None]
-"""Told which policy is worked on, and the share of it that is done."""
+"""Called with which policy is worked on, and the share of it that is done."""
 
 
 def with_similarity(

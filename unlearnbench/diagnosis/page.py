@@ -180,7 +180,7 @@ def finding(record: SimilarityRecord) -> str:
     """What the numbers say of the paper's finding that unlearnable items are the outliers, matched by skill and not."""
     own, apart = _pair(record.blocks)
     if apart is None or own is None or apart.raw is None or own.raw is None:
-        return f"The paper's finding cannot be told here: {_why_not(record)}; the blocks below stand for themselves."
+        return f"The paper's finding cannot be tested here: {_why_not(record)}; the blocks below stand for themselves."
     told = f"Learnable items' gradients have a mean cosine of {signed(own.raw)} with one another and of "
     told += f"{signed(apart.raw)} with those of unlearnable items"
     if own.corrected is not None and apart.corrected is not None:

@@ -211,7 +211,7 @@ def _block(
     rows, columns = (np.flatnonzero((names == name) & usable) for name in (a, b))
     random = _generator(seed)
     weights = _resampled(random, draws, len(rows), len(columns), a == b)
-    # the same draws of items for both intervals, so that they tell of the same samples
+    # the same draws of items for both intervals, so that both are of the same samples
     means = _means(cosine[np.ix_(rows, columns)], mask[np.ix_(rows, columns)], weights)
     sides = reliability[rows], reliability[columns]
     factor = _attenuation(sides, (np.ones((1, len(rows))), np.ones((1, len(columns)))), floor)[0]

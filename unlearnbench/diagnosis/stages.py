@@ -1,7 +1,7 @@
 """One policy's diagnosis, stage by stage: rollouts, gradients, inner products, results.
 
-Every stage leaves its files in `.work` under the output folder, so that a command that was stopped, however suddenly,
-goes on where it was when it is given again.
+Every stage leaves its files in `.work` under the output folder, so that rerunning a command resumes it, however
+suddenly it was stopped.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ if TYPE_CHECKING:  # torch is loaded when there is something left to compute
     from unlearnbench.policies.policy import Policy
 
 Progress = Callable[[str, int, int], None]
-"""Told the stage, how many items it has done, and of how many."""
+"""Called with the stage, how many items it has done, and of how many."""
 
 
 @dataclass(frozen=True)

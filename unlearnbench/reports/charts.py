@@ -147,7 +147,7 @@ class Mark:
 
 
 def marks_svg(marks: Sequence[Mark], mean: float | None, null: float | None, least: float) -> Markup:
-    """One mark an item by its rate after training: its fill the share of seeds that solved it, a diamond if converted.
+    """One mark per item by its rate after training: its fill the share of seeds that solved it, a diamond if converted.
 
     Ticks: the family's mean, and the null control's. The broken line is the least rate of a solved item.
     """

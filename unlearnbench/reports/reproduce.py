@@ -24,7 +24,7 @@ def command(result: Result, split: Split, folder: Path, source: str | None = Non
     if result.kind == "checkpoint":
         words += [word for seed in result.seeds for word in ("--checkpoint", f"POLICY-{seed}")]
         return shlex.join([*words, "--split", where, "--samples", str(result.samples)])
-    words += ["--method", _method(result, folder, source), "--split", where]
+    words += ["--method", method_of(result, folder, source), "--split", where]
     if (result.why_not_comparable or "").startswith("--quick"):
         words.append("--quick")
     else:
@@ -37,10 +37,10 @@ def command(result: Result, split: Split, folder: Path, source: str | None = Non
     return shlex.join(words)
 
 
-def _method(result: Result, folder: Path, source: str | None) -> str:
+def method_of(result: Result, folder: Path, source: str | None = None) -> str:
+    """What `--method` takes for a result's method: its name if it is built in, else a file."""
     name = result.method.name
     if name in BUILT_IN and locate(name).hash == result.method.source_hash:
         return name
-    if source is not None or not result.seeds:
-        return source or f"{name}.py"
-    return str(folder / str(result.seeds[0]) / "method.py")
+    kept = folder / str(result.seeds[0]) / "method.py" if result.seeds else folder
+    return source or (str(kept) if kept.is_file() else f"{name}.py")
