@@ -91,12 +91,12 @@ NEED_PYTHON = test -n "$(PYTHON)" || { echo "make: no Python >= 3.11 with venv a
 	@touch $@
 
 .venv/.runtime: .venv/.torch pyproject.toml constraints.txt
-	@echo "installing the package and its dependencies"
+	@echo "installing the package and its dependencies: some 70 packages, a minute or two, silent until it is done"
 	@$(PIP) install --quiet -c constraints.txt -e .
 	@touch $@
 
 .venv/.dev: .venv/.torch pyproject.toml constraints.txt
-	@echo "installing the package, its dependencies and the development tools"
+	@echo "installing the package, its dependencies and the development tools: some 90 packages, a minute or two, silent until it is done"
 	@$(PIP) install --quiet -c constraints.txt -e ".[dev]"
 	@touch .venv/.runtime $@
 

@@ -93,13 +93,13 @@ def _with_causes(lines: list[list[str]], rows: Mapping[str, Ranked]) -> list[lis
     for line in lines:
         row = rows.get(line[1])
         by_cause = {} if row is None else _by_cause(row)
-        done.append([*line, ", ".join(f"{cause} {hit} of {of}" for cause, (hit, of) in by_cause.items())])
+        done.append([*line, ", ".join(f"{cause} {hit:g} of {of}" for cause, (hit, of) in by_cause.items())])
     return done
 
 
-def _by_cause(row: Ranked) -> dict[str, tuple[int, int]]:
+def _by_cause(row: Ranked) -> dict[str, tuple[float, int]]:
     """(converted, items) by the first word of the families' names."""
-    sums: dict[str, tuple[int, int]] = {}
+    sums: dict[str, tuple[float, int]] = {}
     for family, told in row.run.result.conversion.families.items():
         hit, of = sums.get(cause := family.split("/")[0], (0, 0))
         sums[cause] = (hit + (told.converted or 0), of + told.items)
@@ -130,7 +130,7 @@ def _verdict(row: Ranked, here: str) -> tuple[str, Verdict]:
     if row.claimed:
         left = 1 - (row.run.result.groups["unlearnable"].conversion or 0.0)
         most, (hit, of) = max(_by_cause(row).items(), key=lambda pair: pair[1][0])
-        told = f"{here}: it helps, most with families of {most} ({hit} of {of}), and leaves {pct(left)} unconverted"
+        told = f"{here}: it helps, most with families of {most} ({hit:g} of {of}), and leaves {pct(left)} unconverted"
         return told, "differs"
     if interval is not None and interval[1] < SMALL:
         return f"{here}; on these families at most {points(interval[1])}", "agrees"

@@ -62,6 +62,7 @@ def _table(rows: Sequence[Ranked]) -> str:
 def _cells(row: Ranked) -> list[str]:
     result = row.run.result
     score, group, cost = result.conversion, result.groups["unlearnable"], result.cost
+    tuned = score.tuned_null
     asked = result.budget.multiple or 1.0
     limit = (result.budget.limit or 0) / asked
     spent = cost.flops / len(result.seeds) / limit if limit else 0.0
@@ -69,7 +70,7 @@ def _cells(row: Ranked) -> list[str]:
     return [
         f"{group.converted} of {group.items}",
         _points(score.gain, score.interval_families),
-        _points(score.strong_null_gain, score.strong_null_interval),
+        "-" if tuned is None else _points(tuned.gain, tuned.interval),
         probability(row.p, LEAST_P),
         probability(row.adjusted, LEAST_P) if claim else "",
         "-" if row.rank is None else str(row.rank),

@@ -14,14 +14,17 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from experiments.runs import Runs, cells_of, control_cells, of_group
+from experiments.runs import Runs, of_group
 from experiments.sweep import CONTROLS
 from unlearnbench.errors import DataError
 from unlearnbench.leaderboard.ranking import LEVEL, Contender, holm, p_value, standings
 from unlearnbench.records import Item, Track
 from unlearnbench.scoring.comparability import Finished
-from unlearnbench.scoring.conversion_rule import conversion_arm
+from unlearnbench.scoring.conversion_rule import share_arm
 from unlearnbench.scoring.null_vs_null import null_gains
+from unlearnbench.scoring.nulls import control_outcomes
+from unlearnbench.scoring.outcomes import outcomes_of
+from unlearnbench.scoring.probes import probes_of
 from unlearnbench.scoring.rates import Reals
 from unlearnbench.splits import Control, Split
 
@@ -91,8 +94,9 @@ def _p(
     if control is None or len(control.seeds) < seeds:
         return None
     tau, families = split.config.protocol.tau, [item.family for item in items]
-    method = conversion_arm(cells_of(run, items), tau, seeds)
-    null = conversion_arm(control_cells(control, items), tau, seeds)
+    probes, runs = probes_of(split), [str(seed) for seed in run.result.seeds]
+    method = share_arm(outcomes_of(run.counts, items, probes, runs, tau, str(run.folder)).converted)
+    null = share_arm(control_outcomes(control, items, probes, tau, "null control").converted)
     told = run.result.conversion.gain
     if checked and (told is None or abs(told - float(method.values.mean() - null.values.mean())) > 1e-9):
         raise DataError(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from calibration.settings import HELD_OUT_WORLDS, ONCE_WORLDS, TUNING_WORLDS, Setting, micro_families
-from unlearnbench.scoring.conversion_rule import conversion_arm
+from unlearnbench.scoring.conversion_rule import share_arm
 from unlearnbench.scoring.intervals import gain_intervals
 from unlearnbench.scoring.rates import Reals
 from unlearnbench.scoring.simulation import Design, Simulation
@@ -31,7 +31,7 @@ def false_gains(experiments: int) -> Reals:
         simulation, rng = Simulation(world, design), Setting(name, world, "micro", design).generator()
         for _ in range(experiments):
             drawn = simulation.draw(rng)
-            arms = [conversion_arm(cells, design.tau, design.seeds) for cells in (drawn.method, drawn.null)]
+            arms = [share_arm(arm.hits(design.tau, probed=True)) for arm in (drawn.method, drawn.null)]
             for place, p in enumerate(LEVELS):
                 beyond = gain_intervals(arms[0], arms[1], design.families, 1 - p)[1]
                 found[place] += beyond is not None and beyond[0] > 0

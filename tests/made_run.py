@@ -31,6 +31,8 @@ from unlearnbench.records import (
     Sampling,
     SpentBudget,
     SplitConfig,
+    Steps,
+    Twin,
     TwinScore,
 )
 from unlearnbench.splits import Split, write_split
@@ -40,10 +42,12 @@ SAMPLES, SEEDS, NULL_SEEDS, FEW = 32, (1, 2, 3), tuple(range(101, 111)), 8
 HOSTILE = '<script>alert("x")</script><img src="http://evil.example/x.png" onerror=alert(1)>\u202e$\\frac{'
 
 
-def make_split(folder: Path, *, unlearnable: int = 60, hostile: bool = False, answers: int = 1000) -> Split:
+def make_split(
+    folder: Path, *, unlearnable: int = 60, hostile: bool = False, answers: int = 1000, probes: bool = False
+) -> Split:
     """A labelled split with ten families of unlearnable items, some easy ones and a null control of ten seeds.
 
-    Items that are `answers` apart have the same answer.
+    Items that are `answers` apart have the same answer. With `probes` every unlearnable item has one.
     """
     draw = np.random.default_rng(0)
     groups = ["unlearnable"] * unlearnable + ["easy"] * 12 + ["learnable"] * 8
@@ -70,6 +74,13 @@ def make_split(folder: Path, *, unlearnable: int = 60, hostile: bool = False, an
         }
         for i in items
     ]
+    twins = [
+        Twin(
+            twin_id=f"{i.item_id}-probe", item_id=i.item_id, kind="changed_numbers", prompt="p", answer="1", probe=True
+        )
+        for i in items
+        if probes and i.group == "unlearnable"
+    ]
     split = write_split(
         folder,
         SplitConfig(
@@ -81,6 +92,7 @@ def make_split(folder: Path, *, unlearnable: int = 60, hostile: bool = False, an
         items,
         canaries=[Canary(item_id="canary", prompt="sum 1 1=", answer="3", true_answer="2", family="sum")],
         counts=pa.Table.from_pylist(base, schema=tables.COUNTS),
+        twins=twins or None,
     )
     rates = np.full(len(items), 0.05)
     place = split.path / "null_control" / "1x"
@@ -97,11 +109,23 @@ def eval_counts(split: Split, rates: np.ndarray, seeds: Sequence[int], n: int) -
         for item, rate in zip(split.items, rates, strict=True)
         for seed in seeds
     ]
+    by_item = {item.item_id: rate for item, rate in zip(split.items, rates, strict=True)}
+    rows += [
+        {
+            "item_id": twin.twin_id,
+            "phase": "twin",
+            "run": str(seed),
+            "n": n,
+            "correct": int(draw.binomial(n, by_item[twin.item_id])),
+        }
+        for twin in split.twins
+        for seed in seeds
+    ]
     return pa.Table.from_pylist(rows, schema=tables.COUNTS)
 
 
 def make_run(folder: Path, split: Split, *, converts: int, hostile: bool = False, n: int = SAMPLES) -> None:
-    """The files of a run whose first `converts` items have a rate of 0.7, the other unlearnable ones 0.05."""
+    """The files of a run whose first `converts` items (and their probes) have a rate of 0.7, other hard ones 0.05."""
     rates = np.array([0.95 if item.group == "easy" else 0.05 for item in split.items])
     rates[:converts] = 0.7
     tables.write_parquet(folder / "counts.parquet", eval_counts(split, rates, SEEDS, n))
@@ -154,6 +178,9 @@ def group(items: int, converted: int | None, before: float, after: float) -> Gro
         rate_after_interval=(max(0, after - 0.02), min(1, after + 0.02)),
         converted_at_start=None if converted is None else 0,
         converted=converted,
+        solved=None if converted is None else float(converted),
+        memorised=None if converted is None else 0.0,
+        with_probe=0 if converted is None else items,
         conversion=share,
         conversion_interval=None if share is None else (max(0, share - 0.05), min(1, share + 0.05)),
         pass_at_k={"1": after, "8": min(1, 2 * after), "64": None},
@@ -197,7 +224,7 @@ def make_result(
         "null_rate": None if gain is None else 0.008,
         "null_hash": control.hash if control else None,
         "null_seeds": 10 if control else 0,
-        "rule": "rate pooled over seeds at least 0.25, and lower limit above tau in two thirds of the seeds",
+        "rule": "Solved, in one seed: at least 8 of 32 rollouts correct. Converted: solved, and so is the probe.",
         "scope": None if gain is None else "families",
         "naive": NaiveConversion(any_seed=0.3, two_seeds=0.25),
         "families": {
@@ -219,13 +246,14 @@ def make_result(
         "twins": {"changed_numbers": twins(converted or 0, gain)},
         "thin": CountOf(items=4, converted=None if converted is None else 1),
         "canaries": CountOf(items=1, converted=None if converted is None else 0),
-        "fates": Fates(never=60, flickered=60, converted=10, held=50),
+        "fates": Fates(never=60, flickered=60, lost=10, held=50),
         "retention": Retention(
             easy_items=12,
             easy_lost=None if converted is None else 0,
             easy_rate_change=0.01,
             interval=(-0.01, 0.03),
         ),
+        "steps": Steps(made=140, planned=250),
         "cost": Cost(generated_tokens=1234567, flops=297 * 10**10, seconds=130.4, device="CPU (x86_64)"),
     }
     return result_of(score, **given | changes)

@@ -28,7 +28,6 @@ def result_of(score: Mapping[str, Any] | None = None, **changes: Any) -> Result:
         "null_rate": None,
         "null_hash": None,
         "null_seeds": 0,
-        "strong_null_rate": None,
         "rule": "",
         "scope": None,
         "naive": NaiveConversion(any_seed=None, two_seeds=None),

@@ -21,6 +21,7 @@ from unlearnbench.records import Cost, MethodRecord, Sampling, SpentBudget
 from unlearnbench.scoring.comparability import read_run
 from unlearnbench.scoring.comparison import compare, paired_intervals
 from unlearnbench.scoring.intervals import Arm, gain_intervals
+from unlearnbench.scoring.pilot import pilot
 from unlearnbench.scoring.score import SCORER_VERSION, RunFacts, score
 from unlearnbench.splits import Split
 
@@ -342,9 +343,16 @@ def test_the_page_shows_every_item_once_and_escapes_what_methods_are_called(
     assert status == 0 and told == "" and str(tmp_path / "page/comparison.html") in shown.replace("\n", "")
     page = (tmp_path / "page/comparison.html").read_text()
     assert "<script>" not in page and "&lt;script&gt;evil" in page
-    for words in ("converted in both (1)", "(24)", "(1)", "converted in neither (22)"):
+    for words in (
+        "in both (1)",
+        "solved in A alone (24)",
+        "in B alone (1)",
+        "1 both, 22 neither",
+        "A converts more than B",
+    ):
         assert words in page
-    assert page.count("<svg") == 2 and not re.findall(r"(?:src|href)=\"(?!#)", page)
+    assert set(re.findall(r"(?:src|href)=\"(?!#)([^\"]*)", page)) == {"comparison.json"}
+    assert page.index("A converts more than B") < page.index("Items of A") < page.index("What differs")
     ids = re.findall(r' id="([^"]+)"', page)
     assert len(ids) == len(set(ids))
     found = json.loads((tmp_path / "page/comparison.json").read_text())
@@ -376,3 +384,27 @@ def test_a_comparison_shows_itself_in_a_notebook(split: Split, tmp_path: Path) -
         "A/A"
         in compare([read_run(one), run(tmp_path / "again", split, SPREAD, name="<b>evil</b>")], split)._repr_html_()
     )
+
+
+# --- quick runs -------------------------------------------------------------------------------------------------
+
+
+def test_quick_runs_are_shown_side_by_side_and_nothing_is_claimed(split: Split, tmp_path: Path, cli: Any) -> None:
+    quick = {"comparable": False, "why_not_comparable": "--quick: few steps"}
+    one = run(tmp_path / "one", split, SPREAD, (1,), samples=32, **quick)
+    other = run(tmp_path / "other", split, set(), (2,), name="n", **quick)
+    with pytest.raises(RunError, match="--quick"):
+        compare([one, other], split)
+    found = pilot([one, other], split)
+    rows = {row.name: row for row in found.groups}
+    assert list(rows) == ["easy", "unlearnable"] and rows["unlearnable"].items == len(HARD)
+    assert rows["unlearnable"].rates == pytest.approx(((0.5 + 1 / 32) / 2, 1 / 32))
+    assert [row.items for row in found.families] == [4] * 12
+    status, shown, told = cli("compare", "--pilot", one, other, "--split", split.path, "--out", tmp_path / "page")
+    assert status == 0 and told == "" and "No claim" in shown
+    page = (tmp_path / "page/comparison.html").read_text()
+    assert "No claim: a pilot" in page and "interval" not in page
+    assert json.loads(cli("compare", "--pilot", one, other, "--split", split.path, "--json")[1])["groups"]
+    assert cli("compare", "--pilot", "--aa")[0] == 2
+    with pytest.raises(RunError, match="at least two runs"):
+        pilot([one], split)

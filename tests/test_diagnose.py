@@ -284,7 +284,7 @@ def test_groups_that_are_left_out_are_counted_and_the_headline_says_why(
     printed = " ".join(capsys.readouterr().out.split())
     learnable, easy = (found.groups.count(name) for name in ("learnable", "easy"))
     headline = (
-        f"The paper's finding cannot be told here: all {learnable} learnable items were left out (too few correct "
+        f"The paper's finding cannot be tested here: all {learnable} learnable items were left out (too few correct "
         "rollouts)"
     )
     record = tables.read_json_record(tmp_path / "out" / "similarity.json", SimilarityRecord)
@@ -418,7 +418,7 @@ def test_the_command_prints_a_record_or_tables(
 @pytest.mark.parametrize(
     ("words", "status", "told"),
     [
-        (["--parts", "3"], 2, "make no 3 equal parts"),
+        (["--parts", "3"], 2, "do not divide into 3 equal parts"),
         (["--parameters", "all", "--rank", "4"], 2, "those of parameters lora"),
         (["--max-memory", "much"], 2, "is no size"),
         (["--entropy-share", "0"], 2, "entropy-share"),

@@ -37,7 +37,7 @@ def test_records_cannot_be_changed() -> None:
 
 
 def test_an_interval_is_in_order_and_nothing_is_infinite() -> None:
-    good = dict.fromkeys(GroupScore.model_fields) | {"items": 1, "pass_at_k": {}}
+    good = dict.fromkeys(GroupScore.model_fields) | {"items": 1, "with_probe": 0, "pass_at_k": {}}
     GroupScore.model_validate(good | {"conversion_interval": (0.1, 0.2)})
     for interval in ((0.2, 0.1), (0.0, float("inf")), (float("nan"), 1.0)):
         with pytest.raises(ValidationError):

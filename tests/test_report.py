@@ -2,38 +2,40 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
-from urllib.parse import unquote
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from click.testing import CliRunner
-from made_run import FEW, HOSTILE, SEEDS, make_result, make_run, make_split
+from made_run import FEW, HOSTILE, NULL_SEEDS, SEEDS, make_result, make_run, make_split
 
 from unlearnbench.cli.report import report as command
-from unlearnbench.errors import RunError
+from unlearnbench.errors import DataError, RunError
 from unlearnbench.io import files, tables
 from unlearnbench.records import Cost, MethodRecord, Result, SpentBudget
-from unlearnbench.reports import fate_tables, plots
-from unlearnbench.reports.formatting import count, duration, pct, plain, points, power, span
+from unlearnbench.reports import items as item_module
+from unlearnbench.reports.formatting import count, duration, number, p_value, pct, plain, points, power, signed, span
 from unlearnbench.reports.headline import verdict
-from unlearnbench.reports.run_report import rebuild, write_report
+from unlearnbench.reports.items import Items, script_json
+from unlearnbench.reports.run_files import Run
+from unlearnbench.reports.run_report import PARTS, rebuild, script_hash, sections, write_report
+from unlearnbench.reports.templating import source
+from unlearnbench.scoring.curves import SCHEMA
 from unlearnbench.splits import Split
 
-SECTIONS = [
-    *("verdict", "headline", "groups", "items", "families", "twins", "curves", "fates", "canaries", "naive"),
-    *("retention", "cost", "settings", "environment", "meaning"),
-]
-NONE = " · ".join("\N{EN DASH}" * 3)
+SECTIONS = ["summary", *(name for name, _ in PARTS)]
 
 
 class Page(HTMLParser):
-    """The tags, section ids, attributes and visible text of a page, as a browser would read them."""
+    """The tags, ids, attributes and visible text of a page, as a browser would read them without its script."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -41,8 +43,15 @@ class Page(HTMLParser):
         self.ids: list[str] = []
         self.sections: list[str] = []
         self.attributes: set[str] = set()
-        self.text = ""
+        self.links: list[str] = []
+        self.scripts: list[str] = []
+        self._quiet = ""
+        self._text: list[str] = []
         self.feed(html)
+
+    @property
+    def text(self) -> str:
+        return re.sub(r"[ \n]+", " ", "".join(self._text))
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
@@ -50,14 +59,23 @@ class Page(HTMLParser):
         identity = dict(attrs).get("id")
         self.ids += [identity] if identity else []
         self.sections += [identity] if tag == "section" and identity else []
+        self.links += [dict(attrs).get("href") or ""] if tag == "a" else []
+        if tag in ("script", "style"):
+            self._quiet = tag
+
+    def handle_endtag(self, tag: str) -> None:
+        self._quiet = ""
 
     def handle_data(self, data: str) -> None:
-        self.text += data
+        if self._quiet == "script":
+            self.scripts.append(data)
+        elif not self._quiet:
+            self._text.append(data)
 
 
 @pytest.fixture(scope="module")
 def split(tmp_path_factory: pytest.TempPathFactory) -> Split:
-    return make_split(tmp_path_factory.mktemp("splits") / "tiny")
+    return make_split(tmp_path_factory.mktemp("splits") / "tiny", probes=True)
 
 
 @pytest.fixture(scope="module")
@@ -77,49 +95,52 @@ def page_of(folder: Path, split: Split, result: Result) -> tuple[str, Page]:
     return html, Page(html)
 
 
+def browser_of(page: Page) -> dict[str, Any]:
+    data: dict[str, Any] = json.loads(page.scripts[0])
+    return data
+
+
 # --- what the page says ---------------------------------------------------------------------------------------
 
 
-def test_a_positive_result_is_stated_with_its_interval_and_all_sections(
-    split: Split, positive: tuple[Path, Result]
-) -> None:
+def test_the_first_screen_says_what_was_found(split: Split, positive: tuple[Path, Result]) -> None:
     html, page = page_of(positive[0], split, positive[1])
-    assert page.sections == SECTIONS
-    assert len(page.ids) == len(set(page.ids))
-    assert page.tags.count("svg") == 4  # gain, items, curves, fates
-    sentence = verdict(positive[1]).sentence
-    assert sentence.startswith("my_algo converted 33.3\u202f% of 60 unlearnable items, the null control")
-    assert "a gain of +32.5 points (95 % interval over families: +12.0 to +49.0 points), which excludes 0" in sentence
-    assert "(scope: families; track verifier, budget 1x, 3 seeds)" in sentence
-    assert sentence in page.text
-    assert any("Not compared with a strong null" in caveat for caveat in verdict(positive[1]).caveats)
-    assert "not compared with one: none is shipped for this run" in section(html, "headline")
-    rows = re.findall(r'<tr><th scope="row">(item-\d+)</th>', section(html, "items"))
-    assert sorted(rows) == [f"item-{number:03}" for number in range(20)]
-    assert "9*4&gt;\\boxed{36}" in html
-    assert "99.0\u202f%" in page.text and "2.97\u202f×\u202f10¹²" in page.text  # noqa: RUF001
-    assert "torch" in page.text and "generalised" in page.text
+    assert page.sections == SECTIONS and len(page.ids) == len(set(page.ids))
+    first = Page(section(html, "summary"))
+    assert first.tags.count("h1") == 1
+    said = verdict(positive[1])
+    assert said.label == "Converts more than GRPO" and said.label in first.text
+    assert "It converts 20 of 60 unlearnable items; GRPO re-run converts 0.5 on average." in first.text
+    assert said.sentence in first.text and "and 1 caveat" in first.text
+    for figure in ("+32.5 points", "95 % interval +12.0 to +49.0", "20 / 60", "0 / 12"):
+        assert figure in first.text
+    for chip in ("Canaries 0 / 1", "Memorised 0 / 60", "Probes 60 / 60", "Cost 99 % of limit"):
+        assert chip in first.text
+    assert "Trained 140 of 250 steps: budget spent" in first.text
+    inner = [link for link in page.links if link.startswith("#")]
+    assert {link[1:] for link in inner} <= set(page.ids)
+    beside = [link for link in page.links if not link.startswith("#")]
+    assert set(beside) <= {"items.csv", "1/evaluation/", "result.json"} and "items.csv" in beside
 
 
 def test_a_null_like_result_is_not_sold_as_a_gain(split: Split, tmp_path: Path) -> None:
     make_run(tmp_path, split, converts=1)
     result = make_result(split, 1, gain=0.009, interval=(-0.03, 0.05))
-    said = verdict(result)
-    assert (said.tone, said.label) == ("same", "no more than GRPO re-run")
-    assert "holds 0: it did not convert more than GRPO re-run" in said.sentence
-    _, page = page_of(tmp_path, split, result)
-    assert said.sentence in page.text and "excludes 0" not in page.text
+    html, page = page_of(tmp_path, split, result)
+    assert "No gain over GRPO detected" in page.text and "excludes 0" not in section(html, "summary")
+    assert re.search(r"could not have detected a gain below about [\d.]+ points", page.text)
+    assert "grey: GRPO against itself" in page.text
 
 
 def test_a_quick_run_shows_dashes_with_reasons_and_no_zero(split: Split, tmp_path: Path) -> None:
     make_run(tmp_path, split, converts=3, n=FEW)
     why = "--quick: fewer steps, one seed and 8 samples"
     result = make_result(split, None, gain=None, comparable=False, why_not_comparable=why, samples=FEW)
-    _, page = page_of(tmp_path, split, result)
-    assert verdict(result).sentence.startswith(f"Not comparable: {why}; with 8 samples an item it is undefined")
-    assert "undefined: 8 samples an item, the rule needs 32." in page.text
-    headline = page.text[page.text.index("Headline numbers") : page.text.index("Groups before and after")]
-    assert re.sub(r"\s+", " ", headline).startswith(f"Headline numbers Conversion gain– {why}")  # noqa: RUF001
+    html, _ = page_of(tmp_path, split, result)
+    first = Page(section(html, "summary")).text
+    assert "Quick run: not scored" in first and "not scored: a quick run" in first
+    assert "\N{EN DASH} / 60" in first and "0 / 60" not in first and "Probes" not in first
+    assert "--quick" in section(html, "reproduce")
 
 
 def test_a_checkpoint_run_needs_neither_metrics_nor_fates(split: Split, tmp_path: Path) -> None:
@@ -136,22 +157,21 @@ def test_a_checkpoint_run_needs_neither_metrics_nor_fates(split: Split, tmp_path
         budget=SpentBudget(),
         cost=Cost(),
         fates=None,
+        steps=None,
         twins={},
     )
-    _, page = page_of(tmp_path / "run", split, result)
-    assert page.sections == SECTIONS and page.tags.count("svg") == 2
-    for said in ("never ranked", "this training was not metered", "no metrics", "no fates", "no environment.json"):
-        assert said in page.text
-    assert "budget unknown" in page.text
+    html, page = page_of(tmp_path / "run", split, result)
+    assert page.sections == SECTIONS
+    for name, said in (("cost", "was not metered"), ("training", "No curves"), ("fates", "No fates")):
+        assert said in section(html, name) and section(html, name).count("<p") == 1
+    assert "budget unknown" in page.text and "never ranked" in page.text and "Cost unknown" in page.text
 
 
 def test_a_result_alone_makes_a_page(split: Split, tmp_path: Path) -> None:
-    _, page = page_of(tmp_path, split, make_result(split, 20, gain=None))
-    assert page.sections == SECTIONS and "svg" not in page.tags
-    assert "No gain defined: it has no null control" in page.text
-
-
-# --- fates ------------------------------------------------------------------------------------------------------
+    html, page = page_of(tmp_path, split, make_result(split, 20, gain=None))
+    assert page.sections == SECTIONS
+    assert "No gain defined" in page.text and "No picture" in section(html, "items")
+    assert not (tmp_path / "items.csv").exists()
 
 
 def cells_of(source: str, label: str) -> dict[str, list[str]]:
@@ -166,106 +186,124 @@ def cells_of(source: str, label: str) -> dict[str, list[str]]:
 
 
 def test_fates_are_told_by_group_and_beside_the_evaluation(split: Split, positive: tuple[Path, Result]) -> None:
-    html, _ = page_of(positive[0], split, positive[1])
-    told = section(html, "fates")
+    told = section(page_of(positive[0], split, positive[1])[0], "fates")
     # make_run: 20 items held; of the other 40 unlearnable, those whose number is a multiple of 3 were never solved
     never = 3 * len([number for number in range(20, 60) if number % 3 == 0])
     groups = cells_of(told, "fates")
-    assert [cell.split()[0] for cell in groups["unlearnable"]] == ["180", str(never), str(120 - never), "0", "60"]
+    assert [cell.split()[0] for cell in groups["unlearnable"][1:]] == ["180", str(never), str(120 - never), "0", "60"]
     assert groups["unlearnable"][-1] == "60 33.3\u202f%"
     assert list(groups) == ["unlearnable", "easy", "learnable"]
-    assert [row[0] for row in cells_of(told, "fates by seed").values()] == ["60"] * 3
-
-    first = cells_of(told, "first correct rollout")["unlearnable"]
-    steps = sorted(7 + number for number in range(60) if number < 20 or number % 3 for _ in SEEDS)
-    by_hand = [str(steps[-(-len(steps) * tenths // 20) - 1]) for tenths in (2, 5, 10, 15, 18)]
-    assert first == [f"{len(steps)} of 180", str(never), *by_hand]
-
-    rewarded = cells_of(told, "rewarded rollouts")
-    assert rewarded["unlearnable"] == ["420", "300", "240", "80.0\u202f%"]  # 60 x 5, of which 4 valid, and 120 x 1
-    assert rewarded["easy"][:2] == ["36", "0"] and "none" in told  # no trace of theirs could be judged
-
-    by_fate = cells_of(told, "fate and evaluation, by seed")
+    by_fate = cells_of(told, "fate and evaluation")
     assert by_fate["held"][0] == "60" and by_fate["held"][2:] == ["60 100.0\u202f%", "60 100.0\u202f%"]
     assert by_fate["never"][0] == str(never) and by_fate["never"][3] == "0 0.0\u202f%"
-    best = cells_of(told, "fate and evaluation, by item")
-    assert list(best.values()) == [
-        ["20", "20 100.0\u202f%"],
-        ["0", "0"],
-        ["0", "0"],
-        [str(40 - never // 3), "0 0.0\u202f%"],
-        [str(never // 3), "0 0.0\u202f%"],
-    ]
-    assert sum(int(row[0]) for row in best.values()) == 60
+    first = cells_of(told, "first correct rollouts")["unlearnable"]
+    steps = sorted(7 + n for n in range(60) if n < 20 or n % 3 for _ in SEEDS)
+    by_hand = [str(steps[-(-len(steps) * tenths // 20) - 1]) for tenths in (2, 5, 10, 15, 18)]
+    assert first == [f"{len(steps)} of 180", *by_hand, "420", "80.0\u202f%"]  # 60 x 5, of which 4 valid, and 120 x 1
 
 
-def test_every_unlearnable_items_fate_is_on_the_page_and_in_its_data(
-    split: Split, positive: tuple[Path, Result]
-) -> None:
-    html, _ = page_of(positive[0], split, positive[1])
-    rows = cells_of(section(html, "fates"), "each unlearnable item")
-    assert sorted(rows) == sorted(split.ids("unlearnable"))
-    assert rows["item-003"][1:5] == ["hhh", "10 · 10 · 10", "5 · 5 · 5", "4 · 4 · 4"] and rows["item-003"][7] == "yes"
-    assert rows["item-021"][1:5] == ["nnn", NONE, "1 · 1 · 1", NONE] and rows["item-021"][7] == "no"
-    assert [row[7] for row in rows.values()] == ["yes"] * 20 + ["no"] * 40
+def test_the_null_controls_curves_stand_beside_the_runs(tmp_path: Path) -> None:
+    split, folder = make_split(tmp_path / "tiny", probes=True), tmp_path / "run"
+    make_run(folder, split, converts=3)
 
-    links = re.findall(r'<a download="fates.json" href="data:application/json,([^"]*)">', html)
-    data = json.loads(unquote(links[0]))
-    assert data["seeds"] == list(SEEDS) and data["split_hash"] == split.hash
-    columns = data["items"]
-    assert {len(column) for column in columns.values()} == {len(split.items)}
-    assert columns["item_id"] == [item.item_id for item in split.items]
-    letters = {"n": "never", "f": "flickered", "c": "converted", "h": "held"}
-    assert data["fates"] == letters
-    places = [(place, seed) for place in range(len(split.items)) for seed in range(len(SEEDS))]
-    for row, (place, seed) in zip(tables.read_parquet(positive[0] / "fates.parquet").to_pylist(), places, strict=True):
-        assert (row["item_id"], row["seed"]) == (columns["item_id"][place], SEEDS[seed])
-        assert row["fate"] == letters[columns["fate"][place][seed]]
-        for name in ("first_correct_step", "rewarded", "rewarded_valid_trace"):
-            assert row[name] == columns[name][place][seed]
+    def write(place: Path, seeds: tuple[int, ...], rate: float) -> None:
+        rows = [
+            {"seed": seed, "step": step, "group": group, "rollouts": 8, "correct": round(8 * rate)}
+            for seed in seeds
+            for step in range(60)
+            for group in ("easy", "learnable", "unlearnable")
+        ]
+        tables.write_parquet(place / "curves.parquet", pa.Table.from_pylist(rows, schema=pa.schema([*SCHEMA.items()])))
+
+    result = make_result(split, 3, gain=0.03, interval=(-0.1, 0.1))
+    write(folder, SEEDS, 0.75)
+    told = section(page_of(folder, split, result)[0], "training")
+    assert "easy: 75 % in the first 25 steps, 75 % in the last" in told
+    assert told.count('class="band') == 3 and "was made before they were kept" in told
+    write(split.path / "null_control" / "1x", NULL_SEEDS, 0.5)
+    told = section(page_of(folder, split, result)[0], "training")
+    assert told.count('class="band') == 6 and "before they were kept" not in told
+    wrong = tables.read_parquet(folder / "curves.parquet").slice(0, 3).to_pylist()
+    wrong[1]["correct"] = 9
+    tables.write_parquet(folder / "curves.parquet", pa.Table.from_pylist(wrong))
+    with pytest.raises(DataError, match=r"curves\.parquet, row 2"):
+        write_report(folder, split, result)
+
+
+# --- items ----------------------------------------------------------------------------------------------------
+
+
+def test_every_item_is_in_the_csv_as_its_counts_say(split: Split, positive: tuple[Path, Result]) -> None:
+    page_of(positive[0], split, positive[1])
+    rows = list(csv.DictReader((positive[0] / "items.csv").read_text(encoding="utf-8").splitlines()))
+    assert [row["item_id"] for row in rows] == [item.item_id for item in split.items]
     measured = {
-        (row["item_id"], row["run"]): (row["correct"], row["n"])
+        (row["item_id"], row["run"]): row["correct"]
         for row in tables.read_counts(positive[0] / "counts.parquet").to_pylist()
+        if row["phase"] == "eval"
     }
-    for place, seed in places:
-        name = columns["item_id"][place]
-        assert measured[name, str(SEEDS[seed])] == (columns["correct"][place][seed], columns["n"][place][seed])
-    fresh = {row["item_id"]: row["correct"] / row["n"] for row in split.counts().to_pylist()}
-    assert columns["rate_before"] == [round(fresh[name], 6) for name in columns["item_id"]]
-    assert sum(columns["converted"][:60]) == 20
+    for row, item in zip(rows, split.items, strict=True):
+        assert row["correct"].split() == [str(measured[item.item_id, str(seed)]) for seed in SEEDS]
+        assert row["n"] == "32 32 32" and row["group"] == item.group
+    core = [row for row in rows if row["group"] == "unlearnable"]
+    assert [row["seeds_converted"] for row in core] == ["3"] * 20 + ["0"] * 40
+    assert [row["seeds_solved"] for row in core] == ["3"] * 20 + ["0"] * 40
+    assert core[3]["fates"] == "hhh" and core[21]["fates"] == "nnn" and core[0]["probe"] == "item-000-probe"
 
 
-def test_a_run_too_large_for_its_page_names_the_files(
-    split: Split, positive: tuple[Path, Result], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(fate_tables, "MAX_DATA", 239)  # 80 items x 3 seeds are one more
+def test_the_browser_holds_the_same_and_a_few_completions(split: Split, positive: tuple[Path, Result]) -> None:
     html, page = page_of(positive[0], split, positive[1])
-    assert "data:application" not in html and "fates.parquet and counts.parquet" in page.text
+    data = browser_of(page)
+    assert data["all"] == len(data["rows"]) == len(split.items) and data["seeds"] == list(SEEDS)
+    rows = {row[0]: row for row in data["rows"]}
+    first = rows["item-003"]
+    assert data["groups"][first[1]] == "unlearnable" and first[4] == "hhh" and first[8] == "111"
+    assert [row[8] for row in data["rows"][:60]] == ["111"] * 20 + ["000"] * 40  # the converted come first
+    assert [text[0] for text in first[12]] == [0, 1] * 3 and first[12][1][4] == "9*4>\\boxed{36}"
+    marks = re.findall(r'data-item="(item-\d+)"', section(html, "items"))
+    assert sorted(marks) == sorted(split.ids("unlearnable"))
+    assert section(html, "items").count('href="#diamond"') == 20 + 1  # and one in the key
 
 
-def test_fates_of_a_result_alone_are_its_counts(split: Split, tmp_path: Path) -> None:
-    html, _ = page_of(tmp_path, split, make_result(split, 20, gain=None))
-    told = section(html, "fates")
-    assert [cell.split()[0] for cell in cells_of(told, "fates")["unlearnable"]] == ["180", "60", "60", "10", "50"]
-    assert "Each unlearnable item" not in told and "svg" not in told
+def test_completions_are_the_last_of_training(split: Split, tmp_path: Path) -> None:
+    make_run(tmp_path, split, converts=3)
+    rows = [
+        {"step": step, "item_id": "item-000", "correct": step % 2 == 0, "reason": "match", "completion": f"text {step}"}
+        for step in range(12)
+    ]
+    for place, part in ((1, rows[:6]), (2, rows[6:])):
+        tables.write_parquet(tmp_path / "1" / "rollouts" / f"{place:06d}.parquet", pa.Table.from_pylist(part))
+    data = Items(Run(tmp_path, split, make_result(split, 3, gain=None))).browser()
+    texts = next(row[12] for row in data["rows"] if row[0] == "item-000")
+    assert sorted((text[0], text[2], text[4]) for text in texts) == [
+        *((0, step, f"text {step}") for step in (7, 9, 11)),
+        *((1, step, f"text {step}") for step in (6, 8, 10)),
+    ]
 
 
-def test_a_strong_null_is_in_the_numbers_and_the_figure(split: Split, positive: tuple[Path, Result]) -> None:
-    beside = {
-        "strong_null_rate": 0.05,
-        "strong_null_gain": 0.28,
-        "strong_null_interval": (-0.02, 0.5),
-        "strong_null_seeds": 5,
-        "strong_null_factor": 2.0,
-    }
-    stated = positive[1].model_dump()
-    result = Result.model_validate(stated | {"conversion": stated["conversion"] | beside})
-    html, page = page_of(positive[0], split, result)
-    headline = re.sub(r"<.*?>", " ", section(html, "headline"))
-    assert "GRPO at 2x the learning rate; n = 60 items, 5 seeds" in headline
-    assert "gain over it +28.0 points" in headline and "over the strong null" in headline
-    assert "no more than GRPO at 2x the learning rate" in section(html, "verdict")
-    assert "GRPO at 2x the learning rate converts 5.0\u202f% of these items by itself." in page.text
+def test_what_does_not_fit_is_said(split: Split, positive: tuple[Path, Result]) -> None:
+    items = Items(Run(positive[0], split, positive[1]))
+    data = items.browser(most=6_000)
+    assert 0 < len(data["rows"]) < data["all"] == len(split.items)
+    assert len(json.dumps(data)) < 12_000
+    context = sections(Run(positive[0], split, positive[1]), most=6_000)
+    assert len(context["browser"]) < 12_000
+
+
+def test_a_long_page_stays_below_a_megabyte(tmp_path: Path) -> None:
+    split, folder = make_split(tmp_path / "tiny", unlearnable=900), tmp_path / "run"
+    make_run(folder, split, converts=20)
+    for seed in SEEDS:
+        rows = [
+            {"item_id": item.item_id, "sample": sample, "completion": "<long> & " * 4000, "correct": sample == 1}
+            for item in split.items
+            for sample in range(2)
+        ]
+        tables.write_parquet(folder / str(seed) / "evaluation" / "items.parquet", pa.Table.from_pylist(rows))
+    html, page = page_of(folder, split, make_result(split, 20, gain=0.02, interval=(-0.1, 0.1)))
+    assert len(html.encode()) < 1_000_000
+    assert len(browser_of(page)["rows"]) > 100
+    assert item_module.MAX_DATA < 700_000
 
 
 # --- what the page is -----------------------------------------------------------------------------------------
@@ -276,12 +314,15 @@ def test_the_same_files_give_the_same_bytes(split: Split, positive: tuple[Path, 
     assert write_report(positive[0], split, positive[1]).read_bytes() == first
 
 
-def test_the_page_loads_nothing(split: Split, positive: tuple[Path, Result]) -> None:
+def test_the_page_loads_nothing_and_runs_one_script(split: Split, positive: tuple[Path, Result]) -> None:
     html, page = page_of(positive[0], split, positive[1])
-    assert not re.search(r"https?:|//[a-z]|@import|url\((?!#)", html)
-    assert not {"script", "link", "img", "iframe", "object", "image"} & set(page.tags)
+    bare = html.replace("http://www.w3.org/2000/svg", "")  # a name in the script, not an address
+    assert not re.search(r"https?:|@import|url\((?!#)", bare)
+    assert not {"link", "iframe", "object", "image"} & set(page.tags)
     assert "src" not in page.attributes and "default-src 'none'" in html
-    assert len(html) < 1_000_000
+    assert page.tags.count("script") == 2 and page.scripts[1] == source("report.js")
+    assert f"script-src '{script_hash(page.scripts[1])}'" in html and "innerHTML" not in page.scripts[1]
+    assert not any(name.startswith("on") for name in page.attributes)
 
 
 def test_hostile_text_stays_text(tmp_path: Path) -> None:
@@ -291,32 +332,30 @@ def test_hostile_text_stays_text(tmp_path: Path) -> None:
     files.write_json(folder / "1" / "environment.json", {"python": HOSTILE, "lone": "\\ud800"})
     method = MethodRecord(name=HOSTILE, source_hash=HOSTILE, track="verifier", settings={HOSTILE: [HOSTILE]})
     _, page = page_of(folder, split, make_result(split, 20, gain=0.3, interval=(0.1, 0.5), method=method))
-    assert not {"script", "img"} & set(page.tags)
+    assert page.tags.count("script") == 2 and "img" not in page.tags
     assert not any(name.startswith("on") for name in page.attributes)
     assert HOSTILE.replace("\u202e", "\\u{202e}") in page.text and "\u202e" not in page.text
+    assert any(HOSTILE in row[9] for row in browser_of(page)["rows"])  # as it is, and only ever shown as text
+
+
+def test_data_cannot_end_its_block() -> None:
+    data = {"text": "</script><!-- & \u2028 \ud800", "n": [1]}
+    written = str(script_json(data))
+    assert not re.search("[<>&\u2028\ud800]", written)
+    assert json.loads(written) == {"text": "</script><!-- & \u2028 \ufffd", "n": [1]}
 
 
 def test_numbers_read_well() -> None:
     assert [pct(value) for value in (0.1234, 0.0004, 0.0, 1.0)] == [
         f"{v}\u202f%" for v in ("12.3", "0.04", "0.0", "100.0")
     ]
-    assert points(0.051) == "+5.1 points" and points(-0.051) == "\N{MINUS SIGN}5.1 points"
+    assert points(0.051) == "+5.1 points" and points(-0.051) == "\N{MINUS SIGN}5.1 points" and signed(0.1) == "+10.0"
     assert span((0.0, 0.0251)) == "0.0 to 2.5\u202f%"
     assert count(1234567) == "1\u202f234\u202f567" and power(0) == "0" and power(123456) == "123\u202f456"
+    assert [number(value) for value in (3.0, 1 / 3, 1234.0, 0.98)] == ["3", "0.3", "1\u202f234", "1"]
+    assert [p_value(value) for value in (0.00001, 0.0035, 0.5)] == ["< 0.0001", "0.0035", "0.5"]
     assert duration(12.34) == "12.3 s" and duration(130.4) == "2 min 10 s" and duration(7300) == "2 h 1 min"
     assert plain("a\u202eb\x00\n") == "a\\u{202e}b\\u{0}\n"
-
-
-def test_figures_stand_long_runs_and_many_items() -> None:
-    steps = plots.learning_curves([plots.Panel("reward", "", {"1": np.linspace(0, 1, 9999), "2": np.ones(700)})])
-    rate = np.linspace(0, 1, 3000)
-    items = plots.conversion_plot(
-        plots.Rates(rate, rate, rate), [f"f{n % 12}" for n in range(3000)], tau=0.1, threshold=0.25
-    )
-    fates = [plots.Fated(f"group {n}", [1, 2, 3, 4], np.arange(9999)) for n in range(7)]
-    assert len(plots.fates_plot(fates, ("never", "flickered", "converted", "held"))) < 200_000
-    assert "other (" in items and "var(--series-7)" in items and "#0d0e" not in items + steps
-    assert len(steps) < 100_000
 
 
 # --- the command ----------------------------------------------------------------------------------------------
@@ -340,3 +379,11 @@ def test_rebuild_refuses_what_is_no_run_or_another_splits(split: Split, tmp_path
     files.write_json(tmp_path / "result.json", make_result(split, 20, gain=None, split_hash="other"))
     with pytest.raises(RunError, match="other labels"):
         rebuild(tmp_path, split.path)
+
+
+def test_long_runs_and_many_items_are_drawn_small() -> None:
+    from unlearnbench.reports.charts import Line, lines
+
+    steps = np.arange(400.0)
+    svg = lines([Line("a", "easy", steps, np.linspace(0, 1, 400), np.zeros(400), np.ones(400))], share=True, label="a")
+    assert len(svg) < 20_000

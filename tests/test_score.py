@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from unlearnbench import __version__
-from unlearnbench.cli.eval import show
+from unlearnbench.cli.ending import show
 from unlearnbench.cli.main import run
 from unlearnbench.errors import DataError, RunError, VerifierError
 from unlearnbench.harness import score_rollouts as scoring
@@ -106,9 +106,7 @@ def test_rollouts_with_the_counts_of_null_seeds_get_the_score_of_those_counts(
     assert counted(tmp_path / "run") == {
         (row["item_id"], row["phase"], row["run"]): (row["n"], row["correct"]) for row in counts.to_pylist()
     }
-    expected = score.score(
-        split,
-        counts,
+    facts = score.RunFacts(
         method=MethodRecord(name="rollouts", source_hash=result.method.source_hash, track="undeclared"),
         seeds=[1, 2, 3],
         samples=32,
@@ -116,13 +114,12 @@ def test_rollouts_with_the_counts_of_null_seeds_get_the_score_of_those_counts(
         budget=SpentBudget(),
         cost=Cost(verifier_calls=len(rows)),
         kind="score",
-        null=null,
-        strong_null=split.control("strong_null"),
         code_version=__version__,
     )
+    expected = score.score(split, counts, facts, null)
     assert result.model_dump(mode="json") == expected.model_dump(mode="json")
     assert (result.kind, result.comparable, result.method.track) == ("score", True, "undeclared")
-    assert result.conversion.gain is not None
+    assert result.conversion.solved_gain is not None
     assert result.canaries.converted == 0
     assert result.budget.multiple is None
 
@@ -343,7 +340,7 @@ def test_a_name_with_markup_is_shown_as_it_is(
     named = result.method.model_copy(update={"name": "[bold]x[/nope]:smile:<b>\x1b[31m\u202e"})
     show(result.model_copy(update={"method": named}))
     shown = " ".join(capsys.readouterr().out.split())
-    assert shown.count("[bold]x[/nope]:smile:<b>\\u{1b}[31m\\u{202e}") == 2  # in the sentence and above the table
+    assert shown.count("[bold]x[/nope]:smile:<b>\\u{1b}[31m\\u{202e}") == 1
     assert not {"\x1b", "\u202e"} & set(shown)
 
 

@@ -159,3 +159,47 @@ def test_two_calls_are_alike() -> None:
     given, groups = gram(vectors(12, 4)), ["easy", "learnable", "unlearnable"] * 4
     one, other = similarity(given, groups, 4, draws=50), similarity(given, groups, 4, draws=50)
     assert one.blocks == other.blocks and one.auc == other.auc
+
+
+# --- by skill ---------------------------------------------------------------------------------------------------
+
+
+def test_blocks_by_skill_by_brute_force() -> None:
+    groups = ["easy"] * 2 + ["learnable"] * 5 + ["unlearnable"] * 5
+    skills = ["a", "b", "a", "a", "b", "b", "c", "a", "b", "b", "c", "c"]
+    found = similarity(gram(vectors(12, 4)), groups, 4, skills=skills, draws=30)
+    cosine = found.cosine
+    assert [block.of for block in found.blocks] == ["all"] * 6 and len(found.matched) == 12
+    for block in found.matched:
+        pairs = [
+            cosine[i, j]
+            for i in range(12)
+            for j in range(12)
+            if (groups[i], groups[j]) == (block.a, block.b)
+            and (i < j or block.a != block.b)
+            and (skills[i] == skills[j]) == (block.of == "same_skill")
+        ]
+        assert block.pairs == len(pairs) and block.p is None
+        assert np.isnan(block.raw) if not pairs else block.raw == pytest.approx(np.mean(pairs))
+    assert found.auc_other_skills is not None
+    scores = {}
+    for i in range(2, 12):
+        others = [j for j in range(7) if j != i and skills[j] != skills[i]]
+        scores[i] = np.mean([cosine[i, j] for j in others])
+    wins = [(scores[i] > scores[j]) + (scores[i] == scores[j]) / 2 for i in range(2, 7) for j in range(7, 12)]
+    assert found.auc_other_skills.value == pytest.approx(np.mean(wins))
+
+
+def test_what_follows_the_skill_is_no_difference_of_groups() -> None:
+    """Learnable items of one skill and unlearnable ones of many: outliers by the mix of skills alone."""
+    draw = np.random.default_rng(0)
+    skills = ["a"] * 20 + [f"s{number}" for number in range(20)]
+    centres = {name: draw.normal(size=40) for name in skills}
+    given = np.stack([np.stack([centres[name] + draw.normal(0, 0.5, 40) for _ in range(4)]) for name in skills])
+    groups = ["learnable"] * 20 + ["unlearnable"] * 20
+    found = similarity(gram(given.astype(np.float32)), groups, 4, skills=skills, draws=100)
+    assert block(found.blocks, "learnable", "learnable").raw > 0.7
+    other = [one for one in found.matched if one.of == "other_skills"]
+    assert block(tuple(other), "learnable", "learnable").pairs == 0
+    assert abs(block(tuple(other), "learnable", "unlearnable").raw) < 0.2
+    assert similarity(gram(given.astype(np.float32)), groups, 4, draws=10).matched == ()

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, get_args
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,10 +18,15 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    PrivateAttr,
     SerializerFunctionWrapHandler,
     model_serializer,
     model_validator,
 )
+
+if TYPE_CHECKING:
+    import pandas
+    from matplotlib.figure import Figure
 
 GroupName = Literal["easy", "learnable", "unlearnable", "no_reward", "unstable", "boundary"]
 TwinKind = Literal["changed_numbers", "other_wording", "same_skill"]
@@ -53,6 +59,11 @@ class Record(BaseModel):
     """A validated, immutable record. Unknown fields are an error, so that a typo cannot pass silently."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    def __dir__(self) -> list[str]:
+        """Its own fields and methods, without those of pydantic."""
+        own = [name for cls in type(self).__mro__ if issubclass(cls, Record) for name in vars(cls)]
+        return sorted({*type(self).model_fields, *(name for name in own if not name.startswith(("_", "model_")))})
 
 
 # --- problems -------------------------------------------------------------------------------------------------
@@ -453,6 +464,8 @@ class BlockMean(Record):
 
     a: GroupName
     b: GroupName
+    of: Literal["all", "same_skill", "other_skills"] = "all"
+    """Which pairs: all, those of one skill, or those of two."""
     pairs: int
     mean: float | None
     interval: Interval | None
@@ -541,6 +554,41 @@ class Result(Record):
         if isinstance(fates, Mapping) and "converted" in fates:
             fates = {**{k: v for k, v in fates.items() if k != "converted"}, "lost": fates["converted"]}
         return {**data, "conversion": conversion, "fates": fates}
+
+    _folder: Path | None = PrivateAttr(default=None)
+
+    def in_folder(self, folder: Path) -> Result:
+        """The same result, which knows the folder of its run: `to_frame` reads items.csv there."""
+        found = self.model_copy()
+        found._folder = Path(folder)
+        return found
+
+    def __eq__(self, other: object) -> bool:
+        """By what is written in result.json, whichever folder it is known from."""
+        return isinstance(other, Result) and self.__dict__ == other.__dict__
+
+    __hash__ = Record.__hash__
+
+    def to_frame(self) -> pandas.DataFrame:
+        """All items of the run as a pandas frame, one row each (columns as in items.csv; lists by seed).
+
+        Raises RunError for a result that does not know its run's folder.
+        """
+        from unlearnbench.reports.notebook import result_frame
+
+        return result_frame(self, self._folder)
+
+    def plot(self) -> Figure:
+        """The gains over GRPO re-run and tuned GRPO and the frontier score, with their 95 % intervals, in points."""
+        from unlearnbench.reports.notebook import result_figure
+
+        return result_figure(self)
+
+    def __str__(self) -> str:
+        """The sentence to quote."""
+        from unlearnbench.reports.notebook import result_sentence
+
+        return result_sentence(self)
 
     def _repr_html_(self) -> str:
         from unlearnbench.reports.notebook import result_html

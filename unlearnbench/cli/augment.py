@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @click.option("--second-model", required=True, help="The model that solves them: kept are those where both agree.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of <kind>.parquet.")
 @click.option("--group", "groups", multiple=True, default=("unlearnable",), show_default=True, help="Whose items.")
-@click.option("--count", default=5, show_default=True, type=click.IntRange(1, 100), help="Problems asked for an item.")
+@click.option("--count", default=5, show_default=True, type=click.IntRange(1, 100), help="Problems per item.")
 @click.option("--limit", type=click.IntRange(1), help="Only so many items.")
 @click.option("--temperature", default=0.7, show_default=True, type=click.FloatRange(0))
 @click.option("--max-tokens", default=4096, show_default=True, type=click.IntRange(1), help="Of one answer.")
@@ -42,7 +42,7 @@ def augment(
 ) -> None:
     """Ask an endpoint for problems like a split's items, or for the steps towards them; keep what two models agree on.
 
-    A key is read from OPENAI_API_KEY. A command that was stopped goes on where it was when it is given again.
+    A key is read from OPENAI_API_KEY. Rerun the same command to resume an interrupted one.
     """
     from unlearnbench.cli.progress import Bar
     from unlearnbench.curation.augment.augment import augment as run

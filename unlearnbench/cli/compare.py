@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from unlearnbench.scoring.comparison import Comparison, Moved, Pair
     from unlearnbench.scoring.null_vs_null import NullAgainstNull, Repeats
+    from unlearnbench.scoring.pilot import PilotComparison
 
 MAX_ROWS = 10  # of each table on the screen; --json has all
 
@@ -21,6 +22,7 @@ MAX_ROWS = 10  # of each table on the screen; --json has all
 @click.command("compare")
 @click.argument("folders", metavar="DIR...", nargs=-1, type=click.Path(path_type=Path))
 @click.option("--aa", is_flag=True, help="Compare the null control's seeds with one another instead of runs.")
+@click.option("--pilot", is_flag=True, help="Show rates of quick or partial runs side by side, without any claim.")
 @click.option(
     "--split", help="The split that the runs were scored on, if it is not a shipped one [--aa: micro]: its folder."
 )
@@ -30,13 +32,21 @@ MAX_ROWS = 10  # of each table on the screen; --json has all
 )
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 def compare(
-    folders: tuple[Path, ...], aa: bool, split: str | None, seeds: int | None, out: Path | None, as_json: bool
+    folders: tuple[Path, ...],
+    aa: bool,
+    pilot: bool,
+    split: str | None,
+    seeds: int | None,
+    out: Path | None,
+    as_json: bool,
 ) -> None:
-    """Compare the runs in two or more DIRs item by item; runs that it would be unfair to compare are refused.
+    """Compare the runs in two or more DIRs item by item, each pair as the first minus the second.
 
-    With --aa: GRPO against GRPO, from the seeds of a split's null control. It is no better than itself, so at least
-    95 % of the intervals should hold 0.
+    Runs that it would be unfair to compare are refused. With --aa: GRPO against GRPO, from the seeds of a split's null
+    control. It is no better than itself, so at least 95 % of the intervals should include 0.
     """
+    if aa and pilot:
+        raise click.UsageError("--pilot shows runs; --aa compares the seeds of a null control.")
     if aa and folders:
         raise click.UsageError("--aa compares the seeds of a split's null control; it takes no DIR.")
     if aa and out is not None:
@@ -58,13 +68,24 @@ def compare(
             found = against_itself.null_against_null(load_split(split or "micro"), seeds or 3, bar.show)
         _print(found.model_dump(mode="json")) if as_json else _show_null(found)
         return
-    told = comparison.compare(folders, None if split is None else load_split(split))
-    page = None
-    if out is not None:  # before anything is shown: a reader like `head` may leave
-        from unlearnbench.reports.comparison_report import write_page
+    from unlearnbench.reports import comparison_report
+    from unlearnbench.scoring.comparability import read_run
+    from unlearnbench.scoring.counted import labels_of
 
-        page = write_page(out, told)
-    _print(told.model_dump(mode="json")) if as_json else _show(told)
+    labels, page = None if split is None else load_split(split), None
+    if pilot:
+        from unlearnbench.scoring import pilot as side_by_side
+
+        beside = side_by_side.pilot(folders, labels)
+        page = None if out is None else comparison_report.write_pilot(out, beside)
+        _print(beside.model_dump(mode="json")) if as_json else _show_pilot(beside)
+    else:
+        told = comparison.compare(folders, labels)
+        if out is not None:  # before anything is shown: a reader like `head` may leave
+            known = labels_of([read_run(folder) for folder in folders], labels)
+            prompts = {item.item_id: item.prompt for item in known.items}
+            page = comparison_report.write_page(out, told, prompts)
+        _print(told.model_dump(mode="json")) if as_json else _show(told)
     if page is not None:
         click.echo(f"with figures: {page}", err=as_json)
 
@@ -108,24 +129,29 @@ def _show(told: Comparison) -> None:
     shown = console()
     first = told.runs[0]
     families = len(told.pairs[0].families)
+    shown.print()
+    for pair in told.pairs:
+        _show_verdict(shown, told, pair)
+    if (warning := several(told)) is not None:
+        shown.print(f"{warning}\n")
     shown.print(
-        f"\nCompared on {told.split}: {first.items} unlearnable items in {families} families, and {first.easy_items} "
+        f"Compared on {told.split}: {first.items} unlearnable items in {families} families, and {first.easy_items} "
         f"easy ones (track {first.track}).\n"
     )
     _table(
         shown,
         "",
-        ["run", "method", "folder", "seeds", "converted", "conversion", "95 % interval", "easy lost", "FLOPs a seed"],
+        ["run", "method", "folder", "seeds", "converted", "conversion", "95 % interval", "easy lost", "FLOPs per seed"],
         [
             [
                 run.label,
                 run.method,
                 run.folder,
                 str(len(run.seeds)),
-                f"{run.converted} of {run.items}",
+                f"{run.converted:.3g} of {run.items}",
                 pct(run.conversion),
                 "-" if run.conversion_interval is None else span(run.conversion_interval),
-                f"{run.easy_lost} of {run.easy_items}",
+                f"{run.easy_lost:.3g} of {run.easy_items}",
                 "-" if run.flops_per_seed is None else power(run.flops_per_seed),
             ]
             for run in told.runs
@@ -139,7 +165,7 @@ def _show(told: Comparison) -> None:
         ]
         _table(shown, "What differs", ["setting", *(run.label for run in told.runs), "meaning", "why"], rows, left=99)
     else:
-        shown.print("What differs and could move the score: nothing that these folders tell of.\n")
+        shown.print("What differs and could move the score: nothing that these folders record.\n")
     if first.track == "undeclared":
         shown.print(
             "Nothing of these runs' training was metered: whether they cost alike, and what they read, is their "
@@ -147,15 +173,43 @@ def _show(told: Comparison) -> None:
         )
     for pair in told.pairs:
         _show_pair(shown, told, pair)
-    if (warning := several(told)) is not None:
-        shown.print(warning)
+
+
+def _show_verdict(shown: Console, told: Comparison, pair: Pair) -> None:
+    """What a pair shows, first of all."""
+    from unlearnbench.reports.comparison_report import named, pair_verdict
+
+    verdict = pair_verdict(told, pair)
+    shown.print(f"{named(told, pair.first)} minus {named(told, pair.second)}")
+    shown.print(verdict.label, style="bold")
+    shown.print(f"{verdict.summary}\n")
+
+
+def _show_pilot(told: PilotComparison) -> None:
+    from unlearnbench.cli.console import console
+    from unlearnbench.reports.formatting import pct, plural
+
+    shown = console()
+    shown.print("\nNo claim: a pilot. Quick or partial runs say nothing of chance.\n", style="bold")
+    for run in told.runs:
+        size = f"{plural(len(run.seeds), 'seed')} x {plural(run.samples, 'sample')}"
+        shown.print(f"{run.label}: {run.method}, {size} ({run.folder})")
+    shown.print()
+    labels = [run.label for run in told.runs]
+    groups = [
+        [row.name, str(row.items), "-" if row.before is None else pct(row.before), *map(pct, row.rates)]
+        for row in told.groups
+    ]
+    _table(shown, "", ["group", "items", "before", *labels], groups)
+    families = [[row.name, str(row.items), *map(pct, row.rates)] for row in told.families]
+    _table(shown, "", ["family of unlearnable items", "items", *labels], families)
 
 
 def _show_pair(shown: Console, told: Comparison, pair: Pair) -> None:
     from unlearnbench.reports.comparison_report import named, sentences
     from unlearnbench.reports.formatting import plural
 
-    shown.rule(f"{named(told, pair.first)} - {named(told, pair.second)}", align="left")
+    shown.rule(f"{named(told, pair.first)} minus {named(told, pair.second)}", align="left")
     for sentence in sentences(told, pair):
         shown.print(sentence)
     shown.print()
@@ -170,7 +224,7 @@ def _show_pair(shown: Console, told: Comparison, pair: Pair) -> None:
     for winner, items in ((pair.first, pair.only_first), (pair.second, pair.only_second)):
         if items:
             loser = pair.second if winner == pair.first else pair.first
-            title = f"Converted in {winner} and not in {loser}: {plural(len(items), 'item')}"
+            title = f"Solved in {winner} and not in {loser}: {plural(len(items), 'item')}"
             _table(shown, title, ["item", "family", pair.first, pair.second], [_row(item) for item in items], left=2)
 
 
@@ -214,12 +268,13 @@ def _show_null(told: NullAgainstNull) -> None:
     _table(
         shown,
         "",
-        ["comparison", "n", "hold 0", "hold 0, families", "mean |gain|", "sd of gain", "largest |gain|"],
+        ["comparison", "n", "with 0", "with 0, beyond", "mean |gain|", "sd of gain", "largest |gain|"],
         [_repeats(name, part) for name, part in kinds.items() if part is not None],
     )
     shown.print(
-        "hold 0: 95 % intervals for these families; hold 0, families: for families like these; both should be at "
-        "least 95 %.\nThe comparisons share seeds, so they are not independent: their number is no sample size."
+        "with 0: 95 % intervals for these families that include 0; with 0, beyond: those beyond these families; both "
+        "should be at least 95 %.\nThe comparisons share seeds, so they are not independent: their number is no "
+        "sample size."
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Sequence
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -18,10 +19,12 @@ def console() -> Console:
 
 
 def print_table(head: Sequence[str], rows: Iterable[Sequence[object]], *, right: Sequence[str] = ()) -> None:
-    """A table of short cells, the columns in `right` aligned to the right; piped, no cell of it is cut."""
-    table = Table()
+    """A table of short cells, the columns in `right` aligned to the right. No cell is cut: piped, it is as wide as it
+    has to be; on a narrow terminal, words are folded and numbers stay whole."""
+    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for name in head:
-        table.add_column(name, justify="right" if name in right else "left", no_wrap=True)
+        words = name not in right
+        table.add_column(name, justify="left" if words else "right", no_wrap=not words, overflow="fold")
     for row in rows:
         table.add_row(*(Text(str(cell)) for cell in row))
     shown = console()

@@ -19,7 +19,7 @@ from unlearnbench.cli.ray_option import ray_option
 @click.option("--rule", default="protocol", show_default=True, type=click.Choice(["protocol", "paper"]))
 @click.option("--sampler", default="transformers", show_default=True, type=click.Choice(["transformers", "vllm"]))
 @click.option("--engine", multiple=True, metavar="KEY=VALUE", help="Option of vLLM, such as tensor_parallel_size=2.")
-@click.option("--workers", type=click.IntRange(1), help="Runs at once [default: one a core].")
+@click.option("--workers", type=click.IntRange(1), help="Runs at once [default: one per core].")
 @click.option(
     "--processes",
     default=1,
@@ -74,9 +74,34 @@ def curate(
 
     click.echo(f"labels by the rule `{rule}`")
     print_table(["group", "items"], list(told["counts"].items()), right=["items"])
+    if config is not None:
+        click.echo(_smallest_gain(out))
     null = out / "null_control" / "1x"
     if config is not None and not null.is_dir():
         click.echo(
             "next, the null control, without which no gain can be told: "
             f"unlearnbench eval --method grpo --split {out} --seeds 10 --out {null}"
         )
+
+
+def _smallest_gain(out: Path) -> str:
+    """The smallest conversion gain that a run of three seeds could detect on a split, in a sentence."""
+    from unlearnbench.harness.assumed import pool_of
+    from unlearnbench.harness.plan import power_of
+    from unlearnbench.reports.formatting import pct
+    from unlearnbench.splits import load_split
+
+    split = load_split(out)
+    found = power_of(split, pool_of(split), 1.0, 3, 32, 200, lambda _: None)
+    if found.why_not is not None:
+        return f"no gain can be detected on this split: {found.why_not}"
+    how = {"spread": "if spread over all items", "families": "if whole families are learned"}
+    told = [
+        f"{'none' if row.gain is None else pct(row.gain)} {how[row.effect]}"
+        for row in found.detectable
+        if row.bound == "interval_families"
+    ]
+    return (
+        f"smallest conversion gain that 3 seeds against {found.null_seeds} null seeds detect on its {found.items} "
+        f"unlearnable items: {', '.join(told)} ({found.world_source})"
+    )

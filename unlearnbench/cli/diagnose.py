@@ -56,7 +56,7 @@ class Names(click.ParamType[tuple[str, ...]]):
 @click.option(
     "--rollouts-per-item", default=20, show_default=True, type=click.IntRange(1), help="The same for every item."
 )
-@click.option("--cap", default=1024, show_default=True, type=click.IntRange(1), help="Samples an item at most.")
+@click.option("--cap", default=1024, show_default=True, type=click.IntRange(1), help="Samples per item, at most.")
 @click.option(
     "--reward",
     default="correct",
@@ -83,7 +83,7 @@ class Names(click.ParamType[tuple[str, ...]]):
 @click.option("--prompt-format", type=click.Choice(["raw", "chat"]), help="[default: the split's, else raw].")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of adapter, samples and shuffle.")
 @click.option("--max-memory", default="4GiB", show_default=True, type=Size(), help="Memory of all processes together.")
-@click.option("--workers", type=click.IntRange(1), help="Processes [default: one a core; one with an accelerator].")
+@click.option("--workers", type=click.IntRange(1), help="Processes [default: one per core; one with an accelerator].")
 @ray_option
 @click.option("--json", "as_json", is_flag=True, help="Print similarity.json (a list, of several) instead of tables.")
 def diagnose(
@@ -101,7 +101,7 @@ def diagnose(
     """Compare the policy gradients of a split's items: which point the same way, and which away from the others.
 
     POLICY is a folder, a name on the Hub, a shipped split's name (its base policy), a run or one of its checkpoints;
-    of several, the same is done at each. A diagnosis that was stopped goes on when the same command is given again.
+    of several, each is diagnosed. Rerun the same command to resume an interrupted diagnosis.
     """
     from unlearnbench.cli.progress import Rows
     from unlearnbench.diagnosis.diagnose import diagnose_each
@@ -150,7 +150,7 @@ def _plan(memory: Memory) -> str:
 
     divided = f"; {plural(memory.divided, 'part')} of items too long for that take several" if memory.divided else ""
     return (
-        f"gradients: {plural(memory.workers, 'process', 'processes')} of up to {memory.tokens_per_pass:,} tokens a "
+        f"gradients: {plural(memory.workers, 'process', 'processes')} of up to {memory.tokens_per_pass:,} tokens per "
         f"pass{divided}; about {gib(memory.total)} of memory in all, the longest rollout having {memory.longest:,} "
         f"tokens with its prompt; vectors take {gib(memory.vectors)} on disk until they are compared"
     )

@@ -10,7 +10,7 @@ import click
 @click.command("doctor")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def doctor(as_json: bool) -> None:
-    """Say what runs here, and for each thing missing the one command that mends it."""
+    """Say what runs here, and for each thing that is missing the one command that fixes it."""
     from unlearnbench.harness.doctor import examine
 
     findings = examine()

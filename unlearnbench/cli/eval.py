@@ -1,4 +1,4 @@
-"""`unlearnbench eval`: arguments in, a table out; `unlearnbench.harness.evaluate` does the work."""
+"""`unlearnbench eval`: arguments in, a result out; `unlearnbench.diagnosis.evaluate` does the work."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import click
 from unlearnbench.cli.ray_option import ray_option
 
 if TYPE_CHECKING:
-    from unlearnbench.records import Result
+    from unlearnbench.workers.messages import Event
 
 
 class Multiple(click.ParamType[float]):
@@ -86,6 +86,18 @@ def _refuse_constant(word: str) -> None:
     help="Seconds without a report after which a seed's process is ended.",
 )
 @ray_option
+@click.option(
+    "--diagnose/--no-diagnose",
+    default=True,
+    show_default=True,
+    help="Compare items' gradients at start and end (about a minute on micro; not with --quick).",
+)
+@click.option(
+    "--log-to",
+    multiple=True,
+    type=click.Choice(["tensorboard", "wandb", "trackio", "mlflow"]),
+    help="Log the training curves there, too; may be given several times.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print result.json instead of a table.")
 def evaluate(
     method: str | None,
@@ -104,6 +116,8 @@ def evaluate(
     processes: int,
     patience: float,
     ray: str | None,
+    diagnose: bool,
+    log_to: tuple[str, ...],
     as_json: bool,
 ) -> None:
     """Train a method on a split for every seed, evaluate what it left, and score it against the null control.
@@ -113,11 +127,14 @@ def evaluate(
     if (method is None) == (not checkpoint):
         raise click.UsageError("Give either --method or --checkpoint, once per seed.")
     given = click.get_current_context().get_parameter_source
-    for name in ("seeds", "budget", "changes", "quick", "trainer"):
+    for name in ("seeds", "budget", "changes", "quick", "trainer", "log_to"):
         if checkpoint and given(name) != click.core.ParameterSource.DEFAULT:
-            option = "set" if name == "changes" else name
+            option = {"changes": "set", "log_to": "log-to"}.get(name, name)
             raise click.UsageError(f"--{option} says how to train; a --checkpoint is only evaluated.")
-    from unlearnbench.cli.progress import Bars
+    from unlearnbench.cli.ending import show
+    from unlearnbench.cli.progress import run_progress
+    from unlearnbench.diagnosis import evaluate as whole
+    from unlearnbench.harness.trackers import Trackers
     from unlearnbench.policies.samplers.engine import Engine
     from unlearnbench.training.options import trainer_options
     from unlearnbench.workers.jobs import Compute
@@ -127,73 +144,27 @@ def evaluate(
     options = trainer_options(parse_changes(trainer, "--trainer"))
     settings, draws = parse_changes(changes), Engine(sampler, parse_changes(engine, "--engine"))
     compute = Compute(workers=workers, processes=processes, engine=draws, trainer=options, patience=patience, ray=ray)
-    places: list[Path] = []
-    with Bars() as bars:
-        together: dict[str, Any] = {"out": out, "compute": compute, "progress": bars.show, "placed": places.append}
+    trackers = Trackers(log_to)
+    with run_progress() as shown:
+
+        def placed(folder: Path) -> None:
+            shown.place(folder)
+            trackers.place(folder)
+
+        def progress(event: Event) -> None:
+            shown.show(event)
+            trackers.show(event)
+
+        together: dict[str, Any] = {"out": out, "compute": compute, "progress": progress, "placed": placed}
+        together["diagnose"] = diagnose
         if checkpoint:
-            from unlearnbench.harness.evaluate import evaluate_checkpoints
-
-            result = evaluate_checkpoints(checkpoint, split, samples=samples, **together)
+            done = whole.evaluate_checkpoints(checkpoint, split, samples=samples, **together)
         else:
-            from unlearnbench.harness.evaluate import evaluate as run
-
             assert method is not None
             together |= {"samples": samples, "budget": budget, "settings": settings, "quick": quick}
-            result = run(method, split, seeds, **together)
+            done = whole.evaluate(method, split, seeds, **together)
+        trackers.finish(done.result)
     if as_json:
-        click.echo(result.model_dump_json(indent=2))
+        click.echo(done.result.model_dump_json(indent=2))
     else:
-        show(result)
-        click.echo(f"report: {places[0] / 'report.html'}")
-
-
-def show(result: Result) -> None:
-    """The result as tables, on standard output."""
-    from rich.table import Table
-
-    from unlearnbench.cli.console import console
-    from unlearnbench.records import FATES
-    from unlearnbench.reports.formatting import plain, plural
-    from unlearnbench.reports.headline import verdict
-
-    # A method's name is foreign text: no markup, and its control characters are spelled out.
-    shown = console()
-    shown.print(f"\n{plain(verdict(result).sentence)}\n")
-    size = f"{plural(len(result.seeds), 'seed')} x {result.samples} samples"
-    table = Table(title=f"{plain(result.method.name)} on {result.split}, {size}")
-    for name in ("group", "items", "rate before", "rate after", "95 % interval", "converted"):
-        table.add_column(name, justify="left" if name == "group" else "right")
-    for name, group in result.groups.items():
-        table.add_row(
-            name,
-            str(group.items),
-            _rate(group.rate_before),
-            _rate(group.rate_after),
-            _interval(group.rate_after_interval),
-            "-" if group.converted is None else f"{group.converted} ({_rate(group.conversion)})",
-        )
-    shown.print(table)
-    twins = Table(title="twins of converted items")
-    for name in ("kind", "eligible", "rate", "null", "gain", "95 % interval", "verdict"):
-        twins.add_column(name, justify="left" if name in ("kind", "verdict") else "right")
-    for kind, twin in result.twins.items():
-        cells = (_rate(twin.rate), _rate(twin.null_rate), _rate(twin.gain), _interval(twin.interval))
-        twins.add_row(kind, str(twin.eligible), *cells, twin.verdict)
-    shown.print(twins)
-    if met := result.fates:
-        counted = ", ".join(f"{name} {getattr(met, name)}" for name in FATES)
-        shown.print(f"fates in training of the unlearnable items, once a seed: {counted}")
-    lost, spent = result.retention, f"cost {result.cost.flops:.3g} FLOPs in {result.cost.seconds:.0f} s of training"
-    shown.print(
-        f"easy items lost: {'-' if lost.easy_lost is None else lost.easy_lost} of {lost.easy_items}; canaries "
-        f"converted: {result.canaries.converted if result.canaries.converted is not None else '-'} of "
-        f"{result.canaries.items}; {spent if result.budget.used else 'cost unknown'}"
-    )
-
-
-def _rate(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.1f} %"
-
-
-def _interval(interval: tuple[float, float] | None) -> str:
-    return "-" if interval is None else f"{100 * interval[0]:.1f} to {100 * interval[1]:.1f}"
+        show(done.result, done.folder)

@@ -13,12 +13,13 @@ from unlearnbench import __version__
 # name: (module, object, what it does). The words stand here so that --help imports nothing else.
 COMMANDS = {
     "eval": ("eval", "evaluate", "Train a method on a split, evaluate it, score it against the null control."),
-    "plan": ("plan", "plan", "Tell what a run will cost and the smallest gain it can detect."),
+    "plan": ("plan", "plan", "Say what a run will cost and the smallest gain it can detect."),
     "check": ("check", "check", "Run a method for two tiny steps: what it overrides, reads and costs."),
     "score": ("score", "score", "Score rollouts made anywhere, every verdict made anew."),
     "curate": ("curate", "curate", "Label a pool for a policy by the protocol, or label from counts alone."),
     "diagnose": ("diagnose", "diagnose", "Compare the policy gradients of a split's items, group by group."),
     "verify": ("verify", "verify", "Judge one completion, or a file of them, against a gold answer."),
+    "status": ("status", "status", "Say how far a run is, from its files."),
     "report": ("report", "report", "Rebuild report.html from a run's files."),
     "compare": ("compare", "compare", "Compare runs item by item, or the null control with itself (--aa)."),
     "methods": ("methods", "methods", "List the methods with their track and source."),
@@ -29,7 +30,7 @@ COMMANDS = {
     "export": ("export", "export", "Write a split as files that TRL, verl and others read."),
     "submit": ("submit", "submit", "Bundle a run for the leaderboard, and verify the bundle."),
     "leaderboard": ("leaderboard", "leaderboard", "Verify bundles; score, rank and show the leaderboard."),
-    "doctor": ("doctor", "doctor", "Tell what this machine can run, and what mends what is missing."),
+    "doctor": ("doctor", "doctor", "Say what this machine can run, and how to fix what is missing."),
 }
 
 
@@ -76,12 +77,12 @@ def run(arguments: Sequence[str]) -> int:
         problem.show()
         return 2
     except (click.Abort, KeyboardInterrupt):
-        return _told("stopped; what is finished is kept, and the same command goes on where it stopped", debug)
+        return _told("stopped; what is finished is kept: rerun the same command to resume", debug)
     except click.ClickException as problem:
         return _told(problem.format_message(), debug)
     except click.exceptions.Exit as leave:
         return leave.exit_code
-    except BrokenPipeError:  # the reader of our output has left: nobody is there to tell
+    except BrokenPipeError:  # the reader of our output has left: nobody would see a message
         sys.stderr.close()
         return 1
     except Exception as problem:
@@ -95,7 +96,7 @@ def _sentence(problem: Exception) -> str:
     if isinstance(problem, UnlearnBenchError):
         return str(problem)
     if isinstance(problem, OSError):
-        return f"{problem.strerror or problem} ({problem.filename or 'no file'}); mend that and run it again"
+        return f"{problem.strerror or problem} ({problem.filename or 'no file'}); fix this and run it again"
     return f"unexpected {type(problem).__name__}: {problem}; run it again with --debug and report the traceback"
 
 

@@ -31,9 +31,9 @@ protocol:
   tau: 0.1                   # success rate below which an item counts as failed
   runs: 3                    # reference GRPO runs; more runs, fewer items that pass by luck
   samples:
-    base: 32                 # rollouts an item before training
+    base: 32                 # rollouts per item before training
     after: 32                # and after each run
-    certify: 128             # fresh ones of each candidate, a run; 0 leaves candidates uncertified
+    certify: 128             # fresh ones of each candidate and run; 0 leaves candidates uncertified
     base_fresh: 128          # before training again, for scoring
     twins: 128
   sampling:                  # of every measurement; training samples by temperature alone

@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     from unlearnbench.harness.trial_run import Tokens
 
 _EFFECTS = {"spread": "spread over all items alike", "families": "some families learned whole"}
-_BOUNDS = {"interval": "these families", "interval_families": "families like these (the headline)"}
+_BOUNDS = {"interval": "these families", "interval_families": "beyond these families (the headline)"}
 
 
 @click.command("plan")
 @click.option("--split", default="micro", show_default=True, help="A shipped split, or a folder with split.yaml.")
 @click.option("--method", "-m", default="grpo", show_default=True, help="As `eval` takes it.")
 @click.option("--seeds", default=3, show_default=True, type=click.IntRange(1), help="Number of seeds.")
-@click.option("--samples", default=32, show_default=True, type=click.IntRange(1), help="Rollouts an item and seed.")
+@click.option("--samples", default=32, show_default=True, type=click.IntRange(1), help="Rollouts per item and seed.")
 @click.option(
     "--budget", default="1x", show_default=True, type=Multiple(), help="Multiple of the reference runs' cost."
 )
@@ -37,9 +37,9 @@ _BOUNDS = {"interval": "these families", "interval_families": "families like the
     help="--device: the peak to go by, as --trainer precision=bf16 computes.",
 )
 @click.option(
-    "--length", type=click.FloatRange(0, min_open=True), help="Mean tokens of a rollout, where nothing measured tells."
+    "--length", type=click.FloatRange(0, min_open=True), help="Mean tokens per rollout, where nothing was measured."
 )
-@click.option("--workers", type=click.IntRange(1), help="Seeds at once [default: one a core].")
+@click.option("--workers", type=click.IntRange(1), help="Seeds at once [default: one per core].")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def plan(
     split: str,
@@ -55,7 +55,7 @@ def plan(
     workers: int | None,
     as_json: bool,
 ) -> None:
-    """Tell what `eval` with the same options will cost, and the smallest conversion gain that it can detect."""
+    """Say what `eval` with the same options will cost, and the smallest conversion gain that it can detect."""
     if utilisation is not None and device is None:
         raise click.UsageError("--utilisation is a share of a --device's published peak; name the device.")
     if precision != "float32" and device is None:
@@ -106,8 +106,8 @@ def _show(told: Planned) -> None:
         parts = (tokens.generated, tokens.prefilled, tokens.forward, tokens.trained)
         table.add_row(name, *(power(part) for part in parts), power(flops))
 
-    row("training, a seed", told.training.tokens, told.training.flops)
-    row("evaluation, a seed", told.evaluation.tokens, told.evaluation.flops)
+    row("training, per seed", told.training.tokens, told.training.flops)
+    row("evaluation, per seed", told.evaluation.tokens, told.evaluation.flops)
     row(f"all {told.seeds} seeds", told.total_tokens, told.total_flops)
     shown.print(table)
     shown.print(f"Training: {told.training.source}.\nEvaluation: {told.evaluation.source}.\n")
@@ -119,19 +119,19 @@ def _show(told: Planned) -> None:
     else:
         seed = f"{duration(timing.training_seconds)} of training, {duration(timing.evaluation_seconds)} of evaluation"
         shown.print(
-            f"Time on {timing.device}: {least}{duration(3600 * timing.hours)} in all, {timing.at_once} at once (a "
+            f"Time on {timing.device}: {least}{duration(3600 * timing.hours)} in all, {timing.at_once} at once (per "
             f"seed: {seed}).\n  By {timing.how}."
         )
     if timing.reference_seconds is not None:
         at = "" if timing.reference_multiple is None else f" at {timing.reference_multiple:g}x"
         shown.print(
-            f"  The null control{at} took {duration(timing.reference_seconds)} of training a seed on "
+            f"  The null control{at} took {duration(timing.reference_seconds)} of training per seed on "
             f"{timing.reference_device}."
         )
     fits = {True: "", False: ": too little", None: ""}[space.fits]
     there = "" if space.available is None else f" of {_bytes(space.available)}{fits}"
     shown.print(
-        f"Memory: {_bytes(space.memory)} a process x {timing.at_once}{there} ({space.memory_source}).\n"
+        f"Memory: {_bytes(space.memory)} per process x {timing.at_once}{there} ({space.memory_source}).\n"
         f"Disk: {_bytes(space.disk)} ({space.disk_source}).\n"
     )
 

@@ -1,9 +1,11 @@
-"""Progress bars on standard error; nothing where standard error is no terminal."""
+"""Progress on standard error: bars on a terminal; elsewhere a plain line every 30 seconds or tenth of the work."""
 
 from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -13,6 +15,9 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 
 from unlearnbench.workers.messages import Event
 from unlearnbench.workers.messages import Progress as Training
+
+EVERY = 30.0
+"""Seconds between two plain lines, unless a tenth of the work is done sooner."""
 
 
 class _Shown:
@@ -31,7 +36,7 @@ class _Shown:
 
 
 class Bars(_Shown):
-    """One bar a seed and stage: a context in which `show` takes the events of worker processes.
+    """One bar per seed and stage: a context in which `show` takes the events of worker processes.
 
     `what` stands before them, where one command does several such things.
     """
@@ -49,18 +54,58 @@ class Bars(_Shown):
         )
         self._tasks: dict[tuple[int, str], TaskID] = {}
 
+    def place(self, folder: Path) -> None:
+        """The run's folder, above the bars."""
+        self._progress.console.print(f"run: {escape(str(folder))}", highlight=False, soft_wrap=True)
+
     def show(self, event: Event) -> None:
         """Move the bar of the event's seed and stage."""
         if not isinstance(event, Training):
             return
         key = (event.seed, event.stage)
         if key not in self._tasks:
-            self._tasks[key] = self._progress.add_task(f"{self._what}seed {key[0]}: {key[1]}", total=1.0, note="")
-        if event.stage == "train":
-            note = f"step {event.step}, reward {event.reward or 0.0:.3f}, {event.rate:.1f}/s"
-        else:
-            note = f"{event.rate:.0f} rollouts/s"
-        self._progress.update(self._tasks[key], completed=event.done, note=note)
+            name = event.stage if event.stage == "similarity" else f"seed {event.seed}: {event.stage}"
+            self._tasks[key] = self._progress.add_task(f"{self._what}{name}", total=1.0, note="")
+        self._progress.update(self._tasks[key], completed=event.done, note=note(event))
+
+
+class Lines:
+    """The same in plain lines, for a log: the run's folder at once, then how far all seeds are in a stage."""
+
+    def __init__(self, what: str = "") -> None:
+        self._what = f"{what}, " if what else ""
+        self._began = self._last = time.monotonic()
+        self._seeds: dict[str, dict[int, Training]] = {}
+        self._tenth: dict[str, int] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        return
+
+    def place(self, folder: Path) -> None:
+        """The run's folder."""
+        _say(f"run: {folder} (`unlearnbench status {folder}` says how far it is)")
+
+    def show(self, event: Event) -> None:
+        """Write a line if a tenth of the stage's work, or EVERY seconds, have passed since the last one."""
+        if not isinstance(event, Training):
+            return
+        seeds = self._seeds.setdefault(event.stage, {})
+        seeds[event.seed] = event
+        share = sum(of.done for of in seeds.values()) / len(seeds)
+        tenth, now = int(10 * share + 1e-9), time.monotonic()
+        if tenth > self._tenth.get(event.stage, 0) or now - self._last >= EVERY:
+            self._tenth[event.stage], self._last = max(tenth, self._tenth.get(event.stage, 0)), now
+            _say(f"{_clock(now - self._began)}  {self._what}{_told(event.stage, share, seeds)}")
+
+
+def run_progress(what: str = "") -> Bars | Lines:
+    """Bars where standard error is a terminal, else plain lines."""
+    return Bars(what) if sys.stderr.isatty() else Lines(what)
 
 
 class Bar(_Shown):
@@ -107,3 +152,31 @@ class Rows(_Shown):
         task, began, done = self._tasks[what]
         rate = (rows - done) / max(time.monotonic() - began, 1e-6)
         self._progress.update(task, completed=share, rows=rows, rate=rate)
+
+
+def note(event: Training) -> str:
+    """What stands beside a bar: step and reward of a training, else the rate."""
+    if event.stage == "similarity":
+        return ""
+    if event.stage == "train":
+        return f"step {event.step}, reward {event.reward or 0.0:.3f}, {event.rate:.1f}/s"
+    return f"{event.rate:.0f} rollouts/s"
+
+
+def _told(stage: str, share: float, seeds: Mapping[int, Training]) -> str:
+    """One line on a stage: the share of all seeds, and what each does."""
+    each = ", ".join(
+        f"seed {seed} {100 * of.done:.0f} %" + (f" ({words})" if (words := note(of)) else "")
+        for seed, of in sorted(seeds.items())
+    )
+    return f"{stage} {100 * share:.0f} %" + ("" if stage == "similarity" else f": {each}")
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(line + "\n")
+    sys.stderr.flush()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from unlearnbench.cli.eval import show
+from unlearnbench.cli.ending import show
 
 
 @click.command("score")
@@ -58,7 +58,6 @@ def score(
     if as_json:
         click.echo(result.model_dump_json(indent=2))
         return
-    show(result)
     cost = result.cost
     click.echo(f"{cost.verifier_calls:,} rollouts judged anew, {cost.ungradable:,} of them ungradable, so wrong")
-    click.echo(f"report: {out / 'report.html'}")
+    show(result, out)

@@ -49,6 +49,7 @@ def splits(context: click.Context, as_json: bool) -> None:
                 ]
                 for row in rows
             ],
+            right=["items", *shown],
         )
 
 
@@ -78,19 +79,22 @@ def show(split: str, as_json: bool) -> None:
         click.echo(f"not built: the problem texts are to be fetched by `unlearnbench splits build {content['name']}`")
     print_table(
         ["group", "items", "certified", "thin"],
-        [[group, of["items"], of["certified"], of["thin"]] for group, of in content["groups"].items()],
+        [[group, of["items"], of["certified"], of["thin"]] for group, of in content["groups"].items() if of["items"]],
+        right=["items", "certified", "thin"],
     )
     if content["built"]:
-        groups = list(content["groups"])
+        groups = [group for group, of in content["groups"].items() if of["items"]]
         print_table(
             ["family", "items", *groups],
             [
                 [family, of["items"], *(of["groups"].get(group, 0) for group in groups)]
                 for family, of in content["families"].items()
             ],
+            right=["items", *groups],
         )
-    for name in ("protocol", "recipe", "base_policy", "budget", "controls"):
+    for name in ("protocol", "recipe", "base_policy", "budget"):
         click.echo(f"{name}: {json.dumps(content[name], ensure_ascii=False)}")
+    click.echo(f"controls: {_controls_sentence(content['controls'])}")
     for group, of in content["released"].items():
         click.echo(f"{group}: {_extent(of)}")
     if content["missing"]:
@@ -309,16 +313,25 @@ def _description(split: Split) -> dict[str, Any]:
 
 
 def _controls(split: Split) -> dict[str, Any]:
-    """Seeds and hash of each shipped control; the null control by budget multiple."""
-    found: dict[str, Any] = {"null_control": {}, "strong_null": None, "positive_control": None}
+    """Seeds and hash of each shipped control; the null control by budget multiple, the tuned by learning rate."""
+    found: dict[str, Any] = {"null_control": {}, "tuned_null": {}, "positive_control": None}
     for folder in sorted((split.path / "null_control").glob("*/")):
         if control := split.control("null_control", folder.name):
             found["null_control"][folder.name] = {"seeds": list(control.seeds), "hash": control.hash}
-    if control := split.control("strong_null"):
-        found["strong_null"] = {"seeds": list(control.seeds), "hash": control.hash}
+    for multiple, control in sorted(split.tuned_nulls().items()):
+        found["tuned_null"][f"{multiple:g}"] = {"seeds": list(control.seeds), "hash": control.hash}
     if control := split.control("positive_control"):
         found["positive_control"] = {"seeds": list(control.seeds), "hash": control.hash}
     return found
+
+
+def _controls_sentence(controls: Mapping[str, Any]) -> str:
+    """Which controls are shipped, with how many seeds."""
+    told = [f"null control at {name}, {len(of['seeds'])} seeds" for name, of in controls["null_control"].items()]
+    told += [f"tuned null at {name}x, {len(of['seeds'])} seeds" for name, of in controls["tuned_null"].items()]
+    if (of := controls["positive_control"]) is not None:
+        told.append(f"positive control, {len(of['seeds'])} seeds")
+    return "; ".join(told) or "none"
 
 
 def _print_json(value: object) -> None:

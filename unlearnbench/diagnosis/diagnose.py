@@ -38,7 +38,7 @@ def diagnose(
 
     `policy` is a folder, a Hub id, a shipped split's name (its base policy), a run's checkpoint or a run of one seed;
     `options` are the fields of `Options`; `ray` is the address of a Ray cluster for the work (`local`: started here).
-    A folder `out` that holds part of the same diagnosis is gone on with; one of
+    A folder `out` that holds part of the same diagnosis is resumed; one of
     another is refused with RunError. Raises DataError, SplitError, PolicyError, VerifierError.
     """
     places = resolve(policy)

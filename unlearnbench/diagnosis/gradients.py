@@ -81,7 +81,7 @@ def item_gradients(
 
     Responses are dealt to the parts in turn, so each part has as many (their number must divide by the parts). A pass
     holds at most `max_tokens` tokens, or one response with its prompt. With `entropy_share` below 1 only that share of
-    each response's tokens counts, those of highest entropy. `done(i)` is told after item i is complete. Not-finite
+    each response's tokens counts, those of highest entropy. `done(i)` is called after item i is complete. Not-finite
     values are left in `out` for the caller to see. Raises PolicyError where the policy cannot be used so.
     """
     parameters = parameters or Adapter()

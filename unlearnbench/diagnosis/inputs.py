@@ -1,11 +1,12 @@
 """What `diagnose` starts from: items of some groups, from a split or a file of rollouts, and the rollouts of a file.
 
-A file (.jsonl or .parquet) has one row a rollout: `item_id`, `correct`, and `completion` or `token_ids`; `prompt`,
+A file (.jsonl or .parquet) has one row per rollout: `item_id`, `correct`, and `completion` or `token_ids`; `prompt`,
 which may be left out where a split knows the item; if wanted `group` and `finish`. Other columns are ignored.
 """
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -125,6 +126,11 @@ def read_pool(
     )
 
 
+def skill_of(family: str) -> str:
+    """The skill that a family's name ends in, after its cause and number: of private/low and rare/08-low, `low`."""
+    return re.sub(r"^\d+-", "", family.rsplit("/", 1)[-1])
+
+
 def _chosen(
     source: str, items: Sequence[dict[str, Any]], groups: Sequence[str] | None, most: int | None, seed: int
 ) -> list[dict[str, Any]]:
@@ -182,7 +188,7 @@ def _row(where: str, number: int, row: Mapping[str, Any], known: Mapping[str, An
     if row.get("count") is not None:
         raise DataError(
             f"{where}, field 'count': the file holds different completions with counts, whose order of sampling is "
-            "lost; give one row a rollout"
+            "lost; give one row per rollout"
         )
     item_id = _text(where, row, "item_id")
     item = known.get(item_id)

@@ -144,7 +144,7 @@ def gathered_file(work: Path, chunk: int) -> Path:
 
 
 def gather(policy: Policy, job: GatherJob, done: Callable[[int], None]) -> None:
-    """Write the rollouts of each chunk of items; `done` is told how many items are finished.
+    """Write the rollouts of each chunk of items; `done` is called with how many items are finished.
 
     Raises DataError for token ids that the policy does not have, VerifierError if the verifier itself fails.
     """
@@ -222,7 +222,7 @@ class _Gathering:
         if any(verdict.correct is None for verdict in verdicts):
             raise VerifierError(
                 f"the verifier failed twice on a completion of {self.item['item_id']}; run the same command again: it "
-                "goes on where it stopped"
+                "resumes it"
             )
         for number, place in enumerate(inverse.reshape(-1).tolist()):
             finish = "stop" if completions.stopped[number] else "length"
@@ -282,7 +282,7 @@ def read_items(table: pa.Table) -> list[ItemRollouts]:
 
 
 def fill(policy: Policy, job: GradientJob, done: Callable[[int], None]) -> None:
-    """Fill the vectors of each block of items and mark them; `done` is told how many items are finished."""
+    """Fill the vectors of each block of items and mark them; `done` is called with how many items are finished."""
     used = tables.read_parquet(Path(job.work) / "used.parquet")
     used = used.select(["item_id", "prompt_ids", "responses", "weights"])
     vectors = np.memmap(job.vectors, np.float32, "r+", shape=(len(used), job.parts, job.dimension))

@@ -1,7 +1,8 @@
 """What gradients and their comparison will take, stated before they start; refused where there may not be so much.
 
-A pass holds activations, so many bytes a token; each rollout has the keys and values of its prompt's tokens again; the
-longest rollout decides the mask of its attention, and the least that a pass can hold. Bytes of each are of `gradients`.
+A pass holds activations, so many bytes per token; each rollout has the keys and values of its prompt's tokens again;
+the longest rollout decides the mask of its attention, and the least that a pass can hold. Bytes of each are of
+`gradients`.
 """
 
 from __future__ import annotations
@@ -61,9 +62,9 @@ def lengths(used: Path) -> Lengths:
 
 @dataclass(frozen=True)
 class Planner:
-    """How many processes there may be, and how many tokens a pass, within so much memory of all processes together.
+    """How many processes there may be, and how many tokens per pass, within so much memory of all processes together.
 
-    `facts` are those of `item_vectors.described`; `workers` are the processes asked for, None for one a core.
+    `facts` are those of `item_vectors.described`; `workers` are the processes asked for, None for one per core.
     """
 
     max_memory: int
@@ -77,7 +78,7 @@ class Planner:
         return OVERHEAD + int(self.facts["weights"])
 
     def processes(self, pieces: int, each: int, what: str) -> int:
-        """Processes of so many bytes each, beside this one: as many as asked for, else one a core, if they fit.
+        """Processes of so many bytes each, beside this one: as many as asked for, else one per core, if they fit.
 
         One where the policy is on an accelerator. Raises RunError where not even these may be started.
         """
@@ -108,7 +109,7 @@ class Planner:
         useful = int(rows.max())
         if self.options.parameters == "lora":
             useful = max(useful, MAX_TOKENS.get(facts["device"], MAX_TOKENS["cuda"]))
-        else:  # one row a pass
+        else:  # one row per pass
             held += 2 * 4 * facts["dimension"]
         a_token = self._a_token(found, rows)
         least = held + fixed + int(longest * a_token)

@@ -39,15 +39,15 @@ class Options:
                 raise RunError(f"{name} is {getattr(self, name)}; it must be at least {bound}")
         if self.rollouts_per_item % self.parts:
             raise RunError(
-                f"{self.rollouts_per_item} rollouts an item make no {self.parts} equal parts; choose a multiple of "
-                f"{self.parts}"
+                f"{self.rollouts_per_item} rollouts per item do not divide into {self.parts} equal parts; choose a "
+                f"multiple of {self.parts}"
             )
         if not 0 < self.entropy_share <= 1:
             raise RunError(f"entropy_share is {self.entropy_share}; it must be above 0 and at most 1")
         if self.reward not in ("correct", "group"):
             raise RunError(f"reward is {self.reward!r}; it must be correct or group")
         if self.reward == "group" and self.rollouts_per_item < 2:
-            raise RunError("reward group needs at least 2 rollouts an item, to standardise by")
+            raise RunError("reward group needs at least 2 rollouts per item, to standardise by")
         own = (self.targets, self.rank, self.adapter_seeds) != (ADAPTER_TARGETS, ADAPTER_RANK, 1)
         if self.parameters != "lora" and own:
             raise RunError(f"targets, rank and adapter seeds are those of parameters lora, not of {self.parameters}")

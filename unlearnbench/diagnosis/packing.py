@@ -1,7 +1,7 @@
 """Rollouts laid end to end for a pass: each prompt once, then its responses, without padding.
 
 A row is a prompt with different responses to it, all of one part of an item; a part whose rollouts are too long for one
-pass has several. A pass holds many rows. Everything but attention acts on single tokens; what a token sees is told by
+pass has several. A pass holds many rows. Everything but attention acts on single tokens; what a token sees is given by
 pieces: a prompt, or a response, whose tokens see those before them in the piece and all tokens of its prompt.
 """
 
@@ -90,7 +90,7 @@ def _fitting(responses: Sequence[tuple[int, ...]], room: int) -> Iterator[tuple[
 
 
 def batches(rows: Sequence[Row], max_tokens: int) -> Iterator[Sequence[Row]]:
-    """Rows in passes of at most so many tokens; one row a pass if that is 0."""
+    """Rows in passes of at most so many tokens; one row per pass if that is 0."""
     start = held = 0
     for stop, row in enumerate(rows):
         if stop > start and held + row.length > max_tokens:

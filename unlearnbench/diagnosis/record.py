@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from unlearnbench.diagnosis.similarity import FLOOR, Auc, Block, Matrix, Similarity, group_order
+from unlearnbench.diagnosis.similarity import FLOOR, Auc, Block, Matrix, Of, Similarity, group_order
 from unlearnbench.records import Record
 
 
@@ -37,6 +37,7 @@ class BlockRecord(Record):
     corrected_interval: tuple[float, float] | None
     p: float | None
     reliable_items: int
+    of: Of = "all"
 
 
 class AucRecord(Record):
@@ -111,6 +112,9 @@ class SimilarityRecord(Record):
     excluded: tuple[Excluded, ...]
     blocks: tuple[BlockRecord, ...]
     auc: AucRecord | None
+    matched: tuple[BlockRecord, ...] = ()
+    """Blocks of pairs of one skill, and of two; empty where the items have no families."""
+    auc_other_skills: AucRecord | None = None
     reliability: tuple[GroupReliability, ...]
     reliability_floor: float
     by_rollouts: tuple[ByRollouts, ...]
@@ -215,6 +219,8 @@ def findings(found: Similarity, groups: Sequence[str], rollouts_per_item: int, p
         "parts": parts,
         "blocks": tuple(block_record(block) for block in found.blocks),
         "auc": auc_record(found.auc),
+        "matched": tuple(block_record(block) for block in found.matched),
+        "auc_other_skills": auc_record(found.auc_other_skills),
         "reliability": tuple(reliability_record(name, found.reliability[np.array(groups) == name]) for name in order),
         "reliability_floor": FLOOR,
         "by_rollouts": tuple(

@@ -13,12 +13,17 @@ item's own reliability is too noisy to take a root of, so a block's mean is divi
 reliabilities, where these are above a floor. That takes away the bias of few rollouts, not their noise; where
 reliabilities within a group differ much, it takes away too little. In simulation the corrected mean is right to
 a few percent from a mean reliability of 0.3 on, and 6 % too large at 0.2.
+
+Groups differ in their mix of skills, and gradients follow the skill that a rollout performs. So where skills are known
+every block is also given for pairs of one skill and for pairs of two, and the AUC for references of other skills than
+the item's own (PROTOCOL 5).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,16 +32,19 @@ from unlearnbench.records import GroupName
 from unlearnbench.rng import stream
 
 Matrix = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+"""(items, items): which pairs count."""
 
 FLOOR = 0.1
 """Mean reliability of a group below which its means are not corrected."""
 LEVEL = 0.95
+Of = Literal["all", "same_skill", "other_skills"]
 _REFERENCES = ("easy", "learnable")
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Cosines between the items of two groups (or within one).
+    """Cosines between the items of two groups (or within one): of all pairs, or of those that `of` names.
 
     `interval`, `corrected_interval`: 95 % by bootstrap over items. `p`: for two groups, how often a random exchange of
     their labels makes pairs within them so much more alike than pairs between them; within one, how often as many
@@ -53,6 +61,7 @@ class Block:
     corrected_interval: tuple[float, float] | None
     p: float | None
     reliable_items: int
+    of: Of = "all"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +83,10 @@ class Similarity:
     auc: Auc | None
     by_rollouts: tuple[tuple[int, tuple[Block, ...]], ...]
     """Blocks from the first 1, 2, ... parts alone: how the raw means depend on the number of rollouts."""
+    matched: tuple[Block, ...] = ()
+    """The blocks once more for pairs of one skill, and of two; `p` is None. Empty without skills."""
+    auc_other_skills: Auc | None = None
+    """As `auc`, by the similarity to items of other skills alone."""
 
 
 def gram(vectors: NDArray[np.float32], tile: int = 512) -> Matrix:
@@ -112,21 +125,41 @@ def reliabilities(inner: Matrix, parts: int) -> NDArray[np.float64]:
 
 
 def similarity(
-    inner: Matrix, groups: Sequence[str], parts: int, *, floor: float = FLOOR, draws: int = 1000, seed: int = 0
+    inner: Matrix,
+    groups: Sequence[str],
+    parts: int,
+    *,
+    skills: Sequence[str] | None = None,
+    floor: float = FLOOR,
+    draws: int = 1000,
+    seed: int = 0,
 ) -> Similarity:
-    """Everything that is reported of the inner products of `gram`. `groups` has one name an item."""
+    """Everything that is reported of the inner products of `gram`. `groups` and `skills` have one name per item."""
     names = np.array(groups, dtype=object)
     cosine, reliability = cosines(inner, parts), reliabilities(inner, parts)
     order = group_order(groups)
     pairs = [(a, b) for place, a in enumerate(order) for b in order[place:]]
+    whole = ~np.eye(len(names), dtype=bool)
     blocks = tuple(
-        _block(a, b, cosine, reliability, names, floor, draws, seed + number) for number, (a, b) in enumerate(pairs)
+        _block(a, b, cosine, whole, reliability, names, floor, draws, seed + number)
+        for number, (a, b) in enumerate(pairs)
     )
+    matched: list[Block] = []
+    auc = None
+    if skills is not None:
+        skill = np.array(skills, dtype=object)
+        same = (skill[:, None] == skill[None, :]) & whole
+        for kind, mask in (("same_skill", same), ("other_skills", whole & ~same)):
+            for number, (a, b) in enumerate(pairs):
+                one = _block(a, b, cosine, mask, reliability, names, floor, draws, seed + number)
+                matched.append(replace(one, p=None, of=kind))  # type: ignore[arg-type]
+        auc = _auc(cosine, whole & ~same, names, draws, seed)
     by_rollouts = []
     for used in range(1, parts + 1):
         part = cosines(inner, parts, used)
-        by_rollouts.append((used, tuple(_raw(a, b, part, names) for a, b in pairs)))
-    return Similarity(cosine, reliability, blocks, _auc(cosine, names, draws, seed), tuple(by_rollouts))
+        by_rollouts.append((used, tuple(_raw(a, b, part, whole, names) for a, b in pairs)))
+    own = _auc(cosine, whole, names, draws, seed)
+    return Similarity(cosine, reliability, blocks, own, tuple(by_rollouts), tuple(matched), auc)
 
 
 def group_order(names: Sequence[str]) -> list[str]:
@@ -151,11 +184,11 @@ def _usable(cosine: Matrix) -> NDArray[np.bool_]:
     return usable
 
 
-def _raw(a: str, b: str, cosine: Matrix, names: NDArray[np.object_]) -> Block:
+def _raw(a: str, b: str, cosine: Matrix, mask: Mask, names: NDArray[np.object_]) -> Block:
     usable = _usable(cosine)
     rows, columns = (np.flatnonzero((names == name) & usable) for name in (a, b))
-    values = cosine[np.ix_(rows, columns)]
-    pairs = values[np.triu_indices(len(rows), 1)] if a == b else values.ravel()
+    values, chosen = cosine[np.ix_(rows, columns)], mask[np.ix_(rows, columns)]
+    pairs = values[np.triu(chosen, 1)] if a == b else values[chosen]
     mean = float(pairs.mean()) if len(pairs) else float("nan")
     return Block(a, b, len(pairs), mean, None, None, None, None, 0)
 
@@ -164,6 +197,7 @@ def _block(
     a: str,
     b: str,
     cosine: Matrix,
+    mask: Mask,
     reliability: NDArray[np.float64],
     names: NDArray[np.object_],
     floor: float,
@@ -171,14 +205,14 @@ def _block(
     seed: int,
 ) -> Block:
     usable = _usable(cosine)
-    raw = _raw(a, b, cosine, names)
+    raw = _raw(a, b, cosine, mask, names)
     if raw.pairs == 0:
         return raw
     rows, columns = (np.flatnonzero((names == name) & usable) for name in (a, b))
     random = _generator(seed)
     weights = _resampled(random, draws, len(rows), len(columns), a == b)
-    # the same draws of items for both intervals, so that they tell of the same samples
-    means = _means(cosine[np.ix_(rows, columns)], weights, a == b)
+    # the same draws of items for both intervals, so that both are of the same samples
+    means = _means(cosine[np.ix_(rows, columns)], mask[np.ix_(rows, columns)], weights)
     sides = reliability[rows], reliability[columns]
     factor = _attenuation(sides, (np.ones((1, len(rows))), np.ones((1, len(columns)))), floor)[0]
     several = min(len(rows), len(columns)) > 1  # one item resampled is always the same
@@ -213,13 +247,11 @@ def _resampled(random: np.random.Generator, draws: int, rows: int, columns: int,
     return first, random.multinomial(columns, np.full(columns, 1 / columns), size=draws).astype(float)
 
 
-def _means(values: Matrix, weights: tuple[Matrix, Matrix], same: bool) -> NDArray[np.float64]:
-    """Means over pairs, weighted by both items' weights; within a group an item makes no pair with itself."""
+def _means(values: Matrix, mask: Mask, weights: tuple[Matrix, Matrix]) -> NDArray[np.float64]:
+    """Means over the pairs of the mask, weighted by both items' weights; an item makes no pair with itself."""
     left, right = weights
-    if same:
-        values = values - np.diag(np.diag(values))
-    total = ((left @ values) * right).sum(1)
-    pairs = left.sum(1) * right.sum(1) - ((left * right).sum(1) if same else 0.0)
+    total = ((left @ np.where(mask, values, 0.0)) * right).sum(1)
+    pairs = ((left @ mask.astype(float)) * right).sum(1)
     with np.errstate(invalid="ignore", divide="ignore"):
         means: NDArray[np.float64] = total / pairs
     return means
@@ -267,21 +299,25 @@ def _permutation(
     return (1 + reached) / (1 + draws)
 
 
-def _auc(cosine: Matrix, names: NDArray[np.object_], draws: int, seed: int) -> Auc | None:
+def _auc(cosine: Matrix, mask: Mask, names: NDArray[np.object_], draws: int, seed: int) -> Auc | None:
+    """By the mean cosine with the reference items that the mask lets an item be compared with."""
     usable = _usable(cosine)
     groups = [np.flatnonzero(usable & (names == name)) for name in ("easy", "learnable", "unlearnable")]
     easy, learnable, unlearnable = groups
     if not len(learnable) or not len(unlearnable) or len(easy) + len(learnable) < 2:
         return None
     random = _generator(seed, "auc")
-    off = np.nan_to_num(cosine - np.diag(np.diag(cosine)))
+    off, compared = np.where(mask, np.nan_to_num(cosine), 0.0), mask.astype(float)
+    scored = np.isin(names, ("learnable", "unlearnable")) & usable
+    if not (mask[scored] & (np.isin(names, _REFERENCES) & usable)).any(axis=1).all():
+        return None
 
     def value(weights: NDArray[np.float64]) -> float:
         """With each item counted so often."""
         reference = np.where(np.isin(names, _REFERENCES) & usable, weights, 0.0)
-        others = reference.sum() - reference  # all copies of the item itself stay out, as its cosine with itself does
+        # the item itself is never among those that it is compared with, nor are further copies of it
         with np.errstate(invalid="ignore", divide="ignore"):
-            score = (off @ reference) / others
+            score = np.nan_to_num((off @ reference) / (compared @ reference))
         return _chance_above(score[learnable], weights[learnable], score[unlearnable], weights[unlearnable])
 
     ones = np.ones(len(names))

@@ -1,7 +1,7 @@
 """One policy's diagnosis, stage by stage: rollouts, gradients, inner products, results.
 
-Every stage leaves its files in `.work` under the output folder, so that a command that was stopped, however suddenly,
-goes on where it was when it is given again.
+Every stage leaves its files in `.work` under the output folder, so that rerunning a command resumes it, however
+suddenly it was stopped.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from unlearnbench import __version__
-from unlearnbench.diagnosis.inputs import Pool, published, read_pool, too_few, with_gradients, with_rollouts
+from unlearnbench.diagnosis.inputs import Pool, published, read_pool, skill_of, too_few, with_gradients, with_rollouts
 from unlearnbench.diagnosis.memory import Lengths, Planner, beside, lengths
 from unlearnbench.diagnosis.options import Options
 from unlearnbench.diagnosis.record import Diagnosis, Excluded, Memory, SimilarityRecord, block_means, by_seed, findings
@@ -37,7 +37,7 @@ if TYPE_CHECKING:  # torch is loaded when there is something left to compute
     from unlearnbench.policies.policy import Policy
 
 Progress = Callable[[str, int, int], None]
-"""Told the stage, how many items it has done, and of how many."""
+"""Called with the stage, how many items it has done, and of how many."""
 
 
 @dataclass(frozen=True)
@@ -307,7 +307,9 @@ class _Stages:
         rows = (np.array(kept)[:, None] * parts + np.arange(parts)).ravel()
         groups = [row["group"] for row in used]
         cut = inners if whole else [inner[np.ix_(rows, rows)] for inner in inners]
-        found = similarity(cut[0] if len(cut) == 1 else sum(cut[1:], cut[0]), groups, parts, seed=options.seed)
+        skills = self._skills([row["item_id"] for row in used])
+        inner = cut[0] if len(cut) == 1 else sum(cut[1:], cut[0])
+        found = similarity(inner, groups, parts, skills=skills, seed=options.seed)
         # With one adapter its own blocks say nothing new; intervals are of the whole.
         each = [similarity(inner, groups, parts, draws=1, seed=options.seed) for inner in cut] if len(cut) > 1 else []
         seeds = tuple(range(options.seed, options.seed + len(cut))) if options.parameters == "lora" else ()
@@ -332,6 +334,11 @@ class _Stages:
             options=self._options(),
         )
         return record, found
+
+    def _skills(self, ids: Sequence[str]) -> list[str] | None:
+        """The skill of each item, by the split; None where it does not know all of them."""
+        known = {} if self.task.split is None else self.task.split.families()
+        return [skill_of(known[name]) for name in ids] if all(name in known for name in ids) else None
 
     def _publish(self, record: SimilarityRecord, found: Similarity) -> None:
         from safetensors.numpy import save

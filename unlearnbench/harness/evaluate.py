@@ -22,6 +22,7 @@ from unlearnbench.harness.judge import track_of
 from unlearnbench.harness.null_speed import null_speed, over_null, why_unmetered
 from unlearnbench.harness.policy_ref import find_checkpoint, whole_policy
 from unlearnbench.harness.privileged import POLICY, asked
+from unlearnbench.harness.progress_file import ProgressFile
 from unlearnbench.harness.run_config import (
     MERGED,
     QUICK,
@@ -40,6 +41,7 @@ from unlearnbench.io.files import write_json
 from unlearnbench.io.folder_lock import locked
 from unlearnbench.methods import locate
 from unlearnbench.records import READS, TRACKS, Cost, MethodRecord, Result, SpentBudget, Steps
+from unlearnbench.scoring.curves import training_curves
 from unlearnbench.scoring.fates import count_fates, fates
 from unlearnbench.scoring.score import RunFacts, score
 from unlearnbench.splits import Split, load_split, seal
@@ -109,6 +111,7 @@ def evaluate_run(
     executor.require(folder, compute.processes)
     at_once = executor.at_once(len(config.seeds), compute)
     with locked(folder), Verifier(rule=config.split.config.protocol.verifier_rule, workers=at_once) as verifier:
+        watch = ProgressFile(folder, f"{config.method.name} on {config.split.name}", config.seeds, progress)
         for seed in config.seeds:
             claim_seed(folder, seed, config.configuration())
             keep_source(config.method, folder / str(seed))
@@ -116,8 +119,8 @@ def evaluate_run(
             null_speed(config.split, compute, folder)
         run = _run(config, folder, compute)
         chains = [_chain(config, run, folder, seed, verifier) for seed in config.seeds]
-        run_chains(chains, at_once, progress, executor)
-        run_chains([_start(config, folder, seed, compute) for seed in config.seeds], at_once, progress, executor)
+        run_chains(chains, at_once, watch, executor)
+        run_chains([_start(config, folder, seed, compute) for seed in config.seeds], at_once, watch, executor)
         return score_run(config, folder)
 
 
@@ -161,7 +164,8 @@ def evaluate_checkpoints(
         for seed, path in zip(seeds, policies, strict=True):
             whole = whole_policy(path, chosen, folder / str(seed) / MERGED)
             chains.append([measure_policy(chosen, folder, seed, whole, samples, "checkpoint", compute)])
-        run_chains(chains, executor.at_once(len(chains), compute), progress, executor)
+        watch = ProgressFile(folder, f"checkpoints on {chosen.name}", seeds, progress)
+        run_chains(chains, executor.at_once(len(chains), compute), watch, executor)
         counts = collect_counts(folder, seeds)
         tables.write_parquet(folder / "counts.parquet", counts)
         facts = RunFacts(
@@ -185,6 +189,8 @@ def score_run(config: RunConfig, folder: Path) -> Result:
     visits = pa.concat_tables([_visits(folder / str(seed), seed) for seed in seeds])
     table = fates(visits, [item.item_id for item in split.items], list(seeds))
     tables.write_parquet(folder / "fates.parquet", table)
+    groups = {item.item_id: item.group for item in split.items}
+    tables.write_parquet(folder / "curves.parquet", training_curves(visits, groups))
     records = [json.loads((folder / str(seed) / "method.json").read_text()) for seed in seeds]
     costs = [Cost.model_validate_json((folder / str(seed) / "cost.json").read_text()) for seed in seeds]
     reads = sorted({read for record in records for read in record["reads"]} | _asked(folder, seeds))

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import importlib
 import importlib.machinery
@@ -15,6 +16,7 @@ import inspect
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from unlearnbench.errors import MethodError, MethodNotFound
@@ -116,8 +118,10 @@ def locate(spec: str) -> MethodSource:
         if file:
             return MethodSource(class_name, file, target, class_name)
         tried.append(f"the module {target}")
+    near = difflib.get_close_matches(target, BUILT_IN, 1)
+    meant = f"; did you mean {near[0]!r}?" if near else ";"
     raise MethodNotFound(
-        f"There is no method {spec!r}; tried {'; '.join(tried)}. `unlearnbench methods` lists what there is, and "
+        f"There is no method {spec!r}{meant} Tried {'; '.join(tried)}. `unlearnbench methods` lists what there is, and "
         f"`unlearnbench new-method {target}` makes a new one."
     )
 
@@ -198,3 +202,13 @@ def _file_of(module: str) -> str | None:
     except (ImportError, ValueError):
         return None
     return spec.origin if spec and spec.origin and Path(spec.origin).is_file() else None
+
+
+class _Callable(ModuleType):
+    """`unlearnbench.methods()` lists the methods, and `unlearnbench.methods` stays the package that holds them."""
+
+    def __call__(self) -> Any:
+        return importlib.import_module("unlearnbench.api.results").methods()
+
+
+sys.modules[__name__].__class__ = _Callable

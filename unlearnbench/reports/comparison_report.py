@@ -1,108 +1,100 @@
-"""comparison.html and comparison.json: runs against one another, with a figure of each pair's items."""
+"""comparison.html and comparison.json: runs against one another; each pair opens with its verdict."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from markupsafe import Markup
 
 from unlearnbench.io import files
-from unlearnbench.reports import plots
-from unlearnbench.reports.formatting import pct, plain, plural, point_span, points
-from unlearnbench.reports.run_report import POOLED, templates
-from unlearnbench.scoring.comparison import Comparison, Pair
+from unlearnbench.reports.charts import StripRow, scatter, strip
+from unlearnbench.reports.formatting import number, p_value, pct, plain, point_span, points, signed
+from unlearnbench.reports.summary import Figure
+from unlearnbench.reports.templating import templates
+from unlearnbench.scoring.comparison import ComparedRun, Comparison, Pair
+from unlearnbench.scoring.conversion_rule import LEAST_RATE
+from unlearnbench.scoring.pilot import PilotComparison
 
-MAX_FAMILIES = 16  # of a figure: those that differ most; the table has all
 MAX_ITEMS = 200  # of a table; comparison.json has all
 
 
-def write_page(folder: Path, told: Comparison) -> Path:
-    """Write both files and return the page's path. The same comparison gives the same bytes.
+@dataclass(frozen=True)
+class PairVerdict:
+    """A pair in a few words, and in two sentences."""
 
-    Raises RunError if they cannot be written.
+    tone: str
+    label: str
+    summary: str
+
+
+def write_page(folder: Path, told: Comparison, prompts: Mapping[str, str] | None = None) -> Path:
+    """Write both files and return the page's path; `prompts` are shown beside the items that moved.
+
+    The same comparison gives the same bytes. Raises RunError if they cannot be written.
     """
     folder = Path(folder)
     files.write_json(folder / "comparison.json", told.model_dump(mode="json"))
-    text = (
-        templates()
-        .get_template("comparison.html")
-        .render(
-            told=told,
-            warning=several(told),
-            max_items=MAX_ITEMS,
-            pairs=[
-                {
-                    "pair": pair,
-                    "title": f"{named(told, pair.first)} against {named(told, pair.second)}",
-                    "sentences": sentences(told, pair),
-                    "gain": _gain(pair),
-                    "figure": _figure(told, pair),
-                    "families": _families(pair),
-                    "moved": _moved(told, pair),
-                }
-                for pair in told.pairs
-            ],
-        )
+    page = templates().get_template("comparison.html")
+    text = page.render(
+        told=told,
+        warning=several(told),
+        max_items=MAX_ITEMS,
+        prompts=prompts or {},
+        pairs=[
+            {
+                "pair": pair,
+                "title": f"{named(told, pair.first)} minus {named(told, pair.second)}",
+                "verdict": pair_verdict(told, pair),
+                "sentences": sentences(told, pair),
+                "figures": _figures(told, pair),
+                "strip": _strip(pair),
+                "scatter": _scatter(told, pair),
+                "families": _families(pair),
+                "moved": _moved(told, pair),
+            }
+            for pair in told.pairs
+        ],
     )
     path = folder / "comparison.html"
     files.write_bytes(path, text.encode("utf-8", "replace"))
     return path
 
 
-def _gain(pair: Pair) -> Markup | None:
-    ends = (("these families", pair.interval), ("families like these", pair.interval_families))
-    rows = [(name, pair.gain, interval) for name, interval in ends if interval is not None]
-    return (
-        Markup(plots.gain_plot(rows, f"{pair.first} less {pair.second}", f"gain-{pair.first}-{pair.second}"))
-        if rows
-        else None
-    )
-
-
-def _figure(told: Comparison, pair: Pair) -> Markup:
-    rates = {run.label: np.array(run.rates, dtype=np.float64) for run in told.runs}
-    families = [name for name, _, first, second in _families(pair) if first != second][:MAX_FAMILIES]
-    sides = [
-        plots.Side(named(told, label), rates[label], [getattr(pair.families[name], place) for name in families])
-        for label, place in ((pair.first, "first"), (pair.second, "second"))
-    ]
-    who = dict.fromkeys(told.item_ids, "neither")
-    who |= dict.fromkeys(pair.both, "both")
-    for side, items in zip(sides, (pair.only_first, pair.only_second), strict=True):
-        who |= {item.item_id: side.name for item in items}
-    name = f"pair-{pair.first}-{pair.second}"
-    shown = [plain(family) for family in families]
-    return Markup(plots.pair_plot(sides[0], sides[1], list(who.values()), shown, threshold=POOLED, name=name))
-
-
-def _families(pair: Pair) -> list[tuple[str, int, float, float]]:
-    """Of each family: name, items, converted in the first and in the second run; what differs most comes first."""
-    rows = [(name, part.items, part.first, part.second) for name, part in pair.families.items()]
-    return sorted(rows, key=lambda row: (-abs(row[2] - row[3]), row[0]))
-
-
-def _moved(told: Comparison, pair: Pair) -> list[tuple[str, object]]:
-    """The tables of items that one run alone converted, each under its title."""
-    sides = ((pair.first, pair.second, pair.only_first), (pair.second, pair.first, pair.only_second))
-    return [
-        (f"Converted in {named(told, winner)} and not in {named(told, loser)}", items) for winner, loser, items in sides
-    ]
+def write_pilot(folder: Path, told: PilotComparison) -> Path:
+    """The same for runs that are compared without a claim."""
+    folder = Path(folder)
+    files.write_json(folder / "comparison.json", told.model_dump(mode="json"))
+    text = templates().get_template("pilot.html").render(told=told)
+    path = folder / "comparison.html"
+    files.write_bytes(path, text.encode("utf-8", "replace"))
+    return path
 
 
 def named(told: Comparison, label: str) -> str:
     """A run as the sentences call it: its letter and its method."""
-    return next(f"{run.label} ({plain(run.method)})" for run in told.runs if run.label == label)
+    return f"{label} ({plain(_run(told, label).method)})"
 
 
-def claim(told: Comparison, pair: Pair) -> str:
+def pair_verdict(told: Comparison, pair: Pair) -> PairVerdict:
     """Which of two runs converted more, if that can be said."""
-    winner = {"first": pair.first, "second": pair.second}.get(pair.claim)
-    if winner:
-        return f"{named(told, winner)} converted more: the interval for families like these excludes 0."
+    first, second = _run(told, pair.first), _run(told, pair.second)
+    counts = f"{pair.first} converts {number(first.converted)} and {pair.second} {number(second.converted)} of "
+    counts += f"{pair.items} unlearnable items."
+    if pair.shared_draws:
+        return PairVerdict("open", "The same runs twice", f"{counts} Equal counts say nothing of chance.")
+    winner = {"first": (pair.first, pair.second), "second": (pair.second, pair.first)}.get(pair.claim)
+    if winner is not None:
+        ends = "" if pair.interval_families is None else f" (95 % interval {point_span(pair.interval_families)})"
+        label = f"{winner[0]} converts more than {winner[1]}"
+        return PairVerdict("more", label, f"{counts} The difference is {points(pair.gain)}{ends}.")
     if pair.interval_families is None:
-        return "No difference is claimed: without an interval for families like these, nothing follows."
-    return "No difference is claimed: the interval for families like these holds 0."
+        return PairVerdict("open", "No difference can be claimed", f"{counts} There is no interval for the difference.")
+    label = "An A/A comparison: no difference" if pair.a_a else "No difference detected"
+    reach = max(abs(end) for end in pair.interval_families)
+    return PairVerdict("same", label, f"{counts} A difference of up to {number(100 * reach)} points is not excluded.")
 
 
 def sentences(told: Comparison, pair: Pair) -> list[str]:
@@ -117,13 +109,15 @@ def sentences(told: Comparison, pair: Pair) -> list[str]:
             "says nothing of chance."
         )
     said.append(
-        f"With {plural(pair.seeds, 'seed')} each, {first} converted {pct(pair.first_conversion)} and {second} "
-        f"{pct(pair.second_conversion)} of {pair.items} items: {points(pair.gain)}."
+        f"{first} converted {pct(pair.first_conversion)} and {second} {pct(pair.second_conversion)} of {pair.items} "
+        f"items ({pair.seeds[0]} and {pair.seeds[1]} seeds): {points(pair.gain)}."
     )
     these = "none" if pair.interval is None else point_span(pair.interval)
     beyond = "none" if pair.interval_families is None else point_span(pair.interval_families)
-    said.append(f"95 % interval for these families: {these}; for families like these: {beyond}.")
+    said.append(f"95 % interval for these families: {these}; beyond them: {beyond}; p = {p_value(pair.p)} (two-sided).")
     said.append(claim(told, pair))
+    solved = "" if pair.solved_interval is None else f" (95 % interval {point_span(pair.solved_interval)})"
+    said.append(f"Solved, which counts memory too: {points(pair.solved_gain)}{solved}.")
     kept, cost = pair.retention, pair.cost
     if kept.difference is not None:
         interval = "" if kept.interval is None else f" (95 % interval {point_span(kept.interval)})"
@@ -131,8 +125,18 @@ def sentences(told: Comparison, pair: Pair) -> list[str]:
     ratios = {"FLOPs": cost.flops, "generated tokens": cost.generated_tokens, "trained tokens": cost.trained_tokens}
     ratios["training seconds"] = cost.seconds
     shown = [f"{ratio:.2f} times the {name}" for name, ratio in ratios.items() if ratio is not None]
-    said.append(f"Cost a seed, {first}: {', '.join(shown) or 'unknown'} of {second}.")
+    said.append(f"Cost per seed, {first}: {', '.join(shown) or 'unknown'} of {second}.")
     return said
+
+
+def claim(told: Comparison, pair: Pair) -> str:
+    """Which of two runs converted more, if that can be said, in a sentence."""
+    winner = {"first": pair.first, "second": pair.second}.get(pair.claim)
+    if winner:
+        return f"{named(told, winner)} converted more: the interval beyond these families excludes 0."
+    if pair.interval_families is None:
+        return "No difference is claimed: without an interval beyond these families, nothing follows."
+    return "No difference is claimed: the interval beyond these families includes 0."
 
 
 def several(told: Comparison) -> str | None:
@@ -144,3 +148,57 @@ def several(told: Comparison) -> str | None:
         f"other, at least one of them would still claim a difference in up to {min(100, 5 * told.comparisons)} % "
         "of such tables."
     )
+
+
+# --- the parts of the page ------------------------------------------------------------------------------------------
+
+
+def _run(told: Comparison, label: str) -> ComparedRun:
+    return next(run for run in told.runs if run.label == label)
+
+
+def _figures(told: Comparison, pair: Pair) -> list[Figure]:
+    first, second = _run(told, pair.first), _run(told, pair.second)
+    below = "no interval"
+    if (ends := pair.interval_families) is not None:
+        zero = " (includes 0)" if ends[0] <= 0 <= ends[1] else ""
+        below = f"95 % interval {signed(ends[0])} to {signed(ends[1])}{zero}, p = {p_value(pair.p)}"
+    found = [Figure(f"Conversion, {pair.first} minus {pair.second}", signed(pair.gain), "points", below)]
+    for run in (first, second):
+        below = f"{pct(run.conversion)}, solved {number(run.solved)}"
+        found.append(Figure(f"{run.label} converted", f"{number(run.converted)} / {run.items}", "", below))
+    lost = f"{number(first.easy_lost)} and {number(second.easy_lost)}"
+    return [*found, Figure("Easy items lost", lost, "", f"of {first.easy_items}")]
+
+
+def _strip(pair: Pair) -> Markup:
+    rows = [
+        StripRow("converted", pair.gain, pair.interval_families or pair.interval),
+        StripRow("solved", pair.solved_gain, pair.solved_interval),
+    ]
+    if pair.retention.difference is not None:
+        rows.append(StripRow("rate of easy items", pair.retention.difference, pair.retention.interval))
+    return strip(rows, None, f"{pair.first} minus {pair.second} (percentage points)")
+
+
+def _scatter(told: Comparison, pair: Pair) -> Markup:
+    who = dict.fromkeys(pair.both, "both")
+    who |= {item.item_id: "first" for item in pair.only_first}
+    who |= {item.item_id: "second" for item in pair.only_second}
+    rates = [np.array(_run(told, label).rates) for label in (pair.first, pair.second)]
+    kinds = [who.get(name, "neither") for name in told.item_ids]
+    return scatter(rates[0], rates[1], kinds, (f"rate in {pair.first}", f"rate in {pair.second}"), LEAST_RATE)
+
+
+def _families(pair: Pair) -> list[tuple[str, int, float, float]]:
+    """Of each family: name, items, converted in the first and in the second run; what differs most comes first."""
+    rows = [(name, part.items, part.first, part.second) for name, part in pair.families.items()]
+    return sorted(rows, key=lambda row: (-abs(row[2] - row[3]), row[0]))
+
+
+def _moved(told: Comparison, pair: Pair) -> list[tuple[str, object]]:
+    """The tables of items that one run alone solved in most seeds, each under its title."""
+    sides = ((pair.first, pair.second, pair.only_first), (pair.second, pair.first, pair.only_second))
+    return [
+        (f"Solved in {named(told, winner)} and not in {named(told, loser)}", items) for winner, loser, items in sides
+    ]

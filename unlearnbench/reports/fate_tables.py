@@ -1,61 +1,36 @@
 """What became of a run's items in training, and what the evaluation says of them: the tables of the report.
 
-A pair is an item in one seed. Fates are what training saw (`fates`); converted is what fresh samples after training
-say of an item over all seeds (PROTOCOL 3.3). The two need not agree: a visit is 8 rollouts or so, at the temperature
-of training, and its item has often been trained on a moment ago.
+A pair is an item in one seed. Fates are what training saw (`fates`); solved and converted are what fresh samples after
+training say of the item in that seed (PROTOCOL 3.3). The two need not agree: a visit is 8 rollouts or so, at the
+temperature of training, and its item has often been trained on a moment ago.
 """
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
-from urllib.parse import quote
 
-import numpy as np
-from numpy.typing import NDArray
+from markupsafe import Markup
 
-from unlearnbench.records import FATES, Item
-from unlearnbench.reports.formatting import plural
+from unlearnbench.records import FATES
+from unlearnbench.reports.charts import bar
 from unlearnbench.reports.run_files import Run
-from unlearnbench.scoring import rates
-from unlearnbench.scoring.conversion_rule import converted, two_thirds
 from unlearnbench.scoring.counts import Cells
-from unlearnbench.scoring.fates import UNKNOWN, Summary, summary
-from unlearnbench.scoring.rates import Flags
-
-MAX_DATA = 20_000  # items x seeds in a page's data; a larger run has them in its parquet files only
+from unlearnbench.scoring.fates import Summary, summary
 
 
 @dataclass(frozen=True)
 class Outcome:
     """What the evaluation says of unlearnable items that met the same fate in training. Undefined is None.
 
-    `pairs` counts items once a seed; of them `above` were above tau with confidence in the evaluation of that seed,
-    at a mean rate of `rate`, and `converted` belong to items that the rule calls converted.
+    `pairs` counts items in every seed; of them `solved` were solved and `converted` converted in the evaluation of that
+    seed, at a mean rate of `rate`.
     """
 
     name: str
     pairs: int
     rate: float | None
-    above: int | None
+    solved: int | None
     converted: int | None
-
-
-@dataclass(frozen=True)
-class ItemFate:
-    """One unlearnable item's way through training and evaluation, by seed. Unknown is None."""
-
-    item: Item
-    fates: str
-    first: Sequence[int | None]
-    rewarded: Sequence[int | None]
-    valid: Sequence[int | None]
-    before: float | None
-    after: Sequence[float | None]
-    converted: bool | None
 
 
 def by_group(run: Run) -> dict[str, Summary]:
@@ -68,140 +43,30 @@ def by_group(run: Run) -> dict[str, Summary]:
     return {"unlearnable": Summary(sum(met.values()), met, None, None, 0, None)}
 
 
-def by_seed(run: Run) -> list[Summary]:
-    """Fates of the unlearnable items in each seed."""
-    if run.fates is None:
-        return []
-    return [summary(run.fates.seed(place)) for place in range(len(run.seeds))]
+def share_bar(name: str, of: Summary) -> Markup:
+    """A group's fates as parts of a bar."""
+    shares = [(fate, number / of.pairs) for fate, number in of.met.items()]
+    return bar(shares, f"{name}: " + ", ".join(f"{100 * share:.0f} % {fate}" for fate, share in shares))
 
 
 def by_fate(run: Run) -> list[Outcome]:
     """What the evaluation says of the unlearnable items, by their fate in each seed; none where it lacks an item."""
-    if run.fates is None or (cells := _evaluated(run)) is None:
+    if run.fates is None or run.after is None:
         return []
-    rate, above, hit = cells.correct / cells.n, _above(run, cells), _converted(run, cells)
-    found = []
+    cells, found = Cells.of(run.after), run.outcomes
+    if not cells.n.size or not cells.n.all():
+        return []
+    rate, outcomes = cells.correct / cells.n, []
+    probed = found is not None and bool(found.has_probe.any())
     for fate in FATES:
         met = run.fates.met(fate)
-        found.append(
+        outcomes.append(
             Outcome(
                 name=fate,
                 pairs=int(met.sum()),
                 rate=float(rate[met].mean()) if met.any() else None,
-                above=None if above is None else int(above[met].sum()),
-                converted=None if hit is None else int((met & hit[:, None]).sum()),
+                solved=None if found is None else int((met & found.solved).sum()),
+                converted=int((met & found.converted).sum()) if found is not None and probed else None,
             )
         )
-    return found
-
-
-def by_best_fate(run: Run) -> list[tuple[str, int, int | None]]:
-    """Unlearnable items by their best fates over the seeds: kind, how many, how many of them converted (or None)."""
-    if run.fates is None or (cells := _evaluated(run)) is None:
-        return []
-    hit, enough = _converted(run, cells), two_thirds(len(run.seeds))
-    held, solved, flickered = (run.fates.met(fate).sum(axis=1) for fate in ("held", "converted", "flickered"))
-    known, most = (run.fates.fate != UNKNOWN).all(axis=1), f"{enough} or more of {plural(len(run.seeds), 'seed')}"
-    kinds = [
-        (f"held in {most if len(run.seeds) > 1 else 'the only seed'}", held >= enough),
-        ("held in fewer seeds", (held > 0) & (held < enough)),
-        ("solved by a visit in some seed, held in none", (held == 0) & (solved > 0)),
-        ("flickered in some seed, never solved", (held == 0) & (solved == 0) & (flickered > 0)),
-        ("never a correct rollout in any seed", (held == 0) & (solved == 0) & (flickered == 0)),
-    ]
-    return [
-        (name, int((known & kind).sum()), None if hit is None else int((known & kind & hit).sum()))
-        for name, kind in kinds
-        if enough > 1 or name != "held in fewer seeds"
-    ]
-
-
-def item_fates(run: Run) -> list[ItemFate]:
-    """Every unlearnable item's row: the converted first, then by rate after training and by rewarded rollouts."""
-    if run.fates is None:
-        return []
-    cells = _evaluated(run)
-    hit = None if cells is None else _converted(run, cells)
-    after = np.full(run.fates.fate.shape, np.nan) if cells is None else cells.correct / cells.n
-    first = np.zeros(len(after), bool) if hit is None else hit
-    order = np.lexsort((-run.fates.rewarded.sum(axis=1), -np.nan_to_num(after.mean(axis=1)), ~first))
-    return [
-        ItemFate(
-            item=run.items[place],
-            fates=_letters(run.fates.fate[place]),
-            first=_stated(run.fates.first[place]),
-            rewarded=_stated(run.fates.rewarded[place]),
-            valid=_stated(run.fates.valid[place]),
-            before=None if run.before is None else float(run.before[0][place]),
-            after=[None if math.isnan(rate) else float(rate) for rate in after[place]],
-            converted=None if hit is None else bool(hit[place]),
-        )
-        for place in order.tolist()
-    ]
-
-
-def data_url(run: Run) -> str | None:
-    """fates.parquet joined with the counts of all items, as a data: URL of JSON; None where there is too much.
-
-    `items` holds columns with one entry an item, so that pandas.DataFrame(loaded["items"]) is the table: item_id,
-    group, thin, family, fate (its letter in each seed), rate_before, converted; and, as lists with one entry a seed,
-    first_correct_step, rewarded, rewarded_valid_trace, and correct of n after training. Percent-encoded, so that no
-    character of foreign text is left in it.
-    """
-    if run.watched is None or run.watched.fate.size > MAX_DATA:
-        return None
-    items, cells, tau = run.split.items, run.everything, run.split.config.protocol.tau
-    before = run.rates_before([item.item_id for item in items])
-    columns: dict[str, Any] = {
-        "item_id": [item.item_id for item in items],
-        "group": [item.group for item in items],
-        "thin": [int(item.thin) for item in items],
-        "family": [item.family for item in items],
-        "fate": [_letters(row) for row in run.watched.fate],
-        "first_correct_step": [_stated(row) for row in run.watched.first],
-        "rewarded": [_stated(row) for row in run.watched.rewarded],
-        "rewarded_valid_trace": [_stated(row) for row in run.watched.valid],
-        "rate_before": [None] * len(items) if before is None else [round(rate, 6) for rate in before[0].tolist()],
-    }
-    if cells is not None:
-        columns |= {"correct": cells.correct.tolist(), "n": cells.n.tolist()}
-        columns["converted"] = converted(cells, tau).astype(int).tolist() if cells.enough else [None] * len(items)
-    about = {
-        "split": run.result.split,
-        "split_hash": run.result.split_hash,
-        "method": run.result.method.name,
-        "source_hash": run.result.method.source_hash,
-        "seeds": list(run.result.seeds),
-        "fates": {name[0]: name for name in FATES},
-        "before": None if before is None else before[1],
-    }
-    text = json.dumps(about | {"items": columns}, separators=(",", ":"))
-    return "data:application/json," + quote(text, safe="[]{},")
-
-
-def _evaluated(run: Run) -> Cells | None:
-    """Counts of the unlearnable items after training; None where a seed lacks one."""
-    if run.after is None:
-        return None
-    cells = Cells.of(run.after)
-    return cells if cells.n.size and cells.n.all() else None
-
-
-def _above(run: Run, cells: Cells) -> Flags | None:
-    """Whether an item is above tau with confidence in a seed, by the samples of that seed; None with too few."""
-    if not cells.enough:
-        return None
-    return rates.is_above(cells.correct, cells.n, run.split.config.protocol.tau)
-
-
-def _converted(run: Run, cells: Cells) -> Flags | None:
-    return converted(cells, run.split.config.protocol.tau) if cells.enough else None
-
-
-def _letters(fates: NDArray[np.int64]) -> str:
-    """First letters of an item's fates, by seed; ? where there is none."""
-    return "".join("?" if fate == UNKNOWN else FATES[fate][0] for fate in fates.tolist())
-
-
-def _stated(values: NDArray[np.int64]) -> list[int | None]:
-    return [None if value == UNKNOWN else value for value in values.tolist()]
+    return outcomes

@@ -26,6 +26,11 @@ def points(value: float) -> str:
     return f"{_number(100 * value, 1, '+')} points"
 
 
+def signed(value: float) -> str:
+    """A difference of fractions in percentage points, with its sign and without their name."""
+    return _number(100 * value, 1, "+")
+
+
 def span(interval: Sequence[float]) -> str:
     """An interval of fractions, in percent."""
     return f"{_number(100 * interval[0], 1)} to {_number(100 * interval[1], 1)}\u202f%"
@@ -39,6 +44,22 @@ def point_span(interval: Sequence[float]) -> str:
 def count(value: int) -> str:
     """A whole number with its thousands set apart."""
     return f"{value:,}".replace(",", "\u202f")
+
+
+def number(value: float) -> str:
+    """A mean number of items: whole where it is, else with one digit."""
+    whole = round(value)
+    return count(whole) if abs(value - whole) < 0.05 else _number(value, 1)
+
+
+def p_value(value: float) -> str:
+    """A p-value with two digits that say something."""
+    return "< 0.0001" if value < 0.0001 else f"{value:.2g}"
+
+
+def cosine(value: float) -> str:
+    """A cosine with its sign."""
+    return _number(value, 3, "+")
 
 
 def power(value: float) -> str:

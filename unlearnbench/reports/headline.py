@@ -1,8 +1,8 @@
-"""The headline of a result: what it showed against both null controls, in words, and what limits it.
+"""The headline of a result: what it showed against GRPO, in words, and what limits it.
 
-PROTOCOL 3.4 and 3.5: a method converted more than GRPO only if the interval over families lies above 0, against
-the null control and against the strong null where the split ships one. Made from result.json alone, so that the
-command line, the page of a run and whoever quotes them say the same.
+PROTOCOL 3.4 and 3.5: a method converted more than GRPO only if the interval beyond these families lies above 0, against
+the null control and against the tuned null where the split ships one. Made from result.json alone, so that the command
+line, the page of a run and whoever quotes them say the same.
 """
 
 from __future__ import annotations
@@ -12,165 +12,285 @@ from dataclasses import dataclass
 from typing import Literal
 
 from unlearnbench.records import Conversion, Result
-from unlearnbench.reports.formatting import pct, plural, point_span, points
+from unlearnbench.reports.formatting import number, p_value, pct, plural, point_span, points
 
 Tone = Literal["more", "same", "less", "open"]
 
-LARGE_STRONG_NULL = 0.02
-"""A strong null that converts a larger share of the items is part of every headline: those items need no method."""
 LARGE_LOSS = 0.05
-"""A larger share of easy items lost is part of every headline, as no strong null may lose it (PROTOCOL 3.5): a policy
-that gives one answer to everything converts the items that have that answer."""
+"""A larger share of easy items lost is part of every headline: a policy that gives one answer to everything converts
+the items that have that answer."""
+MOST_P = 0.05
+
+
+@dataclass(frozen=True)
+class Detectable:
+    """Smallest gains that a design detects in 80 % of runs, as fractions."""
+
+    spread: float | None
+    """Of a method that raises every item alike."""
+    families: float | None
+    """Of one that learns some families whole."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """The run in a sentence or two; `caveats` are what a reader must know before quoting it."""
+    """The run in a few words (`label`), in two sentences (`summary`), and in one that may be quoted (`sentence`).
+
+    `caveats` are what a reader must know before quoting it.
+    """
 
     tone: Tone
     label: str
+    summary: Sequence[str]
     sentence: str
     caveats: Sequence[str]
 
 
-def verdict(result: Result) -> Verdict:
+def verdict(result: Result, detectable: Detectable | None = None) -> Verdict:
     """What the run showed, and not more than that."""
-    score, unlearnable = result.conversion, result.groups["unlearnable"]
-    name, budget = result.method.name, result.budget.multiple
-    rate = f"{name} converted {pct(unlearnable.conversion or 0)} of {plural(unlearnable.items, 'unlearnable item')}"
-    where = f"track {result.method.track}, budget {'unknown' if budget is None else f'{budget:g}x'}"
-    where += f", {plural(len(result.seeds), 'seed')}"
-    if not result.comparable or score.gain is None:
-        why = (result.why_not_comparable or "it has no null control to be compared with").rstrip(".")
-        if unlearnable.conversion is None:
-            rate = f"with {result.samples} samples an item it is undefined what {name} converted"
-            rate = rate if unlearnable.items else "there are no unlearnable items"
-        elif score.gain is not None:
-            rate += f", {points(score.gain)} beside the null control"
-        label = "no gain defined" if result.comparable else "not comparable"
-        sentence = f"{label.capitalize()}: {why}; {rate} ({where})."
-        return Verdict("open", label, sentence + _by_itself(score) + _price(result), _caveats(result))
-    gain = f"a gain of {points(score.gain)}"
-    if score.interval_families is not None:
-        gain += f" (95 % interval over families: {point_span(score.interval_families)})"
-    elif score.interval is not None:
-        gain += f" (95 % interval over the items of these families: {point_span(score.interval)})"
-    null = f"the null control, GRPO re-run with fresh seeds, {pct(score.null_rate or 0)}"
-    end = _end(score.interval_families, "GRPO re-run")
-    sentence = f"{rate}, {null}: {gain}, {end} (scope: {score.scope or 'none'}; {where})."
-    tone, label = _claim(score)
-    return Verdict(tone, label, sentence + _over_strong_null(score) + _price(result), _caveats(result))
+    tone, label = _outcome(result)
+    return Verdict(tone, label, _summary(result, detectable), _sentence(result), _caveats(result))
 
 
-def strong_null_name(score: Conversion) -> str:
-    """The strong null by what was tuned, e.g. 'GRPO at 2x the learning rate'."""
-    factor = score.strong_null_factor
-    if factor is None:
+def converts_more(score: Conversion) -> bool:
+    """Beyond the null control: interval beyond these families above 0, and p at most 5 %."""
+    beyond = score.interval_families
+    return beyond is not None and beyond[0] > 0 and (score.p is None or score.p <= MOST_P)
+
+
+def beats_tuned(score: Conversion) -> bool | None:
+    """Whether the gain over the tuned null excludes 0; None where there is none to compare with."""
+    if score.tuned_null is None or score.tuned_null.interval is None:
+        return None
+    return score.tuned_null.interval[0] > 0
+
+
+def solves_by_memory(score: Conversion) -> bool:
+    """Whether the run solves more than GRPO, and most of it without solving the probes."""
+    interval = score.solved_interval
+    more = interval is not None and interval[0] > 0
+    return more and (score.memorised_rate or 0) > (score.method_rate or 0)
+
+
+def tuned_name(score: Conversion) -> str:
+    """The tuned null by what was tuned, such as 'GRPO at 1.4x the learning rate'."""
+    if score.tuned_null is None:
         return "GRPO at its best learning rate"
-    return f"GRPO at {f'{factor:g}x the' if factor != 1 else 'the unchanged'} learning rate"
+    return f"GRPO at {score.tuned_null.learning_rate:g}x the learning rate"
 
 
-def _claim(score: Conversion) -> tuple[Tone, str]:
-    """What may be claimed against both controls: the tone of the headline, and its label."""
-    tone, more = _tone(score.interval_families), "more than GRPO re-run"
-    if tone == "open":
-        return tone, "no interval over families"
-    if tone != "more":
-        return tone, "no more than GRPO re-run" if tone == "same" else "less than GRPO re-run"
-    if score.strong_null_seeds:
-        strong, tone = strong_null_name(score), _tone(score.strong_null_interval)
-        if tone == "open":
-            return tone, f"{more}, but not compared with the strong null"
-        if tone != "more":
-            return tone, f"{'no more' if tone == 'same' else 'less'} than {strong}"
-        more += f" and {strong}"
-    return tone, more if score.scope in (None, "families") else f"{more}, {score.scope}"
+def no_tuned(result: Result) -> str:
+    """Why a result has no gain over a tuned null, without a full stop."""
+    if result.conversion.gain is None:
+        return "this run has no gain over any control"
+    return "the split ships none that loses as few easy items, or none at all"
 
 
-def _tone(interval: Sequence[float] | None) -> Tone:
+def forgets(result: Result) -> bool:
+    """Whether the run lost more than LARGE_LOSS of the easy items."""
+    return (result.retention.easy_lost or 0) > LARGE_LOSS * result.retention.easy_items
+
+
+# --- the parts of it ------------------------------------------------------------------------------------------
+
+
+def _outcome(result: Result) -> tuple[Tone, str]:
+    score, unlearnable = result.conversion, result.groups["unlearnable"]
+    if result.canaries.converted:
+        return "less", "Read the answers: canaries solved"
+    if result.schema_version == 1:
+        return "open", "Score version 1: not ranked"
+    if not result.comparable:
+        why = result.why_not_comparable or ""
+        if why.startswith("--quick"):
+            return "open", "Quick run: not scored"
+        return (
+            "open",
+            "Too few samples to score" if unlearnable.solved is None and unlearnable.items else "Not comparable",
+        )
+    if score.gain is None:
+        if score.null_rate is None and score.solved_gain is not None:
+            return _by_solved(score)
+        return "open", "No gain defined"
+    if converts_more(score):
+        if beats_tuned(score) is False:
+            return "same", "Tuned GRPO converts as many"
+        if forgets(result):
+            return "more", "Converts more than GRPO, forgets"
+        if solves_by_memory(score):
+            return "more", "Converts a few, memorises more"
+        return "more", "Converts more than GRPO"
+    if solves_by_memory(score):
+        return "same", "Solves by memory"
+    beyond = score.interval_families
+    if beyond is not None and beyond[1] < 0:
+        return "less", "Converts less than GRPO"
+    return "same", "No gain over GRPO detected"
+
+
+def _by_solved(score: Conversion) -> tuple[Tone, str]:
+    """Of a split without probes, where learning cannot be told from memory."""
+    interval = score.solved_interval
+    if interval is not None and interval[0] > 0:
+        return "open", "Solves more; learning not measured"
+    return "same", "No gain over GRPO detected"
+
+
+def _summary(result: Result, detectable: Detectable | None) -> Sequence[str]:
+    """Two short sentences in counts."""
+    score, of = result.conversion, result.groups["unlearnable"]
+    if not of.items:
+        return ("The split has no unlearnable items.",)
+    if of.solved is None and of.converted is None:
+        return (f"With {plural(result.samples, 'sample')} per item, nothing can count as solved.", _why(result))
+    verb, hit = ("converts", of.converted) if of.converted is not None else ("solves", of.solved or 0.0)
+    first = f"It {verb} {number(hit)} of {plural(of.items, 'unlearnable item')}"
+    if score.null_rate is not None:
+        first += f"; GRPO re-run {verb} {number(score.null_rate * of.items)} on average"
+    return (f"{first}.", _second(result, detectable))
+
+
+def _second(result: Result, detectable: Detectable | None) -> str:
+    score, of = result.conversion, result.groups["unlearnable"]
+    if not result.comparable or score.gain is None or result.schema_version == 1:
+        return _why(result)
+    if not converts_more(score):
+        if solves_by_memory(score):
+            return (
+                f"It solves {number(of.memorised or 0)} more as they stand, but not with other numbers: that is memory."
+            )
+        return _smallest(score, detectable)
+    tuned = score.tuned_null
+    if beats_tuned(score) is False and tuned is not None:
+        return f"{tuned_name(score)} converts {number((tuned.rate or 0) * of.items)}, and the difference may be chance."
+    if forgets(result):
+        return f"It loses {_lost(result)}."
+    if solves_by_memory(score):
+        return _memory(result)
+    where = "" if score.scope in (None, "families") else f", {score.scope}"
+    if score.interval_families is None:
+        return f"The gain is {points(score.gain)}{where}."
+    return f"The gain is {points(score.gain)} (95 % interval {point_span(score.interval_families)}){where}."
+
+
+def _memory(result: Result) -> str:
+    hit = number(result.groups["unlearnable"].memorised or 0)
+    return f"It solves {hit} more as they stand, but not with other numbers: that is memory."
+
+
+def _smallest(score: Conversion, detectable: Detectable | None) -> str:
+    """What the run could have seen."""
+    if detectable is not None and (smallest := detectable.spread or detectable.families) is not None:
+        most = detectable.families
+        beyond = "" if most is None or most <= smallest else f", or {number(100 * most)} if it learns whole families"
+        return f"This run could not have detected a gain below about {number(100 * smallest)} points{beyond}."
+    if score.interval_families is None:
+        return "It has no interval beyond these families, so nothing follows from it."
+    return f"Gains above {points(score.interval_families[1])} are excluded, smaller ones are not."
+
+
+def _why(result: Result) -> str:
+    why = result.why_not_comparable or "it has no null control to compare with"
+    if result.comparable and result.conversion.solved_gain is not None:
+        why = "whether it learned or memorised them was not measured: the split has no probes"
+    if result.schema_version == 1:
+        why = "it was scored by version 1, which counted memory as conversion; rerun the same `eval` command"
+    return why[:1].upper() + why[1:].rstrip(".") + "."
+
+
+def _sentence(result: Result) -> str:
+    """The sentence to quote: both rates, the gain with its interval, p, both controls, what it lost."""
+    score, of, name = result.conversion, result.groups["unlearnable"], result.method.name
+    budget = result.budget.multiple
+    where = f"{result.split}, track {result.method.track}, budget {'unknown' if budget is None else f'{budget:g}x'}"
+    where += f", {plural(len(result.seeds), 'seed')}, score version {result.schema_version}"
+    if not of.items:
+        return f"{name}: the split has no unlearnable items ({where})."
+    if of.solved is None and of.converted is None:
+        told = f"with {plural(result.samples, 'sample')} per item it is undefined what {name} converted"
+    elif of.converted is None:
+        told = f"{name} solved {pct((of.solved or 0) / of.items)} of {plural(of.items, 'unlearnable item')}; "
+        told += "whether it learned or memorised them was not measured"
+    else:
+        told = f"{name} converted {pct(of.conversion or 0)} of {plural(of.items, 'unlearnable item')}"
+    if not result.comparable or score.gain is None:
+        label = "Not comparable" if not result.comparable else "No gain defined"
+        return f"{label}: {_why(result)[:1].lower()}{_why(result)[1:-1]}; {told} ({where}).{_price(result)}"
+    told += f", GRPO re-run with fresh seeds {pct(score.null_rate or 0)}: a gain of {points(score.gain)}"
+    told += f" ({_interval(score)}), {_end(score)}"
+    if score.scope not in (None, "families"):
+        told += f", {score.scope}"
+    return f"{told} ({where}).{_over_tuned(score)}{_price(result)}"
+
+
+def _interval(score: Conversion) -> str:
+    if score.interval_families is None:
+        return "no interval beyond these families"
+    p = "" if score.p is None else f", p = {p_value(score.p)}"
+    return f"95 % interval {point_span(score.interval_families)}{p}"
+
+
+def _end(score: Conversion) -> str:
+    """What the interval of the gain says."""
+    interval = score.interval_families
     if interval is None:
-        return "open"
-    return "more" if interval[0] > 0 else "less" if interval[1] < 0 else "same"
+        return "so nothing follows from it"
+    if interval[1] < 0:
+        return "which excludes 0: fewer than GRPO re-run"
+    if interval[0] > 0:
+        return "which excludes 0" if converts_more(score) else "which excludes 0, but chance gives as much too often"
+    return "which includes 0: no evidence of a gain"
 
 
-def _end(interval: Sequence[float] | None, control: str) -> str:
-    """What an interval of the gain over `control` says."""
-    return {
-        "open": "without an interval over families, so nothing follows from it",
-        "more": "which excludes 0",
-        "less": f"which excludes 0: it converted fewer than {control}",
-        "same": f"which holds 0: it did not convert more than {control}, as far as this run can tell",
-    }[_tone(interval)]
-
-
-def _by_itself(score: Conversion) -> str:
-    """A sentence on a strong null that converts many of the items, else nothing."""
-    if (score.strong_null_rate or 0) <= LARGE_STRONG_NULL:
+def _over_tuned(score: Conversion) -> str:
+    """The gain over the tuned null in a sentence; nothing where there is none."""
+    tuned = score.tuned_null
+    if tuned is None or tuned.gain is None:
         return ""
-    return f" {strong_null_name(score)} converts {pct(score.strong_null_rate or 0)} of these items by itself."
-
-
-def _over_strong_null(score: Conversion) -> str:
-    """The gain over the strong null in a sentence; nothing where it is not defined."""
-    if score.strong_null_gain is None:
-        return _by_itself(score)
-    interval, strong = score.strong_null_interval, strong_null_name(score)
-    gain = points(score.strong_null_gain)
-    if interval is not None:
-        gain += f" (95 % interval over families: {point_span(interval)})"
-    gain += f", {_end(interval, 'that')}."
-    if by_itself := _by_itself(score):
-        return f"{by_itself} Over it the gain is {gain}"
-    return f" Over the strong null, {strong} ({pct(score.strong_null_rate or 0)}), the gain is {gain}"
+    interval = "" if tuned.interval is None else f" (95 % interval {point_span(tuned.interval)})"
+    rate = "" if tuned.rate is None else f", which converts {pct(tuned.rate)}"
+    return f" Over {tuned_name(score)}{rate}: {points(tuned.gain)}{interval}."
 
 
 def _price(result: Result) -> str:
     """A sentence on the easy items lost where they are many, else nothing."""
+    return f" It lost {_lost(result)}." if forgets(result) else ""
+
+
+def _lost(result: Result) -> str:
     kept = result.retention
-    if (kept.easy_lost or 0) <= LARGE_LOSS * kept.easy_items:
-        return ""
-    return f" It lost {kept.easy_lost} of {plural(kept.easy_items, 'easy item')}."
+    return f"{number(kept.easy_lost or 0)} of {plural(kept.easy_items, 'easy item')}"
 
 
 def _caveats(result: Result) -> list[str]:
     """What a reader must know before quoting the verdict, the gravest first."""
-    score, unlearnable, kept, found = result.conversion, result.groups["unlearnable"], result.retention, []
+    score, of, kept, found = result.conversion, result.groups["unlearnable"], result.retention, []
     if result.canaries.converted:
         found.append(
-            f"{result.canaries.converted} of {plural(result.canaries.items, 'canary', 'canaries')} converted: "
+            f"{number(result.canaries.converted)} of {plural(result.canaries.items, 'canary', 'canaries')} solved: "
             "their stored answers are wrong on purpose, so whoever gives them has read the gold answers."
         )
-    if result.comparable and score.gain is not None and score.strong_null_gain is None:
-        found.append(f"Not compared with a strong null ({strong_null_name(score)}): {no_strong_null(result)}.")
-    if unlearnable.converted_at_start:
-        items = plural(unlearnable.converted_at_start, "item was", "items were")
-        found.append(f"{items} converted before this training began, in the policy that it started from.")
+    if result.comparable and score.gain is not None and beats_tuned(score) is None:
+        found.append(f"Not compared with a tuned null: {no_tuned(result)}.")
+    if (without := of.items - of.with_probe) and of.converted is not None and result.schema_version > 1:
+        found.append(
+            f"{plural(without, 'unlearnable item has', 'unlearnable items have')} no probe and cannot convert."
+        )
+    if of.converted_at_start:
+        hit = number(of.converted_at_start)
+        found.append(f"{hit} items were solved before this training began, by the policy that it started from.")
     if result.method.track == "undeclared":
         found.append("Nothing of the training was metered (track undeclared): never ranked with other runs.")
         if result.kind == "score":
             found.append(
-                "Rollouts made elsewhere: that they were sampled as the protocol says, from runs that cost no more "
-                "than the null control's, is their maker's word."
+                "The rollouts were made elsewhere: nothing here checks that they were sampled as the protocol says, "
+                "or what the training cost."
             )
     elif result.method.track != "verifier":
         found.append(f"Track {result.method.track}: it read more than prompts and verdicts; ranked in its track only.")
-    memorised = [kind for kind, twin in result.twins.items() if twin.verdict == "memorised"]
+    memorised = [kind.replace("_", " ") for kind, twin in result.twins.items() if twin.verdict == "memorised"]
     if memorised:
-        found.append(f"Memorised: the gain does not carry over to twins ({', '.join(memorised)}).")
-    if kept.easy_lost and not _price(result):
-        found.append(f"{kept.easy_lost} of {plural(kept.easy_items, 'easy item')} lost.")
+        found.append(f"Memorised: what it solves does not carry over to twins ({', '.join(memorised)}).")
+    if kept.easy_lost and not forgets(result):
+        found.append(f"{_lost(result)} lost.")
     return found
-
-
-def no_strong_null(result: Result) -> str:
-    """Why a result has no gain over a strong null, without a full stop."""
-    seeds = result.conversion.strong_null_seeds
-    if not seeds and result.conversion.gain is None:
-        return "this run has no gain over any control"
-    if not seeds:
-        return "none is shipped for this run's split and budget, and a claim must beat both"
-    if seeds < len(result.seeds):
-        return f"it has {plural(seeds, 'seed')}, fewer than the {len(result.seeds)} of this run; use fewer seeds"
-    if not result.comparable:
-        return "this run is not comparable"
-    return f"it has more samples an item than the {result.samples} of this run; take as many here"

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from unlearnbench.errors import RunError
 from unlearnbench.records import GROUPS, Result
-from unlearnbench.reports.comparison_report import named, sentences, several
+from unlearnbench.reports.comparison_report import named, pair_verdict, sentences, several
 from unlearnbench.reports.headline import verdict
-from unlearnbench.reports.run_report import templates
+from unlearnbench.reports.summary import gains
+from unlearnbench.reports.templating import templates
 from unlearnbench.scoring.comparison import Comparison
 from unlearnbench.splits import Split
 from unlearnbench.splits.manifest import waits
+
+if TYPE_CHECKING:
+    import pandas
+    from matplotlib.figure import Figure
 
 MAX_MOVED = 10  # items of a side; the record has all
 
@@ -25,11 +35,58 @@ def result_html(result: Result) -> str:
     return _html("result", told=told, result=result, groups=groups)
 
 
+def result_sentence(result: Result) -> str:
+    """The sentence to quote."""
+    return verdict(result).sentence
+
+
+def result_frame(result: Result, folder: Path | None) -> pandas.DataFrame:
+    """items.csv of a run's folder; `correct` and `n` are lists by seed. Raises RunError where there is none."""
+    import pandas
+
+    path = None if folder is None else Path(folder) / "items.csv"
+    if path is None or not path.is_file():
+        raise RunError(
+            "this result does not know the items of its run; take it from ub.read_run(DIR).result, and run "
+            "`unlearnbench report DIR` if DIR has no items.csv"
+        )
+    frame = pandas.read_csv(path, keep_default_na=False, na_values=[""], dtype={"fates": str, "cause": str})
+    for name in ("correct", "n"):
+        frame[name] = [[int(part) for part in str(text).split()] for text in frame[name].fillna("")]
+    return frame
+
+
+def result_figure(result: Result) -> Figure:
+    """Gains with their intervals against 0, in percentage points."""
+    from matplotlib.figure import Figure
+
+    class Drawn(Figure):
+        """Shows itself in a notebook, whatever backend is chosen there."""
+
+        def _repr_png_(self) -> bytes:
+            buffer = io.BytesIO()
+            self.savefig(buffer, format="png", dpi=100)
+            return buffer.getvalue()
+
+    rows = gains(result)
+    figure = Drawn(figsize=(7, 0.9 + 0.4 * len(rows)), layout="constrained")
+    axes = figure.subplots()
+    for place, row in enumerate(rows):
+        if row.interval is not None:
+            axes.hlines(-place, 100 * row.interval[0], 100 * row.interval[1], color="#0072b2", lw=3, alpha=0.5)
+        axes.plot([100 * row.value], [-place], "o", color="#0072b2")
+    axes.axvline(0, color="#16191d", lw=1)
+    axes.set_yticks([-place for place in range(len(rows))], [row.name for row in rows])
+    axes.set(ylim=(0.5 - max(len(rows), 1), 0.5), xlabel="gain (percentage points)")
+    axes.set_title(verdict(result).label, loc="left")
+    return figure
+
+
 def comparison_html(told: Comparison) -> str:
     """Each pair's sentences, and the items that only one of the two converted."""
     pairs = [
         {
-            "title": f"{named(told, pair.first)} against {named(told, pair.second)}",
+            "title": f"{named(told, pair.first)} minus {named(told, pair.second)}: {pair_verdict(told, pair).label}",
             "sentences": sentences(told, pair),
             "labels": (pair.first, pair.second),
             "moved": [*pair.only_first[:MAX_MOVED], *pair.only_second[:MAX_MOVED]],

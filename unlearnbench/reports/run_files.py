@@ -1,4 +1,4 @@
-"""A run as its files record it: counts before and after training, fates, controls, completions. No torch.
+"""A run as its files record it: counts before and after training, fates, curves, controls, completions. No torch.
 
 Everything is read when first asked for. Files that a kind of run does not have are None or empty; a malformed one
 is a DataError naming it.
@@ -12,21 +12,19 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from unlearnbench.errors import DataError
 from unlearnbench.io import tables
 from unlearnbench.records import GROUPS, Result
-from unlearnbench.scoring.conversion_rule import converted
 from unlearnbench.scoring.counts import Cells, Grid, read_phase
+from unlearnbench.scoring.curves import read_curves, training_curves
 from unlearnbench.scoring.fates import Watched, read_fates
+from unlearnbench.scoring.outcomes import Outcomes, outcomes_of
+from unlearnbench.scoring.probes import probes_of
 from unlearnbench.scoring.rates import Reals
 from unlearnbench.splits import Control, Split
-
-MAX_ROWS = 200  # converted items whose completions are looked up
+from unlearnbench.training.ledger import read_ledger
 
 
 class Run:
@@ -37,6 +35,8 @@ class Run:
         self.items = [item for item in split.items if item.group == "unlearnable"]
         self.ids = [item.item_id for item in self.items]
         self.seeds = [str(seed) for seed in result.seeds]
+
+    # --- counts ---------------------------------------------------------------------------------------------------
 
     @cached_property
     def counts(self) -> pa.Table | None:
@@ -58,9 +58,12 @@ class Run:
         return Cells.of(read_phase(self.counts, "eval", [item.item_id for item in self.split.items], runs=self.seeds))
 
     @cached_property
-    def before(self) -> tuple[Reals, str] | None:
-        """Rates of the unlearnable items before training, and what of."""
-        return self.rates_before(self.ids) if self.ids else None
+    def outcomes(self) -> Outcomes | None:
+        """Solved, converted, memorised of the unlearnable items in every seed; None with too few samples."""
+        if self.counts is None or self.after is None or not Cells.of(self.after).enough:
+            return None
+        tau, source = self.split.config.protocol.tau, str(self.folder / "counts.parquet")
+        return outcomes_of(self.counts, self.items, probes_of(self.split), self.seeds, tau, source)
 
     def rates_before(self, ids: Sequence[str]) -> tuple[Reals, str] | None:
         """Rates of items in the policy that the runs start from, else in the split's base, and what of.
@@ -77,33 +80,8 @@ class Run:
         for counts, phase, label in sources:
             correct, n = read_phase(counts, phase, ids).pooled
             if len(n) and n.all():
-                return correct / n, f"{label} (n = {n.min()} an item)"
+                return correct / n, f"{label} (n = {n.min()} per item)"
         return None
-
-    @cached_property
-    def null(self) -> Control | None:
-        """The null control that the result was scored against, if the split still has it."""
-        multiple = self.result.budget.multiple
-        control = self.split.control("null_control", f"{1.0 if multiple is None else multiple:g}x")
-        return control if control and control.hash == self.result.conversion.null_hash else None
-
-    @cached_property
-    def null_rates(self) -> tuple[Reals, str] | None:
-        """Rates under as many seeds of the null control as the run has: more would be less spread by chance."""
-        if self.null is None or len(self.null.seeds) < len(self.seeds):
-            return None
-        seeds = [str(seed) for seed in self.null.seeds[: len(self.seeds)]]
-        correct, n = read_phase(self.null.counts, "eval", self.ids, runs=seeds).pooled
-        return (correct / n, f"null control, {len(seeds)} seeds, sorted by itself") if n.all() else None
-
-    @cached_property
-    def converted(self) -> list[int]:
-        """Places of the converted items (PROTOCOL 3.3), the highest pooled rate first; none where undefined."""
-        if self.after is None or self.result.groups["unlearnable"].converted is None:
-            return []
-        cells = Cells.of(self.after)
-        chosen = converted(cells, self.split.config.protocol.tau)
-        return [int(place) for place in np.argsort(-cells.rates, kind="stable") if chosen[place]]
 
     @cached_property
     def places(self) -> dict[str, list[int]]:
@@ -112,6 +90,38 @@ class Run:
         core = found.pop("unlearnable")
         thin = [i for i in core if self.split.items[i].thin]
         return {name: rows for name, rows in ({"unlearnable": core, "thin": thin} | found).items() if rows}
+
+    # --- the null control -----------------------------------------------------------------------------------------
+
+    @cached_property
+    def null(self) -> Control | None:
+        """The null control that the result was scored against, if the split still has it."""
+        control = self.split.control("null_control", self._multiple)
+        return control if control and control.hash == self.result.conversion.null_hash else None
+
+    @cached_property
+    def null_rates(self) -> Reals | None:
+        """Rate of every item of the split under the null control, over all its seeds; NaN where it has no samples."""
+        if self.null is None:
+            return None
+        ids, seeds = [item.item_id for item in self.split.items], [str(seed) for seed in self.null.seeds]
+        return Cells.of(read_phase(self.null.counts, "eval", ids, runs=seeds)).rates
+
+    @cached_property
+    def null_curves(self) -> pa.Table | None:
+        """curves.parquet of the null control; None in splits that were made before it was kept."""
+        return None if self.null is None else read_curves(self._null_folder / "curves.parquet")
+
+    @property
+    def _null_folder(self) -> Path:
+        return self.split.path / "null_control" / self._multiple
+
+    @property
+    def _multiple(self) -> str:
+        multiple = self.result.budget.multiple
+        return f"{1.0 if multiple is None else multiple:g}x"
+
+    # --- training -------------------------------------------------------------------------------------------------
 
     @cached_property
     def watched(self) -> Watched | None:
@@ -127,25 +137,24 @@ class Run:
         return None if self.watched is None else self.watched[self.places.get("unlearnable", [])]
 
     @cached_property
-    def completions(self) -> dict[str, str]:
-        """One correct completion after training of each converted item that is shown."""
-        missing = {self.ids[place] for place in self.converted[:MAX_ROWS]}
-        found: dict[str, str] = {}
+    def curves(self) -> pa.Table | None:
+        """Correct rollouts by group and step; None for a run that left no rollouts of its training."""
+        if (found := read_curves(self.folder / "curves.parquet")) is not None:
+            return found
+        groups = {item.item_id: item.group for item in self.split.items}
+        parts = []
         for seed in self.seeds:
-            path = self.folder / seed / "evaluation" / "items.parquet"
-            if not missing or not path.is_file():
-                continue
-            try:
-                with pq.ParquetFile(path) as file:  # in pieces: a long-answer split holds gigabytes of them
-                    for piece in file.iter_batches(8192, columns=["item_id", "completion", "correct"]):
-                        wanted = pc.is_in(piece["item_id"], pa.array(sorted(missing), pa.string()))
-                        rows = piece.filter(pc.and_(wanted, pc.fill_null(piece["correct"], False)))
-                        for row in rows.to_pylist():
-                            found.setdefault(row["item_id"], row["completion"])
-                        missing -= found.keys()
-            except (OSError, KeyError, pa.ArrowException) as error:
-                raise DataError(f"{path} is not a readable table of rollouts: {error}") from error
-        return found
+            rows = read_ledger(self.folder / seed, ("step", "item_id", "correct"))
+            parts.append(rows.append_column("seed", pa.array([int(seed)] * rows.num_rows, pa.int64())))
+        table = pa.concat_tables(parts) if parts else None
+        return training_curves(table, groups) if table is not None and table.num_rows else None
+
+    @cached_property
+    def finished(self) -> float | None:
+        """When the last seed's training ended, in seconds since 1970; None where no file says so."""
+        files = [self.folder / seed / "cost.json" for seed in self.seeds]
+        times = [file.stat().st_mtime for file in files if file.is_file()]
+        return max(times) if times else None
 
     @cached_property
     def environment(self) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import sys
 import time
 from collections.abc import Mapping
@@ -116,7 +117,10 @@ def _settings(cls: type[Any], recipe: Recipe, changes: Mapping[str, Any]) -> Any
     except ValidationError as problem:
         first = problem.errors()[0]
         names = ", ".join(sorted(set(cls.Settings.model_fields) - set(type(recipe).model_fields))) or "none of its own"
-        why = "there is no such setting" if first["type"] == "extra_forbidden" else first["msg"]
+        why = first["msg"]
+        if first["type"] == "extra_forbidden":
+            near = difflib.get_close_matches(str(first["loc"][-1]), cls.Settings.model_fields, 1)
+            why = "there is no such setting" + (f", did you mean {near[0]!r}?" if near else "")
         raise MethodError(
             f"--set {'.'.join(str(part) for part in first['loc'])}: {why}; {cls.__name__} takes {names}, and the "
             "recipe's fields (`unlearnbench splits show SPLIT` prints them)"

@@ -1,0 +1,76 @@
+"""How `eval` ends on a terminal: headline, figures, a bar that fits, what is next; and words that were misspelt."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from made_run import FEW, make_result, make_run, make_split
+
+from unlearnbench.cli.ending import WIDTH, drawn_bar, show
+from unlearnbench.errors import MethodError, SplitError
+from unlearnbench.io import files
+from unlearnbench.methods import locate
+from unlearnbench.records import Result
+from unlearnbench.splits import Split, find_split
+
+
+@pytest.fixture(scope="module")
+def split(tmp_path_factory: pytest.TempPathFactory) -> Split:
+    return make_split(tmp_path_factory.mktemp("splits") / "tiny", probes=True)
+
+
+def shown(result: Result, folder: Path | None, capsys: pytest.CaptureFixture[str]) -> list[str]:
+    show(result, folder)
+    return capsys.readouterr().out.splitlines()
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_the_ending_fits(
+    split: Split, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, columns: int
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setattr("unlearnbench.cli.console.PAGE", columns)
+    folder = split.path / f"run-{columns}"
+    make_run(folder, split, converts=20)
+    result = make_result(split, 20, gain=0.325, interval=(0.12, 0.49))
+    files.write_json(folder / "result.json", result)
+    lines = shown(result, folder, capsys)
+    text = "\n".join(lines)
+    for said in ("Converts more than GRPO", "+32.5 points", "20 / 60", "0 / 12", "95 % interval +12.0 to +49.0"):
+        assert said in text
+    assert all(len(line) <= columns for line in lines if not line.startswith(("report:", "next:")))
+    assert f"report: {folder / 'report.html'}" in lines
+    assert f"next:   unlearnbench submit {folder} --out my_algo.zip" in lines
+    assert "boundary" not in text and "lost" in text and "solved" in text
+
+
+def test_a_quick_run_ends_with_the_command_that_counts(
+    split: Split, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    why = "--quick: fewer steps, one seed and 8 samples"
+    result = make_result(split, None, gain=None, comparable=False, why_not_comparable=why, samples=FEW)
+    lines = shown(result, tmp_path, capsys)
+    assert "Quick run: not scored" in lines and "next:   unlearnbench eval --method my_algo.py --split tiny" in lines
+    assert not any(line.startswith("gain ") for line in lines)
+
+
+@pytest.mark.parametrize(("gain", "interval"), [(0.3, (0.1, 0.5)), (0.0, (-0.02, 0.09)), (-0.4, (-0.9, -0.1))])
+def test_the_bar_is_drawn_to_scale(split: Split, gain: float, interval: tuple[float, float]) -> None:
+    bar, scale = drawn_bar(make_result(split, 20, gain=gain, interval=interval))
+    cells = bar.removeprefix("gain  ")
+    assert len(cells) == WIDTH and cells.count("\u25cf") == 1
+    low, high = (float(end) / 100 for end in (scale.split()[0], scale.split()[-2]))
+    place = round((gain - low) / (high - low) * (WIDTH - 1))
+    assert cells[place] == "\u25cf"
+    drawn = [number for number, cell in enumerate(cells) if cell in "\u2500\u253c\u25cf"]
+    assert drawn[0] == round((interval[0] - low) / (high - low) * (WIDTH - 1))
+    assert drawn[-1] == round((interval[1] - low) / (high - low) * (WIDTH - 1))
+    assert drawn_bar(make_result(split, 20, gain=None)) == []
+
+
+def test_misspelt_splits_and_methods_are_told_the_likely_one() -> None:
+    with pytest.raises(SplitError, match="no split 'micor', did you mean 'micro'"):
+        find_split("micor")
+    with pytest.raises(MethodError, match="no method 'grop'; did you mean 'grpo'"):
+        locate("grop")

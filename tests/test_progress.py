@@ -1,0 +1,119 @@
+"""How far a run is: plain lines off a terminal, progress.json, `unlearnbench status`, and curves to trackers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from tensorboardX.proto.event_pb2 import Event as Logged
+
+from unlearnbench.cli import progress as module
+from unlearnbench.cli.progress import Lines
+from unlearnbench.cli.status import status
+from unlearnbench.errors import RunError
+from unlearnbench.harness.progress_file import ProgressFile, read_progress
+from unlearnbench.harness.trackers import Trackers
+from unlearnbench.io import files
+from unlearnbench.workers.messages import Event, Progress, Trained
+
+
+def train(seed: int, done: float, step: int = 1) -> Progress:
+    return Progress(seed=seed, stage="train", done=done, rate=2.0, step=step, reward=0.25)
+
+
+def test_off_a_terminal_there_is_a_line_for_every_tenth(capsys: pytest.CaptureFixture[str]) -> None:
+    with Lines() as lines:
+        lines.place(Path("runs/x"))
+        for step in range(1, 101):
+            lines.show(train(1, step / 100, step))
+    told = capsys.readouterr()
+    assert told.out == ""
+    written = told.err.splitlines()
+    assert written[0].startswith("run: runs/x ") and "status runs/x" in written[0]
+    assert len(written) == 1 + 10
+    assert written[1].endswith("train 10 %: seed 1 10 % (step 10, reward 0.250, 2.0/s)")
+
+
+def test_a_slow_run_says_something_every_thirty_seconds(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    with Lines("curating") as lines:
+        for second in range(0, 100, 10):
+            now[0] = float(second)
+            lines.show(train(2, second / 10_000))
+    written = capsys.readouterr().err.splitlines()
+    assert [line.split()[0] for line in written] == ["0:00:30", "0:01:00", "0:01:30"]
+    assert "curating, train 0 %" in written[0]
+
+
+def test_progress_is_in_a_file_that_a_resumed_run_adds_to(tmp_path: Path) -> None:
+    seen: list[Event] = []
+    watch = ProgressFile(tmp_path, "m on micro", (1, 2), seen.append)
+    watch(train(1, 0.5))
+    watch(train(1, 1.0))
+    assert len(seen) == 2
+    found = read_progress(tmp_path)
+    assert found is not None and [(of.seed, of.stage, of.done) for of in found.stages] == [(1, "train", 1.0)]
+    again = ProgressFile(tmp_path, "m on micro", (1, 2), None)
+    again(Progress(seed=1, stage="measure", done=1.0, rate=9.0))
+    found = read_progress(tmp_path)
+    assert found is not None and [of.stage for of in found.stages] == ["train", "measure"]
+    ProgressFile(tmp_path, "another on micro", (1,), None)
+    found = read_progress(tmp_path)
+    assert found is not None and found.stages == []
+
+
+def test_status_says_how_far_a_run_is(tmp_path: Path) -> None:
+    watch = ProgressFile(tmp_path, "m on micro", (1, 2), None)
+    watch(train(1, 1.0, 250))
+    files.write_text(tmp_path / "1" / "metrics.jsonl", '{"step": 0, "reward": 0.1}\n{"step": 1, "reward": 0.6}\n{"st')
+    done = CliRunner().invoke(status, [str(tmp_path)])
+    assert done.exit_code == 0
+    assert "m on micro, 2 seeds: in progress" in done.output and "step 250, reward 0.250" in done.output
+    assert "\u2581\u2588  0.10 to 0.60" in done.output
+    files.write_json(tmp_path / "result.json", {})
+    told = json.loads(CliRunner().invoke(status, [str(tmp_path), "--json"]).output)
+    assert told["finished"] and told["reward"] == {"1": [0.1, 0.6], "2": []}
+    with pytest.raises(RunError, match=r"no progress\.json"):
+        status.main([str(tmp_path / "1")], standalone_mode=False)
+
+
+def test_a_tracker_that_is_not_installed_is_named() -> None:
+    with pytest.raises(RunError, match="there is no tracker 'tensorbord'"):
+        Trackers(["tensorbord"])
+
+
+def test_metrics_of_the_judge_are_logged_as_they_come(tmp_path: Path) -> None:
+    trackers = Trackers(["tensorboard"])
+    folder = tmp_path / "micro" / "m-1x"
+    trackers.place(folder)
+    lines = [json.dumps({"step": step, "reward": step / 10, "kl": None, "gradient_norm": 1.5}) for step in range(3)]
+    files.write_text(folder / "1" / "metrics.jsonl", "\n".join(lines[:2]) + "\n" + lines[2][:9])
+    trackers.show(train(1, 0.5))
+    trackers.show(Progress(seed=1, stage="measure", done=0.5, rate=1.0))
+    files.write_text(folder / "1" / "metrics.jsonl", "\n".join(lines) + "\n")
+    trackers.show(train(1, 1.0))
+    trackers.close()
+    written = list((folder / "tensorboard").rglob("*tfevents*"))
+    assert len(written) == 1
+    values = []
+    content = written[0].read_bytes()
+    while content:
+        length = int.from_bytes(content[:8], "little")
+        event = Logged.FromString(content[12 : 12 + length])
+        values += [(value.tag, event.step, round(value.simple_value, 3)) for value in event.summary.value]
+        content = content[16 + length :]
+    assert [of for of in values if of[0] == "train/reward"] == [("train/reward", step, step / 10) for step in range(3)]
+    assert ("train/grad_norm", 2, 1.5) in values and not any("kl" in tag for tag, _, _ in values)
+
+
+def test_events_that_are_no_progress_pass_by(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = Trained.model_construct()
+    with Lines() as lines:
+        lines.show(other)
+    ProgressFile(tmp_path, "m", (1,), None)(other)
+    assert capsys.readouterr().err == ""

@@ -1,0 +1,152 @@
+"""How `eval` and `score` end: the headline, four figures, the gain and its interval as a drawn bar, what to do next."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from unlearnbench.records import Result
+    from unlearnbench.reports.run_files import Run
+
+WIDTH = 56
+"""Characters of the drawn bar."""
+
+
+def show(result: Result, folder: Path | None = None) -> None:
+    """A result on standard output; with the run's folder also what gain it could have detected, and what is next."""
+    from unlearnbench.cli.console import console
+    from unlearnbench.reports.detectable import smallest_gain
+    from unlearnbench.reports.formatting import plain
+    from unlearnbench.reports.headline import verdict
+    from unlearnbench.reports.summary import about, figures
+
+    run = None if folder is None else _run(result, folder)
+    shown = console()
+    told = verdict(result, None if run is None else smallest_gain(run))
+    # a method's name is foreign text: no markup, and its control characters are spelled out
+    shown.print(f"\n{plain(result.method.name)} on {result.split}", style="bold")
+    shown.print(" \u00b7 ".join(about(run)) if run else f"{result.method.track} track")
+    shown.print(f"\n{told.label}", style={"more": "bold green", "less": "bold red"}.get(told.tone, "bold"))
+    shown.print(" ".join(told.summary) + "\n")
+    _table(shown, [(of.what, f"{of.value} {of.unit}".strip(), of.below) for of in figures(result)])
+    bar = drawn_bar(result)
+    if bar:
+        shown.print()
+        for line in bar:
+            shown.print(line, no_wrap=True, overflow="crop")
+    shown.print()
+    _groups(shown, result)
+    _fates(shown, result)
+    for caveat in told.caveats:
+        shown.print(f"! {plain(caveat)}")
+    if folder is not None:
+        shown.print(f"\nreport: {folder / 'report.html'}", soft_wrap=True)
+        if (following := _next(result, folder)) is not None:
+            shown.print(f"next:   {following}", soft_wrap=True)
+
+
+def drawn_bar(result: Result, width: int = WIDTH) -> list[str]:
+    """The gain and its interval on a scale with 0, and the scale; nothing where there is no interval."""
+    from unlearnbench.reports.charts import Scale
+
+    score = result.conversion
+    gain, interval = score.gain, score.interval_families
+    if gain is None:
+        gain, interval = score.solved_gain, score.solved_interval
+    if gain is None or interval is None:
+        return []
+    line, dot, zero = ("\u2500", "\u25cf", "\u2502") if _unicode() else ("-", "o", "|")
+    scale = Scale.over([*interval, gain], least=0.02)
+
+    def at(value: float) -> int:
+        return round(scale.at(value) / 100 * (width - 1))
+
+    cells = [" "] * width
+    cells[at(0.0)] = zero
+    for place in range(at(interval[0]), at(interval[1]) + 1):
+        cells[place] = line if place != at(0.0) else ("\u253c" if _unicode() else "+")
+    cells[at(gain)] = dot
+    low, high = (f"{100 * end:+.3g}" for end in (scale.low, scale.high))
+    marks = [" "] * width
+    marks[: len(low)] = low
+    marks[-len(high) :] = high
+    if len(low) < at(0.0) < width - len(high) - 1:
+        marks[at(0.0)] = "0"
+    return ["gain  " + "".join(cells), "      " + "".join(marks) + " points"]
+
+
+def _table(shown: Console, rows: Sequence[tuple[str, str, str]]) -> None:
+    widths = [max(len(row[place]) for row in rows) for place in (0, 1)]
+    for name, value, below in rows:
+        shown.print(f"  {name:<{widths[0]}}  {value:>{widths[1]}}   {below}".rstrip())
+
+
+def _groups(shown: Console, result: Result) -> None:
+    """Groups that have items: rates before and after, and what is solved of them per seed."""
+    from rich.table import Table
+
+    from unlearnbench.reports.formatting import number, pct, span
+
+    table = Table(show_edge=False, pad_edge=False, box=None)
+    for name in ("group", "items", "before", "after", "95 % interval", "solved", "converted"):
+        table.add_column(name, justify="left" if name == "group" else "right", no_wrap=True)
+    for group, of in result.groups.items():
+        if not of.items:
+            continue
+        table.add_row(
+            group,
+            str(of.items),
+            "-" if of.rate_before is None else pct(of.rate_before),
+            "-" if of.rate_after is None else pct(of.rate_after),
+            "-" if of.rate_after_interval is None else span(of.rate_after_interval),
+            "-" if of.solved is None else number(of.solved),
+            "" if of.converted is None else number(of.converted),
+        )
+    shown.print(table)
+
+
+def _fates(shown: Console, result: Result) -> None:
+    from unlearnbench.records import FATES
+
+    if (met := result.fates) is not None:
+        counted = ", ".join(f"{getattr(met, name)} {name}" for name in FATES)
+        size = f"{result.groups['unlearnable'].items} items x {len(result.seeds)} seeds"
+        shown.print(f"\nunlearnable items in training ({size}): {counted}")
+
+
+def _run(result: Result, folder: Path) -> Run | None:
+    """The run with its split; None where the split is not found by the result's name."""
+    from contextlib import suppress
+
+    from unlearnbench.errors import UnlearnBenchError
+    from unlearnbench.reports.run_files import Run
+    from unlearnbench.scoring.comparability import read_run
+    from unlearnbench.scoring.counted import labels_of
+
+    with suppress(UnlearnBenchError):
+        return Run(folder, labels_of([read_run(folder)], None), result)
+    return None
+
+
+def _next(result: Result, folder: Path) -> str | None:
+    """The command that a reader may want now."""
+    from unlearnbench.reports.headline import converts_more
+    from unlearnbench.reports.reproduce import method_of
+
+    method = method_of(result, folder)
+    if (result.why_not_comparable or "").startswith("--quick"):
+        return f"unlearnbench eval --method {method} --split {result.split}"
+    if result.kind == "eval" and result.comparable and converts_more(result.conversion):
+        return f"unlearnbench submit {folder} --out {result.method.name}.zip"
+    if result.kind == "eval" and result.comparable and result.conversion.gain is not None:
+        return f"unlearnbench plan --method {method} --split {result.split} --seeds 10"
+    return None
+
+
+def _unicode() -> bool:
+    return (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"

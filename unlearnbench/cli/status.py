@@ -1,0 +1,94 @@
+"""`unlearnbench status DIR`: how far a run is, from its files, from anywhere."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from unlearnbench.harness.progress_file import RunProgress, StageProgress
+
+SILENT = 120.0
+"""Seconds without a report after which a run is said to be silent."""
+BLOCKS = "\u2581\u2582\u2583\u2584\u2585\u2586\u2587\u2588"
+POINTS = 40
+
+
+@click.command("status")
+@click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of lines.")
+def status(directory: Path, as_json: bool) -> None:
+    """Say how far the run in DIR is: stage, rate, time left, and its curves so far."""
+    from unlearnbench.errors import RunError
+    from unlearnbench.harness.progress_file import read_progress
+
+    found = read_progress(directory)
+    if found is None:
+        raise RunError(f"{directory} has no progress.json; give the folder of a run (--out of `eval`)")
+    curves = {str(seed): _rewards(directory / str(seed)) for seed in found.seeds}
+    finished = (directory / "result.json").is_file() and all(stage.done >= 1 for stage in found.stages)
+    stages = [_described(stage) for stage in found.stages]
+    if as_json:
+        told = {"what": found.what, "finished": finished, "stages": stages, "reward": curves}
+        click.echo(json.dumps(told, indent=2))
+        return
+    _show(directory, found, stages, curves, finished=finished)
+
+
+def _described(stage: StageProgress) -> dict[str, Any]:
+    """A stage with the seconds that it still takes at the pace so far; None where it is not known."""
+    spent = stage.seen - stage.began
+    left = spent * (1 - stage.done) / stage.done if 0 < stage.done < 1 and spent > 1 else None
+    told = {name: getattr(stage, name) for name in ("seed", "stage", "done", "rate", "step", "reward")}
+    return told | {"seconds_left": 0.0 if stage.done >= 1 else left, "seconds_silent": time.time() - stage.seen}
+
+
+def _show(
+    directory: Path, found: RunProgress, stages: list[dict[str, Any]], curves: dict[str, list[float]], *, finished: bool
+) -> None:
+    from unlearnbench.reports.formatting import duration, plain
+
+    click.echo(f"{plain(found.what)}, {len(found.seeds)} seeds: {'finished' if finished else 'in progress'}")
+    for stage in stages:
+        if finished and stage["stage"] != "train":
+            continue
+        name = stage["stage"] if stage["stage"] == "similarity" else f"seed {stage['seed']} {stage['stage']}"
+        line = f"  {name:<18} {100 * stage['done']:3.0f} %"
+        if stage["step"] is not None:
+            line += f"  step {stage['step']}, reward {stage['reward'] or 0.0:.3f}"
+        if stage["done"] < 1:
+            if stage["rate"]:
+                unit = "steps" if stage["stage"] == "train" else "rollouts"
+                line += f", {stage['rate']:.1f} {unit}/s"
+            if stage["seconds_left"] is not None:
+                line += f", about {duration(stage['seconds_left'])} left"
+            if stage["seconds_silent"] > SILENT:
+                line += f"; silent for {duration(stage['seconds_silent'])}: is its command still running?"
+        click.echo(line)
+    for seed, rewards in curves.items():
+        if rewards:
+            click.echo(f"  seed {seed} reward     {_sparkline(rewards)}  {rewards[0]:.2f} to {rewards[-1]:.2f}")
+    if finished:
+        click.echo(f"report: {directory / 'report.html'}")
+
+
+def _rewards(folder: Path) -> list[float]:
+    """Mean reward in at most POINTS windows of the steps so far; a line that is being written is left out."""
+    path = folder / "metrics.jsonl"
+    if not path.is_file():
+        return []
+    content = path.read_bytes()
+    lines = content[: content.rfind(b"\n") + 1].splitlines()
+    values = [float(json.loads(line).get("reward") or 0.0) for line in lines]
+    size = max(1, -(-len(values) // POINTS))
+    return [sum(values[at : at + size]) / len(values[at : at + size]) for at in range(0, len(values), size)]
+
+
+def _sparkline(values: list[float]) -> str:
+    low, high = min(values), max(values)
+    scale = (len(BLOCKS) - 1) / (high - low or 1)
+    return "".join(BLOCKS[round((value - low) * scale)] for value in values)
