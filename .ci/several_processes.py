@@ -1,10 +1,11 @@
-"""Real launches on this machine: `accelerate launch` with two processes, and two "machines" that meet on 127.0.0.1.
+"""Real commands whose jobs several processes share: what they give, and what a kill (kill -9) in the middle leaves.
 
-    python .ci/launch.py [FOLDER]
+    python .ci/several_processes.py [FOLDER]
 
-Each must give what a plain command gives: the same draws and, to 1e-5, the same first update where two processes
-train; the same bytes where they only measure; the same run, and the same labels, after one of two machines was killed
-(kill -9) and both were started again. FOLDER, which keeps what was made, must be a new one.
+Two processes must give what one gives: the same draws and, to 1e-5, the same first update where they train; the same
+bytes where they only measure. A run and a curation of which one process, or the command itself, was killed must end as
+the unbroken ones do when the same command is given again, and nothing may outlive a command that was killed. FOLDER,
+which keeps what was made, must be a new one.
 """
 
 from __future__ import annotations
@@ -18,21 +19,21 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+
+from orphans import descendants, still_running
+
 from unlearnbench.io.tables import read_parquet
 from unlearnbench.records import Protocol, Sampling
 from unlearnbench.splits import Split, find_split, load_split, write_split
-from unlearnbench.workers.worker_group import free_port
 
-PLAIN = [sys.executable, "-m", "unlearnbench"]
-LAUNCH = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--mixed_precision=no"]
-LAUNCH += ["--dynamo_backend=no", "--num_processes=2"]
+COMMAND = [sys.executable, "-m", "unlearnbench"]
 LIMIT = 1500
 
 
@@ -86,54 +87,38 @@ def ended(process: subprocess.Popen[str], log: Path, status: int = 0) -> str:
     return printed
 
 
-def machines(words: Sequence[str], log: Path) -> list[subprocess.Popen[str]]:
-    """The same command on two machines of one process each."""
-    port = str(free_port())
-    where = ["--num_machines=2", "--main_process_ip=127.0.0.1", f"--main_process_port={port}"]
-    return [
-        start([*LAUNCH, *where, f"--machine_rank={rank}", "-m", "unlearnbench", *words], log.with_suffix(f".{rank}"))
-        for rank in (0, 1)
-    ]
+def run(words: Sequence[str], log: Path) -> str:
+    """What a command prints."""
+    return ended(start([*COMMAND, *words], log), log)
 
 
-def both(words: Sequence[str], log: Path) -> str:
-    """What two machines print, of which only the first may say something."""
-    printed = [ended(process, log.with_suffix(f".{rank}")) for rank, process in enumerate(machines(words, log))]
-    assert printed[1] == "", printed[1]
-    return printed[0]
-
-
-def killed(words: Sequence[str], log: Path, sign: str, out: Path) -> None:
-    """Kill the second of two machines as soon as a file like `sign` is there; the first must end by itself."""
-    first, second = machines(words, log)
+def killed(words: Sequence[str], log: Path, sign: str, out: Path, who: Literal["command", "process"]) -> None:
+    """Kill a command, or the last process that it started, as soon as a file like `sign` is there."""
+    command = start([*COMMAND, *words], log)
     until = time.monotonic() + LIMIT
     while not list(out.glob(sign)):
-        assert first.poll() is None, log.with_suffix(".0").read_text()[-3000:]
+        assert command.poll() is None, log.read_text()[-3000:]
         assert time.monotonic() < until, f"no {sign} in {out}"
         time.sleep(0.01)
-    for pid in [second.pid, *below(second.pid)]:
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-    second.communicate()
+    started = descendants(command.pid)
     began = time.monotonic()
-    ended(first, log.with_suffix(".0"), status=1)
-    told = [line for line in log.with_suffix(".0").read_text().splitlines() if line.startswith("unlearnbench: ")]
-    assert len(told) == 1, told
-    print(f"  killed: the first machine ended after {time.monotonic() - began:.1f} s with: {told[0]}", flush=True)
-
-
-def below(pid: int) -> list[int]:
-    """Every process that comes from another (a launcher gives its children sessions of their own)."""
-    listed = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
-    parents = {int(child): int(parent) for child, parent in map(str.split, listed.splitlines())}
-    found = [child for child, parent in parents.items() if parent == pid]
-    return [*found, *(further for child in found for further in below(child))]
+    os.kill(command.pid if who == "command" else max(started, key=lambda one: one[1])[0], signal.SIGKILL)
+    if who == "command":
+        command.communicate()
+    else:
+        ended(command, log, status=1)
+        told = [line for line in log.read_text().splitlines() if line.startswith("unlearnbench: ")]
+        assert len(told) == 1 and "status -9" in told[0], told
+        seconds = time.monotonic() - began
+        print(f"  a process killed: the command ended after {seconds:.1f} s with: {told[0]}", flush=True)
+    assert (left := still_running(started, patience=30)) == [], f"{left} outlived the command"
 
 
 def result(folder: Path) -> dict[str, Any]:
-    """result.json without seconds."""
+    """result.json without times."""
     found: dict[str, Any] = json.loads((folder / "result.json").read_text())
-    found["cost"].pop("seconds")
+    for name in ("seconds", "cpu_seconds", "cpu_seconds_per_flop_over_null"):
+        found["cost"].pop(name, None)
     return found
 
 
@@ -143,45 +128,37 @@ def first_update(folder: Path) -> dict[str, Any]:
 
 
 def evaluation(split: Path, out: Path) -> None:
-    """`eval --method`: one process, two processes of one launch, two machines, two machines of which one is killed."""
+    """`eval --method`: one process, two of them, two of which one is killed, then the command."""
     words = ["eval", "--method", "grpo", "--quick", "--split", str(split), "--json", "--out"]
-    plain = ended(start([*PLAIN, *words, str(out / "one")], out / "one.log"), out / "one.log")
-    one = json.loads(plain)
-    launched = [*LAUNCH, "--num_machines=1", f"--main_process_port={free_port()}", "-m", "unlearnbench", *words]
-    two = json.loads(ended(start([*launched, str(out / "two")], out / "two.log"), out / "two.log"))
-    assert one["split_hash"] == two["split_hash"]
+    two = ["--processes", "2"]
+    first = json.loads(run([*words, str(out / "one")], out / "one.log"))
+    second = json.loads(run([*words, str(out / "two"), *two], out / "two.log"))
+    assert first["split_hash"] == second["split_hash"]
     ours, theirs = first_update(out / "one"), first_update(out / "two")
     for name in ("loss", "gradient_norm", "kl"):
         assert abs(ours[name] - theirs[name]) < 1e-5 * max(1.0, abs(ours[name])), (name, ours[name], theirs[name])
     same = ("reward", "rollouts", "flops")
     assert {name: ours[name] for name in same} == {name: theirs[name] for name in same}
     print(f"  first update: loss {ours['loss']!r} and {theirs['loss']!r} by two processes", flush=True)
-    both([*words, str(out / "machines")], out / "machines.log")
-    assert result(out / "machines") == result(out / "two"), "two machines differ from two processes of one"
-    killed([*words, str(out / "killed")], out / "killed.log", "1/checkpoint/state.json", out / "killed")
-    both([*words, str(out / "killed")], out / "killed.log")
-    assert result(out / "killed") == result(out / "two"), "killed and resumed differs from unbroken"
+    again, saved = out / "killed", "1/.training/checkpoint/state.json"
+    killed([*words, str(again), *two], out / "killed.log", saved, again, "process")
+    killed([*words, str(again), *two], out / "killed.log", saved, again, "command")
+    run([*words, str(again), *two], out / "killed.log")
+    assert result(again) == result(out / "two"), "killed and resumed differs from unbroken"
     words[2] = "only_unlearnable"
-    told = json.loads(both([*words, str(out / "asks")], out / "asks.log"))
-    assert told["method"]["track"] == "labels", told["method"]  # what the other machine asks for is noted, too
+    told = json.loads(run([*words, str(out / "asks"), *two], out / "asks.log"))
+    assert told["method"]["track"] == "labels", told["method"]  # what any process asks for is noted
 
 
 def measuring(split: Path, out: Path) -> None:
     """`eval --checkpoint` with several shards: the bytes of one process."""
-    words = [
-        "eval",
-        "--checkpoint",
-        str(split / "policy"),
-        "--split",
-        str(split),
-        "--samples",
-        "600",
-        "--json",
-        "--out",
-    ]
-    ended(start([*PLAIN, *words, str(out / "c1")], out / "c1.log"), out / "c1.log")
-    killed([*words, str(out / "c2")], out / "c2.log", "1/evaluation/.items.shards/*.parquet", out / "c2")
-    both([*words, str(out / "c2")], out / "c2.log")
+    policy = str(split / "policy")
+    words = ["eval", "--checkpoint", policy, "--split", str(split), "--samples", "600", "--json", "--out"]
+    run([*words, str(out / "c1")], out / "c1.log")
+    again, shards = [*words, str(out / "c2"), "--processes", "2"], "1/evaluation/.items.shards/*.parquet"
+    killed(again, out / "c2.log", shards, out / "c2", "process")
+    killed(again, out / "c2.log", shards, out / "c2", "command")
+    run(again, out / "c2.log")
     for name in ("items", "twins", "canaries"):
         ours, theirs = (out / folder / f"1/evaluation/{name}.parquet" for folder in ("c1", "c2"))
         assert ours.read_bytes() == theirs.read_bytes(), name
@@ -191,15 +168,17 @@ def measuring(split: Path, out: Path) -> None:
 def curation(split: Path, out: Path) -> None:
     """`curate`: base rollouts are those of one process; labels those of two processes, also when killed and resumed."""
     words = ["curate", "--config", str(split / "split.yaml"), "--json", "--out"]
-    ended(start([*PLAIN, *words, str(out / "l1")], out / "l1.log"), out / "l1.log")
-    ended(start([*PLAIN, *words, str(out / "l2"), "--processes", "2"], out / "l2.log"), out / "l2.log")
-    killed([*words, str(out / "lm")], out / "lm.log", "base/.base.0.shards/*.parquet", out / "lm/.curation")
-    killed([*words, str(out / "lm")], out / "lm.log", "runs/1/checkpoint/state.json", out / "lm/.curation")
-    both([*words, str(out / "lm")], out / "lm.log")
-    rollouts = [(out / name / "base_rollouts.parquet").read_bytes() for name in ("l1", "l2", "lm")]
+    two = ["--processes", "2"]
+    run([*words, str(out / "l1")], out / "l1.log")
+    run([*words, str(out / "l2"), *two], out / "l2.log")
+    work = out / "lk/.curation"
+    killed([*words, str(out / "lk"), *two], out / "lk.log", "base/.base.0.shards/*.parquet", work, "process")
+    killed([*words, str(out / "lk"), *two], out / "lk.log", "runs/1/.training/checkpoint/state.json", work, "command")
+    run([*words, str(out / "lk"), *two], out / "lk.log")
+    rollouts = [(out / name / "base_rollouts.parquet").read_bytes() for name in ("l1", "l2", "lk")]
     assert rollouts[0] == rollouts[1] == rollouts[2], "base rollouts differ"
     for name in ("counts.parquet", "items.parquet", "labels.json", "twin_counts.parquet"):
-        ours, theirs = out / "l2" / name, out / "lm" / name
+        ours, theirs = out / "l2" / name, out / "lk" / name
         assert ours.is_file() == theirs.is_file() and (not ours.is_file() or ours.read_bytes() == theirs.read_bytes())
     print("  the same base rollouts, counts and labels", flush=True)
 
