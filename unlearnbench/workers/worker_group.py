@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from typing import Any
 
-from huggingface_hub.constants import HF_HUB_CACHE
+from huggingface_hub import constants
 
 from unlearnbench import errors
 from unlearnbench.io.child import command
@@ -310,7 +310,7 @@ def _environments(job: Job) -> list[dict[str, str]]:
         inherited.pop(name, None)
     common = {
         **inherited,
-        "HF_HUB_CACHE": HF_HUB_CACHE,  # named by itself, since HOME may be another
+        "HF_HUB_CACHE": constants.HF_HUB_CACHE,  # named by itself, since HOME may be another
         "OMP_NUM_THREADS": "1",  # busy processes with several threads each stall one another
         "MKL_NUM_THREADS": "1",
         "TOKENIZERS_PARALLELISM": "false",
