@@ -19,7 +19,7 @@ from unlearnbench import errors
 from unlearnbench.io.child import command
 from unlearnbench.records import Record
 from unlearnbench.workers.channel import ChannelError, receive, send
-from unlearnbench.workers.cpu_time import cpu_seconds
+from unlearnbench.workers.cpu_time import LOOK, CpuClock
 from unlearnbench.workers.jobs import Job, TrainJob, Watch
 from unlearnbench.workers.messages import Ask, Done, Event, Failed, Lost, Reply, Request, Trained, Work
 
@@ -58,6 +58,7 @@ class Process:
                 start_new_session=True,
                 pass_fds=given,
             )
+        self.clock = CpuClock(self._process.pid)
         self._supervised = job.isolation is not None
         self._status: int | None = None
         self.killed = False
@@ -100,17 +101,13 @@ class Process:
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._process.pid, signal.SIGKILL)
 
-    def used(self) -> float | None:
-        """Processor seconds that it and its descendants have used so far; None where that is not known."""
-        return cpu_seconds(self._process.pid)
-
     def wait(self) -> int:
         """Its exit status."""
         if self._status is None:
             try:
                 _, status, used = os.wait4(self._process.pid, 0)
                 self._status = os.waitstatus_to_exitcode(status)
-                self.cpu_seconds = used.ru_utime + used.ru_stime
+                self.cpu_seconds = max(used.ru_utime + used.ru_stime, self.clock.seen)
             except ChildProcessError:
                 self._status = self._process.wait()
             self._process.returncode = self._status
@@ -158,6 +155,9 @@ class WorkerGroup:
             self.end()
         self._heard()
         listeners = [threading.Thread(target=self._listen, args=(rank,)) for rank in range(1, len(self._processes))]
+        over = threading.Event()
+        if self._job.judge is not None:
+            threading.Thread(target=self._look, args=(over,), daemon=True).start()
         try:
             for listener in listeners:
                 listener.start()
@@ -165,6 +165,7 @@ class WorkerGroup:
             for listener in listeners:
                 listener.join()
         finally:
+            over.set()
             with self._timing:
                 for timer in (self._timer, self._grace):
                     if timer is not None:
@@ -200,8 +201,12 @@ class WorkerGroup:
                 self._status = self._status or (0 if process.killed else status)
                 self.end()
 
+    def _look(self, over: threading.Event) -> None:
+        while not over.wait(LOOK):
+            self._clock()
+
     def _clock(self) -> float | None:
-        used = [process.used() for process in self._processes]
+        used = [process.clock.look() for process in self._processes]
         return None if None in used else sum(seconds for seconds in used if seconds is not None)
 
     def _hear(self, rank: int, event: Event) -> None:
