@@ -2,7 +2,7 @@
 
     python .ci/kill_resume.py REFERENCE_DIR METHOD [KILLS]
 
-Every kill waits a random while after the run has started or resumed, and hits the command or, every other time, one of
+Every kill waits a random while after the first process of the run has started, and hits the command or, every other time, one of
 the processes that it has started. Ends with status 1 where result.json differs in anything but times, or where a
 process outlives the command.
 """
@@ -45,7 +45,9 @@ def main() -> int:
         command = [sys.executable, "-m", "unlearnbench", "eval", "--method", method, "--out", str(out)]
         for kill in range(kills):
             process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-            wait = draw.uniform(8, 60)
+            wait = draw.uniform(1, 50)
+            while process.poll() is None and not descendants(process.pid):
+                time.sleep(0.1)
             time.sleep(wait)
             ended, started = process.poll(), descendants(process.pid)
             victim = draw.choice([number for number, _ in started] or [process.pid]) if kill % 2 else process.pid
