@@ -21,6 +21,10 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+
+from orphans import descendants, still_running
+
 from unlearnbench.splits import Split, find_split, load_split, write_split
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -61,17 +65,14 @@ def require(true: bool, what: str) -> None:
 
 def killed(words: list[str], repo: Path, run: Path) -> None:
     """Begin `words`, kill it while it trains, and see that nothing of it is left."""
-    process = subprocess.Popen(words, cwd=repo, stdout=subprocess.DEVNULL, start_new_session=True)
+    process = subprocess.Popen(words, cwd=repo, stdout=subprocess.DEVNULL)
     while not list(run.glob("*/metrics.jsonl")):
         require(process.poll() is None, "the command is still training")
         time.sleep(0.2)
+    started = descendants(process.pid)
     process.kill()
     process.wait()
-    for _ in range(100):
-        if not subprocess.run(["pgrep", "-g", str(process.pid)], capture_output=True, check=False).stdout:
-            return
-        time.sleep(0.2)
-    sys.exit("not so: nothing outlives the command")
+    require(len(started) > 0 and not still_running(started, patience=20), "nothing outlives the command")
 
 
 def main() -> None:

@@ -22,19 +22,20 @@ from unlearnbench.policies.policy import load_policy
 from unlearnbench.splits import find_split
 from unlearnbench.training.ledger import read_metrics
 from unlearnbench.training.options import TrainerOptions
+from unlearnbench.workers.jobs import Compute
 
 METHOD = """import os, pathlib
 import unlearnbench as ub
 
 class Killed(ub.Method):
     def on_step_end(self, step, metrics):
-        once = pathlib.Path({once!r})
+        once = pathlib.Path("once")  # in the folder that its processes may write to
         if step == 3 and os.environ.get("RANK") == "1" and not once.exists():
             once.write_text("")
             os.kill(os.getpid(), 9)
 """
 LORA = {"lora": {"rank": 4, "alpha": 8.0}, "learning_rate": 1e-3, "checkpoint_every": 2, "prompts_per_step": 12}
-SHARED = TrainerOptions(shard="fsdp2", gradient_checkpointing=True, logprob_chunk=40)
+SHARED = Compute(processes=2, trainer=TrainerOptions(shard="fsdp2", gradient_checkpointing=True, logprob_chunk=40))
 STEPS = 5
 
 
@@ -46,14 +47,14 @@ def main() -> None:
         stated["recipe"]["steps"], stated["budget"] = STEPS, None  # without a budget the recipe's steps are done
         (split / "split.yaml").write_text(yaml.safe_dump(stated))
         method = folder / "killed.py"
-        method.write_text(METHOD.format(once=str(folder / "once")))
+        method.write_text(METHOD)
         two, one = folder / "two", folder / "one"
         try:
-            evaluate(str(method), split, 1, samples=1, out=two, settings=LORA, processes=2, trainer=SHARED)
+            evaluate(str(method), split, 1, samples=1, out=two, settings=LORA, compute=SHARED)
             sys.exit("the killed process was not missed")
         except RunError as problem:
             print(problem)
-        evaluate(str(method), split, 1, samples=1, out=two, settings=LORA, processes=2, trainer=SHARED)
+        evaluate(str(method), split, 1, samples=1, out=two, settings=LORA, compute=SHARED)
         result = evaluate(str(method), split, 1, samples=1, out=one, settings=LORA)
         ours, theirs = (read_metrics(place / "1") for place in (two, one))
         assert len(ours) == len(theirs) == STEPS, (len(ours), len(theirs))

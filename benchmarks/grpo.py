@@ -146,7 +146,8 @@ def piped(judge: Judge) -> Iterator[JudgeClient]:
 
 def schedule(training: Training, split: Split, steps: int) -> list[list[Item | Canary]]:
     """The problems of each step, as the loop will select them."""
-    problems: dict[str, Item | Canary] = {problem.item_id: problem for problem in (*split.items, *split.canaries)}
+    problems: dict[str, Item | Canary] = {canary.item_id: canary for canary in split.canaries}
+    problems |= {item.item_id: item for item in split.items}
     return [[problems[name] for name in training.hooks.selected(k, training.pool)] for k in range(steps)]
 
 

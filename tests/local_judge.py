@@ -45,3 +45,10 @@ def judge_of(split: Split, folder: Path, *, max_tokens: int | None = None, most_
 def local_judge(split: Split, folder: Path, *, max_tokens: int | None = None) -> JudgeClient:
     """The judge as a training process sees it."""
     return JudgeClient(LocalLink(judge_of(split, folder, max_tokens=max_tokens)))  # type: ignore[arg-type]
+
+
+def judge_behind(client: JudgeClient) -> Judge:
+    """The judge that a client asks."""
+    link = client._link
+    assert isinstance(link, LocalLink)
+    return link.judge

@@ -260,9 +260,8 @@ def test_the_second_grader_shares_no_code_with_the_verifier() -> None:
         "print(*(name for name in sys.modules if 'unlearnbench.' in name))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == [
-        f"unlearnbench.{name}" for name in ("curation", "curation.audit", "curation.audit.second_grader")
-    ]
+    ours = {"curation", "curation.audit", "curation.audit.second_grader", "io", "io.child"}  # how its process starts
+    assert set(done.stdout.split()) == {f"unlearnbench.{name}" for name in ours}
 
 
 def test_the_process_of_the_second_grader_ends_with_it() -> None:

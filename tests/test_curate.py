@@ -11,6 +11,7 @@ from unlearnbench import load_split
 from unlearnbench.errors import RunError
 from unlearnbench.io.files import write_json
 from unlearnbench.splits import Split
+from unlearnbench.workers.jobs import Compute
 
 
 def test_curation_labels_a_pool_and_resumes(small_split: Split, tmp_path: Path) -> None:
@@ -49,7 +50,7 @@ def test_curation_labels_a_pool_and_resumes(small_split: Split, tmp_path: Path) 
     before, rollouts = one.hash, (tmp_path / "one/base_rollouts.parquet").read_bytes()
     shutil.rmtree(tmp_path / "one/.curation/runs/2/checkpoint")  # as if killed in its second run
     (tmp_path / "one/.curation/runs/2/after.0.parquet").unlink()
-    assert curate(pool / "split.yaml", tmp_path / "one", workers=1).hash == before
+    assert curate(pool / "split.yaml", tmp_path / "one", compute=Compute(workers=1)).hash == before
     assert (tmp_path / "one/base_rollouts.parquet").read_bytes() == rollouts
     changed = config.model_copy(update={"seed": 99})
     write_split(pool, changed, items, twins=list(small_split.twins), canaries=list(small_split.canaries))

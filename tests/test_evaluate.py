@@ -258,29 +258,28 @@ def test_a_method_that_opens_the_splits_files_finds_no_labels_and_no_twins(small
     assert seen["files"] == ["policy", "pool.parquet", "split.yaml"]
 
 
+METHOD = "import unlearnbench as ub\nclass A(ub.Method):\n"
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("x = 1\n", "defines no subclass"),
-        (
-            "import unlearnbench as ub\nclass A(ub.Method):\n    track = 'verfier'\n",
-            "track is 'verfier'; it must be one of",
-        ),
-        ("import unlearnbench as ub\nclass A(ub.Method): pass\nclass B(ub.Method): pass\n", "several methods"),
-        ("1 / 0\n", "does not run .ZeroDivisionError"),
-        (
-            "import unlearnbench as ub\nclass A(ub.Method):\n  def keep(self, r):\n    return r.nothing\n",
-            "A.keep raised",
-        ),
+        ("x = 1\n", "FILE defines no subclass"),
+        (f"{METHOD}    track = 'verfier'\n", "FILE: A.track is 'verfier'; it must be one of"),
+        (f"{METHOD}    pass\nclass B(ub.Method): pass\n", "FILE defines several methods"),
+        ("1 / 0\n", "FILE does not run .ZeroDivisionError"),
+        (f"{METHOD}  def keep(self, r):\n    return r.nothing\n", r"A.keep raised .*nothing.* \(FILE, line 4\)"),
+        (f"{METHOD}  def keep(self, r):\n    return 3\n", r"A.keep returned 3; .* \(FILE, line 3\)"),
     ],
 )
 def test_a_file_that_holds_no_good_method_ends_in_one_sentence(
     text: str, message: str, small_split: Split, tmp_path: Path
 ) -> None:
     (tmp_path / "bad.py").write_text(text)
-    with pytest.raises(MethodError, match=message) as caught:
+    with pytest.raises(MethodError, match=message.replace("FILE", str(tmp_path / "bad.py"))) as caught:
         evaluate(str(tmp_path / "bad.py"), small_split, quick=True, out=tmp_path / "run")
     assert "\n" not in str(caught.value)
+    assert "method.py" not in str(caught.value)  # the copy that is run
 
 
 def test_a_mended_method_runs_in_the_folder_that_it_failed_in(small_split: Split, tmp_path: Path) -> None:

@@ -41,20 +41,24 @@ def _train(training: Any, folder: Path, steps: int = 2) -> Any:
 
 def _equals_its_parts(run: Any, folder: Path, small_split: Split) -> None:
     """The start is the same memory without the adapter; the sampler draws from the adapted policy."""
-    assert {id(p) for p in run.reference.model.parameters()} == {id(p) for p in run.policy.model.parameters()}
+    assert {id(p) for p in run.models.reference.model.parameters()} == {
+        id(p) for p in run.models.policy.model.parameters()
+    }
     batch = run._batch(run._choose(run._collect()))
     base, trained = load_policy(small_split.policy_path), load_policy(folder / "checkpoint")
     start = fixed_logprobs(base.model, batch, 1.0)
-    torch.testing.assert_close(fixed_logprobs(run.reference.model, batch, 1.0), start, rtol=0, atol=0)
-    ours, theirs = (fixed_logprobs(policy.model, batch, 1.0) for policy in (run.policy, trained))
+    torch.testing.assert_close(fixed_logprobs(run.models.reference.model, batch, 1.0), start, rtol=0, atol=0)
+    ours, theirs = (fixed_logprobs(policy.model, batch, 1.0) for policy in (run.models.policy, trained))
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-4)
     assert float((ours - start).abs().max()) > 0.01
     assert read_metrics(folder)[0]["sampler_mismatch"] < 1e-4
-    assert all(weight.requires_grad == (".lora_" in name) for name, weight in run.policy.model.named_parameters())
-    request = Request(run.policy.encode("sum 13 25="), 64, key=7)
+    assert all(
+        weight.requires_grad == (".lora_" in name) for name, weight in run.models.policy.model.named_parameters()
+    )
+    request = Request(run.models.policy.encode("sum 13 25="), 64, key=7)
     drawn, again = (
         TransformersSampler(policy).generate([request], temperature=1.0, top_p=1.0, max_tokens=12)[0]
-        for policy in (run.policy, trained)
+        for policy in (run.models.policy, trained)
     )
     same = (drawn.tokens == again.tokens).all(1)
     assert same.mean() > 0.95  # but for draws on an edge
@@ -68,8 +72,12 @@ def test_only_the_adapter_moves_and_what_is_saved_is_the_policy_that_was_trained
     base = load_file(small_split.policy_path / "model.safetensors")
     file = load_file(tmp_path / "checkpoint/adapter_model.safetensors")
     assert not (tmp_path / "checkpoint/config.json").exists()
-    assert sum(tensor.numel() for tensor in file.values()) < 0.1 * run.policy.parameters
-    assert run.policy.parameters == run.reference.parameters == sum(tensor.numel() for tensor in base.values())
+    assert sum(tensor.numel() for tensor in file.values()) < 0.1 * run.models.policy.parameters
+    assert (
+        run.models.policy.parameters
+        == run.models.reference.parameters
+        == sum(tensor.numel() for tensor in base.values())
+    )
 
     def expected(name: str) -> torch.Tensor:
         place = f"base_model.model.{name.removesuffix('.weight')}"
@@ -78,7 +86,7 @@ def test_only_the_adapter_moves_and_what_is_saved_is_the_policy_that_was_trained
         return base[name] + 8.0 / 4 * file[f"{place}.lora_B.weight"] @ file[f"{place}.lora_A.weight"]
 
     saved = load_policy(tmp_path / "checkpoint").model.state_dict()
-    told = dict(run.policy.weights())  # what an engine of another kind is given
+    told = dict(run.models.policy.weights())  # what an engine of another kind is given
     moved = 0
     for name in base:
         torch.testing.assert_close(saved[name], expected(name), rtol=0, atol=1e-6)
@@ -87,7 +95,7 @@ def test_only_the_adapter_moves_and_what_is_saved_is_the_policy_that_was_trained
             moved += int(not torch.equal(saved[name], base[name]))
         else:
             assert torch.equal(saved[name], base[name])
-    assert moved == 2 * run.policy.model.config.num_hidden_layers
+    assert moved == 2 * run.models.policy.model.config.num_hidden_layers
     assert told.keys() == saved.keys()
     _equals_its_parts(run, tmp_path, small_split)
 
@@ -144,5 +152,5 @@ def test_an_adapter_is_no_start_for_another_which_would_be_saved_without_it(smal
     start, told = tmp_path / "run/1/checkpoint", {"revision": None, "prompt_format": "raw", "root": "test"}
     with pytest.raises(PolicyError, match="start from its merged policy"):
         begin(start, Recipe(lora=Lora(rank=2)), TrainerOptions(), Processes(), Engine(), **told)
-    trained, _, _ = begin(start, Recipe(), TrainerOptions(), Processes(), Engine(), **told)
-    assert not trained.adapted  # all weights of the merged policy
+    models = begin(start, Recipe(), TrainerOptions(), Processes(), Engine(), **told)
+    assert not models.policy.adapted  # all weights of the merged policy

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import torch
 
+from unlearnbench.harness.judge import track_of
+from unlearnbench.harness.privileged import asked
 from unlearnbench.method import LossBatch
 from unlearnbench.methods import BUILT_IN, load, locate
 from unlearnbench.methods.answer_hint import AnswerHint
@@ -48,8 +50,8 @@ def test_two_steps_of_a_method_move_the_policy_and_read_what_its_track_says(
 ) -> None:
     run = training(load(locate(name)), tmp_path, steps=2, **({"rollouts": 8} if "unlearnable" in name else {}))
     run.run()
-    assert run.services.reads == READS[name]
-    assert run.services.track("verifier") == run.method.track
+    assert set(asked(tmp_path)) == READS[name]
+    assert track_of("verifier", asked(tmp_path)) == run.method.track
     assert run.meter.flops > 0
     assert all(np.isfinite(line["flops"]) for line in read_metrics(tmp_path))
 
@@ -92,7 +94,7 @@ def test_replayed_rollouts_keep_the_probabilities_of_the_policy_that_drew_them(t
     def watched(batch: LossBatch) -> torch.Tensor:
         replayed = torch.tensor([source == REPLAYED for source in batch.sources])
         sources.update(batch.sources)
-        if replayed.any() and run.version > 0:
+        if replayed.any() and run.state.version > 0:
             assert float((batch.ratio.detach()[replayed] - 1).abs().max()) > 1e-4
         return Replay.policy_loss(run.method, batch)
 
@@ -113,7 +115,7 @@ def test_a_hinted_success_is_learned_in_the_items_own_prompt_with_ratio_one(trai
     groups = run._collect()
     hinted = [rollout for group in groups for rollout in group if rollout.source == "hinted"]
     assert hinted
-    own = {item.item_id: run.policy.encode(item.prompt) for item in run.services.items}
+    own = {item.item_id: run.models.policy.encode(item.prompt) for item in run.services.items}
     assert all((rollout.context_ids == own[rollout.item_id]).all() for rollout in hinted)
     assert all(len(rollout.prompt_ids) > len(own[rollout.item_id]) for rollout in hinted)
     kept = run._choose(groups)
@@ -151,7 +153,7 @@ def test_rollouts_after_a_prefix_start_there_and_their_loss_too(training: Any, t
     run.method.given = dict.fromkeys(ids, 4)
     groups = run._collect()
     for rollout in (rollout for group in groups for rollout in group):
-        prompt = run.policy.decode(rollout.prompt_ids)
+        prompt = run.models.policy.decode(rollout.prompt_ids)
         assert prompt.startswith(run.services.item(rollout.item_id).prompt)
         assert prompt.endswith(">")
         assert rollout.context_ids is None
@@ -182,28 +184,29 @@ def test_every_group_of_mixed_policy_holds_the_solution_as_a_success(
     run = training(MixedPolicy, tmp_path)
     (group,) = run.method.inject([_group(run, small_split.items[0].item_id, [0.0] * 3)])
     assert group.rollouts[-1].completion == small_split.items[0].solution
-    assert group.rollouts[-1].token_ids[-1] in run.policy.stop_ids
+    assert group.rollouts[-1].token_ids[-1] in run.models.policy.stop_ids
     advantages = np.asarray(run.method.advantages(group))
     np.testing.assert_allclose(advantages, (np.array([0, 0, 0, 1]) - 0.25) / (0.5 + 1e-6))
 
 
 def test_fine_tuning_first_learns_solutions_and_generates_nothing_then_reinforces(
-    training: Any, tmp_path: Path
+    training: Any, tmp_path: Path, small_split: Split
 ) -> None:
     pool = len(training(SftThenRl, tmp_path / "pool").services.items)
     run = training(SftThenRl, tmp_path, epochs=1.0, steps=pool // 12 + 3)  # 12 prompts a step
-    before = _likelihood(run)
+    before = _likelihood(run, small_split)
     run.run()
     lines = read_metrics(tmp_path)
     sft = [line["rollouts"] == 0 for line in lines]
     assert sft == [True] * sum(sft) + [False] * (len(sft) - sum(sft))
     assert sum(sft) == -(-pool // 12)
-    assert _likelihood(run) > before
+    assert _likelihood(run, small_split) > before
 
 
-def _likelihood(run: Any) -> float:
-    item = run.services.items[0]
-    tokens = run.policy.encode_completion(run.services._known[item.item_id].solution)
+def _likelihood(run: Any, split: Split) -> float:
+    first = run.services.items[0].item_id
+    item = next(problem for problem in (*split.items, *split.canaries) if problem.item_id == first)
+    tokens = run.models.policy.encode_completion(item.solution)
     (values,) = run.services.logprobs(item.prompt, [tokens])
     return float(values.sum())
 
@@ -263,7 +266,7 @@ def test_own_successes_on_unlearnable_items_are_collected_learned_and_survive_a_
     broken = training(SftUnlearnable, tmp_path / "broken", steps=14, **changes)  # a checkpoint after step 12
     broken.run()
     resumed = training(SftUnlearnable, tmp_path / "broken", steps=18, **changes)
-    assert resumed.step == 12
+    assert resumed.state.step == 12
     resumed.run()
     assert (tmp_path / "whole/metrics.jsonl").read_bytes() == (tmp_path / "broken/metrics.jsonl").read_bytes()
 
@@ -279,7 +282,7 @@ def test_related_problems_join_the_pool_and_are_judged_by_their_own_answers(
     assert chosen - added
     run.run()
     one = next(iter(added))
-    assert run.services.verdict(one, f"\\boxed{{{run.services._known[one].answer}}}").correct
+    assert run.services.verdict(one, f"\\boxed{{{run.services.answer(one)}}}").correct
 
 
 def test_every_method_names_its_paper_and_changes_something() -> None:

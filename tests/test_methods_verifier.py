@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 import torch
 
+from unlearnbench.harness.judge import track_of
+from unlearnbench.harness.privileged import asked
 from unlearnbench.method import LossBatch, Method, Visit, settings_of
 from unlearnbench.methods import load, locate
 from unlearnbench.methods.curriculum import Curriculum
@@ -85,15 +87,15 @@ def test_two_steps_through_the_loop(name: str, training: Any, tmp_path: Path) ->
     assert cls.__name__ == "".join(part.capitalize() for part in name.split("_"))
     assert cls.source.startswith("arXiv ")
     run = training(cls, tmp_path, steps=2)
-    before = [parameter.clone() for parameter in run.policy.model.parameters()]
+    before = [parameter.clone() for parameter in run.models.policy.model.parameters()]
     run.run()
     run.save(finished=True)
     lines = read_metrics(tmp_path)
     assert [line["step"] for line in lines] == [0, 1]
     assert all(np.isfinite(value) for line in lines for value in line.values() if value is not None)
-    assert run.services.track(cls.track) == "verifier"
+    assert track_of(cls.track, asked(tmp_path)) == "verifier"
     updates = sum(line["updates"] for line in lines)
-    changed = any(not torch.equal(a, b) for a, b in zip(before, run.policy.model.parameters(), strict=True))
+    changed = any(not torch.equal(a, b) for a, b in zip(before, run.models.policy.model.parameters(), strict=True))
     assert changed == (updates > 0)
     assert updates > 0 or name == "format_reward"  # a policy that always boxes its answer leaves that control no signal
 
@@ -215,7 +217,7 @@ def test_one_sided_reinforcement_learns_from_its_side_alone(
     batch = make_batch(rollouts, [np.zeros(len(r.token_ids)) for r in rollouts], "token_mean", torch.device("cpu"))
     before = float((batch.behaviour * batch.mask).sum())
     run._update(groups)
-    logprobs, _ = token_logprobs(run.policy.model, batch, 1.0)
+    logprobs, _ = token_logprobs(run.models.policy.model, batch, 1.0)
     after = float((logprobs.detach() * batch.mask).sum())
     assert (after > before) == right
 
@@ -325,7 +327,7 @@ def test_dapo_draws_other_items_until_enough_groups_are_mixed(training: Any, tmp
     kept = run._choose(groups)
     mixed = [g for g in groups if 0 < sum(bool(r.verdict.correct) for r in g) < len(g)]
     assert [g.item_id for g in kept] == [g.item_id for g in mixed]
-    assert len(kept) >= run.recipe.prompts_per_step or len(names) == len(run.items)
+    assert len(kept) >= run.recipe.prompts_per_step or len(names) == len(run.pool)
     rounds = {r.round for g in groups for r in g}
     assert len(rounds) > 1
 

@@ -87,8 +87,10 @@ def test_what_a_foreign_engine_costs_is_metered(training: Any, tmp_path: Path) -
 def test_a_resumed_run_gives_the_engine_the_weights_of_its_checkpoint(training: Any, tmp_path: Path) -> None:
     training(Grpo, tmp_path / "run", steps=3, sampler=Bfloat16Sampler).run()
     resumed = training(Grpo, tmp_path / "run", steps=4, sampler=Bfloat16Sampler)
-    assert resumed.step == 3
-    for own, theirs in zip(resumed.sampler.policy.model.parameters(), resumed.policy.model.parameters(), strict=True):
+    assert resumed.state.step == 3
+    for own, theirs in zip(
+        resumed.models.sampler.policy.model.parameters(), resumed.models.policy.model.parameters(), strict=True
+    ):
         assert torch.equal(own, theirs.bfloat16().float())
 
 

@@ -15,6 +15,7 @@ from unlearnbench.io import files, tables
 from unlearnbench.records import GROUPS, Item, PolicyRef, Pool
 from unlearnbench.splits import Split, find_split, load_split, seal, shipped_splits
 from unlearnbench.splits import split as split_module
+from unlearnbench.splits.sealed import read_sealed
 
 # --- writing and reading --------------------------------------------------------------------------------------
 
@@ -162,48 +163,37 @@ def test_an_altered_or_missing_file_is_refused_when_it_is_read(tiny: Split, name
 # --- the sealed copy ------------------------------------------------------------------------------------------
 
 
-def test_the_sealed_copy_tells_nothing_of_labels(tmp_path: Path, tiny: Split, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_sealed_copy_tells_nothing_of_answers_and_labels(
+    tmp_path: Path, tiny: Split, monkeypatch: pytest.MonkeyPatch
+) -> None:
     add_control(tiny, "null_control/1x")
     folder = seal(tiny, tmp_path / "sealed")
     files = sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file())
-    assert files == ["items.parquet", "policy/config.json", "policy/model.safetensors", "split.yaml"]
-    monkeypatch.setenv(split_module.SEALED, str(folder))
-    split = load_split("whatever")
-    assert split.path == folder
-    assert (split.name, split.config.recipe, split.config.protocol) == (
-        "tiny",
-        tiny.config.recipe,
-        tiny.config.protocol,
-    )
-    assert split.config.budget == tiny.config.budget
-    assert not split.config.files
-    assert split.policy_path == folder / "policy"
-    ids = [item.item_id for item in split.items]
-    assert ids == sorted([*(item.item_id for item in items()), "item-03b"])
-    assert split["train"].num_rows == 11
-    assert {item.group for item in split.items} == {None}
-    assert tables.read_parquet(folder / "items.parquet").column_names == [
-        "item_id",
-        "prompt",
-        "answer",
-        "solution",
-        "family",
-    ]
-    canary = next(item for item in split.items if item.item_id == "item-03b")
-    assert (canary.answer, canary.solution) == ("98", "")
-    assert not split.twins
-    assert not split.canaries
-    told = str(tables.read_parquet(folder / "items.parquet").to_pylist()) + (folder / "split.yaml").read_text()
-    for secret in (
-        "unlearnable",
-        "true_answer",
-        "'99'",
-        "twin ",
-        "certified",
-        tiny.hash,
-        *tiny.config.files.values(),
-    ):
+    assert files == ["policy/config.json", "policy/model.safetensors", "pool.parquet", "split.yaml"]
+    sealed = read_sealed(folder)
+    config, own = sealed.config, tiny.config
+    assert (config.name, config.recipe, config.protocol) == ("tiny", own.recipe, own.protocol)
+    assert config.budget == own.budget
+    assert not config.files
+    assert sealed.policy == folder / "policy"
+    prompts = {item.item_id: item.prompt for item in tiny.items} | {c.item_id: c.prompt for c in tiny.canaries}
+    assert list(sealed.pool) == sorted(prompts.items())  # canaries among the items
+    assert len(sealed.pool) == 11 and "item-03b" in prompts
+    table = tables.read_parquet(folder / "pool.parquet")
+    assert table.column_names == ["item_id", "prompt"]
+    told = str(table.to_pylist()) + (folder / "split.yaml").read_text()
+    answers = [f"'{item.answer}'" for item in (*tiny.items, *tiny.canaries)]
+    for secret in ("unlearnable", "true_answer", "twin ", "certified", "family", tiny.hash, *answers):
         assert secret not in told
+    assert not any(value in told for value in own.files.values())
+    monkeypatch.setenv(split_module.SEALED, str(folder))
+    split = load_split("whatever")  # inside a method's process every name is that of the sealed copy
+    assert (split.path, split.config, split.policy_path) == (folder, config, folder / "policy")
+    with pytest.raises(
+        SplitError, match=r"no items\.parquet in a method's process; it has the prompts of self\.run\.items"
+    ):
+        split["train"]
+    assert not split.twins and not split.canaries
 
 
 def test_sealing_again_gives_the_same_and_spares_other_files(tmp_path: Path, tiny: Split) -> None:

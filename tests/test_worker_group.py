@@ -73,6 +73,7 @@ class Told:
         self._answer = answer
         self.trained: list[Trained] = []
         self.clock: Callable[[], float | None] = lambda: None
+        self.seconds = 0.0
 
     def begin(self, clock: Callable[[], float | None]) -> None:
         self.clock = clock
@@ -82,6 +83,7 @@ class Told:
 
     def finish(self, trained: Trained, cpu_seconds: float) -> None:
         self.trained.append(trained)
+        self.seconds = cpu_seconds
 
 
 @pytest.fixture
@@ -340,12 +342,23 @@ def test_processes_find_one_another_and_nothing_of_a_launcher_and_foreign_code_n
 
 BURN = """
 import subprocess
-subprocess.run([sys.executable, "-I", "-S", "-c", "import time\\nwhile time.process_time() < .5: pass"])
+{before}
+burning = subprocess.Popen([sys.executable, "-I", "-S", "-c", "import time\\nwhile time.process_time() < .8: pass"])
+burning.wait()
+time.sleep(0.2)
 say(kind="items", items=1)
 """
 
 
-def test_processor_seconds_are_those_of_a_process_and_of_what_it_started(work: Callable[..., list[Event]]) -> None:
+@pytest.mark.skipif(sys.platform != "linux", reason="read from /proc")
+@pytest.mark.parametrize("before", ["", "signal.signal(signal.SIGCHLD, signal.SIG_IGN)"])
+def test_processor_seconds_are_those_of_a_process_and_of_all_that_it_started(
+    before: str, work: Callable[..., list[Event]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also of a child whose end is ignored, which the system counts for nobody."""
+    monkeypatch.setattr(worker_group, "LOOK", 0.05)
     judge, seen = Told(lambda _: None), list[float | None]()
-    work(BURN + _says(**TRAINED) + "; done()", lambda _: seen.append(judge.clock()), judge=judge)
-    assert seen[0] is not None and 0.5 <= seen[0] < 10
+    code = BURN.format(before=before) + _says(**TRAINED) + "; done()"
+    work(code, lambda _: seen.append(judge.clock()), judge=judge)
+    assert seen[0] is not None and 0.6 <= seen[0] < 10
+    assert 0.6 <= judge.seconds < 10

@@ -30,7 +30,8 @@ from unlearnbench.scoring.counts import read_phase
 from unlearnbench.scoring.labels import label_items
 from unlearnbench.scoring.rates import Counts, Flags, is_above, is_below
 from unlearnbench.splits import Split, load_split
-from unlearnbench.workers.jobs import measure_job, measure_task, run_chains, stream_root
+from unlearnbench.workers.executor import run_chains
+from unlearnbench.workers.jobs import Compute, MeasureTask, measure_job, stream_root
 from unlearnbench.workers.measure import counts_of
 
 REPEAT_SEED = 1_000_000  # added to the split's seed: other streams for everything that the protocol draws
@@ -150,9 +151,9 @@ def _sampled(split: Split, work: Path, name: str, wanted: Iterable[str]) -> pa.T
         place = work / "retest" / f"{name}-{run}.parquet"
         places[str(run)] = place
         root = stream_root(split, "retest", run) + f"/{name}"
-        task = measure_task(place, root, problems, "item_id", n, distinct=True)
-        policy = work / "curation" / "runs" / str(run) / "checkpoint"
-        chains.append([measure_job(split, policy, [task], work / "retest" / "log.txt", seed=run, stage=name)])
+        task = MeasureTask(out=str(place), root=root, problems=problems, key="item_id", n=n, distinct=True)
+        policy, log = work / "curation" / "runs" / str(run) / "checkpoint", work / "retest" / "log.txt"
+        chains.append([measure_job(split, policy, [task], log, Compute(), seed=run, stage=name)])
     with Bars() as bars:
         run_chains(chains, os.cpu_count() or 1, bars.show)
     counts = [counts_of(tables.read_parquet(place), "certify", run) for run, place in places.items()]

@@ -28,7 +28,7 @@ from unlearnbench.methods import load, locate
 from unlearnbench.records import Recipe, Rollout, RolloutGroup, Tokens
 from unlearnbench.rng import shuffled, stream
 from unlearnbench.training.hooks import Hooks
-from unlearnbench.training.rollout_groups import without_failures
+from unlearnbench.training.rollouts import without_failures
 from unlearnbench.verifier import verify_many
 
 CARRIED = ("setup", "reward", "keep", "advantages")

@@ -283,6 +283,8 @@ class Split:
         if not file.is_file() and name == "counts.parquet" and not self.config.files:
             label = f"unlearnbench curate --config {self.path / 'split.yaml'} --out DIR"
             raise SplitError(f"split {self.name} lacks {file}: it is not labelled; run `{label}`, and name DIR instead")
+        if not file.is_file() and os.environ.get(SEALED):
+            raise SplitError(f"there is no {name} in a method's process; it has the prompts of self.run.items")
         if not file.is_file():
             raise SplitError(f"split {self.name} lacks {file}; {remedy}")
         if name in self.config.files and files.sha256(file) != self.config.files[name]:

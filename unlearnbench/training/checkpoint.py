@@ -10,7 +10,7 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -86,11 +86,27 @@ def find(folder: Path) -> Path | None:
     return None
 
 
+def is_finished(folder: Path) -> bool:
+    """Whether a policy's folder is that of a run that has ended, or of no run. Raises RunError for a broken one."""
+    return not (folder / STATE).is_file() or bool(_state(folder, ("finished",))["finished"])
+
+
 def read_state(folder: Path) -> dict[str, Any]:
-    state: dict[str, Any] = json.loads((folder / STATE).read_text())
+    """What is needed to resume from a checkpoint. Raises RunError for a broken one."""
+    state = _state(folder, ("fingerprint", "finished", "step", "version", "seconds", "meter", "services", "method"))
     path = folder / METHOD
     tensors = load_file(path) if path.is_file() else {}
     state["method"] = _fill(state["method"], tensors)
+    return state
+
+
+def _state(folder: Path, needed: Sequence[str]) -> dict[str, Any]:
+    try:
+        state = json.loads((folder / STATE).read_text())
+    except (OSError, ValueError, RecursionError):
+        state = None
+    if not isinstance(state, dict) or not all(name in state for name in needed):
+        raise RunError(f"{folder / STATE} is broken, so nothing resumes from it; remove {folder} and run it again")
     return state
 
 

@@ -33,8 +33,7 @@ from unlearnbench.training.metrics import Metrics, averaged, step_metrics
 from unlearnbench.training.options import DEFAULT, TrainerOptions
 from unlearnbench.training.passes import Passes
 from unlearnbench.training.resume import Checkpoints
-from unlearnbench.training.rollout_groups import merged, without_failures
-from unlearnbench.training.rollouts import Rollouts
+from unlearnbench.training.rollouts import Rollouts, merged, without_failures
 from unlearnbench.training.run_spec import RunSpec, RunState
 from unlearnbench.training.services import MeteredServices
 

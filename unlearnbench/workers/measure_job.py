@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 from unlearnbench.errors import RunError
 from unlearnbench.io.tables import write_parquet
 from unlearnbench.policies.policy import load_policy
+from unlearnbench.training.checkpoint import is_finished
 from unlearnbench.verifier import Verifier
 from unlearnbench.workers.environment import one_thread, take_devices
 from unlearnbench.workers.jobs import MeasureJob
@@ -30,7 +30,7 @@ def measure(job: MeasureJob, link: Link) -> None:
     one_thread()
     if size > 1:
         take_devices()
-    if (state := Path(job.policy) / "state.json").is_file() and not json.loads(state.read_text())["finished"]:
+    if not is_finished(Path(job.policy)):
         raise RunError(f"{job.policy} is the checkpoint of a run that has not ended; finish that run first")
     device = None if job.engine.name == "transformers" else "cpu"  # another engine has weights of its own on the GPU
     policy = load_policy(job.policy, revision=job.revision, prompt_format=job.prompt_format, device=device)

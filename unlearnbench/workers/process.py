@@ -14,13 +14,13 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import IO, Any, Protocol
 
-from huggingface_hub.constants import HF_HUB_CACHE
+from huggingface_hub import constants
 
 from unlearnbench.errors import RunError
 from unlearnbench.io.child import command
 from unlearnbench.records import Record
 from unlearnbench.workers.channel import Arrays, receive, send
-from unlearnbench.workers.cpu_time import cpu_seconds
+from unlearnbench.workers.cpu_time import CpuClock
 from unlearnbench.workers.isolation import Isolation
 from unlearnbench.workers.jobs import Job, TrainJob
 from unlearnbench.workers.messages import Event, Reply, Request
@@ -106,6 +106,7 @@ class LocalProcess:
                 start_new_session=True,
                 pass_fds=given,
             )
+        self._clock = CpuClock(self._process.pid)
         self._supervised = place.isolation is not None
         self._status: int | None = None
         self.killed = False
@@ -150,14 +151,14 @@ class LocalProcess:
                 os.killpg(self._process.pid, signal.SIGKILL)
 
     def used(self) -> float | None:
-        return cpu_seconds(self._process.pid)
+        return self._clock.look()
 
     def wait(self) -> int:
         if self._status is None:
             try:
                 _, status, used = os.wait4(self._process.pid, 0)
                 self._status = os.waitstatus_to_exitcode(status)
-                self.cpu_seconds = used.ru_utime + used.ru_stime
+                self.cpu_seconds = max(used.ru_utime + used.ru_stime, self._clock.seen)
             except ChildProcessError:
                 self._status = self._process.wait()
             self._process.returncode = self._status
@@ -176,7 +177,7 @@ def places(job: Job, meeting: Mapping[str, str] | None = None) -> list[Place]:
     """Where each process of a job runs; of several, `meeting` says where they meet (as torchrun does)."""
     folder = job.work.out if isinstance(job.work, TrainJob) else str(job.log.parent)
     common = {
-        "HF_HUB_CACHE": HF_HUB_CACHE,  # named by itself, since HOME may be another
+        "HF_HUB_CACHE": constants.HF_HUB_CACHE,  # named by itself, since HOME may be another
         "OMP_NUM_THREADS": "1",  # busy processes with several threads each stall one another
         "MKL_NUM_THREADS": "1",
         "TOKENIZERS_PARALLELISM": "false",

@@ -8,6 +8,7 @@ from typing import Any
 
 from unlearnbench import errors
 from unlearnbench.workers.channel import ChannelError
+from unlearnbench.workers.cpu_time import LOOK
 from unlearnbench.workers.jobs import Job, Watch
 from unlearnbench.workers.messages import Ask, Done, Event, Failed, Lost, Reply, Request, Trained
 from unlearnbench.workers.process import NodeLost, Process, Start
@@ -52,6 +53,9 @@ class WorkerGroup:
             self.end()
         self._heard()
         listeners = [threading.Thread(target=self._listen, args=(rank,)) for rank in range(1, len(self._processes))]
+        over = threading.Event()
+        if self._job.judge is not None:
+            threading.Thread(target=self._look, args=(over,), daemon=True).start()
         try:
             for listener in listeners:
                 listener.start()
@@ -59,6 +63,7 @@ class WorkerGroup:
             for listener in listeners:
                 listener.join()
         finally:
+            over.set()
             with self._timing:
                 for timer in (self._timer, self._grace):
                     if timer is not None:
@@ -96,6 +101,10 @@ class WorkerGroup:
             else:
                 self._status = self._status or (0 if process.killed else status)
                 self.end()
+
+    def _look(self, over: threading.Event) -> None:
+        while not over.wait(LOOK):
+            self._clock()
 
     def _clock(self) -> float | None:
         used = [process.used() for process in self._processes]
