@@ -103,6 +103,10 @@ class TrlServices:
     def step(self) -> int:
         return int(self._trainer.state.global_step)
 
+    @property
+    def progress(self) -> float:
+        return min(1.0, self.step / max(1, int(self._trainer.state.max_steps)))
+
     def item(self, item_id: str) -> PoolItem:
         if item_id not in self._pool:
             raise MethodError(f"The method asked for the item {item_id!r}, which is not in the pool of self.run.items.")
