@@ -110,7 +110,7 @@ class Passes:
             lesson = self.teaching.lesson(self.hooks.method.teacher, part)
             columns = _both(columns, lesson.columns(part.input_ids[:, part.first + 1 :].flatten()))
         found = token_columns(self.models.policy.model, part, self.recipe.temperature, columns, self.options)
-        taught = found[-2:] if part.teacher is not None else (None, None)
+        taught = (found[-2].detach(), found[-1]) if part.teacher is not None else (None, None)
         return found[0], found[1] if with_entropy else None, *taught
 
     def _slices(self, batch: TokenBatch) -> list[TokenBatch]:

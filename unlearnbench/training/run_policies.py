@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from unlearnbench.errors import MethodError
+from unlearnbench.errors import MethodError, PolicyError
 from unlearnbench.policies.policy import Policy, load_policy
 from unlearnbench.training.build import Models
 from unlearnbench.training.judge import Judge
@@ -94,11 +94,16 @@ class RunPolicies:
             raise MethodError(f"There is no policy {name!r}{more}; ask for {', '.join(NAMES)}.")
         yield self._known[name]
 
-    def output_layer(self, name: str) -> tuple[torch.nn.Module, dict[str, Tensor]]:
-        """The layer that turns the hidden states of a policy that was read into logits, and its weights."""
+    def output_layer(self, name: str) -> tuple[Tensor, Tensor | None]:
+        """Weight (vocabulary, hidden size) and bias that turn the hidden states of a policy that was read into logits.
+
+        Raises PolicyError where its output layer is no linear one.
+        """
         policy = self._models.policy if name == "average" else self._known[name]
-        layer: torch.nn.Module = policy.model.get_output_embeddings()
-        own = dict(layer.named_parameters())
+        layer = policy.model.get_output_embeddings()
+        if not isinstance(layer, torch.nn.Linear):
+            raise PolicyError(f"The output layer of {policy.source} is not linear; train without logprob_chunk.")
+        own: dict[str, Tensor] = dict(layer.named_parameters())
         if name == "average" and self._averaged is not None:
-            return layer, self._averaged.of(own)
-        return layer, {key: weight.detach() for key, weight in own.items()}
+            own = self._averaged.of(own)
+        return own["weight"].detach(), own["bias"].detach() if "bias" in own else None

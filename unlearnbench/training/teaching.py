@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.func import functional_call
 
 from unlearnbench.method import Teacher
 from unlearnbench.policies.activation_checkpointing import Columns, hidden_states
@@ -94,14 +93,14 @@ class Teaching:
         places = (columns + inputs.shift[rows, None]).clamp(0, max(inputs.ids.shape[1] - 2, 0))
         with self._policies.reading(teacher.policy) as policy:
             states = self._read(policy.model, inputs.ids[rows], places, taught[rows])
-        layer, weights = self._policies.output_layer(teacher.policy)
-        chunked = self._options.logprob_chunk is not None
+        in_chunks = self._options.logprob_chunk is not None
+        layer = self._policies.output_layer(teacher.policy) if in_chunks else None
 
         def scores(which: Tensor) -> Tensor:
             found = states[which]
-            if chunked:
+            if layer is not None:
                 with autocast(found.device, self._options):
-                    found = functional_call(layer, weights, (found,))
+                    found = torch.nn.functional.linear(found, *layer)
             return torch.log_softmax(found.float() / self._temperature, dim=-1)
 
         return Lesson(taught.flatten(), scores, teacher.alpha)
