@@ -179,6 +179,8 @@ def show(result: Result) -> None:
     if met := result.fates:
         counted = ", ".join(f"{name} {getattr(met, name)}" for name in FATES)
         shown.print(f"fates in training of the unlearnable items, once a seed: {counted}")
+    if result.kind == "eval" and result.budget.used and not result.cost.trained_tokens:
+        shown.print("nothing was trained: no rollout was ever kept, so what was measured is the policy of the start")
     lost, spent = result.retention, f"cost {result.cost.flops:.3g} FLOPs in {result.cost.seconds:.0f} s of training"
     shown.print(
         f"easy items lost: {'-' if lost.easy_lost is None else lost.easy_lost} of {lost.easy_items}; canaries "

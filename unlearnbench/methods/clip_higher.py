@@ -13,7 +13,7 @@ from unlearnbench.method import Method
 
 
 class ClipHigher(Method):
-    """The reference GRPO with an upper clip of 0.28."""
+    """GRPO with an upper clip of 0.28."""
 
     source = "arXiv 2605.16787"
 

@@ -15,7 +15,7 @@ from unlearnbench.method import Method
 
 
 class CurriculumEasyFirst(Method):
-    """GRPO on easy and learnable items, then on all."""
+    """Easy and learnable items first, then all."""
 
     track = "labels"
     source = "arXiv 2605.16787"

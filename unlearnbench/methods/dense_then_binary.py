@@ -17,7 +17,7 @@ from unlearnbench.records import Rollout
 
 
 class DenseThenBinary(Method):
-    """GRPO on the valid share of the trace, then on right or wrong."""
+    """Rewards valid steps first, then right answers."""
 
     track = "process"
     source = "arXiv 2509.21016"

@@ -50,7 +50,7 @@ def gates(pass_rate: float) -> NDArray[np.float64]:
 
 
 class Drift(SelfDistill):
-    """Self-distillation where an item fails, GRPO at the boundary."""
+    """Pass rate routes between self-distillation and GRPO."""
 
     source = "arXiv 2606.30345"
 

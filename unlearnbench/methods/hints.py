@@ -28,7 +28,7 @@ BOX = "\\boxed"
 
 
 class Hints(Method):
-    """GRPO, with hints in the prompt where all fail."""
+    """Hints in the prompt where all fail."""
 
     track = "solution"
     source = "arXiv 2510.19807"

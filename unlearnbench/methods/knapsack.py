@@ -43,7 +43,7 @@ def allocate(rates: Sequence[float], total: int, least: int, most: int) -> list[
 
 
 class Knapsack(Method):
-    """GRPO whose rollouts go where a gradient is likely."""
+    """Rollouts go where a gradient is likely."""
 
     source = "arXiv 2509.25849"
 

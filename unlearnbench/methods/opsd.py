@@ -25,7 +25,7 @@ from unlearnbench.records import RolloutGroup
 
 
 class Opsd(Method):
-    """Each rollout towards the self that saw the solution."""
+    """Distillation from itself shown the solution."""
 
     track = "solution"
     source = "arXiv 2601.18734"

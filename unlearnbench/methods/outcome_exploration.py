@@ -12,7 +12,7 @@ is the usual one that fits it, and both coefficients are ours.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from unlearnbench.method import ZERO_SIGNAL, Method
-from unlearnbench.records import RolloutGroup
+from unlearnbench.records import Rollout, RolloutGroup
 
 
 class OutcomeExploration(Method):
@@ -39,12 +39,11 @@ class OutcomeExploration(Method):
         self.counts: dict[str, Counter[str]] = {}
         """How often each answer was given to each item."""
 
-    def inject(self, groups: Sequence[RolloutGroup]) -> Sequence[RolloutGroup]:
-        """Nothing is added; answers are counted."""
-        for group in groups:
-            given = [rollout.verdict.answer for rollout in group if rollout.verdict.answer is not None]
-            self.counts.setdefault(group.item_id, Counter()).update(given)
-        return groups
+    def reward(self, rollout: Rollout) -> float:
+        """1 or 0 by the verdict; the answer is counted."""
+        if rollout.verdict.answer is not None:
+            self.counts.setdefault(rollout.item_id, Counter())[rollout.verdict.answer] += 1
+        return super().reward(rollout)
 
     def bonus(self, rollouts: RolloutGroup) -> NDArray[np.float64]:
         """Both bonuses together, (n,), with mean 0."""

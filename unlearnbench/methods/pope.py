@@ -26,7 +26,7 @@ BOX = "\\boxed"
 
 
 class Pope(Method):
-    """GRPO, with a solution's beginning in the prompt of hard items."""
+    """A solution's beginning in hard items' prompts."""
 
     track = "solution"
     source = "arXiv 2601.18779"

@@ -22,7 +22,7 @@ BOX = "\\boxed"
 
 
 class Regft(SftUnlearnable):
-    """Collect own traces with part of a solution, learn them, then GRPO."""
+    """Fine-tunes on own hinted traces, then GRPO."""
 
     track = "solution"  # type: ignore[assignment]  # it reads no labels, unlike what it builds on
     source = "arXiv 2603.01223"

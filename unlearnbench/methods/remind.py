@@ -20,7 +20,7 @@ from unlearnbench.records import RolloutGroup
 
 
 class Remind(Method):
-    """GRPO with a review queue of items once solved."""
+    """A review queue of items once solved."""
 
     source = "arXiv 2606.03087"
 

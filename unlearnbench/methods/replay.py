@@ -29,7 +29,7 @@ REMEMBERED = 5  # successes kept of each item, the latest
 
 
 class Replay(Method):
-    """One success and seven failures of every prompt."""
+    """One success and seven failures per prompt."""
 
     source = "arXiv 2605.16787"
 

@@ -25,7 +25,7 @@ from unlearnbench.records import RolloutGroup
 
 
 class RlZvp(Method):
-    """GRPO, and advantages from entropy where rewards do not differ."""
+    """Zero-variance groups teach by their tokens' entropy."""
 
     source = "arXiv 2509.21880"
     entropies = True

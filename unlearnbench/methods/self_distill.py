@@ -29,7 +29,7 @@ from unlearnbench.records import Rollout, RolloutGroup, Tokens
 
 
 class SelfDistill(Method):
-    """GRPO, and each rollout towards the self that saw a success."""
+    """GRPO plus distillation from itself shown a success."""
 
     source = "arXiv 2601.20802"
 

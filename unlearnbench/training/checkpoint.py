@@ -46,10 +46,7 @@ def save(
         shutil.rmtree(fresh, ignore_errors=True)
         _require_room(folder.parent, policy, optimiser)
         save_policy(policy, fresh, weights)
-        tensors: dict[str, Tensor] = {}
-        kept = _strip(method_state, tensors, "")
-        if tensors:
-            save_file(tensors, fresh / METHOD)
+        kept = save_method(fresh, method_state)
         if optimiser:
             save_file(dict(optimiser), fresh / OPTIMISER)
         (fresh / STATE).write_text(json.dumps({**state, "method": kept}, indent=1) + "\n")
@@ -94,9 +91,7 @@ def is_finished(folder: Path) -> bool:
 def read_state(folder: Path) -> dict[str, Any]:
     """What is needed to resume from a checkpoint. Raises RunError for a broken one."""
     state = _state(folder, ("fingerprint", "finished", "step", "version", "seconds", "meter", "services", "method"))
-    path = folder / METHOD
-    tensors = load_file(path) if path.is_file() else {}
-    state["method"] = _fill(state["method"], tensors)
+    state["method"] = read_method(folder, state["method"])
     return state
 
 
@@ -108,6 +103,24 @@ def _state(folder: Path, needed: Sequence[str]) -> dict[str, Any]:
     if not isinstance(state, dict) or not all(name in state for name in needed):
         raise RunError(f"{folder / STATE} is broken, so nothing resumes from it; remove {folder} and run it again")
     return state
+
+
+def save_method(folder: Path, state: Mapping[str, Any]) -> Any:
+    """A method's state as JSON; its tensors and arrays go to a file in the folder.
+
+    Raises RunError for what is neither numbers, strings, lists, dicts, arrays nor tensors.
+    """
+    tensors: dict[str, Tensor] = {}
+    kept = _strip(state, tensors, "")
+    if tensors:
+        save_file(tensors, folder / METHOD)
+    return kept
+
+
+def read_method(folder: Path, kept: Any) -> Any:
+    """The state that `save_method` made JSON of."""
+    path = folder / METHOD
+    return _fill(kept, load_file(path) if path.is_file() else {})
 
 
 def restore_optimiser(folder: Path, policy: Policy, optimiser: torch.optim.Optimizer) -> None:
