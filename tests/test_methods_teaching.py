@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from unlearnbench.errors import MethodError
+from unlearnbench.errors import MethodError, PolicyError
 from unlearnbench.method import LossBatch, Method, Teacher, settings_of
 from unlearnbench.methods.drift import Drift, gates
 from unlearnbench.methods.opsd import Opsd
@@ -252,7 +252,7 @@ def test_who_asks_for_an_average_that_there_is_not_is_told_how_to_have_one(
     run = training(Method, tmp_path)
     with pytest.raises(MethodError, match=r"no policy 'average' \(call self.run.averaged\(\) in setup\)"):
         run.services.logprobs("1", [np.array([1])], policy="average")
-    with pytest.raises(MethodError, match="has other weights than the policy"):
+    with pytest.raises(PolicyError, match="has other weights than the policy"):
         run.services.averaged().load_state_dict({})
     monkeypatch.setattr(Models, "sharded", property(lambda _: True))
     with pytest.raises(MethodError, match="without --trainer shard=fsdp2"):

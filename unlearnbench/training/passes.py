@@ -12,14 +12,13 @@ from unlearnbench.policies.activation_checkpointing import Columns
 from unlearnbench.policies.policy import Policy
 from unlearnbench.records import Recipe
 from unlearnbench.training.batch import TokenBatch, fixed_logprobs, policy_columns, token_columns
-from unlearnbench.training.build import Models
+from unlearnbench.training.build import Models, RunPolicies
 from unlearnbench.training.data_parallel import Processes
 from unlearnbench.training.hooks import Hooks
 from unlearnbench.training.importance_sampling import truncated
 from unlearnbench.training.meter import Meter
 from unlearnbench.training.metrics import Metrics, UpdateSums
 from unlearnbench.training.options import TrainerOptions
-from unlearnbench.training.run_policies import RunPolicies
 from unlearnbench.training.teaching import Teaching
 
 

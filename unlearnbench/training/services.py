@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 
 from unlearnbench.errors import MethodError
 from unlearnbench.method import PoolItem, Services, Visit
+from unlearnbench.policies.averaged import AveragedWeights
 from unlearnbench.policies.samplers.sampler import Completions, Request
 from unlearnbench.records import GroupName, Recipe, Rollout, Tokens, Verdict
 from unlearnbench.rng import shuffled, stream
-from unlearnbench.training.build import Models
+from unlearnbench.training.build import Models, RunPolicies
 from unlearnbench.training.judge import Judge
 from unlearnbench.training.meter import Meter
-from unlearnbench.training.run_policies import AveragedWeights, RunPolicies
 from unlearnbench.training.run_spec import RunSpec
 from unlearnbench.verifier import UNGRADABLE
 

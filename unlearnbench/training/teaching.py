@@ -18,9 +18,9 @@ from torch import Tensor
 from unlearnbench.method import Teacher
 from unlearnbench.policies.activation_checkpointing import Columns, hidden_states
 from unlearnbench.training.batch import TokenBatch, autocast
+from unlearnbench.training.build import RunPolicies
 from unlearnbench.training.meter import Meter
 from unlearnbench.training.options import TrainerOptions
-from unlearnbench.training.run_policies import RunPolicies
 
 
 def divergence(policy: Tensor, teacher: Tensor, alpha: float) -> Tensor:
