@@ -24,6 +24,7 @@ from unlearnbench.policies.fsdp import gathered
 from unlearnbench.records import Recipe, Rollout, RolloutGroup
 from unlearnbench.training.batch import TokenBatch, make_batch
 from unlearnbench.training.build import Models, RunPolicies
+from unlearnbench.training.checkpoint import Checkpoints
 from unlearnbench.training.data_parallel import Processes
 from unlearnbench.training.hooks import Hooks
 from unlearnbench.training.importance_sampling import check_sampler
@@ -32,7 +33,6 @@ from unlearnbench.training.meter import Meter
 from unlearnbench.training.metrics import Metrics, averaged, step_metrics
 from unlearnbench.training.options import DEFAULT, TrainerOptions
 from unlearnbench.training.passes import Passes
-from unlearnbench.training.resume import Checkpoints
 from unlearnbench.training.rollouts import Rollouts, merged, without_failures
 from unlearnbench.training.run_spec import RunSpec, RunState
 from unlearnbench.training.services import MeteredServices
