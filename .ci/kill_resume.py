@@ -2,9 +2,9 @@
 
     python .ci/kill_resume.py REFERENCE_DIR METHOD [KILLS]
 
-Every kill waits a random while after the first process of the run has started, and hits the command or, every other time, one of
-the processes that it has started. Ends with status 1 where result.json differs in anything but times, or where a
-process outlives the command.
+Every kill waits a random while after the first process of the run has started, and hits the command or, every other
+time, one of the processes that it has started. Ends with status 1 where result.json differs in anything but times, or
+where a process outlives the command.
 """
 
 from __future__ import annotations

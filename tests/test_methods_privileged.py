@@ -19,8 +19,6 @@ from unlearnbench.methods.distill import Distill
 from unlearnbench.methods.mixed_policy import TRACE, MixedPolicy
 from unlearnbench.methods.only_unlearnable import OnlyUnlearnable
 from unlearnbench.methods.prefix import BOX, Prefix
-from unlearnbench.methods.replay import REPLAYED, Replay
-from unlearnbench.methods.self_distill import SelfDistill
 from unlearnbench.methods.sft_then_rl import SftThenRl
 from unlearnbench.methods.sft_unlearnable import SftUnlearnable
 from unlearnbench.methods.similar_problems import SimilarProblems
@@ -31,8 +29,6 @@ from unlearnbench.splits import Split
 from unlearnbench.training.ledger import read_metrics
 
 READS = {
-    "replay": set(),
-    "self_distill": set(),
     "answer_hint": {"answer"},
     "mixed_policy": {"solution"},
     "sft_then_rl": {"solution"},
@@ -63,44 +59,6 @@ def _won(run: Any, item_id: str, text: str, reward: float) -> Any:
 def _group(run: Any, item_id: str, rewards: list[float]) -> RolloutGroup:
     rollouts = tuple(_won(run, item_id, f"{k}>\\boxed{{{k}}}", reward) for k, reward in enumerate(rewards))
     return RolloutGroup(item_id, run.services.item(item_id).prompt, 0, rollouts)
-
-
-def test_replay_draws_again_for_failures_and_brings_back_a_past_success(training: Any, tmp_path: Path) -> None:
-    run = training(Replay, tmp_path)
-    first, second = (item.item_id for item in run.services.items[:2])
-    groups = [_group(run, first, [0.0, 1.0]), _group(run, second, [0.0, 0.0])]
-    assert [(plan.item_id, plan.n) for plan in run.method.plan_rollouts(0, 1, [first, second], groups)] == [(second, 8)]
-    assert run.method.plan_rollouts(0, 2, [first, second], groups) == []
-    assert [len(group) for group in run.method.inject(groups)] == [2, 2]  # nothing to replay yet
-
-    failed = [_group(run, first, [0.0, 0.0])]
-    (full,) = run.method.inject(failed)
-    assert [rollout.source for rollout in full] == ["policy", "policy", REPLAYED]
-    assert full.rollouts[2].completion == "1>\\boxed{1}"
-    assert [len(group) for group in run.method.inject([_group(run, first, [1.0, 1.0])])] == [2]
-
-    state = run.method.state_dict()
-    again = training(Replay, tmp_path / "again")
-    again.method.load_state_dict(state)
-    (same,) = again.method.inject(failed)
-    assert same.rollouts[2].completion in {"0>\\boxed{0}", "1>\\boxed{1}"}
-    assert same.rollouts[2].reward == 1.0
-
-
-def test_replayed_rollouts_keep_the_probabilities_of_the_policy_that_drew_them(training: Any, tmp_path: Path) -> None:
-    run = training(Replay, tmp_path, steps=6, prompts_per_step=40)
-    sources: set[str] = set()
-
-    def watched(batch: LossBatch) -> torch.Tensor:
-        replayed = torch.tensor([source == REPLAYED for source in batch.sources])
-        sources.update(batch.sources)
-        if replayed.any() and run.state.version > 0:
-            assert float((batch.ratio.detach()[replayed] - 1).abs().max()) > 1e-4
-        return Replay.policy_loss(run.method, batch)
-
-    run.method.policy_loss = watched
-    run.run()
-    assert REPLAYED in sources
 
 
 def test_a_hinted_success_is_learned_in_the_items_own_prompt_with_ratio_one(training: Any, tmp_path: Path) -> None:
@@ -226,21 +184,6 @@ def test_distillation_pushes_each_token_towards_the_teacher(training: Any, tmp_p
     np.testing.assert_allclose(rows[0], wanted, atol=1e-4)
     forward = run.meter.forward
     assert forward == sum(len(r.prompt_ids) + len(r.token_ids) for r in group)
-
-
-def test_a_success_teaches_every_other_rollout_and_not_itself(training: Any, tmp_path: Path) -> None:
-    run = training(SelfDistill, tmp_path, context="{success} {prompt}")
-    item_id = run.services.items[0].item_id
-    group = _group(run, item_id, [0.0, 1.0, 0.0])
-    known = tuple(replace(r, logprobs=run.services.logprobs(group.prompt, [r.token_ids])[0]) for r in group)
-    group = replace(group, rollouts=known)
-    rows = run.method.advantages(group)
-    assert not np.any(rows[1])
-    context = f"{known[1].completion} {group.prompt}"
-    for k in (0, 2):
-        (shown,) = run.services.logprobs(context, [known[k].token_ids])
-        np.testing.assert_allclose(rows[k], np.clip(shown - known[k].logprobs, -5, 5), atol=1e-6)
-        assert np.any(rows[k])
 
 
 def test_only_unlearnable_items_are_trained_on(training: Any, tmp_path: Path, small_split: Split) -> None:

@@ -13,8 +13,10 @@ import torch
 
 from unlearnbench.adapters.export import export
 from unlearnbench.errors import DataError, MethodError, MethodNotFound
-from unlearnbench.method import Method
+from unlearnbench.method import Method, settings_of
+from unlearnbench.methods import BUILT_IN, load, locate
 from unlearnbench.methods.pass_at_k import PassAtK
+from unlearnbench.methods.unlikeliness import Unlikeliness
 from unlearnbench.records import Recipe, Rollout, RolloutGroup
 from unlearnbench.splits import load_split
 from unlearnbench.verifier import verify
@@ -26,7 +28,7 @@ with warnings.catch_warnings():
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from unlearnbench.adapters.trl import reward
-    from unlearnbench.adapters.trl_method import MethodTrainer, grpo_arguments, method_named
+    from unlearnbench.adapters.trl_method import MethodTrainer, grpo_arguments, method_named, why_not
 
 pytestmark = pytest.mark.filterwarnings("default")
 SMALL = Recipe(
@@ -157,8 +159,87 @@ def test_hooks_see_whole_groups_of_verified_rollouts(arguments: Any) -> None:
     assert all(not batch["advantages"][:, 1:].any() for batch in trainer.batches)
 
 
+REFUSED = {
+    "rloo": "policy_loss",
+    "dapo": "select_items, plan_rollouts",
+    "gspo": "policy_loss",
+    "negative_only": "augment",
+    "positive_only": "augment",
+    "dars": "plan_rollouts",
+    "knapsack": "plan_rollouts",
+    "rl_zvp": "entropies",
+    "replay": "plan_rollouts, inject",
+    "remind": "select_items, inject",
+    "self_distill": "augment, policy_loss, auxiliary_loss, on_step_end",
+    "drift": "inject, augment, policy_loss, auxiliary_loss, on_step_end",
+    "curriculum": "select_items",
+    "no_training": "train",
+}
+"""Methods of track verifier that TRL has no place for, and what it is that they need of it."""
+VERIFIER = [name for name in BUILT_IN if load(locate(name)).track == "verifier"]
+
+
+@pytest.mark.parametrize("name", VERIFIER)
+def test_every_verifier_method_runs_inside_trl_or_is_refused_by_what_it_overrides(name: str, arguments: Any) -> None:
+    refused = why_not(load(locate(name)))
+    if name in REFUSED:
+        assert refused is not None
+        named = REFUSED[name].split(", ")
+        assert all(hook in refused.split("which")[0] for hook in named), refused
+        return
+    assert refused is None, name
+    method = method_named(name, SMALL)
+    trainer = Seen(method, **arguments(method))
+    before = [weight.detach().clone() for weight in trainer.model.parameters()]
+    trainer.train()
+    assert trainer.state.global_step == 4  # two steps of two updates
+    advantages = torch.cat([batch["advantages"].flatten() for batch in trainer.batches])
+    assert bool(torch.isfinite(advantages).all())
+    changed = any(not torch.equal(a, b) for a, b in zip(before, trainer.model.parameters(), strict=True))
+    assert changed == bool(advantages.any())
+    assert changed or name == "format_reward"  # the policy boxes every answer, so all rewards are the same
+
+
+def test_a_methods_state_is_in_trls_checkpoints(arguments: Any, tmp_path: Path) -> None:
+    def trainer(steps: int) -> Any:
+        method = method_named("outcome_exploration", SMALL)
+        told = arguments(method)
+        told["args"].max_steps, told["args"].save_steps = steps, 2
+        told["args"].save_strategy = "steps"
+        return MethodTrainer(method, **told)
+
+    first = trainer(2)
+    first.train()
+    counts = {item: dict(found) for item, found in first.method.counts.items()}
+    assert sum(sum(found.values()) for found in counts.values()) > 32
+    again = trainer(4)
+    seen: list[Any] = []
+    load_state = again.method.load_state_dict
+    again.method.load_state_dict = lambda state: (load_state(state), seen.append(again.method.counts))
+    again.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+    assert len(seen) == 1
+    (tmp_path / "checkpoint-2/method.json").unlink()
+    with pytest.raises(DataError, match=r"has no method\.json"):
+        trainer(4).train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+
+
+def test_unlikely_successes_are_told_apart_inside_trl(arguments: Any) -> None:
+    groups: list[RolloutGroup] = []
+
+    class Watched(Unlikeliness):
+        def advantages(self, rollouts: RolloutGroup) -> Any:
+            groups.append(rollouts)
+            return super().advantages(rollouts)
+
+    MethodTrainer(
+        Watched(settings_of(Watched, SMALL, {})), **arguments(Watched(settings_of(Watched, SMALL, {})))
+    ).train()
+    assert groups and all(np.isfinite(rollout.logprobs).all() for group in groups for rollout in group)
+    assert all((rollout.logprobs < 0).any() for group in groups for rollout in group)
+
+
 def test_what_does_not_carry_over_is_refused_by_name(arguments: Any, data: Dataset) -> None:
-    with pytest.raises(MethodError, match="Dapo overrides select_items, plan_rollouts, state_dict, load_state_dict"):
+    with pytest.raises(MethodError, match="Dapo overrides select_items, plan_rollouts, which"):
         MethodTrainer(method_named("dapo", SMALL))
     with pytest.raises(MethodNotFound, match="no_such"):
         method_named("no_such", SMALL)
@@ -167,6 +248,11 @@ def test_what_does_not_carry_over_is_refused_by_name(arguments: Any, data: Datas
     named = arguments(Method(SMALL))
     with pytest.raises(DataError, match=r"no column 'item_id'.*--format trl"):
         MethodTrainer(Method(SMALL), **{**named, "train_dataset": data.remove_columns("item_id")})
-    asking = method_named("self_distill", SMALL)
+
+    class Asking(Method):
+        def advantages(self, rollouts: RolloutGroup) -> Any:
+            return self.run.logprobs(rollouts.prompt, [rollout.token_ids for rollout in rollouts])
+
+    asking = Asking(SMALL)
     with pytest.raises(MethodError, match=r"self\.run\.\w+, which TRL does not have"):
         MethodTrainer(asking, **named).train()

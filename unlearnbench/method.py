@@ -1,13 +1,17 @@
 """`Method`: what an algorithm overrides. Every default is the reference GRPO (PROTOCOL 1), so a new idea is short.
 
-The loop of `train.py` calls the hooks in this order, once a step:
+The loop of `training/loop.py` calls the hooks in this order, once per step:
 
     select_items → plan_rollouts → reward → inject → keep → augment → advantages → policy_loss, auxiliary_loss
     └ again, round by round, until plan_rollouts asks for nothing more ┘              → on_step_end
 
-A hook gets and returns small typed records (`RolloutGroup`, `Plan`, `LossBatch`). Arrays may be lists, numpy arrays
-or torch tensors. What a method may ask for (more rollouts, log-probabilities, an item's history, privileged fields)
-it asks of `self.run`, which meters it: the track of the result follows from what was read (PROTOCOL 3.9).
+A hook receives and returns small typed records (`RolloutGroup`, `Plan`, `LossBatch`). Arrays may be lists, numpy
+arrays or torch tensors. Further rollouts, log-probabilities, an item's history and privileged fields are asked of
+`self.run`, which meters them: the track of the result follows from what was read (PROTOCOL 3.9).
+
+Distillation over the whole vocabulary needs no hook of its own: a rollout whose `teacher_ids` are set (in `augment`) is
+also read by the policy that `Method.teacher` names, in that context, and `LossBatch.divergence` has the divergence of
+the two distributions at each of its tokens, to be returned from `policy_loss` or `auxiliary_loss`.
 """
 
 from __future__ import annotations
@@ -53,11 +57,27 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Visit:
-    """What came of one step's rollouts of an item."""
+    """What came of one step's rollouts of an item, hinted and prefixed ones included."""
 
     step: int
     n: int
     correct: int
+
+
+@dataclass(frozen=True, slots=True)
+class Teacher:
+    """Which policy reads the rollouts that have `teacher_ids`, and how far from it the policy is measured to be.
+
+    With p the policy's next-token distribution in the context of its loss and q the teacher's in `teacher_ids`, both at
+    the training temperature, `LossBatch.divergence` is KL(q || p) for alpha = 0, KL(p || q) for alpha = 1, and in
+    between (1 - alpha) KL(p || m) + alpha KL(q || m) with m = (1 - alpha) p + alpha q, the generalised Jensen-Shannon
+    divergence (Agarwal et al. 2024, 2306.13649, eq. 1). The gradient flows through p alone.
+    """
+
+    policy: Literal["current", "reference", "average", "teacher"] = "current"
+    """`current` (as the update finds it), `reference` (the start of the run), `average` (`self.run.averaged`) or
+    `teacher` (the positive control's policy, which makes the track `teacher`)."""
+    alpha: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,16 +91,38 @@ class LossBatch:
     reference: Tensor | None
     """log-probability under the starting policy, where a KL term asks for it."""
     entropy: Tensor | None
-    """Entropy of the next-token distribution in nats, where an entropy term asks for it."""
+    """Entropy of the next-token distribution in nats, where an entropy term or `Method.entropies` asks for it."""
     advantages: Tensor
     mask: Tensor
     sources: tuple[str, ...] = ()
     """The source of each row's rollout: `policy`, `hinted`, `prefixed`, or what the method called what it injected."""
+    item_ids: tuple[str, ...] = ()
+    """The item of each row."""
+    teacher: Tensor | None = None
+    """log-probability of each token under the teacher, without gradient, where some rollout of the update has
+    `teacher_ids`; 0 in rows that have none."""
+    divergence: Tensor | None = None
+    """Divergence of the policy from the teacher over the whole vocabulary (`Teacher`); carries the gradient; 0 in rows
+    that have no `teacher_ids`."""
 
     @property
     def ratio(self) -> Tensor:
         """π(token) / behaviour(token)."""
         return torch.exp((self.logprobs - self.behaviour) * (self.mask > 0))
+
+
+class AveragedPolicy(Protocol):
+    """An exponential moving average of the policy's trained weights, which `logprobs` and `Teacher` name `average`."""
+
+    def update(self, rate: float) -> None:
+        """average ← (1 - rate) average + rate policy; to be called in `on_step_end`."""
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The averaged weights by name: to be part of the method's own `state_dict`, so that a resumed run is the
+        same bit for bit."""
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Restore what `state_dict` returned."""
 
 
 class Services(Protocol):
@@ -91,6 +133,10 @@ class Services(Protocol):
 
     @property
     def step(self) -> int: ...
+
+    @property
+    def progress(self) -> float:
+        """The share of the run's budget that was spent when this step began, 0 to 1: for methods that have phases."""
 
     @property
     def items(self) -> Sequence[PoolItem]: ...
@@ -109,6 +155,9 @@ class Services(Protocol):
     def encode(self, prompt: str) -> Tokens:
         """Token ids of the context a prompt is answered in."""
 
+    def decode(self, token_ids: Tokens) -> str:
+        """The text of a completion, without the token that ended it."""
+
     def generate(self, context: str, n: int, *names: object) -> Completions:
         """n metered completions of any context by the current policy; `names` tell this request from others."""
 
@@ -117,11 +166,25 @@ class Services(Protocol):
     ) -> list[NDArray[np.float32]]:
         """Metered log-probabilities of completions of one context under a policy, without gradient.
 
-        `policy` is `current`, `reference` (the run's start) or `teacher` (reading it makes the track `teacher`).
+        One float32 array (tokens,) per completion. `policy` is `current`, `reference` (the run's start), `average`
+        (after `averaged` was called) or `teacher` (reading it makes the track `teacher`).
+        """
+
+    def averaged(self) -> AveragedPolicy:
+        """The policy averaged over steps, one per run, which starts as the policy is now: call it in `setup`.
+
+        Raises MethodError where the processes of a run share the weights (FSDP2).
         """
 
     def written(self, item_id: str, text: str, source: str, reward: float = 1.0) -> Rollout:
         """A rollout that was written and not drawn, to be injected; its behaviour log-probabilities are unknown."""
+
+    def valid_steps(self, rollout: Rollout) -> tuple[int, int]:
+        """How many steps at the beginning of a rollout's trace are valid, and how many a full trace has.
+
+        Only for rollouts drawn in this step and not yet recorded, so in `reward`, `plan_rollouts`, `inject` or `keep`.
+        Asking makes the run's track `process`. Raises MethodError on a split whose traces cannot be checked.
+        """
 
     def verdict(self, item_id: str, text: str) -> Verdict:
         """The verdict on any text: asking for it is reading the answer, and makes the run's track `answer`."""
@@ -149,6 +212,10 @@ class Method:
     source: ClassVar[str] = "this project"
     start: ClassVar[Literal["base", "positive_control"]] = "base"
     """The policy that a run starts from; the split's mid-trained one makes the track `base`."""
+    entropies: ClassVar[bool] = False
+    """Whether `LossBatch.entropy` is wanted although the recipe's entropy bonus is 0."""
+    teacher: Teacher = Teacher()
+    """Who reads the rollouts that have `teacher_ids`; set `self.teacher` in `setup` where it depends on settings."""
 
     class Settings(Recipe):
         """Hyper-parameters, frozen and validated. A default that a subclass declares wins over the split's recipe."""
@@ -161,7 +228,7 @@ class Method:
     # --- hooks ------------------------------------------------------------------------------------------------
 
     def setup(self) -> None:
-        """Called once, when `self.run` is there and nothing has been trained (again after a resume)."""
+        """Called once before any training, with `self.run` there; called again when a run is resumed."""
 
     def select_items(self, step: int) -> Sequence[str]:
         """Ids of the items of this step: epochs over the pool, each in a fresh order."""
@@ -197,7 +264,7 @@ class Method:
         return True
 
     def augment(self, groups: Sequence[RolloutGroup]) -> Sequence[RolloutGroup]:
-        """The kept groups as they are trained on; a place to change loss contexts or token masks."""
+        """The kept groups as they are trained on; the place to change loss contexts, token masks or `teacher_ids`."""
         return groups
 
     def advantages(self, rollouts: RolloutGroup) -> Any:
@@ -227,7 +294,7 @@ class Method:
         if batch.reference is not None:
             d = (batch.reference - batch.logprobs) * (batch.mask > 0)
             terms.append(self.settings.kl * (torch.exp(d) - d - 1))
-        if batch.entropy is not None:
+        if batch.entropy is not None and self.settings.entropy > 0:
             terms.append(-self.settings.entropy * batch.entropy)
         return sum(terms[1:], terms[0]) if terms else None
 

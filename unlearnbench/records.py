@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 GroupName = Literal["easy", "learnable", "unlearnable", "no_reward", "unstable", "boundary"]
 TwinKind = Literal["changed_numbers", "other_wording", "same_skill"]
-Track = Literal["verifier", "answer", "solution", "teacher", "labels", "base", "undeclared"]
+Track = Literal["verifier", "process", "answer", "solution", "teacher", "labels", "base", "undeclared"]
 Reason = Literal["match", "mismatch", "no_answer", "ambiguous", "timeout", "too_large", "unparsable", "verifier_error"]
 Finish = Literal["stop", "length"]
 Fate = Literal["never", "flickered", "lost", "held"]
@@ -40,6 +40,7 @@ GROUPS: tuple[GroupName, ...] = get_args(GroupName)
 TWIN_KINDS: tuple[TwinKind, ...] = get_args(TwinKind)
 TRACKS: tuple[Track, ...] = get_args(Track)  # from least to most privileged
 READS: Mapping[str, Track] = {
+    "process": "process",
     "answer": "answer",
     "verdict": "answer",
     "solution": "solution",
@@ -267,8 +268,9 @@ class Rollout:
     """One completion with everything that training needs to know about it.
 
     `prompt_ids` is the context that the tokens were sampled in, `context_ids` (default: the same) the one that the
-    loss is computed in. `logprobs` holds the behaviour log-probabilities, NaN where unknown; `mask` the weight of
-    each token in the loss (default: ones). All arrays have one entry a token of the completion, the end token
+    loss is computed in, `teacher_ids` (default: none) the one that a teacher reads the same tokens in
+    (`LossBatch.divergence`). `logprobs` holds the behaviour log-probabilities, NaN where unknown; `mask` the weight of
+    each token in the loss (default: ones). These two have one entry per token of the completion, the end token
     included.
     """
 
@@ -288,6 +290,7 @@ class Rollout:
     """`policy`, `hinted` (drawn in another context), `prefixed` (after a given beginning), or what a method injects."""
     context_ids: Tokens | None = None
     mask: Floats | None = None
+    teacher_ids: Tokens | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""A `Method` inside TRL's GRPOTrainer, as far as that trainer's contract reaches: its rewards and advantages.
+"""A `Method` inside TRL's GRPOTrainer, as far as that trainer leaves room: its rewards, advantages and state.
 
     from unlearnbench.adapters.trl_method import MethodTrainer, grpo_arguments, method_named
 
@@ -6,19 +6,22 @@
     MethodTrainer(method, args=GRPOConfig(output_dir="out", **grpo_arguments(method)), model=..., train_dataset=...)
 
 TRL chooses the items, draws the rollouts and computes the loss; what a method changes of those would be left out
-without a word, so a method that overrides another hook than `CARRIED` is refused by name. The data set is that of
+silently, so a method that overrides another hook than `CARRIED` is refused by name (`why_not`). The data set is that of
 `unlearnbench export --format trl`.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from transformers import GenerationConfig
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from trl import GRPOTrainer
 
 from unlearnbench.adapters.trl import Completion, text_of
@@ -27,12 +30,15 @@ from unlearnbench.method import ZERO_SIGNAL, Method, PoolItem, Visit, overridden
 from unlearnbench.methods import load, locate
 from unlearnbench.records import Recipe, Rollout, RolloutGroup, Tokens
 from unlearnbench.rng import shuffled, stream
+from unlearnbench.training.checkpoint import read_method, save_method
 from unlearnbench.training.hooks import Hooks
 from unlearnbench.training.rollouts import without_failures
 from unlearnbench.verifier import verify_many
 
-CARRIED = ("setup", "reward", "keep", "advantages")
+CARRIED = ("setup", "reward", "keep", "advantages", "state_dict", "load_state_dict")
 """The hooks that TRL's trainer leaves room for."""
+STATE = "method.json"
+"""Of a method's state, in a checkpoint of TRL's."""
 _LOSS_TYPES = {"token_mean": "dapo", "sequence_mean": "grpo", "constant": "dr_grpo"}
 
 
@@ -43,6 +49,21 @@ def method_named(name: str, recipe: Recipe, **settings: Any) -> Method:
     """
     cls: type[Method] = load(locate(name))
     return cls(settings_of(cls, recipe, settings))
+
+
+def why_not(method: type[Method]) -> str | None:
+    """The sentence for a method that cannot run inside TRL; None for one that can."""
+    if method.start != "base":
+        return f"{method.__name__} starts from another policy than the base; give TRL that policy, and train Method."
+    if method.entropies:
+        return f"{method.__name__} needs entropies, which TRL's GRPOTrainer gives no method; use `unlearnbench eval`."
+    lost = [hook for hook in overridden(method) if hook not in CARRIED]
+    if not lost:
+        return None
+    return (
+        f"{method.__name__} overrides {', '.join(lost)}, which TRL's GRPOTrainer has no place for (it has one for "
+        f"{', '.join(CARRIED)}); train it by `unlearnbench eval`."
+    )
 
 
 def grpo_arguments(method: Method) -> dict[str, Any]:
@@ -103,6 +124,10 @@ class TrlServices:
     def step(self) -> int:
         return int(self._trainer.state.global_step)
 
+    @property
+    def progress(self) -> float:
+        return min(1.0, self.step / max(1, int(self._trainer.state.max_steps)))
+
     def item(self, item_id: str) -> PoolItem:
         if item_id not in self._pool:
             raise MethodError(f"The method asked for the item {item_id!r}, which is not in the pool of self.run.items.")
@@ -124,7 +149,7 @@ class TrlServices:
         raise MethodError(f"The method asked for self.run.{name}, which TRL does not have; use `unlearnbench eval`.")
 
 
-class MethodTrainer(GRPOTrainer):  # type: ignore[misc]  # TRL tells no types
+class MethodTrainer(GRPOTrainer):  # type: ignore[misc]  # TRL has no types
     """GRPOTrainer whose rewards and advantages are a method's; its other arguments are GRPOTrainer's own.
 
     Raises MethodError for a method that overrides a hook outside `CARRIED` and wherever `unlearnbench eval` would for
@@ -132,12 +157,8 @@ class MethodTrainer(GRPOTrainer):  # type: ignore[misc]  # TRL tells no types
     """
 
     def __init__(self, method: Method, **arguments: Any) -> None:
-        lost = [hook for hook in overridden(type(method)) if hook not in CARRIED]
-        if lost:
-            raise MethodError(
-                f"{type(method).__name__} overrides {', '.join(lost)}, which TRL's GRPOTrainer has no place for (it "
-                f"has one for {', '.join(CARRIED)}); train it by `unlearnbench eval`."
-            )
+        if refused := why_not(type(method)):
+            raise MethodError(refused)
         self.method, self.hooks = method, Hooks(method)
         self._drawn: list[Rollout] = []
         super().__init__(reward_funcs=self.reward, **arguments)
@@ -199,6 +220,7 @@ class MethodTrainer(GRPOTrainer):  # type: ignore[misc]  # TRL tells no types
         batch: dict[str, Any] = super()._generate_and_score_completions(inputs)
         own: torch.Tensor = batch["advantages"]
         width = batch["completion_ids"].shape[1]
+        self._drawn = self._with_logprobs(batch)
         advantages = torch.zeros(len(own), width, dtype=own.dtype, device=own.device)
         size = self._group_size()
         for start in range(0, len(self._drawn), size):
@@ -223,8 +245,40 @@ class MethodTrainer(GRPOTrainer):  # type: ignore[misc]  # TRL tells no types
         logged.extend(advantages[:, 0].tolist())
         return batch
 
+    def _with_logprobs(self, batch: Mapping[str, Any]) -> list[Rollout]:
+        """The rollouts with their log-probabilities under the policy that drew them, where TRL computes those.
+
+        It does where a batch is cut into several updates; else they stay unknown (NaN).
+        """
+        known = batch.get("old_per_token_logps")
+        if known is None:
+            return self._drawn
+        rows = known.float().cpu().numpy()
+        return [
+            replace(rollout, logprobs=row[: len(rollout.token_ids)].astype(np.float32))
+            for rollout, row in zip(self._drawn, rows, strict=True)
+        ]
+
+    def _save_checkpoint(self, *arguments: Any, **options: Any) -> None:
+        """TRL's checkpoint, and the method's state in it."""
+        super()._save_checkpoint(*arguments, **options)
+        folder = Path(self._get_output_dir(trial=None)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+        state = save_method(folder, self.hooks.call("state_dict"))
+        (folder / STATE).write_text(json.dumps(state) + "\n", encoding="utf-8")
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, *arguments: Any, **options: Any) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, *arguments, **options)
+        folder = Path(resume_from_checkpoint)
+        if not (folder / STATE).is_file():
+            raise DataError(
+                f"{folder} has no {STATE}, so the method's state is lost; resume from a checkpoint that has it"
+            )
+        self.hooks.call(
+            "load_state_dict", read_method(folder, json.loads((folder / STATE).read_text(encoding="utf-8")))
+        )
+
     def _trains_on(self, group: RolloutGroup) -> bool:
-        """Whether the loop of `unlearnbench eval` would train on the group (train.py, `_choose`)."""
+        """Whether the loop of `unlearnbench eval` would train on the group (training/loop.py, `_choose`)."""
         if len(group) == 0:
             return False
         signal = float(np.ptp(group.rewards)) > ZERO_SIGNAL or not self.method.settings.drop_zero_signal

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 TINY = {"prompts_per_step": 16, "group_size": 4, "checkpoint_every": 1}
 
@@ -17,8 +20,11 @@ TINY = {"prompts_per_step": 16, "group_size": 4, "checkpoint_every": 1}
 @click.option("--split", default="micro", show_default=True, help="A shipped split, or a folder with split.yaml.")
 @click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change a setting of the method.")
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
-def check(method: str, split: str, changes: tuple[str, ...], as_json: bool) -> None:
-    """Run METHOD for two tiny steps: hooks it overrides, what it reads (so its track), shapes, finiteness, cost."""
+def check(method: str, split: str, changes: tuple[str, ...], as_json: bool) -> int:
+    """Run METHOD for two tiny steps: hooks it overrides, what it reads (so its track), shapes, finiteness, cost.
+
+    Names functions that no hook is called like and settings that no code reads. Exits 1 where nothing would be trained.
+    """
     from unlearnbench.cli.eval import parse_changes
     from unlearnbench.harness.trial_run import trial
     from unlearnbench.methods import locate
@@ -27,15 +33,29 @@ def check(method: str, split: str, changes: tuple[str, ...], as_json: bool) -> N
     source = locate(method)
     with tempfile.TemporaryDirectory() as folder:
         done = trial(load_split(split), source, "check", Path(folder), 2, parse_changes(changes), TINY)
-    found: dict[str, Any] = done.summary()
+    found = done.summary()
     if as_json:
         click.echo(json.dumps(found, indent=2))
-        return
-    click.echo(f"{found['class']} ({source.file}): {found['steps']} steps, shapes and numbers are fine")
+    else:
+        _show(found, source.file)
+    if found["untrained"]:
+        click.echo(f"unlearnbench: {found['name']} trains on nothing: {found['untrained']}", err=True)
+        return 1
+    return 0
+
+
+def _show(found: Mapping[str, Any], file: str) -> None:
+    trained = found["cost"]["trained"]
+    state = "shapes and numbers are fine" if not found["untrained"] else "and nothing was trained"
+    click.echo(f"{found['class']} ({file}): {found['steps']} steps, {state}")
     click.echo(f"overrides: {', '.join(found['hooks']) or 'nothing: it is the reference GRPO'}")
     for name, near in found["not_hooks"].items():
         click.echo(f"warning: {name} is no hook and is never called" + (f"; did you mean {near}?" if near else ""))
+    for name, meant in found["unread_settings"].items():
+        click.echo(f"warning: the setting {name} is never read" + (f"; the recipe has {meant}" if meant else ""))
     read = ", ".join(found["reads"]) or "nothing privileged"
     click.echo(f"track: {found['track']} (declared {found['declared_track']}; read {read})")
+    if not trained and not found["untrained"]:
+        click.echo("note: no token was trained on in these steps")
     cost = found["cost"]
-    click.echo(f"cost: {cost['generated']} tokens generated, {cost['trained']} trained, {cost['flops']:.3g} FLOPs")
+    click.echo(f"cost: {cost['generated']} tokens generated, {trained} trained, {cost['flops']:.3g} FLOPs")

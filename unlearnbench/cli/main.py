@@ -22,7 +22,7 @@ COMMANDS = {
     "status": ("status", "status", "Say how far a run is, from its files."),
     "report": ("report", "report", "Rebuild report.html from a run's files."),
     "compare": ("compare", "compare", "Compare runs item by item, or the null control with itself (--aa)."),
-    "methods": ("methods", "methods", "List the methods with their track and source."),
+    "methods": ("methods", "methods", "List the methods: what each does, its track, source, gain."),
     "new-method": ("methods", "new_method", "Write a commented skeleton of a method, and its test."),
     "new-split": ("new_split", "new_split", "Write a commented split.yaml, the start of a split of your own."),
     "splits": ("splits", "splits", "List, show, validate, build and publish splits."),

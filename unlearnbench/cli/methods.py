@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import keyword
 import re
 import sys
+import textwrap
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +31,8 @@ import unlearnbench as ub
 class {class_name}(ub.Method):
     """One sentence for the table of methods."""
 
-    # The highest privilege the method needs: verifier, answer, solution, teacher or labels. Reading more than is
-    # declared here raises the track by itself; declaring it is for what the harness cannot see.
+    # The highest privilege the method needs: verifier, process, answer, solution, teacher or labels. Reading more than
+    # is declared here raises the track by itself; declaring it is for what the harness cannot see.
     track = "verifier"
     source = "this project"  # the paper, as "arXiv 2402.03300", if there is one
 
@@ -39,7 +42,7 @@ class {class_name}(ub.Method):
         scale: float = 1.0
 
     def advantages(self, rollouts):
-        """One number a rollout, shape (n,), or one a token, (n, tokens). `rollouts` is one prompt's group.
+        """One number per rollout, shape (n,), or one per token, (n, tokens). `rollouts` is one prompt's group.
 
         `len(rollouts)`, `rollouts.rewards` and iteration work; a rollout has .completion, .token_ids, .logprobs,
         .reward and .verdict. `self.run` has more: history of an item, other contexts, log-probabilities.
@@ -53,8 +56,8 @@ class {class_name}(ub.Method):
     # def reward(self, rollout): ...                              training only; the verdict cannot be changed
     # def inject(self, groups): ...                               add replayed or foreign rollouts
     # def keep(self, rollouts): ...                               False leaves a group out
-    # def augment(self, groups): ...                              other loss contexts, token masks
-    # def policy_loss(self, batch): ...                           one loss a token
+    # def augment(self, groups): ...                              other loss contexts, token masks, a teacher's context
+    # def policy_loss(self, batch): ...                           one loss per token
     # def auxiliary_loss(self, batch): ...                        KL and entropy terms
     # def on_step_end(self, step, metrics): ...
     # def state_dict(self): ...                                   what must survive a resume
@@ -78,29 +81,131 @@ def test_two_steps():
 '''
 
 
-@click.command("methods")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
-def methods(as_json: bool) -> None:
-    """List the methods, built in and installed, with their track, source and last measured gain.
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 
-    The gain is that of docs/results/experiments.md, on micro at 1x, as a fraction; "not measured" after a change of the
-    method or the split.
+
+@click.group("methods", invoke_without_command=True)
+@as_json
+@click.pass_context
+def methods(context: click.Context, as_json: bool) -> None:
+    """List the methods, built in and installed: what each does, its track, source and last measured gain.
+
+    The gain over the null control is that of docs/results/experiments.md, on micro at 1x: in points in the table, as
+    a fraction in JSON; "not measured" once method or split changed. `methods show NAME` prints all there is on one.
     """
+    if context.invoked_subcommand is not None:
+        return
     rows, problems = _listed()
     if as_json:
-        click.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+        shown = [{key: value for key, value in row.items() if key != "does"} for row in rows]
+        click.echo(json.dumps(shown, indent=2, ensure_ascii=False))
     else:
         from unlearnbench.cli.console import print_table
 
-        gains = ("not measured" if row["gain"] is None else f"{row['gain']:.3f}" for row in rows)
         print_table(
-            ["method", "track", "source", "gain"],
-            [(row["name"], row["track"], row["source"], gain) for row, gain in zip(rows, gains, strict=True)],
+            ["method", "does", "track", "source", "gain"],
+            [(row["name"], row["does"], row["track"], row["source"], _points(row["gain"])) for row in rows],
+            right=["gain"],
         )
     if problems:
         from unlearnbench.errors import MethodError
 
         raise MethodError("; ".join(problems))
+
+
+@methods.command("show")
+@click.argument("name")
+@as_json
+def show(name: str, as_json: bool) -> None:
+    """All there is on the method NAME: idea, formula and paper, hooks, settings, what it may read, measured gain.
+
+    NAME is what `eval --method` takes: a built-in name, an entry point, FILE.py, or MODULE:Class.
+    """
+    found = _described(name)
+    if as_json:
+        click.echo(json.dumps(found, indent=2, ensure_ascii=False, default=str))
+        return
+    click.echo(f"{found['name']}: {found['does']}\n")
+    click.echo(found["description"] + "\n")
+    lines = {
+        "track": found["track"],
+        "source": found["source"],
+        "may read": ", ".join(found["may_read"]) or "nothing privileged",
+        "hooks": [f"{hook}: {does}" if does else hook for hook, does in found["hooks"].items()] or "none: it is GRPO",
+        "settings": [f"{key} = {json.dumps(value, default=str)}" for key, value in found["settings"].items()]
+        or "the recipe's",
+        "gain": _measured_gain(found["measured"]),
+        "file": found["file"],
+    }
+    for label, value in lines.items():
+        first, *more = [value] if isinstance(value, str) else value
+        click.echo(f"{label:<9} {first}")
+        for line in more:
+            click.echo(f"{'':<9} {line}")
+
+
+def _described(name: str) -> dict[str, Any]:
+    """What `methods show` prints, by the method's own docstrings. Raises MethodNotFound, MethodError."""
+    from unlearnbench.method import overridden
+    from unlearnbench.methods import load, locate
+    from unlearnbench.methods.gains import measured_gain, read_measured
+    from unlearnbench.methods.source_reading import privileged_reads
+
+    source = locate(name)
+    method = load(source)
+    module = sys.modules[method.__module__]
+    hooks = {hook: _first_line(getattr(method, hook)) for hook in overridden(method)}
+    declared = {key: field.get_default() for key, field in _declared(method).items()}
+    measured = measured_gain(source, read_measured()) if source.built_in else None
+    text = inspect.cleandoc(module.__doc__ or method.__doc__ or "")
+    return {
+        "name": source.name,
+        "does": _does(method),
+        "description": "\n\n".join(textwrap.fill(part, 100) for part in text.split("\n\n")),
+        "track": method.track,
+        "source": method.source or "not stated",
+        "may_read": privileged_reads(method),
+        "hooks": hooks,
+        "settings": declared,
+        "measured": None if measured is None else measured.model_dump(mode="json"),
+        "file": source.file if not source.built_in else f"unlearnbench/methods/{source.name}.py",
+    }
+
+
+def _declared(method: Any) -> Mapping[str, Any]:
+    """The settings that a method declares itself, its own and changed fields of the recipe."""
+    from unlearnbench.records import Recipe
+
+    names = [
+        name
+        for cls in reversed(method.Settings.__mro__)
+        if issubclass(cls, Recipe) and cls is not Recipe
+        for name in inspect.get_annotations(cls)
+    ]
+    return {name: method.Settings.model_fields[name] for name in names}
+
+
+def _does(method: Any) -> str:
+    """What a method does in a few words: the first line of its class's docstring."""
+    return _first_line(method).rstrip(".") or "-"
+
+
+def _first_line(thing: Any) -> str:
+    text = inspect.cleandoc(vars(thing).get("__doc__") or "" if inspect.isclass(thing) else thing.__doc__ or "")
+    return text.split("\n\n")[0].replace("\n", " ")
+
+
+def _points(gain: float | None) -> str:
+    return "not measured" if gain is None else f"{100 * gain:+.1f} points"
+
+
+def _measured_gain(measured: Mapping[str, Any] | None) -> str:
+    if measured is None:
+        return "not measured as method and split are now"
+    interval = measured["interval_families"]
+    within = f", 95 % interval {100 * interval[0]:+.1f} to {100 * interval[1]:+.1f}" if interval else ""
+    where = f"on {measured['split']} at {measured['budget']:g}x, {measured['seeds']} seeds"
+    return f"{_points(measured['gain'])} over the null control{within}; {where}"
 
 
 @click.command("new-method")
@@ -146,7 +251,8 @@ def _listed() -> tuple[list[dict[str, Any]], list[str]]:
             continue
         # What an entry point brings was not measured here, whatever its name.
         gain = present_gain(source, measured) if name in BUILT_IN else None
-        rows.append({"name": name, "track": method.track, "source": method.source or "not stated", "gain": gain})
+        told = {"track": method.track, "source": method.source or "not stated", "gain": gain}
+        rows.append({"name": name, "does": _does(method), **told})
     return rows, problems
 
 

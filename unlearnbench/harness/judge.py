@@ -241,11 +241,21 @@ class Judge:
         return None if clock is None or self._cpu_before is None else round(self._cpu_before + clock, 2)
 
     def _ask(self, request: Ask) -> Any:
+        if request.name == "process":
+            self._require_drawn(request.item_id or "", request.text)
         value = self._privileged.ask(request.name, request.item_id, request.text, self._verifier)
         if isinstance(value, Verdict):
             self._counts.asked += 1
             return _message(value)
         return value
+
+    def _require_drawn(self, item_id: str, text: str | None) -> None:
+        """Raise MethodError unless the text is a rollout of the step that is drawn, and not yet recorded."""
+        if all(row["completion"] != text for row in self._drawn.get(item_id, ())):
+            raise MethodError(
+                f"{self.terms.name} asked which steps of {str(text)[:40]!r} are valid, which it did not draw for that "
+                "item in this step; ask in reward, plan_rollouts, inject or keep"
+            )
 
     # --- the end ------------------------------------------------------------------------------------------------
 

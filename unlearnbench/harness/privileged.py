@@ -17,6 +17,7 @@ from unlearnbench.records import READS, RelatedProblem, Verdict
 from unlearnbench.splits import Split
 from unlearnbench.splits.source_dataset import framed
 from unlearnbench.verifier import Verifier
+from unlearnbench.verifier.trace import valid_steps
 
 ASKED = "asked.json"
 POLICY = "other_policy"
@@ -57,11 +58,13 @@ class Privileged:
         """What READS calls `name`, as JSON, or a verdict. Raises SplitError for what the split does not have."""
         if name not in READS:
             raise SplitError(f"there is nothing called {name!r:.80} to ask for")
-        if name in ("answer", "solution", "verdict", "similar", "sub_problems"):
+        if name in ("process", "answer", "solution", "verdict", "similar", "sub_problems"):
             self.require(item_id or "")
         note(self.folder, name)
         item = item_id or ""
         match name:
+            case "process":
+                return self._valid_steps(item, text or "")
             case "verdict":
                 return verifier.verify_many([(self.gold(item), text or "")])[0]
             case "answer":
@@ -74,6 +77,14 @@ class Privileged:
                 return self._read_related(name).get(item, [])
             case _:
                 return self._policy()
+
+    def _valid_steps(self, item_id: str, text: str) -> tuple[int, int]:
+        if not self._traces:
+            raise SplitError(
+                f"the traces of split {self.split.name} cannot be checked (protocol.valid_trace is not `solution`); "
+                "choose a split where they can, such as micro, or a method of another track"
+            )
+        return valid_steps(text, self._problems[item_id][1])
 
     def _labels(self) -> dict[str, str | None]:
         groups: dict[str, str | None] = {item.item_id: item.group for item in self.split.items}

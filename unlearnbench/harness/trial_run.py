@@ -20,6 +20,7 @@ from unlearnbench.methods import MethodSource
 from unlearnbench.records import Record, Track
 from unlearnbench.splits import Split, seal
 from unlearnbench.splits.manifest import waits_for_policy
+from unlearnbench.training.ledger import read_ledger, read_metrics
 from unlearnbench.training.meter import flops
 from unlearnbench.training.run_spec import Limits
 from unlearnbench.verifier import Verifier
@@ -143,11 +144,30 @@ class Trial:
     reads: Sequence[str]
     verifier_calls: int
     ungradable: int
+    rewards: tuple[float, float] | None = None
+    """The smallest and the largest reward of a rollout; None where nothing was drawn."""
+    moved: bool = True
+    """Whether some update had a gradient other than 0."""
 
     @property
     def tokens(self) -> Tokens:
         done = self.trained
         return Tokens(generated=done.generated, prefilled=done.prefilled, forward=done.forward, trained=done.trained)
+
+    @property
+    def why_untrained(self) -> str | None:
+        """The sentence for a method that trains on nothing by mistake; None for one that trains, or means not to."""
+        done = self.trained
+        if self.moved or not {"train", "inject", "augment", "policy_loss", "auxiliary_loss"}.isdisjoint(done.hooks):
+            return None
+        if done.settings.get("group_size") == 1:
+            return "group_size is 1, and the advantage of a single rollout over its group's mean is 0; set 2 or more"
+        if self.rewards is not None and self.rewards[0] == self.rewards[1]:
+            return (
+                f"all {self.verifier_calls} rollouts had the same reward, {self.rewards[0]:g}, so that no group has an "
+                "advantage; return different rewards for better and worse rollouts"
+            )
+        return "no group was trained on; see what keep and advantages return"
 
     def summary(self) -> dict[str, Any]:
         """What `check --json` prints."""
@@ -161,6 +181,8 @@ class Trial:
             "reads": list(self.reads),
             "hooks": list(done.hooks),
             "not_hooks": dict(done.not_hooks),
+            "unread_settings": dict(done.unread),
+            "untrained": self.why_untrained,
             "settings": dict(done.settings),
             "steps": done.steps,
             "cost": {**cost, "flops": self.tokens.flops(done.parameters)},
@@ -201,7 +223,18 @@ def trial(
     with Verifier(rule=split.config.protocol.verifier_rule) as verifier:
         run_chains([[training_job(run, 1, place, verifier)]], 1, heard)
     method, cost = (json.loads((place / name).read_text()) for name in ("method.json", "cost.json"))
-    return Trial(source.name, found[-1], method["track"], method["reads"], cost["verifier_calls"], cost["ungradable"])
+    rewards = read_ledger(place, ("reward",))["reward"]
+    span = pc.min_max(rewards).as_py()
+    return Trial(
+        source.name,
+        found[-1],
+        method["track"],
+        method["reads"],
+        cost["verifier_calls"],
+        cost["ungradable"],
+        rewards=(span["min"], span["max"]) if len(rewards) else None,
+        moved=any(line.get("gradient_norm") for line in read_metrics(place)),
+    )
 
 
 def accelerated() -> bool:

@@ -19,7 +19,7 @@ from unlearnbench.records import Rollout, RolloutGroup
 
 
 class AnswerHint(Method):
-    """GRPO with hinted rollouts for items that failed without a hint."""
+    """Failed items again with the answer shown."""
 
     track = "answer"
     source = "arXiv 2203.14465"

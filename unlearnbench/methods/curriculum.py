@@ -18,7 +18,7 @@ from unlearnbench.method import Method
 
 
 class Curriculum(Method):
-    """GRPO on items near a success rate of one half."""
+    """Items near a success rate of 1/2."""
 
     source = "arXiv 2502.12272"
 

@@ -19,7 +19,7 @@ from unlearnbench.records import Rollout, RolloutGroup
 
 
 class Dapo(Method):
-    """Decoupled clip and dynamic sampling."""
+    """Higher clip, dynamic sampling, token loss, length penalty."""
 
     source = "arXiv 2503.14476"
 

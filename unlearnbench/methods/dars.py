@@ -22,7 +22,7 @@ from unlearnbench.records import RolloutGroup
 
 
 class Dars(Method):
-    """Rollouts by difficulty."""
+    """More rollouts for items that mostly fail."""
 
     source = "arXiv 2508.13755"
 

@@ -17,7 +17,7 @@ from unlearnbench.records import RolloutGroup
 
 
 class Distill(Method):
-    """The policy's own rollouts, token by token towards the teacher; no reward is used."""
+    """Own rollouts, each token towards a teacher."""
 
     track = "teacher"
     source = "arXiv 2306.13649"

@@ -15,7 +15,7 @@ BOX = re.compile(r"\\boxed\s*\{\s*[^\s}].*?\}", re.DOTALL)
 
 
 class FormatReward(Method):
-    """The reference GRPO with 1 for a box that is not empty."""
+    """Control: GRPO that rewards any boxed answer."""
 
     source = "arXiv 2506.10947"
 

@@ -60,10 +60,16 @@ def write_measured(found: Mapping[str, Measured], path: Path = MEASURED) -> None
 
 def present_gain(source: MethodSource, measured: Mapping[str, Measured]) -> float | None:
     """The gain of a method as it is now, on the split as it is now; None if that was not measured."""
+    last = measured_gain(source, measured)
+    return None if last is None else last.gain
+
+
+def measured_gain(source: MethodSource, measured: Mapping[str, Measured]) -> Measured | None:
+    """What was measured of a method as it is now, on the split as it is now."""
     last = measured.get(source.name)
     if last is None or last.source_hash != source.hash or last.split_hash != _present(last.split):
         return None
-    return last.gain
+    return last
 
 
 @cache

@@ -16,7 +16,7 @@ from unlearnbench.method import LossBatch, Method
 
 
 class Gspo(Method):
-    """The clipped surrogate at the level of completions."""
+    """Ratio and clip of whole completions."""
 
     source = "arXiv 2507.18071"
 

@@ -20,7 +20,7 @@ from unlearnbench.records import RolloutGroup
 
 
 class Maxrl(Method):
-    """Advantages divided by the mean reward of the group."""
+    """Advantages divided by the group's mean reward."""
 
     source = "arXiv 2602.02710"
 

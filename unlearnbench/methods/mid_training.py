@@ -12,7 +12,7 @@ from unlearnbench.method import Method
 
 
 class MidTraining(Method):
-    """The reference GRPO from the positive control's policy."""
+    """GRPO from the mid-trained policy."""
 
     track = "base"
     source = "arXiv 2605.16787"

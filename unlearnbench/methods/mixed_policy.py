@@ -22,7 +22,7 @@ TRACE = "solution"
 
 
 class MixedPolicy(Method):
-    """GRPO whose groups hold the reference solution as one more success."""
+    """The reference solution joins every group."""
 
     track = "solution"
     source = "arXiv 2504.14945"

@@ -19,7 +19,7 @@ from unlearnbench.records import RolloutGroup
 
 
 class NegativeOnly(Method):
-    """-1 for each wrong rollout, nothing for right ones."""
+    """-1 for wrong rollouts, nothing for right ones."""
 
     source = "arXiv 2506.01347"
 

@@ -10,7 +10,7 @@ from unlearnbench.method import Method
 
 
 class NoKl(Method):
-    """The reference GRPO with a KL coefficient of 0."""
+    """GRPO without its KL term."""
 
     source = "arXiv 2605.16787"
 

@@ -6,7 +6,7 @@ from unlearnbench.method import Loop, Method
 
 
 class NoTraining(Method):
-    """Leaves the policy as it is."""
+    """Control: leaves the policy as it is."""
 
     source = "this project"
 

@@ -13,7 +13,7 @@ from unlearnbench.records import RolloutGroup
 
 
 class OnlyUnlearnable(Method):
-    """GRPO on the group `unlearnable`, 64 rollouts a prompt."""
+    """Unlearnable items alone, 64 rollouts each."""
 
     track = "labels"
     source = "arXiv 2605.16787"

@@ -24,7 +24,7 @@ from unlearnbench.records import RolloutGroup
 
 
 class PassAtK(Method):
-    """Advantages whose policy gradient is that of pass@k."""
+    """Policy gradient of pass@k from n rollouts."""
 
     source = "arXiv 2505.15201"
 

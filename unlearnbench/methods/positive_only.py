@@ -19,7 +19,7 @@ from unlearnbench.records import RolloutGroup
 
 
 class PositiveOnly(Method):
-    """1 for each right rollout, nothing for wrong ones."""
+    """1 for right rollouts, nothing for wrong ones."""
 
     source = "arXiv 2506.01347"
 

@@ -18,7 +18,7 @@ BOX = "\\boxed"
 
 
 class Prefix(Method):
-    """GRPO on what comes after a part of the solution, the part chosen for each item by its success."""
+    """Starts after part of the reference solution."""
 
     track = "solution"
     source = "arXiv 2402.05808"

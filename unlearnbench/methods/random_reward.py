@@ -14,7 +14,7 @@ from unlearnbench.records import Rollout
 
 
 class RandomReward(Method):
-    """The reference GRPO with rewards that do not depend on the verdict."""
+    """Control: GRPO on coin tosses."""
 
     source = "arXiv 2506.10947"
 

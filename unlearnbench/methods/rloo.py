@@ -19,7 +19,7 @@ from unlearnbench.records import RolloutGroup
 
 
 class Rloo(Method):
-    """REINFORCE, leave-one-out."""
+    """REINFORCE with a leave-one-out baseline."""
 
     source = "arXiv 2402.14740"
 

@@ -1,48 +1,98 @@
-"""Self-distillation: the policy, shown one of its own successes, teaches itself without having seen it.
+"""SDPO: the policy, shown one of its own successes, teaches itself without having seen it, over the whole vocabulary.
 
-Huebotter et al. 2026, "Reinforcement Learning via Self-Distillation" (SDPO, arXiv 2601.20802), where the environment
-gives only a right or wrong bit: for every rollout of a group with a success, the self-teacher is the current policy
-with a success of the group in its context, and the loss is the reverse KL to it. What differs: the KL is estimated
-on the drawn token alone, log teacher - log student as the token's advantage, instead of over the whole vocabulary,
-and the teacher is the current policy rather than a moving average; the context's wording is ours.
+Hübotter et al. 2026, "Reinforcement Learning via Self-Distillation" (arXiv 2601.20802), where the environment gives
+only a right or wrong bit. For every rollout of a group with another success y+, the self-teacher is the policy averaged
+over steps (average ← 0.95 average + 0.05 policy) with y+ in its context; the loss of each token is the divergence
+between the policy's next-token distribution and the teacher's (alpha = 1/2: Jensen-Shannon), times the ratio to the
+policy that drew the token, cut off at 2. It is mixed with GRPO: λ L_GRPO + (1 - λ) L_SDPO. Alpha, rate and cut-off are
+those of the authors' scripts (github.com/lasgroup/SDPO); λ = 0.9 is what the paper is reported to use for its weakest
+policy, below 1B parameters, where SDPO alone does worse than GRPO. The paper's section numbers could not be checked.
+What differs: the context's wording; groups wholly right are dropped; and a success teaches only where the teacher has
+read it (`read`): where, shown y+, it finds y+ likelier than the policy that drew it did without. Policies that follow
+instructions nearly always do. `micro`'s base was never shown a context: it repeats a tenth of what it can do without
+one, so that without this condition (`--set read=false`) it unlearns every easy item from a teacher that knows less than
+it does.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from pydantic import Field
+from torch import Tensor
 
-from unlearnbench.method import Method
-from unlearnbench.records import RolloutGroup
+from unlearnbench.method import LossBatch, Method, Services, Teacher
+from unlearnbench.records import Rollout, RolloutGroup, Tokens
 
 
 class SelfDistill(Method):
-    """Each token's advantage is what a success in the context would have changed about it."""
+    """GRPO plus distillation from itself shown a success."""
 
     source = "arXiv 2601.20802"
 
     class Settings(Method.Settings):
-        """Groups where all succeed teach nothing new; groups where all fail have nothing to show."""
+        """Settings of the authors' scripts, but for the wording and `read`."""
 
-        context: str = "correct: {success}; {prompt}"
-        largest: float = 5.0
-        """Advantages are clipped to this many nats, so that one surprised token does not make the whole update."""
+        mix: float = Field(default=0.9, ge=0, le=1)
+        """λ, the weight of GRPO's loss; the authors' main experiments have 0."""
+        alpha: float = Field(default=0.5, ge=0, le=1)
+        rate: float = Field(default=0.05, ge=0, le=1)
+        cutoff: float = Field(default=2.0, gt=0)
+        context: str = "{success} {prompt}"
+        read: bool = True
 
-    def advantages(self, rollouts: RolloutGroup) -> Any:
-        """log π(token | success, prompt) - log π(token | prompt), rows of one number a token.
+    def setup(self) -> None:
+        self.average = self.run.averaged()
+        self.teacher = Teacher("average", self.settings.alpha)
 
-        A rollout is shown the first success that is not itself; the only success of a group keeps advantage 0.
-        """
-        successes = [k for k, rollout in enumerate(rollouts) if rollout.verdict.correct]
-        rows: list[Any] = []
-        for k, rollout in enumerate(rollouts):
-            others = [j for j in successes if j != k]
-            if not others:
-                rows.append(np.zeros(len(rollout.token_ids)))
-                continue
-            shown = rollouts.rollouts[others[0]].completion
-            context = self.settings.context.format(success=shown, prompt=rollouts.prompt)
-            (taught,) = self.run.logprobs(context, [rollout.token_ids])
-            rows.append(np.clip(taught - rollout.logprobs, -self.settings.largest, self.settings.largest))
-        return rows
+    def augment(self, groups: Sequence[RolloutGroup]) -> Sequence[RolloutGroup]:
+        """Each rollout is read by the teacher in the context of the first success of its group that is not itself."""
+        return [self._taught(group, [r for r in group if r.verdict.correct]) for group in groups]
+
+    def _taught(self, group: RolloutGroup, successes: Sequence[Rollout]) -> RolloutGroup:
+        contexts = [self._context(group, success) for success in successes[:2]]
+        rollouts = []
+        for rollout in group:
+            others = [k for k, success in enumerate(successes[:2]) if success is not rollout]
+            rollouts.append(replace(rollout, teacher_ids=contexts[others[0]] if others else None))
+        return replace(group, rollouts=tuple(rollouts))
+
+    def _context(self, group: RolloutGroup, success: Rollout) -> Tokens | None:
+        """The context in which a success is shown; None where the teacher has not read it."""
+        context = self.settings.context.format(success=success.completion, prompt=group.prompt)
+        if self.settings.read and not has_read(self.run, context, success.token_ids, success.logprobs, "average"):
+            return None
+        return self.run.encode(context)
+
+    def policy_loss(self, batch: LossBatch) -> Tensor:
+        """λ times GRPO's."""
+        mix: float = self.settings.mix
+        return mix * super().policy_loss(batch)
+
+    def auxiliary_loss(self, batch: LossBatch) -> Tensor | None:
+        """(1 - λ) times the divergence from the teacher, times the ratio; and GRPO's KL term."""
+        usual = super().auxiliary_loss(batch)
+        if batch.divergence is None:
+            return usual
+        ratio = batch.ratio.detach().clamp(max=self.settings.cutoff)
+        taught: Tensor = (1 - self.settings.mix) * ratio * batch.divergence
+        return taught if usual is None else usual + taught
+
+    def on_step_end(self, step: int, metrics: Mapping[str, float]) -> None:
+        """The teacher follows the policy."""
+        self.average.update(self.settings.rate)
+
+    def state_dict(self) -> Mapping[str, Any]:
+        return {"average": self.average.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.average.load_state_dict(state["average"])
+
+
+def has_read(run: Services, context: str, shown: Tokens, without: Any, policy: str) -> bool:
+    """Whether a policy finds tokens likelier in a context that shows them than they are without (log-probabilities)."""
+    (inside,) = run.logprobs(context, [shown], policy=policy)
+    return bool(np.sum(inside) > np.sum(without))

@@ -18,7 +18,7 @@ TRACE = "solution"
 
 
 class SftThenRl(Method):
-    """A few epochs of maximum likelihood on solutions, then the reference GRPO."""
+    """Fine-tunes on reference solutions, then GRPO."""
 
     track = "solution"
     source = "arXiv 2203.02155"

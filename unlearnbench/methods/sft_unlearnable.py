@@ -21,7 +21,7 @@ SUCCESS = "success"
 
 
 class SftUnlearnable(Method):
-    """Collect, learn, then the reference GRPO."""
+    """Fine-tunes on unlearnable items' successes, then GRPO."""
 
     track = "labels"
     source = "arXiv 2605.16787"

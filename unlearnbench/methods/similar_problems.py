@@ -13,7 +13,7 @@ from unlearnbench.method import Method, PoolItem
 
 
 class SimilarProblems(Method):
-    """GRPO over the pool and the problems similar to unlearnable items."""
+    """Problems similar to unlearnable items join training."""
 
     track = "labels"
     source = "arXiv 2605.16787"

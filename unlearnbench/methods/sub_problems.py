@@ -13,7 +13,7 @@ from unlearnbench.methods.similar_problems import SimilarProblems
 
 
 class SubProblems(SimilarProblems):
-    """GRPO over the pool and the sub-problems of unlearnable items."""
+    """Sub-problems of unlearnable items join training."""
 
     source = "arXiv 2605.16787"
 

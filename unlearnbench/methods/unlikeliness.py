@@ -22,7 +22,7 @@ from unlearnbench.records import RolloutGroup
 
 
 class Unlikeliness(Method):
-    """GRPO on rewards weighted by how improbable a success was."""
+    """GRPO that rewards improbable successes more."""
 
     source = "arXiv 2506.02355"
 

@@ -54,37 +54,61 @@ def _again(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     return checkpoint(function, *args, use_reentrant=False, preserve_rng_state=False, **kwargs)
 
 
-def chunked_logprobs(
-    model: Any, input_ids: Tensor, kept: int, temperature: float, chunk: int, *, with_entropy: bool
-) -> tuple[Tensor, Tensor | None]:
-    """Log-probabilities of the last `kept` - 1 tokens of each row, and entropies of what they were drawn from.
+Columns = Callable[[Tensor, int], tuple[Tensor, ...]]
+"""Figures (n,) of each of n tokens, from log-softmax scores (n, vocabulary); the first of them has this place among the
+flattened (rows, kept - 1) tokens of a pass."""
 
-    Both (rows, kept - 1). The logits of more than `chunk` tokens never exist, forward or backward. The output layer
-    gives these numbers in place of logits, inside the model's own pass, so that whatever surrounds that pass (an
-    adapter, shards, autocast) surrounds them. Raises PolicyError where the model does more to its logits.
+
+def chunked_columns(
+    model: Any, input_ids: Tensor, kept: int, temperature: float, chunk: int, columns: Columns
+) -> tuple[Tensor, ...]:
+    """What `columns` makes of the predictions of the last `kept` - 1 tokens of each row, each (rows, kept - 1).
+
+    The logits of more than `chunk` tokens never exist, forward or backward. The output layer gives these figures in
+    place of logits, inside the model's own pass, so that whatever surrounds that pass (an adapter, shards, autocast)
+    surrounds them. Raises PolicyError where the model does more to its logits.
     """
+    _require_plain(model)
+    head = model.get_output_embeddings()
+    project = head.forward
+    shape = (len(input_ids), kept - 1)
+
+    def told(hidden: Tensor, start: int) -> Tensor:
+        scores = torch.log_softmax(project(hidden).float() / temperature, dim=-1)
+        return torch.stack(columns(scores, start), dim=-1)
+
+    def in_chunks(hidden: Tensor) -> Tensor:
+        flat = hidden[:, :-1].flatten(0, 1)
+        parts = [_again(told, flat[at : at + chunk], at) for at in range(0, len(flat), chunk)]
+        return torch.cat(parts).view(*shape, -1).clone()  # shards watch it, which they cannot a view
+
+    found = _with_output(model, input_ids, kept, in_chunks)
+    return tuple(found.unbind(-1))
+
+
+def hidden_states(model: Any, input_ids: Tensor, kept: int) -> Tensor:
+    """What a model would make logits of, for the last `kept` tokens of each row: (rows, kept, hidden size).
+
+    Raises PolicyError where the model does more to its logits than its output layer.
+    """
+    _require_plain(model)
+    return _with_output(model, input_ids, kept, lambda hidden: hidden)
+
+
+def _with_output(model: Any, input_ids: Tensor, kept: int, output: Callable[[Tensor], Tensor]) -> Tensor:
+    """What a pass gives with another function in place of the output layer's."""
+    head = model.get_output_embeddings()
+    head.forward = output
+    try:
+        found: Tensor = model(input_ids=input_ids, use_cache=False, logits_to_keep=kept).logits
+    finally:
+        del head.forward  # the class's own again
+    return found
+
+
+def _require_plain(model: Any) -> None:
     for name in RESHAPED:
         if getattr(model.config, name, None) not in (None, 1, 1.0):
             raise PolicyError(
                 f"This policy's logits pass through {name}, which logprob_chunk does not know; leave it out."
             )
-    head = model.get_output_embeddings()
-    project = head.forward
-    targets = input_ids[:, input_ids.shape[1] - kept + 1 :]
-
-    def told(hidden: Tensor, wanted: Tensor) -> Tensor:
-        scores = torch.log_softmax(project(hidden).float() / temperature, dim=-1)
-        logprobs = scores.gather(-1, wanted[:, None])[:, 0]
-        return torch.stack((logprobs, -(scores.exp() * scores).sum(-1)) if with_entropy else (logprobs,), dim=-1)
-
-    def in_chunks(hidden: Tensor) -> Tensor:
-        flat, wanted = hidden[:, :-1].flatten(0, 1), targets.flatten()
-        parts = [_again(told, flat[at : at + chunk], wanted[at : at + chunk]) for at in range(0, len(flat), chunk)]
-        return torch.cat(parts).view(*targets.shape, -1).clone()  # shards watch it, which they cannot a view
-
-    head.forward = in_chunks
-    try:
-        found = model(input_ids=input_ids, use_cache=False, logits_to_keep=kept).logits
-    finally:
-        del head.forward  # the class's own again
-    return found[..., 0], found[..., 1] if with_entropy else None

@@ -270,6 +270,8 @@ def _caveats(result: Result) -> list[str]:
             f"{number(result.canaries.converted)} of {plural(result.canaries.items, 'canary', 'canaries')} solved: "
             "their stored answers are wrong on purpose, so whoever gives them has read the gold answers."
         )
+    if result.kind == "eval" and result.budget.used and not result.cost.trained_tokens:
+        found.append("Nothing was trained: no rollout was ever kept, so what was measured is the policy of the start.")
     if result.comparable and score.gain is not None and beats_tuned(score) is None:
         found.append(f"Not compared with a tuned null: {no_tuned(result)}.")
     if (without := of.items - of.with_probe) and of.converted is not None and result.schema_version > 1:

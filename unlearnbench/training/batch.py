@@ -13,14 +13,27 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from unlearnbench.policies.activation_checkpointing import chunked_logprobs
+from unlearnbench.policies.activation_checkpointing import Columns, chunked_columns
 from unlearnbench.records import DRAWN, Rollout
 from unlearnbench.training.options import DEFAULT, TrainerOptions
 
 
 @dataclass(frozen=True)
+class TeacherInputs:
+    """The rows of a batch as a teacher reads them: the same completions in other contexts, right-padded."""
+
+    ids: Tensor  # (rows, their longest)
+    lengths: Tensor  # (rows,): context and completion; 0 for a row that has no teacher
+    shift: Tensor  # (rows,): how many tokens the teacher's context has more than the row's own
+
+    def rows(self, start: int, stop: int) -> TeacherInputs:
+        lengths = self.lengths[start:stop]
+        return TeacherInputs(self.ids[start:stop, : int(lengths.max())], lengths, self.shift[start:stop])
+
+
+@dataclass(frozen=True)
 class TokenBatch:
-    """One row a rollout; column t of the (rows, tokens) tensors belongs to the prediction of token t + 1.
+    """One row per rollout; column t of the (rows, tokens) tensors belongs to the prediction of token t + 1.
 
     Masks come from lengths, never from token values (LOOP 6); right padding needs no attention mask, because no
     real token attends to what follows it (LOOP 4).
@@ -35,6 +48,8 @@ class TokenBatch:
     weights: Tensor  # (rows, tokens): mask over the update's denominator
     sources: tuple[str, ...]  # the source of each row's rollout
     comparable: Tensor  # (rows, 1): drawn by this version of the policy in the context of its loss
+    item_ids: tuple[str, ...] = ()  # the item of each row's rollout
+    teacher: TeacherInputs | None = None  # where some rollout of the update has a teacher's context
 
     def __len__(self) -> int:
         return len(self.input_ids)
@@ -47,16 +62,24 @@ class TokenBatch:
     def digest(self) -> str:
         """Tells this update from any other: a hash of tokens, weights and advantages."""
         content = hashlib.sha256()
-        for part in (self.input_ids, self.weights, self.advantages, self.behaviour):
+        taught = () if self.teacher is None else (self.teacher.ids, self.teacher.lengths)
+        for part in (self.input_ids, self.weights, self.advantages, self.behaviour, *taught):
             content.update(part.cpu().numpy().tobytes())
         return content.hexdigest()
 
     def micro_batches(self, max_tokens: int) -> Iterator[TokenBatch]:
-        """Slices of at most `max_tokens` tokens, padding included, cut to their own length."""
+        """Slices of at most `max_tokens` tokens, padding included, cut to their own length.
+
+        Where a teacher's sequences are longer than the rows' own, it is theirs that are at most so many.
+        """
+        lengths = self.lengths.tolist()
+        if self.teacher is not None:
+            lengths = [max(own, taught) for own, taught in zip(lengths, self.teacher.lengths.tolist(), strict=True)]
         start = 0
         while start < len(self):
-            stop = start + 1
-            while stop < len(self) and int(self.lengths[stop]) * (stop + 1 - start) <= max_tokens:
+            stop, longest = start + 1, lengths[start]
+            while stop < len(self) and max(longest, lengths[stop]) * (stop + 1 - start) <= max_tokens:
+                longest = max(longest, lengths[stop])
                 stop += 1
             yield self._slice(start, stop)
             start = stop
@@ -82,6 +105,8 @@ class TokenBatch:
             weights=self.weights[start:stop, : width - 1],
             sources=self.sources[start:stop],
             comparable=self.comparable[start:stop],
+            item_ids=self.item_ids[start:stop],
+            teacher=None if self.teacher is None else self.teacher.rows(start, stop),
         )
 
 
@@ -94,7 +119,7 @@ def make_batch(
     max_tokens: int = 1,
     version: int | None = None,
 ) -> TokenBatch:
-    """Tensors of one optimiser update. `advantages[i]` has one value a token of rollout i.
+    """Tensors of one optimiser update. `advantages[i]` has one value per token of rollout i.
 
     The denominator is fixed here, before any backward pass, so the gradient does not depend on how the update is cut
     into micro-batches (LOOP 7): all loss tokens of the update (`token_mean`), each rollout's tokens and then the
@@ -138,8 +163,53 @@ def make_batch(
         weights=torch.from_numpy(weights).to(device),
         sources=tuple(r.source for r in ordered),
         comparable=torch.tensor(alike, device=device)[:, None],
+        item_ids=tuple(r.item_id for r in ordered),
+        teacher=_teacher_inputs(ordered, [len(contexts[i]) for i in order], device),
     )
     return whole._slice(0, len(whole))
+
+
+def _teacher_inputs(rollouts: Sequence[Rollout], own: Sequence[int], device: torch.device) -> TeacherInputs | None:
+    """What a teacher reads of the rows, whose own contexts have so many tokens; None where it reads none."""
+    if all(rollout.teacher_ids is None for rollout in rollouts):
+        return None
+    rows = [[] if r.teacher_ids is None else [*r.teacher_ids, *r.token_ids] for r in rollouts]
+    ids = np.zeros((len(rows), max(map(len, rows))), dtype=np.int64)
+    for row, tokens in zip(ids, rows, strict=True):
+        row[: len(tokens)] = tokens
+    shift = [0 if r.teacher_ids is None else len(r.teacher_ids) - n for r, n in zip(rollouts, own, strict=True)]
+    lengths = torch.tensor([len(row) for row in rows], device=device)
+    return TeacherInputs(torch.from_numpy(ids).to(device), lengths, torch.tensor(shift, device=device))
+
+
+def token_columns(
+    model: Any, batch: TokenBatch, temperature: float, columns: Columns, options: TrainerOptions = DEFAULT
+) -> list[Tensor]:
+    """What `columns` makes of each next-token prediction at a temperature, each (rows, tokens), 0 in shared context.
+
+    Logits are computed only from the first column that any row's loss needs; some at a time if `options` say so.
+    """
+    width = batch.input_ids.shape[1]
+    kept = width - batch.first
+    with autocast(batch.input_ids.device, options):
+        if options.logprob_chunk is not None:
+            found = chunked_columns(model, batch.input_ids, kept, temperature, options.logprob_chunk, columns)
+            return [torch.nn.functional.pad(column, (batch.first, 0)) for column in found]
+        out = model(input_ids=batch.input_ids, use_cache=False, logits_to_keep=kept)
+    scores = torch.log_softmax(out.logits[:, :-1].float() / temperature, dim=-1)
+    found = columns(scores.flatten(0, 1), 0)
+    return [torch.nn.functional.pad(column.view(len(batch), kept - 1), (batch.first, 0)) for column in found]
+
+
+def policy_columns(batch: TokenBatch, *, with_entropy: bool) -> Columns:
+    """The log-probability of each next token and, if asked for, the entropy of the distribution it is drawn from."""
+    targets = batch.input_ids[:, batch.first + 1 :].flatten()
+
+    def columns(scores: Tensor, start: int) -> tuple[Tensor, ...]:
+        logprobs = scores.gather(-1, targets[start : start + len(scores), None])[:, 0]
+        return (logprobs, -(scores.exp() * scores).sum(-1)) if with_entropy else (logprobs,)
+
+    return columns
 
 
 def token_logprobs(
@@ -150,36 +220,14 @@ def token_logprobs(
     with_entropy: bool = False,
     options: TrainerOptions = DEFAULT,
 ) -> tuple[Tensor, Tensor | None]:
-    """Log-probabilities (rows, tokens) of each next token at a temperature, in float32, zero in shared context.
-
-    Logits are computed only from the first column that any row's loss needs; some at a time if `options` say so.
-    """
-    width = batch.input_ids.shape[1]
-    kept = width - batch.first
-    with _precision(batch, options):
-        if options.logprob_chunk is not None:
-            found, apart = chunked_logprobs(
-                model, batch.input_ids, kept, temperature, options.logprob_chunk, with_entropy=with_entropy
-            )
-            spread = (batch.first, 0)
-            padded = torch.nn.functional.pad(found, spread)
-            return padded, None if apart is None else torch.nn.functional.pad(apart, spread)
-        out = model(input_ids=batch.input_ids, use_cache=False, logits_to_keep=kept)
-    logits = out.logits[:, :-1].float() / temperature
-    scores = torch.log_softmax(logits, dim=-1)
-    targets = batch.input_ids[:, batch.first + 1 :, None]
-    logprobs = torch.nn.functional.pad(scores.gather(-1, targets)[..., 0], (batch.first, 0))
-    if not with_entropy:
-        return logprobs, None
-    entropy = -(scores.exp() * scores).sum(-1)
-    return logprobs, torch.nn.functional.pad(entropy, (batch.first, 0))
+    """Log-probabilities (rows, tokens) of each next token at a temperature, and entropies if asked for, in float32."""
+    found = token_columns(model, batch, temperature, policy_columns(batch, with_entropy=with_entropy), options)
+    return found[0], found[1] if with_entropy else None
 
 
-def _precision(batch: TokenBatch, options: TrainerOptions) -> AbstractContextManager[Any]:
+def autocast(device: torch.device, options: TrainerOptions) -> AbstractContextManager[Any]:
     """In which matrix products of a pass are taken (LOOP 11: the weights stay float32)."""
-    if options.precision == "float32":
-        return nullcontext()
-    return torch.autocast(batch.input_ids.device.type, torch.bfloat16)
+    return nullcontext() if options.precision == "float32" else torch.autocast(device.type, torch.bfloat16)
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""A run's checkpoint: a policy folder that also holds what training needs to go on, bit for bit.
+"""A run's checkpoint: a policy folder that also holds what training needs to resume, bit for bit (LOOP, exact resume).
 
 Written at a step's end only, to a temporary folder that then takes the old one's place. No pickle: tensors are
 safetensors, everything else is JSON.
@@ -21,12 +21,93 @@ from torch import Tensor
 
 from unlearnbench.errors import RunError
 from unlearnbench.policies.fsdp import gathered, scattered
-from unlearnbench.policies.policy import Policy, save_policy
+from unlearnbench.policies.policy import Policy, restore_weights, save_policy, whole_weights
+from unlearnbench.training.build import Models
+from unlearnbench.training.data_parallel import Processes
+from unlearnbench.training.hooks import Hooks
+from unlearnbench.training.judge import Judge
+from unlearnbench.training.meter import Meter
+from unlearnbench.training.run_spec import RunSpec, RunState
+from unlearnbench.training.services import MeteredServices
 
 STATE = "state.json"
 OPTIMISER = "optimiser.safetensors"
 METHOD = "method.safetensors"
 _TENSOR, _ARRAY, _TUPLE = "__tensor__", "__array__", "__tuple__"
+
+
+class Checkpoints:
+    """Saves and restores one run. Of several processes the first one writes."""
+
+    def __init__(
+        self,
+        spec: RunSpec,
+        hooks: Hooks,
+        models: Models,
+        judge: Judge,
+        services: MeteredServices,
+        meter: Meter,
+        processes: Processes,
+    ) -> None:
+        self.spec, self.hooks, self.models, self.judge = spec, hooks, models, judge
+        self.services, self.meter, self.processes = services, meter, processes
+
+    def save(self, state: RunState, optimiser: torch.optim.Optimizer, *, finished: bool) -> None:
+        """Write a checkpoint; a finished run keeps no optimiser. Raises RunError if the disk is full."""
+        writes = self.processes.first
+        if writes:
+            self.judge.save(state.step)
+        stored = {
+            "schema_version": 1,
+            "fingerprint": self.spec.fingerprint,
+            "finished": finished,
+            "step": state.step,
+            "version": state.version,
+            "seconds": state.seconds,
+            "meter": self.meter.state(),
+            "services": self.services.state(),
+        }
+        method_state = self.hooks.call("state_dict")
+        policy = self.models.policy
+        kept = {} if finished else optimiser_tensors(policy, optimiser, keep=writes)
+        weights = whole_weights(policy, keep=writes)
+        if writes:
+            save(self.spec.folder / "checkpoint", policy, kept, stored, method_state, weights)
+        self.processes.wait()
+
+    def resume(self, state: RunState, optimiser: torch.optim.Optimizer) -> bool:
+        """Set the method up, back at the last checkpoint if there is one; returns whether the run was finished.
+
+        Raises RunError where the checkpoint is of another configuration, or not the same for all processes.
+        """
+        place = find(self.spec.folder / "checkpoint")
+        stored = None if place is None else read_state(place)
+        found = self.processes.everybody(None if stored is None else (stored["step"], stored["finished"]))
+        if len(set(found)) > 1:
+            raise RunError(
+                f"not all processes find the same checkpoint in {self.spec.folder}; put it on a disk that all machines "
+                "share, and rerun the same command"
+            )
+        if stored is not None and stored["fingerprint"] != self.spec.fingerprint:
+            raise RunError(
+                f"{self.spec.folder} holds a run of another configuration; name another folder with --out, or remove it"
+            )
+        if self.processes.first:
+            self.judge.resume(0 if stored is None else stored["step"])
+        if place is None or stored is None:
+            self.hooks.call("setup")
+            return False
+        state.step, state.version, state.seconds = stored["step"], stored["version"], stored["seconds"]
+        self.meter.restore(stored["meter"])
+        self.services.restore(stored["services"])
+        if stored["finished"]:
+            return True
+        restore_weights(self.models.policy, place)
+        self.models.sampler.weights_changed()
+        restore_optimiser(place, self.models.policy, optimiser)
+        self.hooks.call("setup")
+        self.hooks.call("load_state_dict", stored["method"])
+        return False
 
 
 def save(
@@ -46,10 +127,7 @@ def save(
         shutil.rmtree(fresh, ignore_errors=True)
         _require_room(folder.parent, policy, optimiser)
         save_policy(policy, fresh, weights)
-        tensors: dict[str, Tensor] = {}
-        kept = _strip(method_state, tensors, "")
-        if tensors:
-            save_file(tensors, fresh / METHOD)
+        kept = save_method(fresh, method_state)
         if optimiser:
             save_file(dict(optimiser), fresh / OPTIMISER)
         (fresh / STATE).write_text(json.dumps({**state, "method": kept}, indent=1) + "\n")
@@ -94,9 +172,7 @@ def is_finished(folder: Path) -> bool:
 def read_state(folder: Path) -> dict[str, Any]:
     """What is needed to resume from a checkpoint. Raises RunError for a broken one."""
     state = _state(folder, ("fingerprint", "finished", "step", "version", "seconds", "meter", "services", "method"))
-    path = folder / METHOD
-    tensors = load_file(path) if path.is_file() else {}
-    state["method"] = _fill(state["method"], tensors)
+    state["method"] = read_method(folder, state["method"])
     return state
 
 
@@ -108,6 +184,24 @@ def _state(folder: Path, needed: Sequence[str]) -> dict[str, Any]:
     if not isinstance(state, dict) or not all(name in state for name in needed):
         raise RunError(f"{folder / STATE} is broken, so nothing resumes from it; remove {folder} and run it again")
     return state
+
+
+def save_method(folder: Path, state: Mapping[str, Any]) -> Any:
+    """A method's state as JSON; its tensors and arrays go to a file in the folder.
+
+    Raises RunError for what is neither numbers, strings, lists, dicts, arrays nor tensors.
+    """
+    tensors: dict[str, Tensor] = {}
+    kept = _strip(state, tensors, "")
+    if tensors:
+        save_file(tensors, folder / METHOD)
+    return kept
+
+
+def read_method(folder: Path, kept: Any) -> Any:
+    """The state that `save_method` made JSON of."""
+    path = folder / METHOD
+    return _fill(kept, load_file(path) if path.is_file() else {})
 
 
 def restore_optimiser(folder: Path, policy: Policy, optimiser: torch.optim.Optimizer) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from unlearnbench.errors import MethodError, UnlearnBenchError, out_of_memory, peer_lost
-from unlearnbench.method import LossBatch, Method, Plan, PoolItem
+from unlearnbench.method import LossBatch, Method, Plan, PoolItem, overridden
 from unlearnbench.records import Rollout, RolloutGroup
 
 
@@ -22,8 +23,11 @@ class Hooks:
     """The hooks of one method, each called through `call`."""
 
     def __init__(self, method: Method) -> None:
+        """Raises MethodError for a hook that takes other arguments than the loop gives."""
         self.method = method
         self.name = type(method).__name__
+        for hook in overridden(type(method)):
+            self._require_signature(hook)
 
     def call(self, hook: str, *arguments: Any) -> Any:
         """Raises MethodError, naming hook, file and line, for whatever the method's own code raises."""
@@ -35,7 +39,7 @@ class Hooks:
             if out_of_memory(problem) or peer_lost(problem):
                 raise
             raise MethodError(
-                f"{self.name}.{hook} raised {type(problem).__name__}: {problem} ({_where(problem)}); mend it and run "
+                f"{self.name}.{hook} raised {type(problem).__name__}: {problem} ({_where(problem)}); fix it and run "
                 "the same command again."
             ) from problem
 
@@ -94,18 +98,19 @@ class Hooks:
                 row = getattr(rollout, name)
                 if row is not None and len(row) != len(rollout.token_ids):
                     got = f"a rollout with {len(row)} values in {name} for {len(rollout.token_ids)} tokens"
-                    self._refuse(hook, got, "give one value a token")
+                    self._refuse(hook, got, "give one value per token")
+            if rollout.teacher_ids is not None and not len(rollout.teacher_ids):
+                self._refuse(hook, "a rollout with empty teacher_ids", "set them to self.run.encode(context), or None")
         return list(value)
 
     def advantages(self, group: RolloutGroup) -> list[NDArray[np.float64]]:
-        """Advantages of each rollout's tokens; one number a rollout is spread over its tokens."""
+        """Advantages of each rollout's tokens; one number per rollout is spread over its tokens."""
         value = self.call("advantages", group)
         if isinstance(value, list | tuple):
-            value = [row.detach().cpu().numpy() if isinstance(row, Tensor) else row for row in value]
-        if isinstance(value, Tensor):
-            value = value.detach().cpu().numpy()
+            value = [_array(row) for row in value]
+        value = _array(value)
         lengths = [int(length) for length in group.lengths]
-        remedy = "return one finite number a rollout, (n,), or one a token, (n, tokens)"
+        remedy = "return one finite number per rollout, (n,), or one per token, (n, tokens)"
         try:
             rows = [np.asarray(row, dtype=np.float64) for row in value]
         except (TypeError, ValueError):
@@ -127,7 +132,7 @@ class Hooks:
         if value is None and hook == "auxiliary_loss":
             return None
         shape = tuple(batch.logprobs.shape)
-        remedy = f"return one loss a token, a tensor of shape {shape}"
+        remedy = f"return one loss per token, a tensor of shape {shape}"
         if not isinstance(value, Tensor) or tuple(value.shape) != shape:
             got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
             self._refuse(hook, f"{got}", remedy)
@@ -139,10 +144,43 @@ class Hooks:
         cleaned: Tensor = value.masked_fill(batch.mask == 0, 0.0)
         return cleaned
 
+    def _require_signature(self, hook: str) -> None:
+        """Raise MethodError where an overridden hook cannot be called as the loop calls it."""
+        function = getattr(self.method, hook)
+        wanted = list(inspect.signature(getattr(Method, hook)).parameters.values())[1:]
+        try:
+            takes = inspect.signature(function)
+        except (TypeError, ValueError):  # a callable that tells nothing of its arguments
+            return
+        try:
+            takes.bind(*wanted)
+            fits = hook != "reward" or "completions" not in takes.parameters  # what TRL gives its reward functions
+        except TypeError:
+            fits = False
+        if not fits:
+            names = ", ".join(["self", *(parameter.name for parameter in wanted)])
+            one = " is called with one rollout at a time and returns one number, and" if hook == "reward" else ""
+            raise MethodError(
+                f"{self.name}.{hook}{takes} ({_defined(function)}):{one} is to be written as def {hook}({names})."
+            )
+
     def _refuse(self, hook: str, got: str, remedy: str) -> Any:
-        code = getattr(getattr(type(self.method), hook), "__code__", None)
-        place = f" ({code.co_filename}, line {code.co_firstlineno})" if code else ""
-        raise MethodError(f"{self.name}.{hook} returned {got}; {remedy}{place}.")
+        place = _defined(getattr(type(self.method), hook))
+        raise MethodError(f"{self.name}.{hook} returned {got}; {remedy}{f' ({place})' if place else ''}.")
+
+
+def _array(value: Any) -> Any:
+    """A tensor as an array, in float32 where numpy does not know its type (bfloat16); anything else as it is."""
+    if not isinstance(value, Tensor):
+        return value
+    value = value.detach().cpu()
+    return (value.float() if value.dtype in (torch.bfloat16, torch.float16) else value).numpy()
+
+
+def _defined(function: Any) -> str:
+    """File and line of a hook."""
+    code = getattr(function, "__code__", None)
+    return f"{code.co_filename}, line {code.co_firstlineno}" if code else ""
 
 
 def _where(problem: BaseException) -> str:

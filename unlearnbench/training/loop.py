@@ -23,7 +23,8 @@ from unlearnbench.method import ZERO_SIGNAL, Method, PoolItem, Visit
 from unlearnbench.policies.fsdp import gathered
 from unlearnbench.records import Recipe, Rollout, RolloutGroup
 from unlearnbench.training.batch import TokenBatch, make_batch
-from unlearnbench.training.build import Models
+from unlearnbench.training.build import Models, RunPolicies
+from unlearnbench.training.checkpoint import Checkpoints
 from unlearnbench.training.data_parallel import Processes
 from unlearnbench.training.hooks import Hooks
 from unlearnbench.training.importance_sampling import check_sampler
@@ -32,7 +33,6 @@ from unlearnbench.training.meter import Meter
 from unlearnbench.training.metrics import Metrics, averaged, step_metrics
 from unlearnbench.training.options import DEFAULT, TrainerOptions
 from unlearnbench.training.passes import Passes
-from unlearnbench.training.resume import Checkpoints
 from unlearnbench.training.rollouts import Rollouts, merged, without_failures
 from unlearnbench.training.run_spec import RunSpec, RunState
 from unlearnbench.training.services import MeteredServices
@@ -62,10 +62,11 @@ class Training:
         self.processes, self.options = processes or Processes(), options
         self.pool = {item.item_id: item for item in pool}  # similar problems and sub-problems join it when asked for
         self.meter = Meter(models.policy.parameters, spec.limits.flops)
-        self.services = MeteredServices(self.pool, judge, models, spec, self.recipe, self.meter)
+        policies = RunPolicies(models, judge)
+        self.services = MeteredServices(self.pool, judge, models, spec, self.recipe, self.meter, policies)
         method.run = self.services
         self.rollouts = Rollouts(self.hooks, self.pool, models, judge, spec.root, self.meter, self.processes)
-        self.passes = Passes(self.hooks, models, self.meter, self.processes, options)
+        self.passes = Passes(self.hooks, models, policies, self.meter, self.processes, options)
         models.policy.model.eval()  # in updates, too: dropout would make the trainer's probabilities another policy's
         self.trained = list(models.policy.trained().values())  # an adapter's weights, where there is one
         self.optimiser = torch.optim.AdamW(
@@ -82,7 +83,7 @@ class Training:
         """Train from the last checkpoint until a limit is reached."""
         while not self.meter.spent and (self.spec.limits.steps is None or self.state.step < self.spec.limits.steps):
             began, before = time.monotonic(), self.meter.flops
-            self.services.step = self.state.step
+            self.services.step, self.services.progress = self.state.step, self._progress()
             groups = self._collect()
             kept = self._choose(groups)
             metrics = step_metrics(self.state.step, groups, kept) | self._update(kept)
@@ -101,6 +102,13 @@ class Training:
                 self.save()
             if self.progress and self.processes.first:
                 self.progress(self.state.step, metrics, self.meter)
+
+    def _progress(self) -> float:
+        """Share of the budget that is spent, by the limit that is nearer."""
+        limits = self.spec.limits
+        by_cost = self.meter.flops / limits.flops if limits.flops else 0.0
+        by_steps = self.state.step / limits.steps if limits.steps else 0.0
+        return min(1.0, max(by_cost, by_steps))
 
     def _collect(self) -> list[RolloutGroup]:
         """All rollouts of a step: rounds of generating, verifying and rewarding."""

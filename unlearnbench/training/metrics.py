@@ -37,7 +37,7 @@ class UpdateSums:
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
-        self.sums = {"loss": 0.0, "kl": 0.0, "entropy": 0.0, "clipped": 0.0, "sampler_kl": 0.0}
+        self.sums = {"loss": 0.0, "kl": 0.0, "clipped": 0.0, "sampler_kl": 0.0}
         self.mismatch, self.unknown = 0.0, 0
 
     @torch.no_grad()
@@ -55,28 +55,32 @@ class UpdateSums:
         if batch.reference is not None:
             d = (batch.reference - batch.logprobs) * used
             self.sums["kl"] += float((part.weights * (d.exp() - d - 1)).sum())
-        if batch.entropy is not None:
-            self.sums["entropy"] += float((part.weights * batch.entropy).sum())
+        for name, values in (("entropy", batch.entropy), ("divergence", batch.divergence)):
+            if values is not None:
+                self.sums[name] = self.sums.get(name, 0.0) + float((part.weights * values).sum())
 
     def over(self, processes: Processes) -> Metrics:
         """The sums over all processes; the largest mismatch of any of them."""
         mine = {**self.sums, "sampler_mismatch": self.mismatch, "unknown_logprobs": float(self.unknown)}
         found = processes.everybody(mine)
-        metrics: Metrics = {name: sum(one[name] for one in found) for name in found[0]}
+        names = dict.fromkeys(name for one in found for name in one)
+        metrics: Metrics = {name: sum(one.get(name, 0.0) for one in found) for name in names}
         metrics["sampler_mismatch"] = max(one["sampler_mismatch"] for one in found)
         metrics["unknown_logprobs"] = round(sum(one["unknown_logprobs"] for one in found))
         if self.recipe.kl == 0:
             del metrics["kl"]
-        if self.recipe.entropy == 0:
-            del metrics["entropy"]
         return metrics
 
 
 def averaged(seen: Sequence[Mapping[str, float | int | None]], updates: int) -> Metrics:
     """Means over a step's updates (None where a term is off); sampler and trainer are compared in the first alone."""
-    names = ("loss", "kl", "entropy", "clipped", "gradient_norm", "unknown_logprobs")
+    names = ["loss", "kl", "entropy", "clipped", "gradient_norm", "unknown_logprobs"]
+    if any("divergence" in entry for entry in seen):
+        names.append("divergence")
     means: Metrics = {
-        name: float(np.mean([float(entry[name] or 0.0) for entry in seen])) if seen and name in seen[0] else None
+        name: float(np.mean([float(entry.get(name) or 0.0) for entry in seen]))
+        if any(name in entry for entry in seen)
+        else None
         for name in names
     }
     first = {name: seen[0][name] if seen else None for name in ("sampler_mismatch", "sampler_kl")}

@@ -6,28 +6,38 @@ from collections.abc import Sequence
 
 import torch
 
+from unlearnbench.errors import MethodError
 from unlearnbench.method import LossBatch
+from unlearnbench.policies.activation_checkpointing import Columns
 from unlearnbench.policies.policy import Policy
 from unlearnbench.records import Recipe
-from unlearnbench.training.batch import TokenBatch, fixed_logprobs, token_logprobs
-from unlearnbench.training.build import Models
+from unlearnbench.training.batch import TokenBatch, fixed_logprobs, policy_columns, token_columns
+from unlearnbench.training.build import Models, RunPolicies
 from unlearnbench.training.data_parallel import Processes
 from unlearnbench.training.hooks import Hooks
 from unlearnbench.training.importance_sampling import truncated
 from unlearnbench.training.meter import Meter
 from unlearnbench.training.metrics import Metrics, UpdateSums
 from unlearnbench.training.options import TrainerOptions
+from unlearnbench.training.teaching import Teaching
 
 
 class Passes:
     """The passes of one run. An update has one denominator, fixed in its weights before any pass (LOOP 7)."""
 
     def __init__(
-        self, hooks: Hooks, models: Models, meter: Meter, processes: Processes, options: TrainerOptions
+        self,
+        hooks: Hooks,
+        models: Models,
+        policies: RunPolicies,
+        meter: Meter,
+        processes: Processes,
+        options: TrainerOptions,
     ) -> None:
         self.hooks, self.models, self.meter = hooks, models, meter
         self.recipe: Recipe = hooks.method.settings
         self.processes, self.options = processes, options
+        self.teaching = Teaching(policies, meter, self.recipe.temperature, options)
 
     def reference_logprobs(self, batch: TokenBatch) -> list[torch.Tensor | None]:
         """Of each of this process's micro-batches, before any update; forward-only passes are metered."""
@@ -52,21 +62,27 @@ class Passes:
     ) -> Metrics:
         """Accumulate the gradient of one update, and return what is logged of it."""
         self.meter.trained += batch.tokens
+        self.teaching.meter(self.hooks.method.teacher, batch)
         sums = UpdateSums(self.recipe)
         for k, (part, reference) in enumerate(zip(self._slices(batch), references, strict=True)):
-            logprobs, entropy = token_logprobs(
-                self.models.policy.model,
-                part,
-                self.recipe.temperature,
-                with_entropy=self.recipe.entropy > 0,
-                options=self.options,
-            )
+            logprobs, entropy, teacher, divergence = self._read(part)
             known = torch.isfinite(part.behaviour)
             behaviour = old = torch.where(known, part.behaviour, logprobs.detach())
             weights = part.weights
             if not self.models.sampler.exact:
                 old, weights = truncated(part, behaviour, logprobs.detach() if before is None else before[k])
-            loss_batch = LossBatch(logprobs, old, reference, entropy, part.advantages, part.mask, part.sources)
+            loss_batch = LossBatch(
+                logprobs,
+                old,
+                reference,
+                entropy,
+                part.advantages,
+                part.mask,
+                part.sources,
+                part.item_ids,
+                teacher,
+                divergence,
+            )
             losses = self.hooks.loss("policy_loss", loss_batch)
             extra = self.hooks.loss("auxiliary_loss", loss_batch)
             assert losses is not None
@@ -74,6 +90,27 @@ class Passes:
             loss.backward()  # type: ignore[no-untyped-call]
             sums.add(loss, part, loss_batch, behaviour)
         return sums.over(self.processes)
+
+    def _read(
+        self, part: TokenBatch
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
+        """What the policy, and the teacher where there is one, make of a micro-batch: see LossBatch.
+
+        Log-probabilities, entropies, the teacher's log-probabilities, divergences; each (rows, tokens).
+        """
+        with_entropy = self.recipe.entropy > 0 or self.hooks.method.entropies
+        columns = policy_columns(part, with_entropy=with_entropy)
+        if part.teacher is not None:
+            if self.models.sharded:
+                raise MethodError(
+                    f"{self.hooks.name} gives rollouts a teacher, which needs whole weights in each process; train "
+                    "without --trainer shard=fsdp2"
+                )
+            lesson = self.teaching.lesson(self.hooks.method.teacher, part)
+            columns = _both(columns, lesson.columns(part.input_ids[:, part.first + 1 :].flatten()))
+        found = token_columns(self.models.policy.model, part, self.recipe.temperature, columns, self.options)
+        taught = (found[-2].detach(), found[-1]) if part.teacher is not None else (None, None)
+        return found[0], found[1] if with_entropy else None, *taught
 
     def _slices(self, batch: TokenBatch) -> list[TokenBatch]:
         """This process's micro-batches of an update; of several processes each has some."""
@@ -87,3 +124,7 @@ class Passes:
 
     def _fixed(self, policy: Policy, part: TokenBatch) -> torch.Tensor:
         return fixed_logprobs(policy.model, part, self.recipe.temperature, options=self.options)
+
+
+def _both(one: Columns, other: Columns) -> Columns:
+    return lambda scores, start: (*one(scores, start), *other(scores, start))

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from unlearnbench.errors import MethodError
 from unlearnbench.method import PoolItem, Services, Visit
-from unlearnbench.policies.policy import Policy, load_policy
+from unlearnbench.policies.averaged import AveragedWeights
 from unlearnbench.policies.samplers.sampler import Completions, Request
 from unlearnbench.records import GroupName, Recipe, Rollout, Tokens, Verdict
 from unlearnbench.rng import shuffled, stream
-from unlearnbench.training.build import Models
+from unlearnbench.training.build import Models, RunPolicies
 from unlearnbench.training.judge import Judge
 from unlearnbench.training.meter import Meter
 from unlearnbench.training.run_spec import RunSpec
@@ -34,9 +34,10 @@ class MeteredServices:
         spec: RunSpec,
         recipe: Recipe,
         meter: Meter,
+        policies: RunPolicies,
     ) -> None:
         self.seed = spec.seed
-        self.step = 0
+        self.step, self.progress = 0, 0.0
         self.items = tuple(pool.values())
         self.visits: dict[str, list[Visit]] = {}
         self._pool = pool
@@ -44,7 +45,7 @@ class MeteredServices:
         self._asked_before: dict[tuple[str, str | None], Any] = {}
         self._root = spec.root
         self._recipe = recipe
-        self._policies = {"current": models.policy, "reference": models.reference}
+        self._policy, self._policies = models.policy, policies
         self._sampler = models.sampler
         self._meter = meter
         self._repeats: Counter[tuple[object, ...]] = Counter()
@@ -64,7 +65,10 @@ class MeteredServices:
         return tuple(self.visits.get(item_id, ()))
 
     def encode(self, prompt: str) -> Tokens:
-        return self._policies["current"].encode(prompt)
+        return self._policy.encode(prompt)
+
+    def decode(self, token_ids: Tokens) -> str:
+        return self._policy.decode(token_ids)
 
     def generate(self, context: str, n: int, *names: object) -> Completions:
         ids = self.encode(context)
@@ -83,7 +87,6 @@ class MeteredServices:
     def logprobs(
         self, context: str, completions: Sequence[Tokens], policy: str = "current"
     ) -> list[NDArray[np.float32]]:
-        chosen = self._policy(policy)
         start = self.encode(context)
         if not completions:
             return []
@@ -91,18 +94,21 @@ class MeteredServices:
         rows = np.zeros((len(lengths), len(start) + max(lengths)), dtype=np.int64)
         for row, tokens in zip(rows, completions, strict=True):
             row[: len(start) + len(tokens)] = np.concatenate([start, tokens])
-        ids = torch.from_numpy(rows).to(chosen.device)
-        # The cost counts in forward tokens of the policy that is trained (PROTOCOL 3.10: N of the policy used).
-        share = chosen.parameters / self._meter.parameters
-        self._meter.forward += round(share * (len(start) * len(lengths) + sum(lengths)))
-        with torch.no_grad():
+        with self._policies.reading(policy) as chosen, torch.no_grad():
+            ids = torch.from_numpy(rows).to(chosen.device)
+            # The cost counts in forward tokens of the policy that is trained (PROTOCOL 3.10: N of the policy used).
+            share = chosen.parameters / self._meter.parameters
+            self._meter.forward += round(share * (len(start) * len(lengths) + sum(lengths)))
             logits = chosen.model(input_ids=ids, use_cache=False).logits[:, len(start) - 1 : -1].float()
             scores = torch.log_softmax(logits / self._recipe.temperature, dim=-1)
             values = scores.gather(-1, ids[:, len(start) :, None])[..., 0].cpu().numpy()
         return [row[:length] for row, length in zip(values, lengths, strict=True)]
 
+    def averaged(self) -> AveragedWeights:
+        return self._policies.averaged
+
     def written(self, item_id: str, text: str, source: str, reward: float = 1.0) -> Rollout:
-        tokens = self._policies["current"].encode_completion(text)
+        tokens = self._policy.encode_completion(text)
         return Rollout(
             item_id=item_id,
             index=0,
@@ -116,6 +122,11 @@ class MeteredServices:
             iteration=self.step,
             source=source,
         )
+
+    def valid_steps(self, rollout: Rollout) -> tuple[int, int]:
+        self.item(rollout.item_id)
+        valid, total = self._judge.ask("process", rollout.item_id, rollout.completion)
+        return int(valid), int(total)
 
     def verdict(self, item_id: str, text: str) -> Verdict:
         self.item(item_id)
@@ -148,14 +159,6 @@ class MeteredServices:
         if (name, item_id) not in self._asked_before:
             self._asked_before[name, item_id] = self._judge.ask(name, item_id)
         return self._asked_before[name, item_id]
-
-    def _policy(self, name: str) -> Policy:
-        if name == "teacher" and name not in self._policies:
-            ours = self._policies["current"]
-            self._policies[name] = load_policy(self._given(name), prompt_format=ours.prompt_format, device=ours.device)
-        if name not in self._policies:
-            raise MethodError(f"There is no policy {name!r}; ask for current, reference or teacher.")
-        return self._policies[name]
 
     def _related(self, kind: str, item_id: str) -> Sequence[PoolItem]:
         """The problems of one kind that belong to an item; from now on they are in the pool."""

@@ -53,6 +53,8 @@ class Trained(Record):
     start: Literal["base", "positive_control"]
     hooks: Sequence[str]
     not_hooks: Mapping[str, str | None]
+    unread: Mapping[str, str | None] = {}
+    """Settings of the method that its code never reads, each with the recipe's field that may have been meant."""
     settings: Mapping[str, Any]
     steps: Count
     seconds: float = Field(ge=0)

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from unlearnbench.errors import MethodError
 from unlearnbench.method import PoolItem, overridden, settings_of, strays
 from unlearnbench.methods import load
+from unlearnbench.methods.source_reading import OTHER_NAMES, unread_settings
 from unlearnbench.records import Recipe
 from unlearnbench.splits.sealed import read_sealed
 from unlearnbench.training.build import begin
@@ -47,6 +48,7 @@ def train(job: TrainJob, link: Link) -> None:
             start=method.start,
             hooks=overridden(method),
             not_hooks=strays(method),
+            unread=unread_settings(method),
             settings=settings,
             steps=training.state.step,
             seconds=round(training.state.seconds, 3),
@@ -117,10 +119,14 @@ def _settings(cls: type[Any], recipe: Recipe, changes: Mapping[str, Any]) -> Any
     except ValidationError as problem:
         first = problem.errors()[0]
         names = ", ".join(sorted(set(cls.Settings.model_fields) - set(type(recipe).model_fields))) or "none of its own"
-        why = first["msg"]
+        why, word = first["msg"], str(first["loc"][-1])
         if first["type"] == "extra_forbidden":
-            near = difflib.get_close_matches(str(first["loc"][-1]), cls.Settings.model_fields, 1)
-            why = "there is no such setting" + (f", did you mean {near[0]!r}?" if near else "")
+            near = difflib.get_close_matches(word, cls.Settings.model_fields, 1)
+            why = "there is no such setting"
+            if meant := OTHER_NAMES.get(word):
+                why += f" (the recipe calls it {meant})"
+            elif near:
+                why += f", did you mean {near[0]!r}?"
         raise MethodError(
             f"--set {'.'.join(str(part) for part in first['loc'])}: {why}; {cls.__name__} takes {names}, and the "
             "recipe's fields (`unlearnbench splits show SPLIT` prints them)"
