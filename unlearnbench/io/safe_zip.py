@@ -111,7 +111,9 @@ def read_archive(path: Path, limit: Limit, large: Callable[[str], bool] = lambda
         if not stat.S_ISREG(known.st_mode):  # reading a pipe would wait without end
             raise DataError(f"{path} is not a regular file, and a bundle is one zip file")
         if known.st_size > LARGEST_FILE:
-            raise DataError(f"{path} has {known.st_size:,} bytes, more than the {LARGEST_FILE:,} that a bundle may have")
+            raise DataError(
+                f"{path} has {known.st_size:,} bytes, more than the {LARGEST_FILE:,} that a bundle may have"
+            )
         with path.open("rb") as file:
             start = _directory(path, file, known.st_size)
             with zipfile.ZipFile(file) as archive:
@@ -184,7 +186,9 @@ def _check_names(path: Path, infos: list[zipfile.ZipInfo], limit: Limit) -> None
         if limit(name) is None:
             raise DataError(f"{shown}: a bundle has no member of this name; leave it out")
         if info.flag_bits & ~0x0806 or info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise DataError(f"{shown}: it is encrypted or compressed by another method than deflate; create the bundle again")
+            raise DataError(
+                f"{shown}: it is encrypted or compressed by another method than deflate; create the bundle again"
+            )
 
 
 def _check_sizes(path: Path, infos: list[zipfile.ZipInfo], limit: Limit, large: Callable[[str], bool]) -> None:
@@ -225,5 +229,7 @@ def _content(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> byt
     except (zlib.error, zipfile.BadZipFile, EOFError) as error:
         raise DataError(f"{path}, member {info.filename!r} is damaged ({error}); create the bundle again") from error
     if len(data) != info.file_size:
-        raise DataError(f"{path}, member {info.filename!r} is not as long as the directory says; create the bundle again")
+        raise DataError(
+            f"{path}, member {info.filename!r} is not as long as the directory says; create the bundle again"
+        )
     return data
