@@ -15,7 +15,7 @@ _BOOT = (
 
 
 def search_path() -> list[str]:
-    """Where a child finds its modules: as this process does, but for the working folder; our own package comes after libraries.
+    """Where a child finds modules: as this process does, without the working folder, our own package after libraries.
 
     So a file `queue.py` or `torch.py` that lies about where a command is run is never taken for the library.
     """

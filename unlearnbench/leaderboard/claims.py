@@ -1,7 +1,4 @@
-"""What a bundle says of how its policies were made: track, cost, budget, fates, ledger. Held against one another.
-
-None of this can be shown from rollouts; it can only be shown to contradict itself.
-"""
+"""What a bundle claims of its runs: configuration, source, seeds, track, and numbers that follow from its files."""
 
 from __future__ import annotations
 
@@ -9,42 +6,36 @@ import ast
 import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import Any, Literal
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from unlearnbench.harness.run_config import most_flops
-from unlearnbench.leaderboard.bundle import Bundle
-from unlearnbench.records import DRAWN, FATES, READS, TRACKS, MethodRecord, Result, Track
-from unlearnbench.training.meter import flops
+from unlearnbench.leaderboard.bundles.bundle import Bundle
+from unlearnbench.leaderboard.bundles.tables import MOST_ROWS
+from unlearnbench.leaderboard.rollouts import problems_of
+from unlearnbench.records import READS, TRACKS, MethodRecord, Result, Track
+from unlearnbench.splits import Split
 
-if TYPE_CHECKING:
-    from unlearnbench.splits import Split
-
-SOURCE = re.compile(r"[\w .:+/-]{0,100}")
-"""Names of sources of rollouts; a step without any has an empty one."""
-MOST_NUMBER = 2**43
-"""Rollouts or tokens that a row of the ledger may have: MOST_LEDGER such rows still add up in 64 bits."""
-Check = Literal["track", "budget", "fates"]
+Check = Literal["configuration", "source"]
+ROUNDING = 1e-9
+"""Numbers nearer than this are equal: another machine adds in another order."""
 
 
-def method_record(bundle: Bundle, start: str | None) -> MethodRecord:
+def method_record(bundle: Bundle) -> MethodRecord:
     """The method as its seeds' files state it, its track the highest that any of them shows (PROTOCOL 3.8)."""
     seeds = list(bundle.seeds.values())
     reads = sorted({read for seed in seeds for read in (*seed.method.reads, *seed.asked)})
     shown: list[Track] = [seed.method.track for seed in seeds]
     shown += [READS[read] for read in reads if read in READS]
     shown += [track for track in (declared_track(bundle.source),) if track is not None]
-    if start is not None or any(seed.method.start != "base" for seed in seeds):
+    if any(seed.method.start != "base" for seed in seeds):
         shown.append("base")
     return MethodRecord(
         name=seeds[0].config.method,
         source_hash=seeds[0].config.source_hash,
         track=max(shown, key=TRACKS.index),
         reads=reads,
-        settings=bundle.seeds[bundle.result.seeds[0]].method.settings,
+        settings=bundle.first.method.settings,
     )
 
 
@@ -59,18 +50,19 @@ def declared_track(source: bytes) -> Track | None:
         if not isinstance(node, ast.ClassDef):
             continue
         for line in node.body:
-            targets = (
-                line.targets
-                if isinstance(line, ast.Assign)
-                else [line.target]
-                if isinstance(line, ast.AnnAssign)
-                else []
-            )
+            targets: list[ast.expr] = []
+            if isinstance(line, ast.Assign):
+                targets = line.targets
+            elif isinstance(line, ast.AnnAssign):
+                targets = [line.target]
             named = any(isinstance(target, ast.Name) and target.id == "track" for target in targets)
             value = getattr(line, "value", None)
             if named and isinstance(value, ast.Constant) and value.value in TRACKS:
                 found.append(value.value)
     return max(found, key=TRACKS.index) if found else None
+
+
+# --- seeds ----------------------------------------------------------------------------------------------------
 
 
 def seed_of(text: str) -> int:
@@ -81,7 +73,7 @@ def seed_of(text: str) -> int:
 def retraining_seeds(source_hash: str, split_hash: str, number: int = 3) -> list[int]:
     """The seeds that an entry is trained again with, which nobody can choose: from sha256 of both hashes.
 
-    The i-th is `seed_of("<source hash>/<split hash>/<i>")`; one that is there already is passed over.
+    The i-th is `seed_of("<source hash>/<split hash>/<i>")`; a repeated one is skipped.
     """
     seeds: list[int] = []
     place = 0
@@ -97,108 +89,136 @@ def chosen_by_nobody(seeds: Sequence[int], source_hash: str, split_hash: str) ->
     return list(seeds) in (list(range(1, len(seeds) + 1)), retraining_seeds(source_hash, split_hash, len(seeds)))
 
 
-def claims(bundle: Bundle, tables: Mapping[str, pa.Table], split: Split, result: Result) -> Iterator[tuple[Check, str]]:
-    """What contradicts itself."""
-    yield from _track(bundle, result)
-    yield from _costs(bundle, split)
-    yield from _ledger(bundle, tables["ledger.parquet"])
-    yield from _fates(bundle, tables["fates.parquet"], tables["ledger.parquet"], split)
+# --- checks ---------------------------------------------------------------------------------------------------
 
 
-def _track(bundle: Bundle, result: Result) -> Iterator[tuple[Check, str]]:
-    stated, shown = bundle.result.method, result.method
-    if TRACKS.index(stated.track) < TRACKS.index(shown.track):
-        reads = ", ".join(shown.reads) or "nothing through the contract"
-        yield (
-            "track",
-            (
-                f"result.json claims track {stated.track}, and what the seeds' files and the source show is "
-                f"{shown.track} (reads: {reads})"
-            ),
-        )
-    if result.canaries.converted and TRACKS.index(shown.track) < TRACKS.index("answer"):
-        yield (
-            "track",
-            (
-                f"{result.canaries.converted} of {result.canaries.items} canaries are converted: their stored answers "
-                f"are wrong on purpose, so the stored answers were read, and the track is not {shown.track}"
-            ),
-        )
-
-
-def _costs(bundle: Bundle, split: Split) -> Iterator[tuple[Check, str]]:
-    parameters, stated = split.config.base_policy.parameters, bundle.result.budget
-    for number, seed in bundle.seeds.items():
-        cost = seed.cost
-        if parameters is not None:
-            told = flops(parameters, cost.generated_tokens + cost.forward_tokens, cost.trained_tokens)
-            if cost.flops != told:
-                yield "budget", f"seeds/{number}/cost.json: {cost.flops:,} FLOPs, and its tokens cost {told:,}"
-    if stated.limit is not None and bundle.result.comparable:
-        most = most_flops(split, stated.multiple or 1.0) or stated.limit
-        for number, seed in bundle.seeds.items():
-            if seed.cost.flops > most:
-                yield "budget", f"seed {number} spent {seed.cost.flops:,} FLOPs, above the limit of {stated.limit:,}"
-
-
-def _ledger(bundle: Bundle, table: pa.Table) -> Iterator[tuple[Check, str]]:
-    spoken = [source for source in pc.unique(table["source"]).to_pylist() if not SOURCE.fullmatch(source)]
-    if spoken:
-        yield "budget", f"ledger.parquet, field 'source': {spoken[0]!r:.60} names no source of rollouts"
-    if pc.any(pc.greater(table["correct"], table["rollouts"])).as_py():
-        yield "budget", "ledger.parquet, field 'correct': more correct rollouts than rollouts in a row"
-    if table.num_rows and (
-        pc.max(table["tokens"]).as_py() >= MOST_NUMBER or pc.max(table["rollouts"]).as_py() >= MOST_NUMBER
-    ):
-        yield "budget", f"ledger.parquet: a step of {MOST_NUMBER:,} rollouts or tokens and more"
+def misconfigured(bundle: Bundle, split: Split) -> Iterator[tuple[Check, str]]:
+    """What does not belong to one run of one source."""
+    result, seeds = bundle.result, list(bundle.result.seeds)
+    if result.kind != "eval":
+        yield "configuration", f"a result of kind {result.kind!r} is never ranked; submit a run of `eval --method`"
         return
-    if table.group_by(["seed", "step", "source"]).aggregate([]).num_rows != table.num_rows:
-        yield "budget", "ledger.parquet has two rows of one seed, step and source"
-    for name in ("step", "rollouts", "correct", "tokens", "flops"):
-        if pc.any(pc.less(table[name], 0)).as_py():
-            yield "budget", f"ledger.parquet, field {name!r}: a negative number"
-            return
-    if strange := set(pc.unique(table["seed"]).to_pylist()) - set(bundle.seeds):
-        yield "budget", f"ledger.parquet has rows of seed {sorted(strange)[0]}, which is not in the bundle"
-    drawn = pc.is_in(table["source"].cast(pa.string()), pa.array(DRAWN))
+    if not seeds:
+        yield "configuration", "result.json has no seed, so there is nothing to verify"
+        return
+    if len(set(seeds)) != len(seeds) or sorted(seeds) != sorted(bundle.seeds):
+        yield "configuration", f"result.json has the seeds {seeds}, and the bundle has files of {sorted(bundle.seeds)}"
+        return
+    yield from _seeds(bundle, split)
+    rows = sum(map(len, problems_of(split).values())) * len(seeds) * result.samples
+    if rows > MOST_ROWS:
+        yield (
+            "configuration",
+            f"{len(seeds)} seeds x {result.samples} samples are {rows:,} rollouts, above {MOST_ROWS:,}",
+        )
+
+
+def _seeds(bundle: Bundle, split: Split) -> Iterator[tuple[Check, str]]:
+    """Files of the seeds against one another, the split and the source."""
+    result, source, first = bundle.result, hashlib.sha256(bundle.source).hexdigest(), bundle.first
     for number, seed in bundle.seeds.items():
-        own = table.filter(pc.and_(pc.equal(table["seed"], number), drawn))
-        tokens = pc.sum(own["tokens"]).as_py() or 0
-        if tokens > seed.cost.generated_tokens:
-            yield (
-                "budget",
-                (
-                    f"seed {number}: ledger.parquet shows {tokens:,} drawn tokens, and cost.json says that "
-                    f"{seed.cost.generated_tokens:,} were generated"
-                ),
-            )
-        spent = table.filter(pc.equal(table["seed"], number))["flops"].drop_null().to_numpy()
-        if len(spent) and (np.any(np.diff(spent) < 0) or spent[-1] > seed.cost.flops):
-            yield "budget", f"seed {number}: the FLOPs of ledger.parquet fall, or end above those of cost.json"
+        root = f"seeds/{number}"
+        wanted: dict[str, Any] = {
+            "seed": number,
+            "split": split.name,
+            "split_hash": split.hash,
+            "method": result.method.name,
+            "samples": result.samples,
+            "purpose": "eval",
+            "settings": first.config.settings,
+            "budget": first.config.budget,
+            "start": None,
+            "quick": first.config.quick,
+            "sampler": first.config.sampler,
+        }
+        for field, value in wanted.items():
+            if (told := getattr(seed.config, field)) != value:
+                yield "configuration", f"{root}/config.json, field {field!r}: {told!r:.80} where {value!r:.80} belongs"
+        for place, named in (("config", seed.config.source_hash), ("method", seed.method.source_hash)):
+            if named != source:
+                yield (
+                    "source",
+                    f"{root}/{place}.json names the source {named[:12]!r}, and {bundle.source_name} is {source[:12]!r}",
+                )
+        name = seed.method.class_name
+        if name and not re.search(rf"\b{name}\b".encode(), bundle.source):
+            yield "source", f"{root}/method.json names the class {name!r}, which {bundle.source_name} does not have"
+        for field in ("settings", "hooks", "start", "class_name"):
+            if getattr(seed.method, field) != getattr(first.method, field):
+                yield (
+                    "configuration",
+                    f"{root}/method.json and seeds/{result.seeds[0]}/method.json differ in {field!r}",
+                )
 
 
-def _fates(bundle: Bundle, table: pa.Table, ledger: pa.Table, split: Split) -> Iterator[tuple[Check, str]]:
-    if strange := set(pc.unique(table["fate"].cast(pa.string())).to_pylist()) - set(FATES):
-        yield "fates", f"fates.parquet, field 'fate': {sorted(strange)[0]!r:.40} is none of {', '.join(FATES)}"
-    for name in ("first_correct_step", "rewarded", "rewarded_valid_trace"):
-        if pc.any(pc.less(table[name], 0)).as_py():
-            yield "fates", f"fates.parquet, field {name!r}: a negative number"
-    there = list(zip(table["item_id"].cast(pa.string()).to_pylist(), table["seed"].to_pylist(), strict=True))
-    wanted = {(item.item_id, seed) for item in split.items for seed in bundle.seeds}
-    if len(there) != len(wanted) or set(there) != wanted:
-        yield "fates", f"fates.parquet has {len(there)} rows, and not one of each item and seed ({len(wanted)})"
-    rewarded = pc.greater(table["rewarded"], 0)
-    solved = pc.not_equal(table["fate"].cast(pa.string()), "never")
-    first = pc.is_valid(table["first_correct_step"])
-    if not (pc.all(pc.equal(rewarded, solved)).as_py() and pc.all(pc.equal(rewarded, first)).as_py()):
-        yield "fates", "fates.parquet: fate, rewarded and first_correct_step of a row contradict one another"
-    if pc.any(pc.greater(table["rewarded_valid_trace"], table["rewarded"])).as_py():
-        yield "fates", "fates.parquet, field 'rewarded_valid_trace': more than were rewarded"
-    for seed in bundle.seeds:
-        told = table.filter(pc.equal(table["seed"], seed))["rewarded"].to_pylist()
-        seen = ledger.filter(pc.equal(ledger["seed"], seed))["correct"].to_pylist()
-        if sum(told) > sum(seen):
-            yield (
-                "fates",
-                f"seed {seed}: fates.parquet has {sum(told):,} rewarded rollouts, and ledger.parquet {sum(seen):,}",
-            )
+def lower_track(stated: Result, shown: Result) -> Iterator[str]:
+    """Whether a lower track is claimed than the files show, or than converted canaries allow."""
+    if TRACKS.index(stated.method.track) < TRACKS.index(shown.method.track):
+        reads = ", ".join(shown.method.reads) or "nothing through the contract"
+        yield (
+            f"result.json claims track {stated.method.track}, and what the seeds' files and the source show is "
+            f"{shown.method.track} (reads: {reads})"
+        )
+    if shown.canaries.converted and TRACKS.index(shown.method.track) < TRACKS.index("answer"):
+        yield (
+            f"{shown.canaries.converted} of {shown.canaries.items} canaries are converted: their stored answers are "
+            f"wrong on purpose, so the stored answers were read, and the track is not {shown.method.track}"
+        )
+
+
+# --- numbers --------------------------------------------------------------------------------------------------
+
+
+def miscounted(table: pa.Table, counts: pa.Table) -> Iterator[str]:
+    """Differences between counts.parquet and the counts of the rollouts."""
+    stated: dict[tuple[str, str, str], tuple[int, int]] = {}
+    for row in table.to_pylist():
+        key = (row["phase"], row["item_id"], row["run"])
+        cell = f"counts.parquet: item {key[1]!r:.60}, phase {key[0]!r:.20}, run {key[2]!r:.20}"
+        if row["n"] < 0 or row["correct"] < 0:
+            yield f"{cell}: a negative count"
+        if key in stated:
+            yield f"{cell}: a second row"
+        stated[key] = (row["n"], row["correct"])
+    for row in counts.to_pylist():
+        key = (row["phase"], row["item_id"], row["run"])
+        told, made = stated.pop(key, None), (row["n"], row["correct"])
+        cell = f"counts.parquet: item {key[1]!r}, phase {key[0]}, seed {key[2]}"
+        if told is None:
+            yield f"{cell}: the row is missing"
+        elif told != made:
+            yield f"{cell}: {told[1]} of {told[0]} correct stated, {made[1]} of {made[0]} by the rollouts"
+    for phase, item, run in stated:
+        yield f"counts.parquet: item {item!r:.60}, phase {phase!r:.20}, run {run!r:.20}: no such rollouts"
+
+
+def other_numbers(stated: Result, computed: Result) -> Iterator[str]:
+    """Fields of result.json that do not follow from the files."""
+    if stated.scorer_version != computed.scorer_version:
+        yield (
+            f"result.json was scored by version {stated.scorer_version!r:.20} of the rules, and the board's is "
+            f"{computed.scorer_version}; run the same `eval` command again with this version, then `submit`"
+        )
+    one, other = (dict(_leaves("", result.model_dump(mode="json"))) for result in (stated, computed))
+    for field in dict.fromkeys([*one, *other]):
+        told, made = one.get(field), other.get(field)
+        words = field == "why_not_comparable" and told and made  # that there is a reason counts, not how it is put
+        if field != "scorer_version" and not words and not _same(told, made):
+            yield f"result.json, field {field!r:.80}: {told!r:.60} is stated, and {made!r:.60} follows from the files"
+
+
+def _leaves(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping) and value:
+        for key, inner in value.items():
+            yield from _leaves(f"{name}.{key}" if name else str(key), inner)
+    elif isinstance(value, list) and value:
+        for place, inner in enumerate(value):
+            yield from _leaves(f"{name}[{place}]", inner)
+    else:
+        yield name, value
+
+
+def _same(one: Any, other: Any) -> bool:
+    if isinstance(one, float) and isinstance(other, float):
+        return abs(one - other) <= ROUNDING * max(1.0, abs(one), abs(other))
+    return bool(one == other) and (one is None) == (other is None)

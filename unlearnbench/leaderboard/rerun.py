@@ -1,11 +1,11 @@
-"""A bundle's method trained again from the source in it, and what came out held against what was claimed.
+"""A bundle's method trained again from its source, and the outcome compared with what its weights gave.
 
 The source is foreign code: its processes have prompts and no answers, and walls around them (workers/isolation.py), a
-network that leads nowhere among them. Same seeds and settings give the same run on the same
-machine, and on another one runs that differ like two draws of the same method. So: equal counts are `identical`;
-otherwise the claim must not be larger than what was found by more than chance. The test is the paired interval of the
-difference of conversion, items of these families and seeds, at LEVEL, as `compare` makes it (of the unlearnable
-items' rate, where conversion is undefined): the claim is refused if that interval lies above 0.
+network without connections among them. Same seeds and settings give the same run on the same machine; on another one
+runs differ like two draws of the same method. So equal counts are `identical`; otherwise the claim must not exceed what
+was found by more than chance: it is refused if the paired interval of the difference of conversion (items of these
+families and seeds, at LEVEL, as `compare` computes it; of the unlearnable items' rate, where conversion is undefined)
+lies above 0.
 """
 
 from __future__ import annotations
@@ -20,8 +20,7 @@ import pyarrow as pa
 from unlearnbench.errors import RunError
 from unlearnbench.harness.evaluate import evaluate
 from unlearnbench.io import files, tables
-from unlearnbench.leaderboard.verification import UNSETTLED, Checked, Reason, Verification, examine, standing_of
-from unlearnbench.policies.samplers.engine import TRANSFORMERS, Engine
+from unlearnbench.leaderboard.verification import Checked, Reason, Verification
 from unlearnbench.records import Result
 from unlearnbench.scoring.conversion_rule import conversion_arm, rate_arm
 from unlearnbench.scoring.counts import MIN_SAMPLES, Cells, read_phase
@@ -33,66 +32,42 @@ from unlearnbench.workers.jobs import Compute
 LEVEL = 0.99
 
 
-def retrain(
-    path: Path,
-    found: Verification,
-    split: Split | None,
-    *,
-    seeds: Sequence[int] | None = None,
-    out: Path | None = None,
-    allow_network: bool = False,
-) -> Verification:
-    """Train a verified bundle's method again and add what that shows. `seeds` other than the run's own are for a new
-    edition; the run is left in `out` where it is given.
+def retrain(checked: Checked, found: Verification, *, allow_network: bool = False) -> Verification:
+    """Train a verified bundle's method again with its own seeds, and add the outcome to `found`.
 
     Raises RunError where the walls cannot be built, or the training fails.
     """
-    _, checked = examine(path, split)
-    if checked is None:
-        raise RunError(f"{path} could not be opened again; it changed while it was verified")
     with tempfile.TemporaryDirectory(prefix="unlearnbench-") as scratch:
-        folder = out or Path(scratch) / "run"
-        result = _train(checked, Path(scratch), folder, list(seeds or checked.result.seeds), allow_network)
+        folder = Path(scratch) / "run"
+        result = _train(checked, Path(scratch), folder, list(checked.result.seeds), allow_network)
         counts = tables.read_counts(folder / "counts.parquet")
         again = _cells(checked.split, result, counts)
-    claimed = _cells(checked.split, checked.result, checked.judged.counts)
+    claimed = _cells(checked.split, checked.result, checked.drawn.counts)
     words, refuted = difference(claimed, again, checked.split)
-    # what looked learned by heart or put in was learned, if the source writes the like again
-    kept = [reason for reason in found.reasons if refuted or reason.check not in UNSETTLED]
-    reasons = [*kept, *([Reason(check="rerun", reason=words)] if refuted else [])]
-    notes, rankable = standing_of(checked)
-    return found.model_copy(
-        update={
-            "verified": not reasons,
-            "rankable": rankable and not reasons,
-            "reasons": reasons,
-            "notes": [*notes, *([] if refuted else [words])],
-        }
-    )
+    if not refuted:
+        return found.model_copy(update={"notes": [*found.notes, words]})
+    reasons = [*found.reasons, Reason(check="rerun", reason=words)]
+    return found.model_copy(update={"verified": False, "rankable": False, "reasons": reasons})
 
 
-def _train(checked: Checked, scratch: Path, folder: Path, seeds: list[int], allow_network: bool) -> Result:
+def _train(checked: Checked, scratch: Path, folder: Path, seeds: Sequence[int], allow_network: bool) -> Result:
     """Run `evaluate` on the bundle's source."""
     if not allow_network:
         require_no_network()
-    bundle = checked.bundle
-    config = bundle.seeds[bundle.result.seeds[0]].config
-    if config.start is not None:
-        raise RunError("the runs started from a policy that is not in the bundle, so they cannot be trained again")
+    bundle, first = checked.bundle, checked.bundle.first
     source = scratch / "method" / Path(bundle.source_name).name
     files.write_bytes(source, bundle.source)
-    named = bundle.seeds[bundle.result.seeds[0]].method.class_name
-    sampler = (config.model_extra or {}).get("sampler")
+    named = first.method.class_name
     return evaluate(
         f"{source}:{named}" if named else str(source),
         checked.split,
         seeds,
-        samples=config.samples,
+        samples=first.config.samples,
         out=folder,
-        budget=config.budget,
-        settings=dict(config.settings),
-        quick=config.quick,
-        compute=Compute(engine=Engine(**sampler) if sampler else TRANSFORMERS),
+        budget=first.config.budget,
+        settings=dict(first.config.settings),
+        quick=first.config.quick,
+        compute=Compute(engine=first.config.engine),
     )
 
 
