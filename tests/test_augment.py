@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from paperlike import HEAD, TAIL
 from tiny import config, items
+from unlearnbench.workers.privileged_data import Privileges
 
 from unlearnbench.cli.main import run
 from unlearnbench.curation.augment import augment as module
@@ -27,7 +28,6 @@ from unlearnbench.io.tables import read_records
 from unlearnbench.records import RelatedProblem
 from unlearnbench.splits import Split, load_split, write_split
 from unlearnbench.splits.source_dataset import INSTRUCTION, stripped
-from unlearnbench.workers.privileged_data import Privileges
 
 Fault = Callable[[int], tuple[int, bytes, dict[str, str]] | None]
 

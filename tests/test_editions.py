@@ -12,12 +12,13 @@ from pathlib import Path
 import pytest
 from made_bundle import make_run
 from tiny import rehash
+from unlearnbench.leaderboard.bundle import Statement, write_bundle
+from unlearnbench.leaderboard.sandbox import run_apart
 
 from unlearnbench.cli.main import run
 from unlearnbench.errors import RunError, SplitError
 from unlearnbench.io import files, tables
 from unlearnbench.leaderboard.board import board
-from unlearnbench.leaderboard.bundle import Statement, write_bundle
 from unlearnbench.leaderboard.claims import retraining_seeds
 from unlearnbench.leaderboard.close_edition import close, drawn_seed
 from unlearnbench.leaderboard.editions import Edition, editions, find_splits
@@ -30,7 +31,6 @@ from unlearnbench.leaderboard.retrain_edition import (
     retrain_entry,
     take_part,
 )
-from unlearnbench.leaderboard.sandbox import run_apart
 from unlearnbench.leaderboard.site.board_page import lines
 from unlearnbench.leaderboard.site.build import command
 from unlearnbench.records import SplitConfig

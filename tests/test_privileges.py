@@ -9,6 +9,8 @@ from typing import Any
 
 import pyarrow.compute as pc
 import pytest
+from unlearnbench.workers.label_hiding import TELLING
+from unlearnbench.workers.privileged_data import CANARY_GROUP, Privileges, asked
 
 from unlearnbench import evaluate
 from unlearnbench.errors import MethodError, SplitError
@@ -20,8 +22,6 @@ from unlearnbench.records import Result
 from unlearnbench.scoring.fates import fates
 from unlearnbench.splits import Split, shipped_splits
 from unlearnbench.splits.split import shipped_folder
-from unlearnbench.workers.label_hiding import TELLING
-from unlearnbench.workers.privileged_data import CANARY_GROUP, Privileges, asked
 
 
 def _run(text: str, split: Split, folder: Path, seeds: Any = 1, **options: Any) -> Result:

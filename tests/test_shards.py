@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from unlearnbench.workers.launcher_env import Launch, launched
 
 from unlearnbench.errors import RunError, UnlearnBenchError
 from unlearnbench.io.tables import write_parquet
 from unlearnbench.splits import Split
 from unlearnbench.workers import launcher_env, measure, measure_shards, multi_node, worker_group
 from unlearnbench.workers.jobs import measure_job, measure_task, run_chains
-from unlearnbench.workers.launcher_env import Launch, launched
 
 N = 128
 TORCHRUN = {"RANK": "0", "WORLD_SIZE": "4", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "10.0.0.1"}

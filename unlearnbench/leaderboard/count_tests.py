@@ -64,13 +64,13 @@ class Difference:
     p: float
 
 
-def differences(cells: Cells) -> list[Difference]:
+def differences(cells: Cells, false_alarm: float = FALSE_ALARM) -> list[Difference]:
     """What independent draws from the same policies would not give; empty where nothing speaks against them."""
-    return [*_of_problems(cells), *_of_parts(cells)]
+    return [*_of_problems(cells, false_alarm / 2), *_of_parts(cells, false_alarm / 2)]
 
 
-def _of_problems(cells: Cells) -> list[Difference]:
-    pmf = np.exp(_log_pmf(cells.n))
+def _of_problems(cells: Cells, level: float) -> list[Difference]:
+    pmf = np.exp(log_pmf(cells.n))
     values = []
     problems = _rows(cells.problem)
     for _, rows in problems:
@@ -80,19 +80,21 @@ def _of_problems(cells: Cells) -> list[Difference]:
         claimed = int(cells.claimed[rows].sum())
         values.append(min(1.0, float(total[total <= total[claimed] * (1 + 1e-7)].sum())))
     tests = [("problem", place, rows) for place, rows in problems]
-    return _refusing(cells, tests, values)
+    return _refusing(cells, tests, values, level)
 
 
-def _of_parts(cells: Cells) -> list[Difference]:
+def _of_parts(cells: Cells, level: float) -> list[Difference]:
     both = cells.claimed + cells.found
-    excess, spread = _excess(cells.n), _spread(cells.n)
+    by_excess, by_spread = excess(cells.n), spread(cells.n)
     tests, values = [], []
     for place, rows in _rows(cells.part):
         k, c = both[rows], cells.claimed[rows]
         tests += [("total", place, rows), ("spread", place, rows)]
-        values.append(min(1.0, 2 * _chernoff(excess, k, abs(float(excess[k, c].sum())))))  # its distribution is even
-        values.append(_chernoff(spread, k, float(spread[k, c].sum())))
-    return _refusing(cells, tests, values)
+        values.append(
+            min(1.0, 2 * chernoff(by_excess, k, abs(float(by_excess[k, c].sum()))))
+        )  # its distribution is even
+        values.append(chernoff(by_spread, k, float(by_spread[k, c].sum())))
+    return _refusing(cells, tests, values, level)
 
 
 def _rows(places: Counts) -> list[tuple[int, Counts]]:
@@ -102,11 +104,13 @@ def _rows(places: Counts) -> list[tuple[int, Counts]]:
     return [(int(places[rows[0]]), rows) for rows in parts if len(rows)]
 
 
-def _refusing(cells: Cells, tests: Sequence[tuple[str, int, Counts]], values: Sequence[float]) -> list[Difference]:
-    """The tests of one family whose adjusted p is below half of FALSE_ALARM, the smallest p first."""
+def _refusing(
+    cells: Cells, tests: Sequence[tuple[str, int, Counts]], values: Sequence[float], level: float
+) -> list[Difference]:
+    """The tests of one family whose adjusted p is below a level, the smallest p first."""
     found = []
     for (kind, place, rows), p in zip(tests, holm(values), strict=True):
-        if p < FALSE_ALARM / 2:
+        if p < level:
             claimed, drawn = (int(counts[rows].sum()) for counts in (cells.claimed, cells.found))
             found.append(Difference(kind, place, claimed, drawn, cells.n * len(rows), p))
     return sorted(found, key=lambda one: one.p)
@@ -116,7 +120,7 @@ def _refusing(cells: Cells, tests: Sequence[tuple[str, int, Counts]], values: Se
 
 
 @lru_cache(maxsize=4)
-def _log_pmf(n: int) -> Reals:
+def log_pmf(n: int) -> Reals:
     """log P(c) given k, shape (2n + 1, n + 1); -inf where c is impossible."""
     k, c = np.arange(2 * n + 1)[:, None], np.arange(n + 1)[None, :]
     possible = (c <= k) & (k - c <= n)
@@ -130,27 +134,27 @@ def _log_choose(n: int, k: Counts) -> Reals:
     return found
 
 
-def _excess(n: int) -> Reals:
+def excess(n: int) -> Reals:
     """c - k/2, shape (2n + 1, n + 1)."""
     return np.arange(n + 1)[None, :] - np.arange(2 * n + 1)[:, None] / 2
 
 
-def _spread(n: int) -> Reals:
+def spread(n: int) -> Reals:
     """(c - k/2)^2 over the variance of c given k, shape (2n + 1, n + 1); 0 where c is certain."""
     k = np.arange(2 * n + 1)[:, None]
     variance = k * (2 * n - k) / (4 * max(2 * n - 1, 1))
-    found: Reals = np.divide(_excess(n) ** 2, variance, out=np.zeros((2 * n + 1, n + 1)), where=variance > 0)
+    found: Reals = np.divide(excess(n) ** 2, variance, out=np.zeros((2 * n + 1, n + 1)), where=variance > 0)
     return found
 
 
-def _chernoff(score: Reals, k: Counts, seen: float) -> float:
+def chernoff(score: Reals, k: Counts, seen: float) -> float:
     """A bound on P(sum of the cells' scores >= seen), given each k: the least E[exp(t (sum - seen))] of all t > 0."""
     sizes, times = np.unique(k, return_counts=True)
-    scores, log_pmf = score[sizes], _log_pmf((score.shape[0] - 1) // 2)[sizes]
-    if seen <= float(times @ np.where(np.isfinite(log_pmf), np.exp(log_pmf) * scores, 0.0).sum(axis=1)):
+    scores, log_p = score[sizes], log_pmf((score.shape[0] - 1) // 2)[sizes]
+    if seen <= float(times @ (np.exp(log_p) * scores).sum(axis=1)):
         return 1.0
     least = minimize_scalar(
-        lambda t: float(times @ logsumexp(log_pmf + t * scores, axis=1)) - t * seen,
+        lambda t: float(times @ logsumexp(log_p + t * scores, axis=1)) - t * seen,
         bounds=(0, _STEEPEST),
         method="bounded",
     )

@@ -51,7 +51,7 @@ def _verdicts(claimed: Drawn, found: Drawn | None, rule: Rule, workers: int) -> 
     rows = first[~known].tolist()
     texts = claimed.text.reshape(-1)
     questions = [(golds[problem[row // samples]], claimed.texts[texts[row]]) for row in rows]
-    verdict[~known] = [bool(one.correct) for one in _judged(questions, rule, workers)]
+    verdict[~known] = [bool(one.correct) for one in judged(questions, rule, workers)]
     return verdict[place.reshape(claimed.text.shape)]
 
 
@@ -60,7 +60,7 @@ def _pairs(claimed: Drawn, text: Counts) -> Counts:
     return claimed.asked.problem[:, None] * max(1, len(claimed.texts)) + text
 
 
-def _judged(questions: Sequence[tuple[str, str]], rule: Rule, workers: int) -> list[Verdict]:
+def judged(questions: Sequence[tuple[str, str]], rule: Rule, workers: int) -> list[Verdict]:
     """The verdict on each pair of gold and completion, some at a time, while they take no longer than honest ones."""
     most, spent = SECONDS + SECONDS_PER_TEXT * len(questions), 0.0
     found: list[Verdict] = []

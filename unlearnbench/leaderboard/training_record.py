@@ -231,7 +231,8 @@ def _selections(bundle: Bundle, ledger: pa.Table, visits: pa.Table, split: Split
             yield f"visits.parquet: more than {MOST_SELECTED:,} items were selected"
             return
         root = stream_root(split, seed.config.purpose, number)
-        for step, start, end in zip(steps.tolist(), starts.tolist(), [*starts[1:].tolist(), len(ids)], strict=True):
+        ends = np.append(starts, len(ids))[1:]
+        for step, start, end in zip(steps.tolist(), starts.tolist(), ends.tolist(), strict=True):
             chosen = Counter(in_epochs(pool, step, count, partial(_order, root)))
             wanted = {name: times * size for name, times in chosen.items()}
             if wanted != dict(zip(ids[start:end], rollouts[start:end], strict=True)):
