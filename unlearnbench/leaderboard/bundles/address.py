@@ -29,7 +29,7 @@ from unlearnbench.io.untrusted import require_url
 from unlearnbench.records import Record
 
 BUNDLE = "bundle.json"
-HUB = re.compile(r"hf://datasets/([\w.-]+/[\w.-]+)(?:@([\w./-]+))?/([\w./ -]+\.zip)", re.ASCII)
+HUB = re.compile(r"(?!.*\.\.)hf://datasets/([\w.-]+/[\w.-]+)(?:@([\w.-]+))?/([\w./ -]+\.zip)", re.ASCII)
 TIMEOUT = 60.0
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\.zip"
 _CHUNK = 1 << 20
