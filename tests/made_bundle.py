@@ -28,7 +28,7 @@ from unlearnbench.io.safe_zip import read_archive
 from unlearnbench.leaderboard.bundles.bundle import Statement, member_limit
 from unlearnbench.leaderboard.bundles.opening import open_bundle
 from unlearnbench.leaderboard.bundles.writing import write_bundle, write_members
-from unlearnbench.leaderboard.scores import Facts, scored
+from unlearnbench.leaderboard.verification.scores import Facts, scored
 from unlearnbench.methods import MethodSource
 from unlearnbench.policies.weights import take_over
 from unlearnbench.records import BudgetRef, Lora, MethodRecord, Protocol, Sampling

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from unlearnbench.leaderboard.count_tests import (
+from unlearnbench.leaderboard.verification.count_tests import (
     FALSE_ALARM,
     Cells,
     chernoff,

@@ -18,7 +18,6 @@ from unlearnbench.cli.main import run
 from unlearnbench.errors import RunError, SplitError
 from unlearnbench.io import files, tables
 from unlearnbench.leaderboard.board import board
-from unlearnbench.leaderboard.claims import retraining_seeds
 from unlearnbench.leaderboard.close_edition import close, drawn_seed
 from unlearnbench.leaderboard.editions import Beacon, Edition, editions, find_splits, published, round_after
 from unlearnbench.leaderboard.entries import BoardEntry, Entry, enter, read_entries
@@ -31,6 +30,7 @@ from unlearnbench.leaderboard.retrain_edition import (
 )
 from unlearnbench.leaderboard.site.board_page import lines
 from unlearnbench.leaderboard.site.build import command
+from unlearnbench.leaderboard.verification.claims import retraining_seeds
 from unlearnbench.records import SplitConfig
 from unlearnbench.splits import Split, load_split
 

@@ -25,11 +25,11 @@ from unlearnbench.leaderboard.board import board, edition_places, rescore
 from unlearnbench.leaderboard.bundles.address import BundleRef, read_ref
 from unlearnbench.leaderboard.bundles.bundle import Statement
 from unlearnbench.leaderboard.bundles.writing import write_bundle
-from unlearnbench.leaderboard.claims import retraining_seeds
 from unlearnbench.leaderboard.entries import BoardEntry, Entry, enter, read_entries
 from unlearnbench.leaderboard.ranking import holm
-from unlearnbench.leaderboard.rerun import difference
 from unlearnbench.leaderboard.rules_page import rules
+from unlearnbench.leaderboard.verification.claims import retraining_seeds
+from unlearnbench.leaderboard.verification.rerun import difference
 from unlearnbench.records import Result
 from unlearnbench.scoring.counts import Cells
 from unlearnbench.scoring.fates import SCHEMA

@@ -30,12 +30,11 @@ from made_bundle import (
 
 from unlearnbench.errors import DataError, RunError
 from unlearnbench.io import tables
-from unlearnbench.leaderboard import rejudge
 from unlearnbench.leaderboard.bundles.bundle import Statement
 from unlearnbench.leaderboard.bundles.opening import open_bundle
 from unlearnbench.leaderboard.bundles.tables import LEDGER, Sizes, read_tables
 from unlearnbench.leaderboard.bundles.writing import write_bundle
-from unlearnbench.leaderboard.verification import verify_bundle
+from unlearnbench.leaderboard.verification import rejudge, verify_bundle
 from unlearnbench.records import Result
 from unlearnbench.splits import Split, load_split
 

@@ -61,7 +61,7 @@ def verify(bundle: str, split: str | None, rerun: bool, allow_network: bool, wor
             reasons, checked = examine(found.path, None if split is None else load_split(split), workers=workers)
             told = summed_up(bundle, reasons, checked, time.monotonic() - began)
             if rerun and told.verified and checked is not None:
-                from unlearnbench.leaderboard.rerun import retrain
+                from unlearnbench.leaderboard.verification.rerun import retrain
 
                 told = retrain(checked, told, allow_network=allow_network)
     except GoneError as error:

@@ -16,7 +16,7 @@ import pyarrow as pa
 from unlearnbench.errors import DataError
 from unlearnbench.io import tables
 from unlearnbench.leaderboard.bundles.tables import MOST_ROWS
-from unlearnbench.leaderboard.rollouts import Drawn, problems_of
+from unlearnbench.leaderboard.verification.rollouts import Drawn, problems_of
 from unlearnbench.records import Rule
 from unlearnbench.splits import Split
 from unlearnbench.verifier import Verifier

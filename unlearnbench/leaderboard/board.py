@@ -12,7 +12,7 @@ from unlearnbench.leaderboard.answer_archive import counts_of_answers
 from unlearnbench.leaderboard.editions import split_of
 from unlearnbench.leaderboard.entries import TIERS, BoardEntry, Entry, Tier
 from unlearnbench.leaderboard.ranking import Contender, Standing, standings
-from unlearnbench.leaderboard.scores import Facts, scored
+from unlearnbench.leaderboard.verification.scores import Facts, scored
 from unlearnbench.records import Record, Result
 from unlearnbench.splits import Split
 

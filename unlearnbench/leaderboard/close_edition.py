@@ -22,7 +22,6 @@ from pydantic import ValidationError
 
 from unlearnbench.errors import RunError
 from unlearnbench.io.files import write_bytes, write_json
-from unlearnbench.leaderboard.claims import seed_of
 from unlearnbench.leaderboard.editions import (
     CHAIN,
     EDITIONS,
@@ -35,6 +34,7 @@ from unlearnbench.leaderboard.editions import (
     round_after,
 )
 from unlearnbench.leaderboard.entries import read_entries
+from unlearnbench.leaderboard.verification.claims import seed_of
 from unlearnbench.splits import Split
 
 VARIANT_OF = "micro"

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 
 from unlearnbench.io import files, tables
 from unlearnbench.leaderboard.answer_archive import counts_of_answers
-from unlearnbench.leaderboard.claims import miscounted, other_numbers
 from unlearnbench.leaderboard.entries import BoardEntry
-from unlearnbench.leaderboard.scores import Facts, scored
 from unlearnbench.leaderboard.verification import Reason, Verification, listed
+from unlearnbench.leaderboard.verification.claims import miscounted, other_numbers
+from unlearnbench.leaderboard.verification.scores import Facts, scored
 from unlearnbench.records import Result
 from unlearnbench.scoring.fates import SCHEMA, count_fates
 from unlearnbench.splits import Split

@@ -23,12 +23,12 @@ from unlearnbench.io import files
 from unlearnbench.leaderboard.bundles.address import ref_of
 from unlearnbench.leaderboard.bundles.bundle import Statement
 from unlearnbench.leaderboard.bundles.writing import write_bundle
-from unlearnbench.leaderboard.claims import retraining_seeds
 from unlearnbench.leaderboard.close_edition import git, taking_part
 from unlearnbench.leaderboard.editions import ENTRIES, Edition, edition_folder, editions
 from unlearnbench.leaderboard.entries import BoardEntry, Entry, read_entries, read_entry, write_entry
-from unlearnbench.leaderboard.rerun import require_no_network
 from unlearnbench.leaderboard.verification import examine
+from unlearnbench.leaderboard.verification.claims import retraining_seeds
+from unlearnbench.leaderboard.verification.rerun import require_no_network
 from unlearnbench.methods import locate
 from unlearnbench.policies.samplers.engine import Engine
 from unlearnbench.records import Result

@@ -7,10 +7,10 @@ from typing import Any
 
 from unlearnbench.harness.judge import SLACK_STEPS
 from unlearnbench.io import safe_zip
-from unlearnbench.leaderboard import count_tests
 from unlearnbench.leaderboard.bundles import bundle, tables
 from unlearnbench.leaderboard.editions import CHAIN, DELAY, ENTRIES, editions
 from unlearnbench.leaderboard.ranking import LEVEL
+from unlearnbench.leaderboard.verification import count_tests
 from unlearnbench.scoring.score import MIN_SEEDS, SCORER_VERSION
 from unlearnbench.splits import Split, shipped_splits
 from unlearnbench.splits.split import shipped_folder

@@ -20,7 +20,7 @@ from unlearnbench.harness.evaluation_jobs import FILES, measure_policy, measure_
 from unlearnbench.harness.policy_ref import base_folder
 from unlearnbench.io import tables
 from unlearnbench.leaderboard.bundles.bundle import WEIGHTS, Bundle, Seed
-from unlearnbench.leaderboard.rollouts import Asked, Drawn
+from unlearnbench.leaderboard.verification.rollouts import Asked, Drawn
 from unlearnbench.policies.weights import take_over, tensors_of
 from unlearnbench.splits import Split
 from unlearnbench.workers.executor import run_chains

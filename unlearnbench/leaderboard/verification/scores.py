@@ -11,7 +11,7 @@ import pyarrow as pa
 from unlearnbench.harness.null_speed import over_null, why_unmetered
 from unlearnbench.harness.run_config import total_cost, why_unfair
 from unlearnbench.leaderboard.bundles.bundle import Bundle
-from unlearnbench.leaderboard.claims import method_record
+from unlearnbench.leaderboard.verification.claims import method_record
 from unlearnbench.records import Cost, Fates, MethodRecord, Result, Sampling, SpentBudget
 from unlearnbench.scoring.score import score
 from unlearnbench.splits import Split

@@ -23,16 +23,22 @@ import numpy as np
 import pyarrow as pa
 
 from unlearnbench.errors import DataError, SplitError
-from unlearnbench.leaderboard import remeasure
-from unlearnbench.leaderboard.agreement import other_counts, other_random_numbers
 from unlearnbench.leaderboard.bundles.bundle import Bundle
 from unlearnbench.leaderboard.bundles.opening import open_bundle
 from unlearnbench.leaderboard.bundles.tables import read_tables
-from unlearnbench.leaderboard.claims import chosen_by_nobody, lower_track, misconfigured, miscounted, other_numbers
-from unlearnbench.leaderboard.rejudge import altered
-from unlearnbench.leaderboard.rollouts import Asked, Drawn, claimed, decoder_of
-from unlearnbench.leaderboard.scores import Facts, scored
-from unlearnbench.leaderboard.training_record import contradictions
+from unlearnbench.leaderboard.verification import remeasure
+from unlearnbench.leaderboard.verification.agreement import other_counts, other_random_numbers
+from unlearnbench.leaderboard.verification.claims import (
+    chosen_by_nobody,
+    lower_track,
+    misconfigured,
+    miscounted,
+    other_numbers,
+)
+from unlearnbench.leaderboard.verification.rejudge import altered
+from unlearnbench.leaderboard.verification.rollouts import Asked, Drawn, claimed, decoder_of
+from unlearnbench.leaderboard.verification.scores import Facts, scored
+from unlearnbench.leaderboard.verification.training_record import contradictions
 from unlearnbench.records import Record, Result
 from unlearnbench.scoring.fates import count_fates, fates_of
 from unlearnbench.splits import Split, load_split, shipped_splits

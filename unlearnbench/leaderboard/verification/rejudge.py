@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from unlearnbench.errors import DataError, VerifierError
-from unlearnbench.leaderboard.rollouts import Drawn
+from unlearnbench.leaderboard.verification.rollouts import Drawn
 from unlearnbench.records import Rule, Verdict
 from unlearnbench.scoring.rates import Counts, Flags
 from unlearnbench.verifier import Verifier

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from unlearnbench.leaderboard.bundles.bundle import Bundle
 from unlearnbench.leaderboard.bundles.tables import MOST_ROWS
-from unlearnbench.leaderboard.rollouts import problems_of
+from unlearnbench.leaderboard.verification.rollouts import problems_of
 from unlearnbench.records import READS, TRACKS, MethodRecord, Result, Track
 from unlearnbench.splits import Split
 

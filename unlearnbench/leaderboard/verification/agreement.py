@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from unlearnbench.leaderboard.bundles.bundle import Bundle
-from unlearnbench.leaderboard.count_tests import Cells, Difference, differences, draws_agree
-from unlearnbench.leaderboard.rollouts import Asked, Drawn
+from unlearnbench.leaderboard.verification.count_tests import Cells, Difference, differences, draws_agree
+from unlearnbench.leaderboard.verification.rollouts import Asked, Drawn
 from unlearnbench.scoring.rates import Counts
 from unlearnbench.splits import Split
 
