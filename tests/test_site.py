@@ -213,7 +213,8 @@ def test_curves_come_from_the_entrys_ledger(site: Path) -> None:
     curves = 'aria-label="Learning curves of each seed"'
     page = Page(site / "entry/better-1x/index.html")
     assert curves in page.source
-    assert all(title in page.text for title in ("correct rollouts", "tokens a rollout", "seed 3", "mean of the seeds"))
+    titles = ("correct rollouts", "tokens per rollout", "seed 3", "mean of the seeds")
+    assert all(title in page.text for title in titles)
     assert curves not in Page(site / "entry/told-1x/index.html").source
     assert "no curves" in Page(site / "entry/told-1x/index.html").text
 

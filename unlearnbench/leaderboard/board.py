@@ -18,14 +18,14 @@ from unlearnbench.splits import Split
 
 
 class Row(Record):
-    """A line of the board: an entry and its place among those of its tier, edition, split, track and budget."""
+    """A row of the board: an entry and its standing in its tier, edition, split, track and budget."""
 
     entry: Entry
     standing: Standing
 
 
 class Moved(Record):
-    """What a scorer change did to an entry."""
+    """The effect of a scorer change on an entry."""
 
     id: str
     tier: Tier
@@ -83,7 +83,7 @@ def rescore(
     *,
     workers: int = 1,
 ) -> tuple[list[Moved], dict[str, tuple[Result, pa.Table]]]:
-    """Judge every entry's answers and score them again: what moved, and the new results and counts by id.
+    """Judge every entry's answers and score them again: what changed, and the new results and counts by id.
 
     A self-reported entry without answers stays as it is. Raises RunError naming another one without answers.parquet.
     """
@@ -122,7 +122,7 @@ def _moved(one: BoardEntry, result: Result, before: Mapping[str, Row], after: Ma
 
 
 def edition_places(order: Sequence[str], entries: Sequence[Entry]) -> dict[str, int]:
-    """Where the board shows each edition, 0 first: the newest first (`order` has the oldest first).
+    """The position of each edition on the board, from 0: the newest first (`order` has the oldest first).
 
     One with fewer than half as many re-trained entries as an older one is still being trained, and comes after these.
     """

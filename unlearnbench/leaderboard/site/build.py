@@ -1,10 +1,10 @@
-"""The leaderboard's site: static pages from the entries' own files and the splits, that work from a file and offline.
+"""The leaderboard's site: static pages from the entries' own files and the splits, which work offline without a server.
 
     index.html                the board: one table of all entries
     phenomenon.html           the phenomenon in pictures
     entry/<id>/index.html     one entry, with its result.json, counts and source beside it
     split/<name>/index.html   one split
-    site.css, site.js         all there is of style and script
+    site.css, site.js         the only style and script
 
 What entries and splits wrote is hostile text: jinja escapes it, and each page's policy forbids scripts but site.js.
 The same entries give the same bytes.
@@ -83,7 +83,7 @@ _SUMMED, _SHARES = ("rollouts", "correct", "tokens"), ("correct rollouts",)
 
 @dataclass(frozen=True)
 class Site:
-    """Where a site is being written, with what all of its pages share."""
+    """Where a site is written, with what all of its pages share."""
 
     out: Path
     lines: Sequence[Line]
@@ -187,7 +187,7 @@ def _write_index(site: Site) -> Path:
 
 
 def _controls(facts: SplitFacts) -> str:
-    """What the controls of a split convert."""
+    """The conversion of a split's controls."""
     return ", ".join(f"{of.name} {pct(of.converted)}" for of in facts.controls if of.converted is not None)
 
 
@@ -241,7 +241,7 @@ def _curves(line: Line) -> Markup | None:
         values = (row["correct_sum"] / drawn, row["tokens_sum"] / drawn, drawn) if drawn else (math.nan, math.nan, 0)
         for title, value in zip(found, values, strict=True):
             found[title].setdefault(seed, []).append(value)
-    units = {"correct rollouts": "% of rollouts", "length": "tokens a rollout", "rollouts": "a step"}
+    units = {"correct rollouts": "% of rollouts", "length": "tokens per rollout", "rollouts": "per step"}
     panels = [
         plots.Panel(title, units[title], {seed: np.array(values) for seed, values in seeds.items()}, title in _SHARES)
         for title, seeds in found.items()
@@ -250,7 +250,7 @@ def _curves(line: Line) -> Markup | None:
 
 
 def _own_seeds(result: Result) -> bool:
-    """Whether the seeds are those that `eval` takes by itself."""
+    """Whether the seeds are those that `eval` uses by default."""
     return list(result.seeds) == list(range(1, len(result.seeds) + 1))
 
 

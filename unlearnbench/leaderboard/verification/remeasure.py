@@ -101,7 +101,7 @@ def _policy(bundle: Bundle, seed: int, split: Split, scratch: Path) -> Path:
         if digest != bundle.manifest.members[name].sha256:
             raise DataError(f"{bundle.archive.path}, member {name!r} is not what manifest.json says (its hash differs)")
     if len(one.weights) > 1:
-        (place / "weights" / "model.safetensors.index.json").write_text("{}")  # that there is one; it is made anew
+        (place / "weights" / "model.safetensors.index.json").write_text("{}")  # marks sharded weights; `take_over` writes its own
     state = {"schema_version": 1, "finished": True}
     try:
         take_over(place / "weights", base_folder(split), place / "checkpoint", one.method.lora, state)

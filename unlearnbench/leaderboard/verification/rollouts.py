@@ -173,7 +173,7 @@ def _require_ends(where: str, tokens: pa.ListArray, finish: Sequence[str], decod
     last = np.cumsum(lengths) - 1
     stopped = ends[last]
     if ends.sum() != stopped.sum():
-        raise DataError(f"{where}, field 'token_ids': a rollout goes on after a token that ends it")
+        raise DataError(f"{where}, field 'token_ids': a rollout continues after a token that ends it")
     says = np.array([word == "stop" for word in finish])
     if strange := set(finish) - {"stop", "length"}:
         raise DataError(f"{where}, field 'finish': {sorted(strange)[0]!r:.40} is neither stop nor length")
