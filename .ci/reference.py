@@ -32,6 +32,7 @@ SCHEMAS = {
     "comparison": ("scoring.comparison", "Comparison", "comparison.json, and what `compare --json` prints"),
     "similarity": ("diagnosis.record", "SimilarityRecord", "similarity.json of a diagnosis"),
     "entry": ("leaderboard.entries", "Entry", "entry.json of the leaderboard"),
+    "bundle": ("leaderboard.bundles.address", "BundleRef", "bundle.json of an entry: which bundle, and where it lies"),
 }
 """Of each schema: the module and the record that it follows from, and what it describes."""
 

@@ -10,6 +10,7 @@ entries are not shown first, or the board needs the variant's folder. Two minute
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -25,11 +26,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 from orphans import descendants, still_running
 
+from unlearnbench.leaderboard.editions import round_after
 from unlearnbench.splits import Split, find_split, load_split, write_split
 
 ROOT = Path(__file__).resolve().parents[1]
 METHODS = ("no_training-1x", "positive_only-1x")
 WHO = ("-c", "user.name=a", "-c", "user.email=a@example.org", "-c", "commit.gpgsign=false")
+WHEN = 1_750_000_000
+"""When the entries are committed: the beacon's round that follows is long published."""
+VALUE = "0123456789abcdef" * 4
 
 
 def small(folder: Path, seed: int) -> Split:
@@ -52,7 +57,8 @@ def small(folder: Path, seed: int) -> Split:
 
 def call(*words: str, cwd: Path) -> str:
     """What a command prints; one that fails ends the script."""
-    done = subprocess.run(words, cwd=cwd, capture_output=True, text=True, check=False)
+    dated = os.environ | {"GIT_COMMITTER_DATE": f"{WHEN} +0000", "GIT_AUTHOR_DATE": f"{WHEN} +0000"}
+    done = subprocess.run(words, cwd=cwd, capture_output=True, text=True, check=False, env=dated)
     if done.returncode:
         sys.exit(f"{' '.join(words)} ended with status {done.returncode}: {done.stdout}{done.stderr}")
     return done.stdout.strip()
@@ -81,19 +87,27 @@ def main() -> None:
         repo = Path(folder) / "repo"
         entries = repo / "leaderboard" / "entries"
         for name in METHODS:
-            shutil.copytree(ROOT / "leaderboard" / "entries" / name, entries / name)
+            home = ROOT / "leaderboard" / "entries" / name
+            shutil.copytree(home / "open", entries / name / "open")
+            for source in home.glob("*.py"):
+                shutil.copy(source, entries / name)
         (repo / "leaderboard" / "editions.json").write_text("[]")
         for words in (["init", "-q"], ["add", "-A"], ["commit", "-q", "-m", "entries"]):
             call("git", *WHO, *words, cwd=repo)
         commit = call("git", "rev-parse", "HEAD", cwd=repo)
-        seed = int.from_bytes(sha256(f"try/{commit}".encode()).digest()[:4], "big") % 2**31
-        require(f"make micro SEED={seed}" in call(*python, "leaderboard", "close", "try", cwd=repo), "the seed drawn")
+        round_ = round_after(WHEN)
+        require(
+            f"--beacon {round_}:VALUE" in call(*python, "leaderboard", "close", "try", cwd=repo), "a round is named"
+        )
+        seed = int.from_bytes(sha256(f"try/{commit}/{round_}/{VALUE}".encode()).digest()[:4], "big") % 2**31
+        close = [*python, "leaderboard", "close", "try", "--beacon", f"{round_}:{VALUE}"]
+        require(f"make micro SEED={seed}" in call(*close, cwd=repo), "the seed drawn")
 
         split = small(Path(folder) / f"micro-{seed}", seed)
         null = split.path / "null_control" / "1x"
         call(*python, "eval", "--method", "grpo", "--split", str(split.path), "--out", str(null), cwd=repo)
         shutil.copytree(null, split.path / "strong_null")
-        call(*python, "leaderboard", "close", "try", "--split", str(split.path), cwd=repo)
+        call(*close, "--split", str(split.path), cwd=repo)
 
         shutil.rmtree(split.path)  # what the board keeps of it is enough, to train and to show
         again = [*python, "leaderboard", "retrain", "--edition", "try", "--json"]
@@ -102,7 +116,7 @@ def main() -> None:
         require(
             [(row["id"], row["before"]) for row in told] == list(zip(METHODS, (True, False), strict=True)), "resumed"
         )
-        sizes = [sum(file.stat().st_size for file in (entries / row["entry"]).iterdir()) for row in told]
+        sizes = [sum(file.stat().st_size for file in (entries / row["id"] / "try").iterdir()) for row in told]
         require(max(sizes) < 150_000, "an entry is small")
 
         rows = json.loads(call(*python, "leaderboard", "standings", "--json", cwd=repo))

@@ -1,8 +1,7 @@
 """What the runs leave in the repository: an entry of the leaderboard each, and what `unlearnbench methods` shows.
 
-A run's bundle is made in the work folder and verified, as everybody's is, and its entry follows from it. The bundle
-itself stays out of the entry, which is then small: result, counts, fates, the stated answers (so that the entry can be
-scored again) and the method's source. `make experiments` makes the run again.
+A run's bundle is made in the work folder and verified like any other, and its entry follows from it. The bundle stays
+there: `make experiments` makes the run again.
 """
 
 from __future__ import annotations
@@ -11,9 +10,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from experiments.runs import Runs
-from unlearnbench.io import files, tables
-from unlearnbench.leaderboard.bundle import Statement, write_bundle
-from unlearnbench.leaderboard.entries import BUNDLE, Entry, default_id, enter
+from unlearnbench.leaderboard.bundles.bundle import Statement
+from unlearnbench.leaderboard.bundles.writing import write_bundle
+from unlearnbench.leaderboard.editions import current_edition
+from unlearnbench.leaderboard.entries import default_id, enter, read_entry
 from unlearnbench.methods.gains import Measured, write_measured
 from unlearnbench.records import Result
 from unlearnbench.scoring.comparability import Finished
@@ -35,24 +35,21 @@ def write_entries(runs: Runs, entries: Path, work: Path) -> list[str]:
 
 def _entry(run: Finished, runs: Runs, entries: Path, work: Path, tried: int) -> str:
     name = default_id(run.result)
-    folder = entries / name
-    if _is_of(folder, run.result, tried):
-        return name
-    bundle = work / f"{name}.zip"
-    write_bundle(run.folder, bundle, Statement(name=run.result.method.name, authors=AUTHORS, tried=tried))
-    made = enter(bundle, entries, id=name, split=runs.split, workers=1)
-    files.write_json(folder / "entry.json", made.entry.model_copy(update={"bundle": None}))
-    (folder / BUNDLE).unlink()
+    if not _is_of(entries / name / current_edition(entries, run.result), run.result, tried):
+        bundle = work / f"{name}.zip"
+        write_bundle(run.folder, bundle, Statement(name=run.result.method.name, authors=AUTHORS, tried=tried))
+        enter(bundle, entries, id=name, split=runs.split, workers=1)
     return name
 
 
 def _is_of(folder: Path, result: Result, tried: int) -> bool:
-    """Whether a finished entry of this very run is there; a half-made one still has its bundle."""
-    if not (folder / "entry.json").is_file() or (folder / BUNDLE).is_file():
+    """Whether a finished entry of this very run is there."""
+    if not (folder / "entry.json").is_file():
         return False
-    entry = tables.read_json_record(folder / "entry.json", Entry)
-    kept = tables.read_json_record(folder / "result.json", Result)
-    return entry.tried == tried and (kept.method, kept.cost, kept.groups) == (result.method, result.cost, result.groups)
+    one = read_entry(folder)
+    kept = one.result
+    same = (kept.method, kept.cost, kept.groups) == (result.method, result.cost, result.groups)
+    return one.entry.tried == tried and same
 
 
 def measured(methods: Mapping[str, Finished]) -> dict[str, Measured]:

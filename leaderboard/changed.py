@@ -3,9 +3,9 @@ library alone:
 
     python3 leaderboard/changed.py BASE HEAD FOLDER
 
-Fails unless everything that HEAD changes since BASE lies in one folder leaderboard/entries/<id>/ and is either a new
-bundle or a withdrawal: a reason in the entry's entry.json, and nothing else of it. Copies a new bundle out of git's
-objects: nothing of the pull request is checked out.
+Fails unless HEAD changes one folder leaderboard/entries/<id>/<edition>/ since BASE, by either a new bundle.json, which
+says where a bundle lies, or a withdrawal: a reason in its entry.json, and nothing else of it. Copies a new bundle.json
+out of git's objects: nothing of the pull request is checked out.
 """
 
 from __future__ import annotations
@@ -17,11 +17,13 @@ import sys
 import unicodedata
 from pathlib import Path
 
-ALLOWED = re.compile(r"leaderboard/entries/([a-z0-9][a-z0-9_.-]{0,79})/(bundle\.zip|entry\.json)")
+ALLOWED = re.compile(
+    r"leaderboard/entries/([a-z0-9][a-z0-9_.-]{0,79})/([A-Za-z0-9][A-Za-z0-9.-]{0,39})/(bundle\.json|entry\.json)"
+)
 RESERVED = re.compile(r".*-[0-9]{4}-[0-9]{2}")
 """Ids of entries that are trained again: <id>-<edition>."""
 OPENING = b'"withdrawn": '
-LARGEST = 100_000_000
+LARGEST = 10_000
 LONGEST_REASON = 500
 
 
@@ -35,39 +37,39 @@ def main(base: str, head: str, folder: str) -> int:
     except subprocess.CalledProcessError as error:
         return refuse(f"git cannot compare {head} with {base}: {error.stderr.decode(errors='replace').strip()}")
     changed = told.decode("utf-8", "replace").split("\0")
-    entries: dict[str, set[str]] = {}
+    entries: dict[tuple[str, str], set[str]] = {}
     for line, path in zip(changed[::2], changed[1::2], strict=False):
         _, mode, _, _, status = line.split(" ")
         found = ALLOWED.fullmatch(path)
         if found is None:
             return refuse(
-                f"{path!r} may not change: an entry is leaderboard/entries/<id>/bundle.zip (or its entry.json)"
+                f"{path!r} may not change: an entry is leaderboard/entries/<id>/<edition>/bundle.json (or entry.json)"
             )
         if status != "D" and mode != "100644":
-            return refuse(f"{path!r} is no plain file (mode {mode})")
-        if found[2] == "entry.json" and status != "M":
+            return refuse(f"{path!r} is not a plain file (mode {mode})")
+        if found[3] == "entry.json" and status != "M":
             return refuse(
                 f"{path!r} comes with `leaderboard enter`, from maintainers; a pull request may only alter it"
             )
-        if found[2] == "bundle.zip" and status != "A":
-            return refuse(f"{path!r} is on the board and stays as it is; bring a new bundle under another id")
-        entries.setdefault(found[1], set()).add(found[2])
+        if found[3] == "bundle.json" and status != "A":
+            return refuse(f"{path!r} is on the board and stays as it is; submit a new bundle under another id")
+        entries.setdefault((found[1], found[2]), set()).add(found[3])
     if len(entries) != 1:
         return refuse(f"one pull request changes one entry, and this one changes {len(entries)}")
-    (name, files), out = entries.popitem(), Path(folder)
+    ((name, edition), files), out = entries.popitem(), Path(folder)
     out.mkdir(parents=True, exist_ok=True)
     if "entry.json" in files:
-        return withdrawal(base, head, f"leaderboard/entries/{name}/entry.json", files)
+        return withdrawal(base, head, f"leaderboard/entries/{name}/{edition}/entry.json", files)
     if exists(f"{base}:leaderboard/entries/{name}"):
-        return refuse(f"{name!r} is an entry already and stays as it is; bring the bundle under another id")
+        return refuse(f"{name!r} is an entry already and stays as it is; submit the bundle under another id")
     if RESERVED.fullmatch(name):
         return refuse(
-            f"{name!r} ends as an edition does, and such ids are those of entries trained again; take another"
+            f"{name!r} ends as an edition does, and such ids are those of entries trained again; choose another"
         )
-    place = f"{head}:leaderboard/entries/{name}/bundle.zip"
+    place = f"{head}:leaderboard/entries/{name}/{edition}/bundle.json"
     if int(git("cat-file", "-s", place)) > LARGEST:
-        return refuse(f"bundle.zip has more than {LARGEST:,} bytes")
-    (out / "bundle.zip").write_bytes(git("cat-file", "blob", place))
+        return refuse(f"bundle.json has more than {LARGEST:,} bytes")
+    (out / "bundle.json").write_bytes(git("cat-file", "blob", place))
     return 0
 
 

@@ -156,10 +156,10 @@ def cli(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str
 
 @pytest.fixture(scope="session")
 def made_split(tmp_path_factory: pytest.TempPathFactory) -> Split:
-    """A split with a null control, for runs that nobody trained."""
-    from made_run import make_split
+    """Some of micro with its policy and a null control, for runs of policies that are there."""
+    from made_bundle import make_split
 
-    return make_split(tmp_path_factory.mktemp("made") / "tiny")
+    return make_split(tmp_path_factory.mktemp("made") / "split")
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from unlearnbench.errors import DataError
 from unlearnbench.io import tables
+from unlearnbench.scoring.fates import visits_of
 from unlearnbench.scoring.curves import SCHEMA, group_curve, read_curves, training_curves
 
 ROW = st.tuples(
@@ -26,13 +27,16 @@ GROUPS = {"a": "easy", "b": "unlearnable", "c": None}
 def visits(rows: list[tuple[int, int, str, bool | None]]) -> pa.Table:
     columns = zip(*rows, strict=True) if rows else ((), (), (), ())
     seed, step, item, correct = (list(column) for column in columns)
-    return pa.table(
-        {
-            "seed": pa.array(seed, pa.int64()),
-            "step": pa.array(step, pa.int32()),
-            "item_id": pa.chunked_array([pa.array(item, pa.string())]),
-            "correct": pa.array(correct, pa.bool_()),
-        }
+    return visits_of(
+        pa.table(
+            {
+                "seed": pa.array(seed, pa.int64()),
+                "step": pa.array(step, pa.int32()),
+                "item_id": pa.chunked_array([pa.array(item, pa.string())]),
+                "correct": pa.array(correct, pa.bool_()),
+                "valid_trace": pa.nulls(len(rows), pa.bool_()),
+            }
+        )
     )
 
 

@@ -160,10 +160,10 @@ def test_an_example_of_a_file_is_one(block: Block) -> None:
 
 
 def test_the_shipped_files_are_what_the_schemas_describe() -> None:
-    entry = ROOT / "leaderboard/entries/dapo-1x/result.json"
+    entry = ROOT / "leaderboard/entries/dapo-1x/open/result.json"
     for path in (entry, *find_split("micro").glob("**/result.json")):
         assert faults("result", json.loads(path.read_text())) == []
-    for path in (ROOT / "leaderboard/entries").glob("*/entry.json"):
+    for path in (ROOT / "leaderboard/entries").glob("*/*/entry.json"):
         assert faults("entry", json.loads(path.read_text())) == []
     for path in (ROOT / "splits").glob("*/split.yaml"):
         assert faults("split", yaml.safe_load(path.read_text())) == []
@@ -173,7 +173,7 @@ def test_the_shipped_files_are_what_the_schemas_describe() -> None:
             assert faults(name, row) == []
     for row in json.loads((micro / "canaries.json").read_text()):
         assert faults("canary", row) == []
-    entries = [ROOT / "leaderboard/entries" / name for name in ("dapo-1x", "replay-1x")]
+    entries = [ROOT / "leaderboard/entries" / name / "open" for name in ("dapo-1x", "replay-1x")]
     assert faults("comparison", compare(entries).model_dump(mode="json")) == []
 
 

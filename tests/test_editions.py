@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 from dataclasses import replace
+import time
 from hashlib import sha256
 from pathlib import Path
 
@@ -19,13 +21,10 @@ from unlearnbench.harness.evaluate import evaluate_run
 from unlearnbench.harness.run_config import RunConfig
 from unlearnbench.io import files, tables
 from unlearnbench.leaderboard.board import board
-from unlearnbench.leaderboard.bundle import Statement, write_bundle
-from unlearnbench.leaderboard.claims import retraining_seeds
 from unlearnbench.leaderboard.close_edition import close, drawn_seed
-from unlearnbench.leaderboard.editions import Edition, editions, find_splits
+from unlearnbench.leaderboard.editions import Beacon, Edition, editions, find_splits, published, round_after
 from unlearnbench.leaderboard.entries import BoardEntry, Entry, enter, read_entries
 from unlearnbench.leaderboard.retrain_edition import (
-    _told_by_bundle,
     enter_run,
     find_edition,
     ordered,
@@ -41,9 +40,20 @@ from unlearnbench.splits import Split, load_split
 WHO = ["-c", "user.name=a", "-c", "user.email=a@example.org", "-c", "commit.gpgsign=false"]
 
 
-def git(repo: Path, *words: str) -> str:
-    done = subprocess.run(["git", *WHO, *words], cwd=repo, capture_output=True, text=True, check=True)
+WHEN = 1_750_000_000
+"""When everything is committed, in seconds since 1970: rounds of the beacon an hour later are long published."""
+VALUE = "0123456789abcdef" * 4
+
+
+def git(repo: Path, *words: str, when: int = WHEN) -> str:
+    dated = os.environ | {"GIT_COMMITTER_DATE": f"{when} +0000", "GIT_AUTHOR_DATE": f"{when} +0000"}
+    done = subprocess.run(["git", *WHO, *words], cwd=repo, capture_output=True, text=True, check=True, env=dated)
     return done.stdout.strip()
+
+
+def drawn(entries: Path, name: str = "two") -> str:
+    """What --beacon is given for an edition: its round, and a value."""
+    return f"{close(name, entries).round}:{VALUE}"
 
 
 def commit_all(repo: Path) -> str:
@@ -60,7 +70,7 @@ def entered(made_split: Split, made_bundle: Path, tmp_path_factory: pytest.TempP
     files.write_json(
         board_folder / "editions.json", [{"name": "open", "split": made_split.name, "split_hash": made_split.hash}]
     )
-    enter(made_bundle, board_folder / "entries", id="mine", split=made_split, workers=1)
+    enter(made_bundle, board_folder / "entries", id="mine", tier="self-reported", split=made_split, workers=1)
     git(repo.parent, "init", "-q", str(repo))
     commit_all(repo)
     return repo
@@ -77,7 +87,6 @@ def variant(made_split: Split, folder: Path, seed: int, strong: bool = True) -> 
     config = tables.read_yaml_record(folder / "split.yaml", SplitConfig)
     named = config.model_copy(update={"name": f"micro-{seed}", "seed": seed})
     files.write_text(folder / "split.yaml", json.dumps(named.model_dump(mode="json")))
-    files.write_bytes(folder / "policy" / "model.safetensors", b"weights")
     rehash(folder)
     if strong:
         shutil.copytree(folder / "null_control" / "1x", folder / "strong_null")
@@ -87,8 +96,11 @@ def variant(made_split: Split, folder: Path, seed: int, strong: bool = True) -> 
 def closed(repo: Path, made_split: Split, folder: Path) -> tuple[Edition, Split]:
     """The repository's edition `two`, closed, with its variant."""
     entries = repo / "leaderboard" / "entries"
-    split = variant(made_split, folder, close("two", entries).seed)
-    close("two", entries, split=split)
+    value = drawn(entries)
+    seed = close("two", entries, value=value).seed
+    assert seed is not None
+    split = variant(made_split, folder, seed)
+    close("two", entries, value=value, split=split)
     return find_edition(entries, "two", split.path)[0], split
 
 
@@ -98,14 +110,64 @@ def test_the_seed_of_a_variant_follows_from_edition_and_commit() -> None:
     assert bits[0] == "0" and drawn_seed("2026-11", commit) == int(bits, 2) == 1409396168
     first = next(name for name in map(str, range(9)) if sha256(f"{name}/{commit}".encode()).digest()[0] > 127)
     assert drawn_seed(first, commit) == int(sha256(f"{first}/{commit}".encode()).hexdigest()[:8], 16) - 2**31
+    # with a beacon, what is drawn follows from its round and value, too
+    text = f"2027-01/{commit}/123/{VALUE}"
+    assert drawn_seed("2027-01", commit, Beacon(round=123, value=VALUE)) == int(
+        f"{int(sha256(text.encode()).hexdigest()[:8], 16):032b}"[1:], 2
+    )
+
+
+@pytest.mark.checkout
+def test_the_boards_editions_can_be_drawn_again() -> None:
+    for edition in editions(Path(__file__).parents[1] / "leaderboard" / "entries"):
+        if edition.drawn_from is not None:
+            assert drawn_seed(edition.name, edition.drawn_from, edition.beacon) == edition.variant
+
+
+def test_a_round_is_the_first_one_an_hour_after_the_commit() -> None:
+    # drand's own arithmetic: round = 1 + floor((time - genesis) / period), for a time at which a round is published
+    for when in (WHEN, WHEN + 1, WHEN + 2, WHEN + 3):
+        found = round_after(when)
+        assert published(found) >= when + 3600 > published(found - 1)
+        assert found == 1 + (published(found) - 1_692_803_367) // 3
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ("{round}", "is not ROUND:VALUE"),
+        ("{round}:", "is not ROUND:VALUE"),
+        ("{round}:0123", "is not ROUND:VALUE"),
+        (f"{{round}}:{VALUE.upper()}", "is not ROUND:VALUE"),
+        (f"{{round}}:{VALUE}00", "is not ROUND:VALUE"),
+        (f"-1:{VALUE}", "is not ROUND:VALUE"),
+        (f"seven:{VALUE}", "is not ROUND:VALUE"),
+        (f"7:{VALUE}", "draws from round"),
+    ],
+)
+def test_a_value_that_is_malformed_or_of_another_round(repo: Path, value: str, words: str) -> None:
+    entries = repo / "leaderboard" / "entries"
+    closed_ = close("two", entries)
+    assert closed_.seed is None and closed_.round == round_after(WHEN) and str(closed_.round) in closed_.address
+    with pytest.raises(RunError, match=words):
+        close("two", entries, value=value.format(round=closed_.round))
+
+
+def test_a_round_that_is_not_published_yet_is_waited_for(repo: Path) -> None:
+    entries = repo / "leaderboard" / "entries"
+    git(repo, "commit", "-q", "--allow-empty", "-m", "now", when=int(time.time()))
+    with pytest.raises(RunError, match=r"is published at .* UTC; wait until then"):
+        close("two", entries, value=drawn(entries))
+    with pytest.raises(RunError, match="has no seed yet"):
+        close("two", entries, split=load_split("micro"))
 
 
 @pytest.mark.parametrize(
     ("file", "content", "words"),
     [
         ("mine/my_algo.py", "changed", r"mine/my_algo.py is not in commit"),
-        ("mine/more.txt", "untracked", r"mine/more.txt is not in commit"),
-        ("late/bundle.zip", "not entered", r"late has no entry.json yet"),
+        ("mine/open/more.txt", "untracked", r"mine/open/more.txt is not in commit"),
+        ("late/open/bundle.json", "not entered", r"late/open has no entry.json yet"),
     ],
 )
 def test_a_commit_closes_only_what_it_holds(repo: Path, file: str, content: str, words: str) -> None:
@@ -130,20 +192,27 @@ def test_an_edition_is_written_with_the_variant_that_was_drawn(
     repo: Path, made_split: Split, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     entries = repo / "leaderboard" / "entries"
-    seed = close("two", entries).seed
+    value = drawn(entries)
     assert run(["leaderboard", "close", "two", "--entries", str(entries)]) == 0
-    assert f"make micro SEED={seed}" in capsys.readouterr().out
+    assert f"--beacon {value.partition(':')[0]}:VALUE" in capsys.readouterr().out
+    seed = close("two", entries, value=value).seed
+    assert seed is not None and seed == drawn_seed(
+        "two", git(repo, "rev-parse", "HEAD"), Beacon(round=int(value.partition(":")[0]), value=VALUE)
+    )
+    assert run(["leaderboard", "close", "two", "--entries", str(entries), "--beacon", value]) == 0
+    assert f"make micro SEED={seed}" in (said := capsys.readouterr().out) and f"--beacon {value} --split" in said
     with pytest.raises(RunError, match=f"with seed 7, and edition two drew the seed {seed}"):
-        close("two", entries, split=variant(made_split, tmp_path / "seven", 7))
+        close("two", entries, value=value, split=variant(made_split, tmp_path / "seven", 7))
     with pytest.raises(RunError, match="has no strong_null yet"):
-        close("two", entries, split=variant(made_split, tmp_path / "early", seed, strong=False))
+        close("two", entries, value=value, split=variant(made_split, tmp_path / "early", seed, strong=False))
     assert [edition.name for edition in editions(entries)] == ["open"]
 
     split = variant(made_split, tmp_path / "build" / "variant", seed)
-    done = close("two", entries, split=split)
+    done = close("two", entries, value=value, split=split)
     commit = git(repo, "rev-parse", "HEAD")
+    beacon = Beacon(round=int(value.partition(":")[0]), value=VALUE)
     assert editions(entries)[-1] == Edition(
-        name="two", split=split.name, split_hash=split.hash, variant=seed, drawn_from=commit
+        name="two", split=split.name, split_hash=split.hash, variant=seed, drawn_from=commit, beacon=beacon
     )
     assert list(done.missing) == ["null_control/4x", "positive_control"]
     kept = Split(entries.parent / "editions" / "two")
@@ -173,12 +242,15 @@ def test_who_takes_part_is_what_the_closing_commit_holds(repo: Path, made_split:
     mine = ordered(entries, [], edition)[0]
     again = take_part(mine, edition, split)
     assert again.seeds == retraining_seeds(sha256(again.source).hexdigest(), split.hash)
-    assert again.id == "mine-two" and again.source == (mine.folder / "my_algo.py").read_bytes()
+    assert again.id == "mine-two" and again.source == mine.source.read_bytes()
     # a source that was changed after the edition was closed is not what is trained
-    files.write_text(mine.folder / "my_algo.py", "raise SystemExit")
+    files.write_text(mine.source, "raise SystemExit")
     assert take_part(mine, edition, split).source == again.source
+    # nor is a class or sampler that entry.json names since
+    files.write_json(mine.folder / "entry.json", mine.entry.model_copy(update={"class_name": "Other"}))
+    assert take_part(mine, edition, split).then.class_name == "Mine"
 
-    late = Path(shutil.copytree(mine.folder, entries / "late"))
+    late = Path(shutil.copytree(mine.folder.parent, entries / "late")) / "open"
     stated = tables.read_json_record(late / "entry.json", Entry).model_copy(update={"id": "late"})
     files.write_json(late / "entry.json", stated)
     commit_all(repo)
@@ -193,16 +265,23 @@ def test_who_takes_part_is_what_the_closing_commit_holds(repo: Path, made_split:
     assert not (tmp_path / "out").exists()
 
 
-def test_a_bundle_that_came_after_the_closing_chooses_no_class_of_the_source(
-    repo: Path, made_split: Split, made_run: Path, tmp_path: Path
+def test_an_edition_that_was_closed_in_the_earlier_layout_is_trained_again(
+    repo: Path, made_split: Split, tmp_path: Path
 ) -> None:
+    """Commits of before have an entry's files, its source too, in <id>/."""
     entries = repo / "leaderboard" / "entries"
-    edition, split = closed(repo, made_split, tmp_path / "variant")
-    mine = ordered(entries, [], edition)[0]
-    assert _told_by_bundle(take_part(mine, edition, split)) == ("Mine", None)
-    write_bundle(made_run, mine.folder / "bundle.zip", Statement(name="later"))
-    refused = retrain_entry(mine, edition, split, tmp_path / "out", entries).why
-    assert refused is not None and "is not the bundle that the entry had when its edition was closed" in refused
+    for path in (entries / "mine" / "open").iterdir():
+        path.rename(entries / "mine" / path.name)
+    (entries / "mine" / "open").rmdir()
+    commit = commit_all(repo)
+    (entries / "mine" / "open").mkdir()
+    for path in [path for path in (entries / "mine").iterdir() if path.is_file() and path.suffix != ".py"]:
+        path.rename(entries / "mine" / "open" / path.name)
+    commit_all(repo)
+    edition = Edition(name="two", split="x", split_hash="y", variant=1, drawn_from=commit)
+    mine = read_entries(entries)[0]
+    assert [one.entry.id for one in ordered(entries, [], edition)] == ["mine"]
+    assert take_part(mine, edition, made_split).source == mine.source.read_bytes()
 
 
 def test_a_run_trained_again_becomes_an_entry_beside_the_first_and_is_shown_first(
@@ -214,9 +293,10 @@ def test_a_run_trained_again_becomes_an_entry_beside_the_first_and_is_shown_firs
     again = take_part(mine, edition, split)
     # the run's files as `evaluate` leaves them, with the seeds that nobody chose
     make_run(tmp_path / "out" / "mine" / "run", split, seeds=tuple(again.seeds))
-    made = enter_run(again, edition, split, tmp_path / "out" / "mine", entries, workers=1)
-    assert made.folder == entries / "mine-two" and not (made.folder / "bundle.zip").exists()
-    assert (made.entry.tier, made.entry.edition, made.entry.trained_from) == ("re-trained", "two", "mine")
+    made = enter_run(again, edition, split, tmp_path / "out" / "mine", entries, workers=2)
+    assert made.folder == entries / "mine" / "two" and not list(made.folder.glob("*.zip"))
+    assert (made.entry.id, made.entry.tier, made.entry.edition) == ("mine-two", "re-trained", "two")
+    assert made.entry.trained_from == "mine" and made.source == mine.source
     assert (made.entry.tried, made.result.split_hash) == (mine.entry.tried, split.hash)
     told = retrain_entry(mine, edition, split, tmp_path / "out", entries)
     assert told.before and told.made is not None and told.made.result == made.result  # it is not trained once more
@@ -231,7 +311,7 @@ def test_a_run_trained_again_becomes_an_entry_beside_the_first_and_is_shown_firs
     assert [line.id for line in shown] == ["mine-two", "mine"]
     seed, kept = edition.variant, find(made.result)
     again = "unlearnbench leaderboard retrain --edition two"
-    assert command(shown[0], kept) == f"rm -r leaderboard/entries/mine-two && {again} mine"
+    assert command(shown[0], kept) == f"rm -r leaderboard/entries/mine/two && {again} mine"
     shutil.rmtree(kept.path / "policy")
     assert command(shown[0], kept) == f"make micro SEED={seed} && {again} --split build/micro-{seed} mine"
     assert run(["leaderboard", "rescore", *words]) == 0
@@ -252,9 +332,9 @@ def test_a_bundle_of_other_seeds_makes_no_re_trained_entry(repo: Path, made_spli
 def test_what_was_trained_again_is_withdrawn_with_its_origin(repo: Path) -> None:
     entries = repo / "leaderboard" / "entries"
     mine = read_entries(entries)[0]
-    shutil.copytree(mine.folder, entries / "mine-two")
+    shutil.copytree(mine.folder, entries / "mine" / "two")
     changes = {"id": "mine-two", "tier": "re-trained", "edition": "two", "trained_from": "mine"}
-    files.write_json(entries / "mine-two" / "entry.json", mine.entry.model_copy(update=changes))
+    files.write_json(entries / "mine" / "two" / "entry.json", mine.entry.model_copy(update=changes))
     assert [one.entry.withdrawn for one in read_entries(entries)] == [None, None]
     files.write_json(mine.folder / "entry.json", mine.entry.model_copy(update={"withdrawn": "a leak"}))
     assert [one.entry.withdrawn for one in read_entries(entries)] == ["a leak", "a leak"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from statistics import mean
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from unlearnbench.errors import DataError
 from unlearnbench.io import tables
 from unlearnbench.records import FATES, Fates
-from unlearnbench.scoring.fates import QUANTILES, Watched, count_fates, fates, read_fates, summary
+from unlearnbench.scoring.fates import QUANTILES, Watched, count_fates, fates_of, read_fates, summary, visits_of
 
 SCHEMA = pa.schema(
     [
@@ -27,6 +28,10 @@ SCHEMA = pa.schema(
         ("valid_trace", pa.bool_()),
     ]
 )
+
+
+def fates(rollouts: pa.Table, *of: Any) -> pa.Table:
+    return fates_of(visits_of(rollouts), *of)
 
 
 def ledger(visits: list[tuple[str, int, str]], seed: int = 1, valid: bool | None = None) -> pa.Table:

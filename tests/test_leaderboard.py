@@ -14,23 +14,26 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import yaml
-from made_bundle import altered, in_table, make_bundle, make_run
+from made_bundle import BASE, altered, in_table, make_bundle, make_run
 
 from unlearnbench.cli.main import run
 from unlearnbench.errors import DataError, RunError
 from unlearnbench.io import tables
 from unlearnbench.io.files import write_bytes, write_json, write_text
-from unlearnbench.leaderboard import rerun
+from unlearnbench.leaderboard.verification import rerun
 from unlearnbench.leaderboard.answer_archive import ANSWERS, counts_of_answers
 from unlearnbench.leaderboard.board import board, edition_places, rescore
-from unlearnbench.leaderboard.claims import retraining_seeds
+from unlearnbench.leaderboard.bundles.address import BundleRef, read_ref
+from unlearnbench.leaderboard.bundles.bundle import Statement
+from unlearnbench.leaderboard.bundles.writing import write_bundle
 from unlearnbench.leaderboard.entries import BoardEntry, Entry, enter, read_entries
 from unlearnbench.leaderboard.ranking import holm
-from unlearnbench.leaderboard.rerun import difference
 from unlearnbench.leaderboard.rules_page import rules
-from unlearnbench.leaderboard.verification import verify_bundle
+from unlearnbench.leaderboard.verification.claims import retraining_seeds
+from unlearnbench.leaderboard.verification.rerun import difference
 from unlearnbench.records import Result
 from unlearnbench.scoring.counts import Cells
+from unlearnbench.scoring.fates import SCHEMA
 from unlearnbench.splits import Split
 
 ROOT = Path(__file__).parents[1]
@@ -38,24 +41,79 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture(scope="module")
 def entries(made_split: Split, made_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A board of two entries: one converts 12 items, the other 48."""
+    """A board of two entries: one converts no item, the other most of them."""
     place = tmp_path_factory.mktemp("board")
     write_json(place / "editions.json", [{"name": "one", "split": made_split.name, "split_hash": made_split.hash}])
-    more = make_bundle(make_run(place / "runs" / "more", made_split, converts=48), place / "more.zip")
-    enter(made_bundle, place / "entries", id="few", split=made_split, workers=1)
-    enter(more, place / "entries", id="many", split=made_split, workers=1)
+    less = make_bundle(make_run(place / "runs" / "less", made_split, BASE), place / "less.zip")
+    enter(less, place / "entries", id="few", split=made_split, workers=2)
+    enter(made_bundle, place / "entries", id="many", split=made_split, workers=2)
     return place / "entries"
 
 
+def read_one(entries: Path, name: str) -> BoardEntry:
+    return next(one for one in read_entries(entries) if one.entry.id == name)
+
+
 def test_an_entry_holds_what_the_board_needs(entries: Path, made_run: Path, made_bundle: Path) -> None:
-    names = {path.name for path in (entries / "few").iterdir()}
-    assert names == {
-        *("entry.json", "result.json", "counts.parquet", "fates.parquet", "answers.parquet", "bundle.zip", "my_algo.py")
-    }
-    assert (entries / "few" / "bundle.zip").read_bytes() == made_bundle.read_bytes()
-    found = {one.entry.id: one for one in read_entries(entries)}
-    assert found["few"].result == tables.read_json_record(made_run / "result.json", Result)
-    assert (found["few"].entry.tier, found["few"].entry.edition, found["few"].entry.tried) == ("re-scored", "one", 1)
+    assert {path.name for path in (entries / "many").iterdir()} == {"one", "my_algo.py"}
+    own = {*("entry.json", "result.json", "bundle.json"), *("counts.parquet", "fates.parquet", "ledger.parquet")}
+    assert {path.name for path in (entries / "many" / "one").iterdir()} == {*own, "answers.parquet"}
+    ref = read_ref(entries / "many" / "one" / "bundle.json")
+    assert (ref.file, ref.sha256, ref.address) == ("mine.zip", sha256(made_bundle.read_bytes()).hexdigest(), None)
+    many = read_one(entries, "many")
+    assert many.result == tables.read_json_record(made_run / "result.json", Result)
+    assert (many.entry.tier, many.entry.edition, many.entry.tried) == ("re-measured", "one", 1)
+    assert (many.entry.class_name, many.entry.sampler) == ("Mine", "transformers")
+    fates = tables.read_parquet(made_run / "fates.parquet", SCHEMA)
+    assert tables.read_parquet(many.folder / "fates.parquet", SCHEMA).equals(fates)
+    assert sum(path.stat().st_size for path in many.folder.iterdir()) < 60_000
+
+
+def test_an_entry_lies_where_its_id_and_edition_say_and_has_one_source(
+    entries: Path, made_bundle: Path, made_split: Split, tmp_path: Path
+) -> None:
+    board_folder = Path(shutil.copytree(entries, tmp_path / "entries"))
+    shutil.move(board_folder / "many" / "one", board_folder / "many" / "two")
+    with pytest.raises(DataError, match=r"the entry belongs into .*many/one; move it"):
+        read_entries(board_folder)
+    shutil.move(board_folder / "many" / "two", board_folder / "many" / "one")
+    shutil.copytree(board_folder / "many", board_folder / "more")
+    stated = tables.read_json_record(board_folder / "more" / "one" / "entry.json", Entry)
+    write_json(board_folder / "more" / "one" / "entry.json", stated.model_copy(update={"trained_from": "more"}))
+    with pytest.raises(DataError, match=r"'many' is the id of .*, too"):
+        read_entries(board_folder)
+    write_text(board_folder / "many" / "my_algo.py", "# another")
+    with pytest.raises(RunError, match=r"my_algo\.py is another source than the bundle's"):
+        enter(made_bundle, board_folder, id="many", edition="three", tier="self-reported", split=made_split, workers=1)
+
+
+def test_a_self_reported_entry_is_not_measured(
+    made_run: Path, made_split: Split, entries: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_bundle(made_run, tmp_path / "bare.zip", Statement(name="Mine", tried=1), weights=False)
+    place = tmp_path / "entries"
+    with pytest.raises(RunError, match=r"weights: .* has no weights, so nothing of it can be measured again"):
+        enter(tmp_path / "bare.zip", place, id="bare", edition="one", split=made_split, workers=1)
+    made = enter(
+        tmp_path / "bare.zip", place, id="bare", edition="one", tier="self-reported", split=made_split, workers=1
+    )
+    assert made.entry.tier == "self-reported" and made.result == read_one(entries, "many").result
+
+
+@pytest.mark.checkout
+def test_the_boards_own_entries_have_their_source_once() -> None:
+    entries = ROOT / "leaderboard" / "entries"
+    found = read_entries(entries)
+    assert len(found) == len(list(entries.glob("*/*/entry.json"))) and not list(entries.glob("*/entry.json"))
+    for folder in entries.iterdir():
+        own = [one for one in found if one.folder.parent == folder]
+        assert own and [path.name for path in folder.iterdir() if path.is_file()] == [own[0].entry.source]
+        digest = sha256((folder / own[0].entry.source).read_bytes()).hexdigest()
+        assert {one.result.method.source_hash for one in own} == {digest}
+    for one in found:
+        needed = {"entry.json", "result.json", "counts.parquet", "fates.parquet", "answers.parquet"}
+        assert needed <= {path.name for path in one.folder.iterdir()}
+        assert one.entry.id in (one.folder.parent.name, f"{one.folder.parent.name}-{one.entry.edition}")
 
 
 def test_an_edition_that_is_still_being_trained_waits_behind_the_older_ones() -> None:
@@ -64,17 +122,17 @@ def test_an_edition_that_is_still_being_trained_waits_behind_the_older_ones() ->
         return [Entry.model_construct(id=f"{edition}-{k}", **told) for k in range(number)]
 
     order = ["open", "first", "second"]
-    before = [*of("open", 31, "re-scored"), *of("first", 20)]
+    before = [*of("open", 31, "re-measured"), *of("first", 20)]
     assert edition_places(order, before) == {"open": 1, "first": 0, "second": 2}
     assert edition_places(order, [*before, *of("second", 9)]) == {"first": 0, "open": 1, "second": 2}
     assert edition_places(order, [*before, *of("second", 10)]) == {"second": 0, "first": 1, "open": 2}
 
 
 def test_answers_give_the_counts_again_in_a_part_of_the_space(entries: Path, made_split: Split, made_run: Path) -> None:
-    path = entries / "few" / "answers.parquet"
+    path = entries / "many" / "one" / "answers.parquet"
     table = tables.read_parquet(path)
     assert table.schema.names == ANSWERS.names
-    assert max(len(tail) for tail in table["tail"].to_pylist()) <= len("\\boxed{1000}")
+    assert sorted(map(len, table["tail"].to_pylist()))[table.num_rows // 2] <= len("\\boxed{1000}")
     made = counts_of_answers(path, made_split).sort_by(
         [("phase", "ascending"), ("item_id", "ascending"), ("run", "ascending")]
     )
@@ -106,16 +164,14 @@ def test_a_scorer_change_moves_ranks_and_says_so(entries: Path, made_split: Spli
     assert [one.moved for one in moved] == [False, False]
     assert again["few"][0] == found[0].result
     # a verifier that reads other answers: what `many` stated counts as something else now
-    many = tmp_path / "entries" / "many"
-    for one in found:
-        for path in one.folder.iterdir():
-            write_bytes(tmp_path / "entries" / one.entry.id / path.name, path.read_bytes())
+    shutil.copytree(entries, tmp_path / "entries")
+    many = tmp_path / "entries" / "many" / "one"
     content = {"answers.parquet": (many / "answers.parquet").read_bytes()}
     in_table(content, "answers.parquet", lambda rows: [row | {"tail": "\\boxed{-1}"} for row in rows])
     write_bytes(many / "answers.parquet", content["answers.parquet"])
     moved, again = rescore(read_entries(tmp_path / "entries"), lambda result: made_split)
     changes = {one.id: (one.rank_before, one.rank_after, one.converted_after) for one in moved}
-    assert changes == {"few": (2, 1, 12), "many": (1, 2, 0)}
+    assert changes == {"few": (2, 1, 0), "many": (1, 1, 0)}
 
 
 @pytest.mark.parametrize("rows", [0, 40])
@@ -123,14 +179,14 @@ def test_an_entry_whose_counts_are_not_its_results_is_not_ranked(
     entries: Path, made_split: Split, tmp_path: Path, rows: int
 ) -> None:
     shutil.copytree(entries, tmp_path / "entries")
-    path = tmp_path / "entries" / "few" / "counts.parquet"
+    path = tmp_path / "entries" / "few" / "one" / "counts.parquet"
     tables.write_parquet(path, tables.read_counts(path).slice(0, rows))
     with pytest.raises(DataError, match=r"few: counts\.parquet does not have"):
         board(read_entries(tmp_path / "entries"), lambda result: made_split)
 
 
 def test_answers_that_no_bundle_holds_are_refused(entries: Path, made_split: Split, tmp_path: Path) -> None:
-    answers = tables.read_parquet(entries / "few" / "answers.parquet")
+    answers = tables.read_parquet(entries / "few" / "one" / "answers.parquet")
     many = pa.array([2**62] * answers.num_rows, pa.int64())
     path = tmp_path / "answers.parquet"
     tables.write_parquet(path, answers.set_column(answers.column_names.index("count"), "count", many))
@@ -146,10 +202,10 @@ def test_a_refused_bundle_makes_no_entry(entries: Path, made_bundle: Path, made_
     with pytest.raises(RunError, match="is refused, so it makes no entry: counts"):
         enter(bad, tmp_path / "entries", id="bad", edition="one", split=made_split, workers=1)
     assert not (tmp_path / "entries").exists()
-    with pytest.raises(RunError, match="no id of an entry"):
-        enter(made_bundle, tmp_path / "entries", id="../out", edition="one", split=made_split, workers=1)
+    with pytest.raises(RunError, match="cannot be an entry's id"):
+        enter(made_bundle, tmp_path / "entries", id="../out", edition="one", tier="self-reported", split=made_split)
     with pytest.raises(RunError, match=r"there is no .*editions\.json here; go to the root of a checkout"):
-        enter(made_bundle, tmp_path / "entries", id="new", split=made_split, workers=1)
+        enter(made_bundle, tmp_path / "entries", id="new", tier="self-reported", split=made_split)
 
 
 def test_holm_is_the_step_down_rule() -> None:
@@ -168,7 +224,8 @@ def test_seeds_of_training_again_follow_from_the_hashes() -> None:
 
 def test_training_again_refutes_only_a_claim_that_is_larger_by_more_than_chance(made_split: Split) -> None:
     draw = np.random.default_rng(0)
-    items, n = len(made_split.ids("unlearnable")), np.full((60, 3), 32)
+    items = len(made_split.ids("unlearnable"))
+    n = np.full((items, 3), 32)
 
     def cells(share: float) -> Cells:
         rates = np.where(np.arange(items) % 10 < 10 * share, 0.7, 0.05)
@@ -235,16 +292,55 @@ def test_submit_writes_a_verified_bundle_and_the_words_of_the_pull_request(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     words = ["submit", str(made_run), "--out", "mine.zip", "--split", str(made_split.path), "--tried", "1"]
-    assert run([*words, "--name", "Mine", "--workers", "1"]) == 0
+    assert run([*words, "--name", "Mine", "--workers", "2"]) == 0
     assert (tmp_path / "mine.zip").read_bytes() == made_bundle.read_bytes()
     told = capsys.readouterr().out
-    assert "verified: " in told and "Title: Leaderboard: Mine on tiny" in told
-    assert "git add leaderboard/entries/my_algo-1x/bundle.zip" in told
+    assert "drawn again from its weights" in told and "Title: Leaderboard: Mine on made" in told
+    assert "git add leaderboard/entries/my_algo-1x/open/bundle.json" in told and "https://ADDRESS/mine.zip" in told
+    here = told[told.index("<<'END'") + 7 : told.index("    END")]
+    ref = BundleRef.model_validate_json(here)
+    assert ref.sha256 == sha256(made_bundle.read_bytes()).hexdigest()
 
     assert run(["leaderboard", "verify", "mine.zip", "--json"]) == 1
     assert json.loads(capsys.readouterr().out)["reasons"][0]["check"] == "split"
-    assert run(["leaderboard", "verify", "mine.zip", "--split", str(made_split.path)]) == 0
-    assert capsys.readouterr().out.startswith("verified")
+    assert run([*words, "--no-weights", "--address", "javascript:x"]) == 1
+    assert "is no plain address" in capsys.readouterr().err
+    assert run([*words, "--no-weights", "--address", "https://example.org/mine.zip"]) == 0
+    told = capsys.readouterr().out
+    assert "its weights were not measured" in told and '"address": "https://example.org/mine.zip"' in told
+
+
+def test_what_an_entry_shows_without_its_bundle(
+    entries: Path, made_split: Split, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = Path(shutil.copytree(entries.parent, tmp_path / "board")) / "entries" / "many" / "one"
+    words = ["leaderboard", "verify", str(folder), "--split", str(made_split.path), "--workers", "1"]
+    assert run(words) == 1
+    told = capsys.readouterr().out
+    assert told.startswith("not verified") and "the bundle is not published" in told
+    assert "judged again, give its counts, and these its result" in told
+    assert run([*words, "--json"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert (found["verified"], found["measured"], found["reasons"]) == (False, False, [])
+
+    def refused() -> str:
+        assert run(words) == 1
+        return capsys.readouterr().out
+
+    counts = tables.read_counts(folder / "counts.parquet")
+    rows = counts.to_pylist()
+    rows[0]["correct"] = (rows[0]["correct"] + 1) % 33
+    tables.write_parquet(folder / "counts.parquet", pa.Table.from_pylist(rows, schema=counts.schema))
+    assert "correct stated" in refused()
+    tables.write_parquet(folder / "counts.parquet", counts)
+    stated = json.loads((folder / "result.json").read_text())
+    stated["conversion"]["gain"] = 0.99
+    write_json(folder / "result.json", stated)
+    assert "'conversion.gain': 0.99 is stated" in refused()
+    write_text(folder.parent / "my_algo.py", "# another")
+    assert "is not the source that result.json names" in refused()
+    assert run(["leaderboard", "verify", str(tmp_path)]) == 1
+    assert "there is no file" in capsys.readouterr().err
 
 
 def test_what_is_no_run_is_one_sentence(
@@ -257,7 +353,7 @@ def test_what_is_no_run_is_one_sentence(
     assert run(["leaderboard", "rescore", "--entries", "none"]) == 1
 
 
-ENTRY = {"id": "mine", "tier": "re-scored", "tried": 1, "withdrawn": None}
+ENTRY = {"id": "mine", "tier": "re-measured", "tried": 1, "withdrawn": None}
 WITHDRAWN = json.dumps(ENTRY | {"withdrawn": "an error"})
 
 
@@ -265,32 +361,49 @@ WITHDRAWN = json.dumps(ENTRY | {"withdrawn": "an error"})
 @pytest.mark.parametrize(
     ("there", "files", "words"),
     [
-        ((), {"mine/bundle.zip": "zip"}, ""),
-        ((), {"mine/bundle.zip": "zip", "../../unlearnbench/verifier.py": "x"}, "may not change"),
-        ((), {"mine/bundle.zip": "zip", "../../.github/workflows/leaderboard.yml": "x"}, "may not change"),
-        ((), {"mine/bundle.zip": "zip", "../editions.json": "[]"}, "may not change"),
-        ((), {"a/bundle.zip": "zip", "b/bundle.zip": "zip"}, "changes 2"),
-        ((), {"mine/entry.json": "{}"}, "comes with `leaderboard enter`"),
-        ((), {"mine/bundle.zip": Path("/etc/passwd")}, "no plain file"),
-        ((), {"mine/run.py": "x"}, "may not change"),
-        (("mine/bundle.zip", "mine/entry.json"), {"mine/bundle.zip": "other"}, "stays as it is"),
-        (("mine/entry.json",), {"mine/bundle.zip": "zip"}, "is an entry already"),
-        (("mine/entry.json",), {"mine/entry.json": json.dumps(ENTRY | {"withdrawn": "an error"})}, ""),
-        (("mine/entry.json",), {"mine/entry.json": json.dumps(ENTRY | {"withdrawn": 3})}, "a reason of at most"),
+        ((), {"mine/open/bundle.json": "{}"}, ""),
+        ((), {"mine/open/bundle.json": "{}", "../../unlearnbench/verifier.py": "x"}, "may not change"),
+        ((), {"mine/open/bundle.json": "{}", "../../.github/workflows/leaderboard.yml": "x"}, "may not change"),
+        ((), {"mine/open/bundle.json": "{}", "../editions.json": "[]"}, "may not change"),
+        ((), {"a/open/bundle.json": "{}", "b/open/bundle.json": "{}"}, "changes 2"),
+        ((), {"mine/open/entry.json": "{}"}, "comes with `leaderboard enter`"),
+        ((), {"mine/open/bundle.json": Path("/etc/passwd")}, "not a plain file"),
+        ((), {"mine/open/run.py": "x"}, "may not change"),
+        ((), {"mine/bundle.json": "{}"}, "may not change"),
+        ((), {"mine/open/bundle.zip": "x"}, "may not change"),
+        ((), {"mine/open/bundle.json": " " * 20_000}, "has more than 10,000 bytes"),
+        ((), {"mine/open/bundle.json": "{}", "mine/two/bundle.json": "{}"}, "changes 2"),
+        (("mine/open/entry.json",), {"mine/two/bundle.json": "{}"}, "is an entry already"),
+        (("mine/open/bundle.json", "mine/open/entry.json"), {"mine/open/bundle.json": "other"}, "stays as it is"),
+        (("mine/open/entry.json",), {"mine/open/bundle.json": "{}"}, "is an entry already"),
+        (("mine/open/entry.json",), {"mine/open/entry.json": json.dumps(ENTRY | {"withdrawn": "an error"})}, ""),
         (
-            ("mine/entry.json",),
-            {"mine/entry.json": json.dumps(ENTRY | {"withdrawn": "an error", "tier": "re-trained"})},
+            ("mine/open/entry.json",),
+            {"mine/open/entry.json": json.dumps(ENTRY | {"withdrawn": 3})},
+            "a reason of at most",
+        ),
+        (
+            ("mine/open/entry.json",),
+            {"mine/open/entry.json": json.dumps(ENTRY | {"withdrawn": "an error", "tier": "re-trained"})},
             "in the field 'withdrawn' alone",
         ),
-        ((), {"mine-2026-12/bundle.zip": "zip"}, "those of entries trained again"),
-        (("mine/bundle.zip",), {"mine/bundle.zip": "other"}, "stays as it is"),
-        (("mine/entry.json",), {"mine/entry.json": WITHDRAWN.replace("1", "true")}, "'withdrawn' alone"),
-        (("mine/entry.json",), {"mine/entry.json": WITHDRAWN.replace("{", '{"id": "x", ')}, "'withdrawn' alone"),
-        (("mine/entry.json",), {"mine/entry.json": WITHDRAWN + " " * 20_000}, "'withdrawn' alone"),
-        (("mine/entry.json",), {"mine/entry.json": "\ufeff" + WITHDRAWN}, "'withdrawn' alone"),
-        (("mine/entry.json",), {"mine/entry.json": WITHDRAWN.replace("error", "<b>")}, "markup or hidden"),
-        (("mine/entry.json",), {"mine/entry.json": WITHDRAWN.replace("error", "\\ud800")}, "markup or hidden"),
-        (("mine/entry.json",), {"mine/entry.json": WITHDRAWN.replace("error", "\u202e")}, "markup or hidden"),
+        ((), {"mine-2026-12/open/bundle.json": "{}"}, "those of entries trained again"),
+        (("mine/open/bundle.json",), {"mine/open/bundle.json": "other"}, "stays as it is"),
+        (("mine/open/entry.json",), {"mine/open/entry.json": WITHDRAWN.replace("1", "true")}, "'withdrawn' alone"),
+        (
+            ("mine/open/entry.json",),
+            {"mine/open/entry.json": WITHDRAWN.replace("{", '{"id": "x", ')},
+            "'withdrawn' alone",
+        ),
+        (("mine/open/entry.json",), {"mine/open/entry.json": WITHDRAWN + " " * 20_000}, "'withdrawn' alone"),
+        (("mine/open/entry.json",), {"mine/open/entry.json": "\ufeff" + WITHDRAWN}, "'withdrawn' alone"),
+        (("mine/open/entry.json",), {"mine/open/entry.json": WITHDRAWN.replace("error", "<b>")}, "markup or hidden"),
+        (
+            ("mine/open/entry.json",),
+            {"mine/open/entry.json": WITHDRAWN.replace("error", "\\ud800")},
+            "markup or hidden",
+        ),
+        (("mine/open/entry.json",), {"mine/open/entry.json": WITHDRAWN.replace("error", "\u202e")}, "markup or hidden"),
     ],
 )
 def test_a_pull_request_changes_one_entry_and_nothing_else(
@@ -321,12 +434,12 @@ def test_a_pull_request_changes_one_entry_and_nothing_else(
     done = subprocess.run(line, cwd=tmp_path / "repo", capture_output=True, text=True, check=False)
     assert done.returncode == bool(words) and words in done.stderr
     # of a withdrawal there is nothing to verify
-    assert (tmp_path / "out" / "bundle.zip").is_file() is (not words and not there)
+    assert (tmp_path / "out" / "bundle.json").is_file() is (not words and not there)
 
 
 @pytest.mark.checkout
 def test_a_withdrawal_is_not_written_again_nor_in_another_encoding(tmp_path: Path) -> None:
-    entry = tmp_path / "leaderboard" / "entries" / "mine" / "entry.json"
+    entry = tmp_path / "leaderboard" / "entries" / "mine" / "open" / "entry.json"
     entry.parent.mkdir(parents=True)
 
     def git(*line: str) -> None:

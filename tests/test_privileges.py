@@ -13,7 +13,6 @@ import pytest
 
 from unlearnbench import evaluate
 from unlearnbench.errors import MethodError, SplitError
-from unlearnbench.harness.evaluate import _visits
 from unlearnbench.harness.judge import track_of
 from unlearnbench.harness.privileged import CANARY_GROUP, Privileged, asked
 from unlearnbench.io.files import write_json
@@ -21,7 +20,8 @@ from unlearnbench.io.tables import read_parquet
 from unlearnbench.methods.grpo import Grpo
 from unlearnbench.methods.prefix import Prefix
 from unlearnbench.records import Result
-from unlearnbench.scoring.fates import fates
+from unlearnbench.scoring.fates import fates_of
+from unlearnbench.training.ledger import read_visits
 from unlearnbench.splits import Split
 from unlearnbench.verifier import Verifier
 from unlearnbench.workers.jobs import Compute
@@ -186,7 +186,7 @@ def test_fates_count_only_what_was_drawn_in_the_items_own_prompt(
     run.run()
     run.save()
     assert read_parquet(next((tmp_path / "1/rollouts").glob("*.parquet"))).num_rows > 0
-    visits = _visits(tmp_path / "1", 1)
+    visits = read_visits(tmp_path / "1", 1)
     assert visits.num_rows == 0
-    table = fates(visits, [item.item_id for item in small_split.items], [1])
+    table = fates_of(visits, [item.item_id for item in small_split.items], [1])
     assert pc.unique(table["fate"]).to_pylist() == ["never"]

@@ -13,6 +13,7 @@ from pathlib import Path
 from urllib.parse import unquote, urldefrag
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 from chromium import DESK, PHONE, Browser, binary, dead_links, findings
@@ -24,6 +25,8 @@ from unlearnbench.cli.leaderboard import build as command
 from unlearnbench.errors import DataError, SplitError
 from unlearnbench.io import files, tables
 from unlearnbench.leaderboard.board import board
+from unlearnbench.leaderboard.bundles.address import BundleRef
+from unlearnbench.leaderboard.bundles.tables import LEDGER
 from unlearnbench.leaderboard.entries import read_entries
 from unlearnbench.leaderboard.site.board_page import Scale
 from unlearnbench.leaderboard.site.build import build
@@ -37,7 +40,7 @@ needs_browser = pytest.mark.skipif(binary() is None, reason="no Chromium on this
 
 def enter(entries: Path, split: Split, id_: str, converts: int, interval: tuple[float, float], **changes: str) -> None:
     """Write the folder of an entry whose run converted so many items."""
-    folder = entries / id_
+    folder = entries / id_ / str(changes.get("edition", "1"))
     make_run(folder, split, converts=converts)
     for seed in folder.glob("[0-9]"):
         shutil.rmtree(seed)  # an entry keeps counts and fates alone
@@ -45,7 +48,7 @@ def enter(entries: Path, split: Split, id_: str, converts: int, interval: tuple[
     method = MethodRecord(name=shown, source_hash="ab" * 32, track="verifier", settings={"bonus": 0.2, "kl": 1e-3})
     result = make_result(split, converts, gain=sum(interval) / 2, interval=interval, method=method)
     files.write_json(folder / "result.json", result)
-    files.write_text(folder / "method.py", "x = '</pre><script>alert(1)</script>'\n")
+    files.write_text(folder.parent / "method.py", "x = '</pre><script>alert(1)</script>'\n")
     entry = {"id": id_, "name": shown, "tier": "re-trained", "edition": "1", "tried": 1, "source": "method.py"}
     files.write_text(folder / "entry.json", json.dumps(entry | changes))
 
@@ -56,16 +59,34 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Split:
 
 
 @pytest.fixture(scope="module")
-def entries(tiny: Split, made_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def entries(tiny: Split, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("board") / "entries"
     enter(folder, tiny, "better-1x", 40, (0.4, 0.8))
-    shutil.copy(made_bundle, folder / "better-1x" / "bundle.zip")
+    better = folder / "better-1x" / "1"
+    rows = [
+        {
+            "seed": seed,
+            "step": step,
+            "source": "policy",
+            "rollouts": 40,
+            "correct": 10 + step,
+            "tokens": 400,
+            "flops": 9,
+        }
+        for seed in (1, 2, 3)
+        for step in range(20)
+    ]
+    tables.write_parquet(better / "ledger.parquet", pa.Table.from_pylist(rows, schema=LEDGER))
+    told = json.loads((better / "entry.json").read_text()) | {"bundle": "cd" * 32}
+    files.write_json(better / "entry.json", told)
+    ref = BundleRef(file="mine.zip", bytes=5_587_117, sha256="ab" * 32, address="https://example.org/mine.zip")
+    files.write_json(better / "bundle.json", ref)
     enter(folder, tiny, "nothing-1x", 1, (-0.03, 0.05))
     enter(folder, tiny, "hostile-1x", 3, (-0.02, 0.09), name=HOSTILE[:100], url="javascript:alert(1)")
     enter(folder, tiny, "told-1x", 30, (0.3, 0.7), tier="self-reported")
     enter(folder, tiny, "gone-1x", 20, (0.1, 0.6), withdrawn=f"a leak {HOSTILE}")
     enter(folder, tiny, "silent-4x", 2, (-0.1, 0.2), name="grpo", tried=None)
-    own = folder / "silent-4x"
+    own = folder / "silent-4x" / "1"
     (own / "fates.parquet").unlink()
     stated = tables.read_json_record(own / "result.json", Result)
     method = MethodRecord(name="grpo", source_hash=locate("grpo").hash, track="verifier")
@@ -125,7 +146,7 @@ def test_every_entry_and_split_has_a_page_and_every_link_leads_somewhere(site: P
     for path, page in found.items():
         for tag, of in page.tags:
             link = of.get("href") or (of.get("src") if tag in ("script", "img") else None)
-            if not link or link.startswith("data:"):
+            if not link or link.startswith(("data:", "https://example.org/")):
                 continue
             if tag == "use":  # a marker of a figure
                 continue
@@ -177,7 +198,7 @@ def test_an_entrys_page_gives_the_line_that_makes_it_again(site: Path, entries: 
     assert words[:2] == ["unlearnbench", "eval"]
     with evaluate.make_context("eval", words[2:]) as context:
         given = context.params
-    result = tables.read_json_record(entries / "better-1x" / "result.json", Result)
+    result = tables.read_json_record(entries / "better-1x" / "1" / "result.json", Result)
     assert given["method"] == "leaderboard/entries/better-1x/method.py"
     assert (given["split"], given["seeds"], given["samples"], given["budget"]) == ("tiny", 3, 32, 1.0)
     # All that differs from the split's recipe, whose kl is 1e-4.
@@ -185,16 +206,23 @@ def test_an_entrys_page_gives_the_line_that_makes_it_again(site: Path, entries: 
     assert parse_changes(given["changes"]) == dict(result.method.settings)
     for name in ("groups", "items", "families", "twins", "curves", "fates", "canaries", "retention", "cost"):
         assert f'<section id="{name}">' in page.source
-    assert (site / "entry/better-1x/result.json").read_bytes() == (entries / "better-1x/result.json").read_bytes()
+    assert (site / "entry/better-1x/result.json").read_bytes() == (entries / "better-1x/1/result.json").read_bytes()
 
 
-def test_curves_come_from_the_bundles_ledger(site: Path) -> None:
+def test_curves_come_from_the_entrys_ledger(site: Path) -> None:
     curves = 'aria-label="Learning curves of each seed"'
     page = Page(site / "entry/better-1x/index.html")
     assert curves in page.source
-    assert all(title in page.text for title in ("correct rollouts", "tokens a rollout", "seed 3", "mean of the seeds"))
+    titles = ("correct rollouts", "tokens per rollout", "seed 3", "mean of the seeds")
+    assert all(title in page.text for title in titles)
     assert curves not in Page(site / "entry/told-1x/index.html").source
     assert "no curves" in Page(site / "entry/told-1x/index.html").text
+
+
+def test_an_entrys_page_says_where_its_bundle_lies(site: Path) -> None:
+    page = Page(site / "entry/better-1x/index.html")
+    assert re.search(r"mine\.zip, 5\D587\D117 bytes; https://example\.org/mine\.zip", page.text)
+    assert "https://example.org/mine.zip" in [of.get("href") for tag, of in page.tags if tag == "a"]
 
 
 def test_a_built_in_method_and_seeds_of_its_own_are_said_so(site: Path) -> None:
@@ -282,8 +310,8 @@ def test_a_foreign_split_and_a_link_out_of_the_folder_are_refused(entries: Path,
         build(entries, tmp_path / "site")
     few = tmp_path / "entries"
     shutil.copytree(entries / "better-1x", few / "better-1x")
-    (few / "better-1x" / "fates.parquet").unlink()
-    (few / "better-1x" / "fates.parquet").symlink_to(find_split("micro") / "items.parquet")
+    (few / "better-1x" / "1" / "fates.parquet").unlink()
+    (few / "better-1x" / "1" / "fates.parquet").symlink_to(find_split("micro") / "items.parquet")
     with pytest.raises(DataError, match=r"better-1x.*fates\.parquet.*no plain file"):
         build(few, tmp_path / "site", [tiny.path])
 

@@ -29,6 +29,7 @@ from torch import Tensor
 
 from unlearnbench.policies.samplers.sampler import Completions
 from unlearnbench.records import GroupName, Recipe, Rollout, RolloutGroup, Tokens, Track, Verdict
+from unlearnbench.rng import in_epochs
 
 ZERO_SIGNAL = 1e-6  # a group whose raw rewards span no more than this teaches nothing (LOOP 8)
 
@@ -233,15 +234,9 @@ class Method:
     def select_items(self, step: int) -> Sequence[str]:
         """Ids of the items of this step: epochs over the pool, each in a fresh order."""
         ids = [item.item_id for item in self.run.items]
-        count = self.settings.prompts_per_step
-        chosen: list[str] = []
-        position = step * count
-        while len(chosen) < count:
-            epoch, offset = divmod(position, len(ids))
-            order = self.run.shuffled(ids, "epoch", epoch)
-            chosen += order[offset : offset + count - len(chosen)]
-            position = step * count + len(chosen)
-        return chosen
+        return in_epochs(
+            ids, step, self.settings.prompts_per_step, lambda values, epoch: self.run.shuffled(values, "epoch", epoch)
+        )
 
     def plan_rollouts(
         self, step: int, round: int, selected: Sequence[str], groups: Sequence[RolloutGroup]

@@ -8,7 +8,7 @@ processes sees the same draws (LOOP, "Exact resume").
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -45,6 +45,17 @@ def uniforms(lane: NDArray[np.uint64], position: int) -> NDArray[np.float64]:
     offset = np.uint64((_STEP * (position + 1)) & _WORD)
     mixed = _mix(_mix(lane + offset))
     return (mixed >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def in_epochs(values: Sequence[T], step: int, count: int, order: Callable[[Sequence[T], int], Sequence[T]]) -> list[T]:
+    """The `count` values of a step that goes through all of them in epochs, each in the order that `order` gives it."""
+    chosen: list[T] = []
+    position = step * count
+    while len(chosen) < count:
+        epoch, offset = divmod(position, len(values))
+        chosen += order(values, epoch)[offset : offset + count - len(chosen)]
+        position = step * count + len(chosen)
+    return chosen
 
 
 def shuffled(values: Sequence[T], *names: object) -> list[T]:

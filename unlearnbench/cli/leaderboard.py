@@ -1,9 +1,11 @@
 """`unlearnbench leaderboard`: bundles verified and entered, editions closed and their entries trained again, entries
-ranked and scored again, the rules written."""
+ranked and scored again, rules and pages written."""
 
 from __future__ import annotations
 
 import json
+import shutil
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,9 +16,10 @@ if TYPE_CHECKING:
 
     from unlearnbench.leaderboard.board import Moved, Row
     from unlearnbench.leaderboard.retrain_edition import Outcome
+    from unlearnbench.leaderboard.verification import Verification
 
 ENTRIES = Path("leaderboard/entries")
-_bundle = click.argument("bundle", type=click.Path(path_type=Path))
+_bundle = click.argument("bundle", metavar="BUNDLE")
 _entries = click.option(
     "--entries", type=click.Path(path_type=Path), default=ENTRIES, show_default=True, help="Folder of the entries."
 )
@@ -24,7 +27,7 @@ _split = click.option("--split", help="The split that was run on, if it is not a
 _splits = click.option(
     "--split", "splits", multiple=True, metavar="DIR", help="A split that is neither shipped nor an edition's own."
 )
-_workers = click.option("--workers", type=click.IntRange(1), help="Processes for algebra [default: one a core].")
+_workers = click.option("--workers", type=click.IntRange(1), help="Processes at once [default: one per core].")
 
 
 @click.group("leaderboard")
@@ -35,29 +38,62 @@ def leaderboard() -> None:
 @leaderboard.command("verify")
 @_bundle
 @_split
-@click.option("--rerun", is_flag=True, help="Train again from the bundle's source, in a sandbox, and compare.")
+@click.option("--rerun", is_flag=True, help="Train again from the bundle's source, without network, and compare.")
 @click.option("--allow-network", is_flag=True, help="--rerun: where the system itself has no network namespaces.")
 @_workers
-@click.option("--json", "as_json", is_flag=True, help="Print what was found as JSON.")
-def verify(
-    bundle: Path, split: str | None, rerun: bool, allow_network: bool, workers: int | None, as_json: bool
-) -> int:
-    """Check a bundle: every verdict and every number made anew from its rollouts. Its code is not run.
+@click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
+def verify(bundle: str, split: str | None, rerun: bool, allow_network: bool, workers: int | None, as_json: bool) -> int:
+    """Check a bundle, and measure its weights again. Its code is not run.
 
-    Prints `verified`, or the reasons why not (exit status 1). With --rerun its code is run, and may take hours.
+    BUNDLE is a zip file, its address (https://, http:// or hf://datasets/OWNER/NAME/FILE.zip), a bundle.json, or the
+    folder of an entry; of an entry whose bundle is gone, its own files are checked. Prints `verified`, or the reasons
+    why not (exit status 1). With --rerun its code is run, and may take hours.
     """
     if allow_network and not rerun:
         raise click.UsageError("--allow-network is for --rerun; without it no code is run.")
-    from unlearnbench.leaderboard.verification import UNSETTLED, verify_bundle
+    from unlearnbench.leaderboard.bundles.address import GoneError, fetched
+    from unlearnbench.leaderboard.verification import examine, summed_up
+    from unlearnbench.splits import load_split
 
-    found = verify_bundle(bundle, split, workers=workers)
-    if rerun and (found.verified or {reason.check for reason in found.reasons} <= set(UNSETTLED)):
-        from unlearnbench.leaderboard.rerun import retrain
-        from unlearnbench.splits import load_split
+    began = time.monotonic()
+    try:
+        with fetched(bundle) as found:
+            reasons, checked = examine(found.path, None if split is None else load_split(split), workers=workers)
+            told = summed_up(bundle, reasons, checked, time.monotonic() - began)
+            if rerun and told.verified and checked is not None:
+                from unlearnbench.leaderboard.verification.rerun import retrain
 
-        found = retrain(bundle, found, None if split is None else load_split(split), allow_network=allow_network)
-    click.echo(found.model_dump_json(indent=2) if as_json else found.words)
-    return 0 if found.verified else 1
+                told = retrain(checked, told, allow_network=allow_network)
+    except GoneError as error:
+        told = _without_bundle(Path(bundle), error, split, workers)
+    click.echo(told.model_dump_json(indent=2) if as_json else told.words)
+    return 0 if told.verified else 1
+
+
+def _without_bundle(place: Path, error: Exception, split: str | None, workers: int | None) -> Verification:
+    """What an entry shows by itself; raises `error` where `place` is no entry."""
+    from unlearnbench.leaderboard.editions import find_splits
+    from unlearnbench.leaderboard.entries import read_entry
+    from unlearnbench.leaderboard.kept_entry import shown_without_bundle
+
+    folder = place if place.is_dir() else place.parent
+    if not (folder / "entry.json").is_file():
+        raise error
+    find = find_splits(folder.parents[1], [] if split is None else [split])
+    return shown_without_bundle(read_entry(folder), str(error), find, workers)
+
+
+@leaderboard.command("fetch")
+@_bundle
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Where to write it (.zip).")
+def fetch(bundle: str, out: Path) -> None:
+    """Download a bundle, given its address, its bundle.json or its entry's folder, and check its hash."""
+    from unlearnbench.io.files import atomic
+    from unlearnbench.leaderboard.bundles.address import fetched
+
+    with fetched(bundle) as found, found.path.open("rb") as source, atomic(out) as sink:
+        shutil.copyfileobj(source, sink)
+    click.echo(out)
 
 
 @leaderboard.command("enter")
@@ -66,18 +102,21 @@ def verify(
 @click.option("--id", "id_", metavar="ID", help="The entry's folder [default: the bundle's, or <method>-<budget>].")
 @click.option(
     "--tier",
-    type=click.Choice(["self-reported", "re-scored"]),
-    default="re-scored",
+    type=click.Choice(["self-reported", "re-measured"]),
+    default="re-measured",
     show_default=True,
-    help="What stands behind the entry; `leaderboard retrain` makes the re-trained ones.",
+    help="self-reported: its weights are not measured again. `leaderboard retrain` makes the re-trained entries.",
 )
-@click.option("--edition", help="The edition that it stands in [default: the newest of its split].")
+@click.option("--edition", help="The edition that it belongs to [default: the newest of its split].")
 @_split
 @_workers
 def enter(
-    bundle: Path, entries: Path, id_: str | None, tier: str, edition: str | None, split: str | None, workers: int | None
+    bundle: str, entries: Path, id_: str | None, tier: str, edition: str | None, split: str | None, workers: int | None
 ) -> None:
-    """Verify a bundle and write the entry that it makes, with everything that follows from it."""
+    """Verify a bundle and write the entry that it makes, with everything that follows from it.
+
+    BUNDLE is a zip file, its address, or a bundle.json, which a pull request brings.
+    """
     from unlearnbench.leaderboard.entries import enter as run
     from unlearnbench.splits import load_split
 
@@ -91,33 +130,39 @@ def enter(
         workers=workers,
     )
     click.echo(f"{made.folder}: {made.entry.name}, {made.entry.tier}, edition {made.entry.edition}")
-    if made.entry.tier != "re-trained":
-        click.echo(f"on the site: choose the tier {made.entry.tier}, or Show all; the re-trained tier is shown first")
+    click.echo(f"on the site: choose the tier {made.entry.tier}, or Show all; the re-trained tier is shown first")
 
 
 @leaderboard.command("close")
 @click.argument("name")
-@click.option("--commit", help="The commit that closes it and holds all its entries [default: HEAD].")
+@click.option("--commit", help="The commit that closes it and contains all its entries [default: HEAD].")
+@click.option("--beacon", metavar="ROUND:VALUE", help="The public beacon's value of the round that was printed.")
 @_entries
 @click.option("--split", help="Its sealed variant, once `make micro SEED=...` has made it: its folder.")
-def close(name: str, commit: str | None, entries: Path, split: str | None) -> None:
-    """Close the edition NAME: draw its variant's seed from a commit; with --split write it into editions.json.
+def close(name: str, commit: str | None, beacon: str | None, entries: Path, split: str | None) -> None:
+    """Close the edition NAME: a commit fixes its entries, a later value of a public beacon draws its variant's seed.
 
-    Refuses a commit that does not hold every entry as it is now. Everything is printed that is to be done next.
+    Without --beacon it prints the round to wait for; with --split it writes the edition into editions.json. A commit
+    that does not contain every entry as it is now is refused. Each call prints the next one.
     """
     from unlearnbench.leaderboard.close_edition import close as run
     from unlearnbench.splits import load_split
 
-    done = run(name, entries, commit, None if split is None else load_split(split))
+    done = run(name, entries, commit, beacon, None if split is None else load_split(split))
     click.echo(f"edition {done.edition}, closed by commit {done.commit}: {done.entries} entries take part")
+    again = f"unlearnbench leaderboard close {name} --commit {done.commit}"
+    if done.seed is None:
+        click.echo(f"push that commit, then read the randomness of round {done.round}: {done.address}")
+        click.echo(f"then:     {again} --beacon {done.round}:VALUE")
+        return
     click.echo(f"seed of its sealed variant: {done.seed}")
-    made = f"unlearnbench leaderboard close {name} --commit {done.commit} --split build/micro-{done.seed}"
     if done.kept is None:
-        click.echo(f"make it:  make micro SEED={done.seed}\nthen:     {made}")
+        drawn = "" if beacon is None else f" --beacon {beacon}"
+        click.echo(f"make it:  make micro SEED={done.seed}\nthen:     {again}{drawn} --split build/micro-{done.seed}")
         return
     click.echo(f"written: {entries.parent / 'editions.json'} and {done.kept}")
     if done.missing:
-        click.echo(f"not there yet: {', '.join(done.missing)}; give the same command again when they are")
+        click.echo(f"not there yet: {', '.join(done.missing)}; run the same command again when they are")
     click.echo(f"next:  unlearnbench leaderboard retrain --edition {name}")
 
 
@@ -127,9 +172,9 @@ def close(name: str, commit: str | None, entries: Path, split: str | None) -> No
 @click.option("--split", type=click.Path(path_type=Path), help="Its variant [default: what the board keeps of it].")
 @click.option("--out", type=click.Path(path_type=Path), help="Where the runs lie [default: build/editions/<edition>].")
 @_entries
-@click.option("--workers", type=click.IntRange(1), help="Seeds at once [default: one a core].")
+@click.option("--workers", type=click.IntRange(1), help="Seeds at once [default: one per core].")
 @click.option("--allow-network", is_flag=True, help="Where the system itself has no network namespaces.")
-@click.option("--json", "as_json", is_flag=True, help="Print what became of each as JSON lines.")
+@click.option("--json", "as_json", is_flag=True, help="Print the outcome of each as JSON lines.")
 def retrain(
     ids: tuple[str, ...],
     edition: str,
@@ -142,20 +187,18 @@ def retrain(
 ) -> int:
     """Train entries again on an edition's sealed variant, from their sources, and write the re-trained entries.
 
-    This runs the entries' code, in a process without network. All entries that take part, unless some are named. What
-    is there is not made again, and a run that was stopped goes on. Exit status 1 if one of them fails.
+    This runs the entries' code, in a process without network. All entries that take part, unless some are named.
+    Entries that are there are skipped, and interrupted runs are resumed. Exit status 1 if one of them fails.
     """
     from unlearnbench.cli.progress import Bars
-    from unlearnbench.leaderboard.retrain_edition import find_edition, ordered, retrain_entry
+    from unlearnbench.leaderboard.retrain_edition import Means, find_edition, ordered, retrain_entry
 
     found, variant = find_edition(entries, edition, split)
     chosen = ordered(entries, ids, found)
     place, failed = out or Path("build/editions") / edition, 0
     for number, one in enumerate(chosen, start=1):
         with Bars(f"{one.entry.id} ({number} of {len(chosen)})") as bars:
-            done = retrain_entry(
-                one, found, variant, place, entries, workers=workers, allow_network=allow_network, show=bars.show
-            )
+            done = retrain_entry(one, found, variant, place, entries, Means(workers, allow_network, bars.show))
         failed += done.made is None
         click.echo(_as_json(done) if as_json else _told(done), err=done.made is None and not as_json)
     return 1 if failed else 0
@@ -184,9 +227,9 @@ def standings(entries: Path, splits: tuple[str, ...], as_json: bool) -> None:
 @_splits
 @click.option("--write", is_flag=True, help="Write the new results and counts into the entries.")
 @_workers
-@click.option("--json", "as_json", is_flag=True, help="Print what moved as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the changes as JSON.")
 def rescore(entries: Path, splits: tuple[str, ...], write: bool, workers: int | None, as_json: bool) -> None:
-    """Judge every entry's answers by the verifier and the rules as they are now, and print the ranks that moved."""
+    """Judge every entry's answers by the present verifier and rules, and print the ranks that changed."""
     from unlearnbench.io import files, tables
     from unlearnbench.leaderboard.board import rescore as run
     from unlearnbench.leaderboard.editions import find_splits
@@ -207,7 +250,7 @@ def rescore(entries: Path, splits: tuple[str, ...], write: bool, workers: int | 
 @leaderboard.command("rules")
 @click.option("--out", type=click.Path(path_type=Path), help="Where to write them [default: print them].")
 def rules(out: Path | None) -> None:
-    """Write the board's rules, every number in them from the configuration."""
+    """Write the board's rules, with every number taken from the code."""
     from unlearnbench.io.files import write_text
     from unlearnbench.leaderboard.rules_page import rules as text
 
@@ -294,10 +337,10 @@ def _points(value: float | None) -> str:
     "splits",
     multiple=True,
     metavar="FOLDER",
-    help="A split that is not a shipped one, such as an edition's sealed variant; once a split.",
+    help="A split that is neither shipped nor an edition's own; may be repeated.",
 )
 def build(entries: Path, out: Path, splits: tuple[str, ...]) -> None:
-    """Write the board, a page an entry, a page a split and an introduction as static pages, and print the first.
+    """Write the board, a page per entry, a page per split and an introduction as static pages, and print the first.
 
     They need no server and load nothing from elsewhere.
     """

@@ -1,4 +1,4 @@
-"""`unlearnbench submit`: a finished run as one file, verified, with the words of its pull request."""
+"""`unlearnbench submit`: a finished run as one file, verified, with the text of its pull request."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ from pathlib import Path
 
 import click
 
-LARGEST_IN_A_REPOSITORY = 95_000_000
-
 
 @click.command("submit")
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The bundle to write (.zip).")
 @click.option("--name", help="Name of the entry [default: the method's].")
-@click.option("--author", "authors", multiple=True, help="Who made it; once for each.")
+@click.option("--author", "authors", multiple=True, help="An author; may be repeated.")
 @click.option("--url", help="Address of a paper or repository.")
 @click.option("--tried", type=click.IntRange(1), help="Configurations evaluated before this was chosen, it included.")
+@click.option("--address", help="Where the bundle will lie: https://... or hf://datasets/OWNER/NAME@REVISION/FILE.zip.")
+@click.option("--no-weights", is_flag=True, help="Leave the weights out: the entry can only be self-reported.")
 @click.option("--method", help="The method's file, where it is not found by the run's name for it.")
 @click.option("--split", help="The split that was run on, if it is not a shipped one: its folder.")
-@click.option("--workers", type=click.IntRange(1), help="Processes for algebra [default: one a core].")
+@click.option("--workers", type=click.IntRange(1), help="Processes at once [default: one per core].")
 def submit(
     folder: Path,
     out: Path,
@@ -26,34 +26,35 @@ def submit(
     authors: tuple[str, ...],
     url: str | None,
     tried: int | None,
+    address: str | None,
+    no_weights: bool,
     method: str | None,
     split: str | None,
     workers: int | None,
 ) -> int:
     """Bundle the run in DIR for the leaderboard, verify the bundle, and print the pull request's text.
 
-    The bundle holds result, configuration, environment, raw evaluation rollouts, counts, fates, a summary of the
-    budget's ledger and the method's source; docs/guide/leaderboard.md says what is done with it.
+    The bundle holds result, configuration, final weights of every seed, evaluation rollouts, counts, what training drew
+    and spent, and the method's source. It is published at an address of yours; the pull request names it.
     """
     if out.suffix != ".zip":
         raise click.UsageError(f"--out must end in .zip, not {out.name!r}.")
-    from unlearnbench.leaderboard.bundle import Statement, write_bundle
+    from unlearnbench.leaderboard.bundles.address import ref_of, require_address
+    from unlearnbench.leaderboard.bundles.bundle import Statement
+    from unlearnbench.leaderboard.bundles.writing import write_bundle
+    from unlearnbench.leaderboard.editions import ENTRIES, editions
     from unlearnbench.leaderboard.pull_request import pull_request
     from unlearnbench.leaderboard.verification import verify_bundle
     from unlearnbench.scoring.comparability import read_run
 
+    if address is not None:
+        require_address("--address", address)
     statement = Statement(name=name or read_run(folder).result.method.name, authors=authors, url=url, tried=tried)
-    bundle = write_bundle(folder, out, statement, method)
-    found = verify_bundle(out, split, workers=workers)
-    size = out.stat().st_size
-    click.echo(f"{out}: {size / 1e6:.2f} MB; {found.words}", err=not found.verified)
+    bundle = write_bundle(folder, out, statement, method, weights=not no_weights)
+    found = verify_bundle(out, split, workers=workers, measure=not no_weights)
+    click.echo(f"{out}: {out.stat().st_size / 1e6:.2f} MB; {found.words}", err=not found.verified)
     if not found.verified:
         return 1
-    if size > LARGEST_IN_A_REPOSITORY:
-        click.echo(
-            f"{out} is larger than a repository takes ({LARGEST_IN_A_REPOSITORY / 1e6:.0f} MB): publish it elsewhere "
-            "and name its address in the pull request",
-            err=True,
-        )
-    click.echo("\n" + pull_request(bundle, found))
+    known = [edition.name for edition in editions(ENTRIES) if edition.split_hash == bundle.result.split_hash]
+    click.echo("\n" + pull_request(bundle, ref_of(out, address), found, known[-1] if known else "open"))
     return 0

@@ -13,13 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from unlearnbench import __version__
 from unlearnbench.errors import RunError
 from unlearnbench.harness.evaluation_jobs import collect_counts, measure_policy, measure_start
 from unlearnbench.harness.judge import track_of
-from unlearnbench.harness.null_speed import null_speed, over_null, why_unmetered
+from unlearnbench.harness.null_speed import null_speed, over_null, read_speed, why_unmetered
 from unlearnbench.harness.policy_ref import find_checkpoint, whole_policy
 from unlearnbench.harness.privileged import POLICY, asked
 from unlearnbench.harness.progress_file import ProgressFile
@@ -42,10 +41,10 @@ from unlearnbench.io.folder_lock import locked
 from unlearnbench.methods import locate
 from unlearnbench.records import READS, TRACKS, Cost, MethodRecord, Result, SpentBudget, Steps
 from unlearnbench.scoring.curves import training_curves
-from unlearnbench.scoring.fates import count_fates, fates
+from unlearnbench.scoring.fates import count_fates, fates_of
 from unlearnbench.scoring.score import RunFacts, score
 from unlearnbench.splits import Split, load_split, seal
-from unlearnbench.training.ledger import read_ledger
+from unlearnbench.training.ledger import read_visits
 from unlearnbench.verifier import Verifier
 from unlearnbench.workers.executor import executor_of, run_chains
 from unlearnbench.workers.jobs import Compute, Job, Watch, weights_hash
@@ -186,8 +185,8 @@ def score_run(config: RunConfig, folder: Path) -> Result:
     split, seeds = config.split, config.seeds
     counts = collect_counts(folder, seeds)
     tables.write_parquet(folder / "counts.parquet", counts)
-    visits = pa.concat_tables([_visits(folder / str(seed), seed) for seed in seeds])
-    table = fates(visits, [item.item_id for item in split.items], list(seeds))
+    visits = pa.concat_tables([read_visits(folder / str(seed), seed) for seed in seeds])
+    table = fates_of(visits, [item.item_id for item in split.items], list(seeds))
     tables.write_parquet(folder / "fates.parquet", table)
     groups = {item.item_id: item.group for item in split.items}
     tables.write_parquet(folder / "curves.parquet", training_curves(visits, groups))
@@ -197,7 +196,7 @@ def score_run(config: RunConfig, folder: Path) -> Result:
     used = [cost.flops for cost in costs]
     null = None if config.quick or config.purpose == "null" else null_of(split, config.multiple)
     own = config.purpose == "null"  # the null control is compared with nothing
-    ratio = over_null(split, costs, config.limit, folder)
+    ratio = over_null(read_speed(folder), costs, config.limit)
     why = None if own else why_unfair(split, config.multiple, len(seeds), used, quick=config.quick)
     why = why or why_unmetered(ratio)
     facts = RunFacts(
@@ -267,13 +266,6 @@ def _asked(folder: Path, seeds: Sequence[int]) -> set[str]:
 def _track(records: Sequence[Mapping[str, Any]], reads: Sequence[str]) -> Any:
     tracks = {record["track"] for record in records}
     return max((track_of(track, [read for read in reads if read in READS]) for track in tracks), key=TRACKS.index)
-
-
-def _visits(place: Path, seed: int) -> pa.Table:
-    """The training ledger of one seed, as `fates` reads it: what the policy drew in the items' own prompts."""
-    table = read_ledger(place, ("step", "round", "item_id", "rollout", "correct", "valid_trace", "source"))
-    table = table.filter(pc.equal(table["source"], "policy")).drop_columns(["source"])
-    return table.append_column("seed", pa.array([seed] * table.num_rows, pa.int64()))
 
 
 def _steps(config: RunConfig, folder: Path) -> Steps:

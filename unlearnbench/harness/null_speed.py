@@ -13,12 +13,16 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
 
 import unlearnbench
 from unlearnbench.harness.trial_run import trial
 from unlearnbench.io.files import write_json
+from unlearnbench.io.tables import read_json_record
 from unlearnbench.methods import locate
-from unlearnbench.records import Cost
+from unlearnbench.records import Cost, Record
 from unlearnbench.splits import Split
 from unlearnbench.splits.split import built_home
 from unlearnbench.workers.jobs import Compute
@@ -31,26 +35,38 @@ LEAST_SHARE = 0.05
 SPEED = "null_speed.json"
 
 
+class NullSpeed(Record):
+    """null_speed.json of a run's folder."""
+
+    schema_version: Literal[1] = 1
+    cpu_seconds_per_flop: float | None = Field(gt=0)
+    """Of the reference on the machine of the run; None where the system does not count processor seconds."""
+
+
 def null_speed(split: Split, compute: Compute, folder: Path) -> float | None:
     """Processor seconds per FLOP of the reference here, written into a run's folder; None where nothing counts them."""
     path = folder / SPEED
     key = _key(split, compute)
     for known in (path, _shelf(key)):
         if known.is_file():
-            speed: float | None = json.loads(known.read_text())["cpu_seconds_per_flop"]
+            speed = read_json_record(known, NullSpeed)
             break
     else:
-        speed = _timed(split, compute)
-        write_json(_shelf(key), {"schema_version": 1, "cpu_seconds_per_flop": speed})
+        speed = NullSpeed(cpu_seconds_per_flop=_timed(split, compute))
+        write_json(_shelf(key), speed)
     if not path.is_file():
-        write_json(path, {"schema_version": 1, "cpu_seconds_per_flop": speed})
-    return speed
+        write_json(path, speed)
+    return speed.cpu_seconds_per_flop
 
 
-def over_null(split: Split, costs: Sequence[Cost], limit: int | None, folder: Path) -> float | None:
-    """Processor seconds per FLOP of a run's seeds over those of the null on the same machine, from its files alone."""
+def read_speed(folder: Path) -> float | None:
+    """What `null_speed` left in a run's folder; None where it left nothing."""
     path = folder / SPEED
-    speed = json.loads(path.read_text())["cpu_seconds_per_flop"] if path.is_file() else None
+    return read_json_record(path, NullSpeed).cpu_seconds_per_flop if path.is_file() else None
+
+
+def over_null(speed: float | None, costs: Sequence[Cost], limit: int | None) -> float | None:
+    """Processor seconds per FLOP of a run's seeds over `speed`, those of the null on the same machine."""
     spent = [cost.cpu_seconds for cost in costs if cost.cpu_seconds is not None]
     if speed is None or len(spent) < len(costs):
         return None

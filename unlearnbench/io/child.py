@@ -24,13 +24,17 @@ sys.exit(getattr(importlib.import_module(module), name)(*arguments))
 
 
 def search_path() -> list[str]:
-    """Where a child finds its modules: as this process does, but for the working folder; our own package comes last.
+    """Where a child finds modules: as this process does, without the working folder, our own package after libraries.
 
     So a file `queue.py` or `torch.py` that lies about where a command is run is never taken for the library.
     """
     here = str(Path.cwd())
     entries = [entry for entry in sys.path if entry and str(Path(entry).resolve()) not in (here, _ROOT)]
-    return [*dict.fromkeys(entries), _ROOT]
+    found = list(dict.fromkeys(entries))
+    # An editable install of another checkout must not take the place of the package that runs.
+    copies = [place for place, entry in enumerate(found) if (Path(entry) / "unlearnbench" / "__init__.py").is_file()]
+    place = copies[0] if copies else len(found)
+    return [*found[:place], _ROOT, *found[place:]]
 
 
 def command(target: str, *arguments: str | int | float, isolated: bool = True, also: Sequence[str] = ()) -> list[str]:

@@ -1,29 +1,40 @@
-"""A zip file from anybody, opened so that nothing in it can harm, and one of ours, written the same way every time.
+"""Zip files: reading one from an untrusted source safely, and writing one reproducibly.
 
-What is not plainly a list of known files is refused with the reason: the directory is read by hand before `zipfile`
-sees it, so that a file that two programs read differently is no archive here.
+Anything but a plain list of known files is refused with the reason. The directory is parsed here before `zipfile` sees
+it, so that a file that two programs would read differently is refused.
 """
 
 from __future__ import annotations
 
-import io
+import hashlib
+import shutil
 import stat
 import struct
 import zipfile
-from collections.abc import Callable, Mapping
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from unlearnbench.errors import DataError
+from unlearnbench.errors import DataError, RunError
 from unlearnbench.io import files
 
 LARGEST = 512 << 20
-"""Bytes of an archive, and of all of its members together once unpacked."""
+"""Bytes of all members together that are held in memory once unpacked."""
+LARGEST_FILE = (1 << 32) - 1
+"""Bytes of an archive: a zip file without its 64-bit extension can be no larger."""
 MOST_MEMBERS = 1000
 MOST_RATIO = 200
-"""Times that a member may grow when it is unpacked; below SMALL bytes nothing is asked."""
+"""Times that a member may grow when it is unpacked; below SMALL bytes any ratio is accepted."""
 SMALL = 1 << 20
+_CHUNK = 1 << 20
 
+_BROKEN = (
+    *(zipfile.BadZipFile, zlib.error, struct.error, EOFError),
+    *(NotImplementedError, RuntimeError, UnicodeDecodeError),
+)
 _DATE = (1980, 1, 1, 0, 0, 0)
 _END = struct.Struct("<4s4H2LH")
 _LOCAL = struct.Struct("<4s5H3L2H")
@@ -32,63 +43,115 @@ _CENTRAL = struct.Struct("<4s24x3H12x")
 Limit = Callable[[str], int | None]
 
 
-def write_archive(path: Path, members: Mapping[str, bytes]) -> None:
-    """Write members in the order of their names, stored, without times: equal members give equal bytes.
+@dataclass(frozen=True)
+class Archive:
+    """An archive that was opened: the members that were read, and the sizes of those that stay in the file."""
 
-    Raises RunError if the disk is full.
+    path: Path
+    members: Mapping[str, bytes]
+    large: Mapping[str, int]
+
+    def copy(self, name: str, target: Path) -> str:
+        """Write a large member to the file `target`; returns the SHA-256 of what was written.
+
+        Raises DataError where the file on the disk is no longer what was opened, RunError if the disk is full.
+        """
+        digest, size = hashlib.sha256(), 0
+        with _reading(self.path), files.atomic(target) as sink, zipfile.ZipFile(self.path) as archive:
+            if name not in archive.namelist():
+                raise DataError(f"{self.path} changed while it was read; run the same command again")
+            with archive.open(name) as member:
+                while part := member.read(min(_CHUNK, self.large[name] + 1 - size)):
+                    digest.update(part)
+                    size += len(part)
+                    if size > self.large[name]:
+                        break
+                    sink.write(part)
+            if size != self.large[name]:
+                raise DataError(
+                    f"{self.path}, member {name!r} is not as long as the directory says; create the bundle again"
+                )
+        return digest.hexdigest()
+
+
+def write_archive(path: Path, members: Mapping[str, bytes | Path]) -> None:
+    """Write members (bytes, or the file that holds them) in the order of their names, stored, without times.
+
+    Equal members give equal bytes. Raises RunError if the disk is full, DataError if a file cannot be read.
     """
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+    size = sum(len(content) if isinstance(content, bytes) else content.stat().st_size for content in members.values())
+    if size > LARGEST_FILE - MOST_MEMBERS * 1024:
+        raise RunError(f"{path} would have {size:,} bytes, and a bundle has at most {LARGEST_FILE:,}")
+    with files.atomic(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED, allowZip64=False) as archive:
         for name in sorted(members):
             info = zipfile.ZipInfo(name, _DATE)
             info.create_system = 3
             info.external_attr = (stat.S_IFREG | 0o644) << 16
-            archive.writestr(info, members[name])
-    files.write_bytes(path, buffer.getvalue())
+            content = members[name]
+            if isinstance(content, bytes):
+                archive.writestr(info, content)
+                continue
+            info.file_size = content.stat().st_size
+            with content.open("rb") as source, archive.open(info, "w") as sink:
+                shutil.copyfileobj(source, sink, _CHUNK)
 
 
-def read_archive(path: Path, limit: Limit) -> dict[str, bytes]:
-    """The members of a zip file by name. `limit` tells the bytes that a member of this name may have, None: no such.
+def read_archive(path: Path, limit: Limit, large: Callable[[str], bool] = lambda name: False) -> Archive:
+    """Open a zip file. `limit` gives the bytes that a member of this name may have, or None where there may be none.
 
-    Nothing is written anywhere. Raises DataError naming the file and the member: a path that leads elsewhere, a link,
-    a name twice or unknown, a member or the whole too large, compressed too well, encrypted or damaged, and bytes
-    that belong to no member.
+    Members for whose name `large` is true are checked and left in the file; all others are read. Nothing is written.
+    Raises DataError naming the file and the member: a path that leads elsewhere, a link, a name twice or unknown, a
+    member or the whole too large, compressed too well, encrypted or damaged, and bytes that belong to no member.
     """
-    try:
-        known = Path(path).stat()
+    path = Path(path)
+    with _reading(path):
+        known = path.stat()
         if stat.S_ISDIR(known.st_mode):
             raise DataError(f"{path} is a folder; bundle a run with `unlearnbench submit`, and name the bundle")
         if not stat.S_ISREG(known.st_mode):  # reading a pipe would wait without end
-            raise DataError(f"{path} is no plain file, and a bundle is one zip file")
-        size = known.st_size
-        if size > LARGEST:
+            raise DataError(f"{path} is not a regular file, and a bundle is one zip file")
+        if known.st_size > LARGEST_FILE:
             raise DataError(
-                f"{path} has {size:,} bytes, more than the {LARGEST:,} that a bundle may have; make it anew"
+                f"{path} has {known.st_size:,} bytes, more than the {LARGEST_FILE:,} that a bundle may have"
             )
-        with Path(path).open("rb") as file:
-            start = _directory(path, file, size)
+        with path.open("rb") as file:
+            start = _directory(path, file, known.st_size)
             with zipfile.ZipFile(file) as archive:
                 infos = archive.infolist()
                 _check_names(path, infos, limit)
-                _check_sizes(path, infos, limit)
+                _check_sizes(path, infos, limit, large)
                 _check_places(path, file, infos, start)
-                return {info.filename: _content(path, archive, info) for info in infos}
+                read = [info for info in infos if not large(info.filename)]
+                return Archive(
+                    path,
+                    {info.filename: _content(path, archive, info) for info in read},
+                    {info.filename: info.file_size for info in infos if large(info.filename)},
+                )
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Turns what is raised while a zip file is read into a DataError."""
+    try:
+        yield
     except OSError as error:
         raise files.unreadable(path, error) from error
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, UnicodeDecodeError, EOFError, struct.error) as error:
-        raise DataError(f"{path} is no readable zip file ({error}); make it anew with `unlearnbench submit`") from error
+    except _BROKEN as error:
+        raise DataError(
+            f"{path} is not a readable zip file ({error}); create it again with `unlearnbench submit`"
+        ) from error
 
 
 def _directory(path: Path, file: BinaryIO, size: int) -> int:
-    """Where the directory of members begins. The file must end with its one entry, and say so of few members.
+    """Offset of the directory of members. The file must end with the one end record, which names few members.
 
-    The directory is walked by hand: a second one (zip64 has its own), a wrong count and anything between it and the
-    end are refused before `zipfile`, which believes some of them, reads a member.
+    The directory is walked here: a second one (zip64 has its own), a wrong count, and bytes between it and the end
+    record are refused before `zipfile`, which accepts some of them, reads a member.
     """
     file.seek(max(0, size - _END.size))
     end = file.read(_END.size)
     if len(end) < _END.size or end[:4] != b"PK\x05\x06":
-        raise DataError(f"{path} is no zip file, or bytes follow its end; make it anew with `unlearnbench submit`")
+        raise DataError(f"{path} is no zip file, or bytes follow its end; create it again with `unlearnbench submit`")
     _, disk, first, here, entries, length, start, comment = _END.unpack(end)
     if entries > MOST_MEMBERS or length > MOST_MEMBERS * 1024:
         raise DataError(f"{path} lists {entries:,} members, and a bundle has at most {MOST_MEMBERS}")
@@ -100,7 +163,7 @@ def _directory(path: Path, file: BinaryIO, size: int) -> int:
         place += _CENTRAL.size + sum(_CENTRAL.unpack_from(listed, place)[1:])
         number += 1
     if number != entries or place != length:
-        raise DataError(f"{path} lists {number:,} members in its directory and says {entries:,}; make it anew")
+        raise DataError(f"{path} lists {number:,} members in its directory and says {entries:,}; create it again")
     return int(start)
 
 
@@ -121,30 +184,32 @@ def _check_names(path: Path, infos: list[zipfile.ZipInfo], limit: Limit) -> None
             raise DataError(f"{shown}: there are two of this name in one bundle; leave one out")
         seen.add(name.casefold())
         if limit(name) is None:
-            raise DataError(f"{shown}: nothing of this name belongs into a bundle; leave it out")
+            raise DataError(f"{shown}: a bundle has no member of this name; leave it out")
         if info.flag_bits & ~0x0806 or info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise DataError(f"{shown}: it is encrypted or packed in another way than zip's own; make the bundle anew")
+            raise DataError(
+                f"{shown}: it is encrypted or compressed by another method than deflate; create the bundle again"
+            )
 
 
-def _check_sizes(path: Path, infos: list[zipfile.ZipInfo], limit: Limit) -> None:
+def _check_sizes(path: Path, infos: list[zipfile.ZipInfo], limit: Limit, large: Callable[[str], bool]) -> None:
     for info in infos:
         most = limit(info.filename) or 0
         if info.file_size > most:
             raise DataError(
-                f"{path}, member {info.filename!r}: {info.file_size:,} bytes unpacked, and at most {most:,} are taken"
+                f"{path}, member {info.filename!r}: {info.file_size:,} bytes unpacked; at most {most:,} are allowed"
             )
         if info.file_size > max(SMALL, MOST_RATIO * info.compress_size):
             raise DataError(
                 f"{path}, member {info.filename!r}: it would grow {info.file_size // max(1, info.compress_size):,} "
-                f"times when unpacked, and at most {MOST_RATIO} times is taken"
+                f"times when unpacked; at most {MOST_RATIO} times is allowed"
             )
-    whole = sum(info.file_size for info in infos)
+    whole = sum(info.file_size for info in infos if not large(info.filename))
     if whole > LARGEST:
-        raise DataError(f"{path} would unpack to {whole:,} bytes, and at most {LARGEST:,} are taken")
+        raise DataError(f"{path} would unpack to {whole:,} bytes beside its weights; at most {LARGEST:,} are allowed")
 
 
 def _check_places(path: Path, file: BinaryIO, infos: list[zipfile.ZipInfo], start: int) -> None:
-    """Members follow each other from the first byte to the directory: no gap can hide a second archive."""
+    """Members follow each other from the first byte to the directory, so that no gap can hide a second archive."""
     expected = 0
     for info in sorted(infos, key=lambda info: info.header_offset):
         file.seek(info.header_offset)
@@ -158,13 +223,13 @@ def _check_places(path: Path, file: BinaryIO, infos: list[zipfile.ZipInfo], star
 
 
 def _content(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
-    import zlib
-
     try:
         with archive.open(info) as member:
             data = member.read(info.file_size + 1)
     except (zlib.error, zipfile.BadZipFile, EOFError) as error:
-        raise DataError(f"{path}, member {info.filename!r} is damaged ({error}); make the bundle anew") from error
+        raise DataError(f"{path}, member {info.filename!r} is damaged ({error}); create the bundle again") from error
     if len(data) != info.file_size:
-        raise DataError(f"{path}, member {info.filename!r} is not as long as the directory says; make the bundle anew")
+        raise DataError(
+            f"{path}, member {info.filename!r} is not as long as the directory says; create the bundle again"
+        )
     return data

@@ -11,7 +11,9 @@ import re
 import tokenize
 import unicodedata
 import warnings
+from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
@@ -27,6 +29,8 @@ LONGEST_NAME = 1_000
 """Bytes of a text in a table that names something."""
 LARGEST_NUMBER = 2**63
 MOST_ROW_GROUPS = 10_000
+LARGEST_FOOTER = 1 << 20
+"""Bytes of a parquet file's footer: honest ones, without key-value metadata, have some thousand."""
 
 _ENCODINGS = {"PLAIN", "RLE", "BIT_PACKED", "PLAIN_DICTIONARY", "RLE_DICTIONARY"}
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
@@ -156,27 +160,39 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 # --- parquet --------------------------------------------------------------------------------------------------
 
 
-def read_table(
-    where: str,
-    data: bytes,
-    schema: pa.Schema,
-    *,
-    rows: int | None = None,
-    most: int,
-    nulls: frozenset[str] = frozenset(),
-    free: frozenset[str] = frozenset(),
-) -> pa.Table:
-    """The table in `data`, of exactly this schema; texts come as dictionaries, so that a text repeated a million times
-    takes no more room than once.
+@dataclass(frozen=True)
+class Bounds:
+    """What a table may announce before a row of it is read."""
 
-    Before a row is read its file must announce `rows` rows (or at most `most`), plain encodings and the schema. Raises
-    DataError beginning with `where`, which names row and field: another schema or size, a null where none may be
-    (`nulls` names the columns that may have them), text that is not UTF-8, or longer than any name (but in `free`).
+    most: int
+    """Rows."""
+    rows: int | None = None
+    """Rows that it must have, where that is known."""
+    nulls: frozenset[str] = frozenset()
+    """Columns in which a value may be missing."""
+    texts: Mapping[str, int] = field(default_factory=dict)
+    """Bytes of the longest text of a column that does not hold names."""
+    values: Mapping[str, int] = field(default_factory=dict)
+    """Values of the longest list of a column of lists."""
+
+
+def read_table(where: str, data: bytes, schema: pa.Schema, bounds: Bounds) -> pa.Table:
+    """The table in `data`, of exactly this schema; texts come as dictionaries, so that a text repeated a million times
+    takes no more memory than once.
+
+    The file's footer must announce what `bounds` allows, plain encodings and the schema before a row is read. Raises
+    DataError beginning with `where`, which names row and field: another schema or size, a null in a column that may
+    have none, text that is not UTF-8, and a text or list longer than allowed.
     """
-    texts = [field.name for field in schema if pa.types.is_string(field.type)]
+    texts = [one.name for one in schema if pa.types.is_string(one.type)]
+    footer = int.from_bytes(data[-8:-4], "little")
+    if footer > LARGEST_FOOTER:
+        raise DataError(
+            f"{where} has a footer of {footer:,} bytes; at most {LARGEST_FOOTER:,} are allowed: leave out its metadata"
+        )
     try:
         with pq.ParquetFile(pa.BufferReader(data)) as file:
-            _check_footer(where, file, schema, rows, most, len(data))
+            _check_footer(where, file, schema, bounds, len(data))
             announced = file.metadata.num_rows
         with pq.ParquetFile(pa.BufferReader(data), read_dictionary=texts) as file:
             table = file.read(use_threads=False)
@@ -185,24 +201,35 @@ def read_table(
                     table.column_names.index(name), name, table[name].unify_dictionaries().combine_chunks()
                 )
     except MemoryError as error:  # Arrow's own is one
-        raise DataError(f"{where} takes more memory than any honest table of its rows; make the bundle anew") from error
+        raise DataError(f"{where} takes more memory than any honest table of its rows; create it again") from error
     except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
         told = (str(error).splitlines() or ["damaged"])[0]
         raise DataError(f"{where} is not a readable parquet file: {told:.200}") from error
     if table.num_rows != announced:
         raise DataError(f"{where} holds {table.num_rows:,} rows and announces {announced:,}")
     for name in schema.names:
-        column = table[name]
-        if column.null_count and name not in nulls:
-            raise DataError(f"{where}, field {name!r}: a value is missing, and every row needs one")
-        for chunk in column.chunks:
-            _require_valid(f"{where}, field {name!r}", chunk)
-            if name in texts:
-                _require_valid(f"{where}, field {name!r}", chunk.dictionary)
-                longest = pc.max(pc.binary_length(chunk.dictionary)).as_py() or 0
-                if name not in free and longest > LONGEST_NAME:
-                    raise DataError(f"{where}, field {name!r}: a text of {longest:,} bytes, which is no name")
+        _check_column(f"{where}, field {name!r}", name, table[name], bounds)
     return table
+
+
+def _check_column(where: str, name: str, column: pa.ChunkedArray, bounds: Bounds) -> None:
+    if column.null_count and name not in bounds.nulls:
+        raise DataError(f"{where}: a value is missing, and every row needs one")
+    for chunk in column.chunks:
+        _require_valid(where, chunk)
+        if pa.types.is_list(chunk.type):
+            if chunk.flatten().null_count:
+                raise DataError(f"{where}: a value in a list is missing, and every one is needed")
+            longest = pc.max(pc.list_value_length(chunk)).as_py() or 0
+            if longest > (most := bounds.values.get(name, 0)):
+                raise DataError(f"{where}: a list of {longest:,} values; at most {most:,} are allowed")
+        if not pa.types.is_dictionary(chunk.type):
+            continue
+        _require_valid(where, chunk.dictionary)
+        longest = pc.max(pc.binary_length(chunk.dictionary)).as_py() or 0
+        if longest > (most := bounds.texts.get(name, LONGEST_NAME)):
+            what = "no policy of the split writes so much" if name in bounds.texts else "which is no name"
+            raise DataError(f"{where}: a text of {longest:,} bytes (at most {most:,} are allowed), {what}")
 
 
 def texts_of(column: pa.ChunkedArray) -> list[str]:
@@ -214,31 +241,49 @@ def texts_of(column: pa.ChunkedArray) -> list[str]:
     return found
 
 
-def _check_footer(where: str, file: pq.ParquetFile, schema: pa.Schema, rows: int | None, most: int, size: int) -> None:
+def _check_footer(where: str, file: pq.ParquetFile, schema: pa.Schema, bounds: Bounds, size: int) -> None:
     metadata = file.metadata
     announced = int(metadata.num_rows)
-    if announced > most:
-        raise DataError(f"{where} announces {announced:,} rows, and at most {most:,} are taken; nothing of it was read")
-    if rows is not None and announced != rows:
-        raise DataError(f"{where} announces {announced:,} rows, and by the run's configuration it has {rows:,}")
+    if announced > bounds.most:
+        raise DataError(
+            f"{where} announces {announced:,} rows; at most {bounds.most:,} are allowed, so none of them was read"
+        )
+    if bounds.rows is not None and announced != bounds.rows:
+        raise DataError(f"{where} announces {announced:,} rows, and by the run's configuration it has {bounds.rows:,}")
     if metadata.num_row_groups > MOST_ROW_GROUPS:
-        raise DataError(f"{where} is cut into {metadata.num_row_groups:,} row groups, more than {MOST_ROW_GROUPS:,}")
-    found = pa.schema([(f.name, _plain_type(f.type)) for f in file.schema_arrow])
+        raise DataError(f"{where} has {metadata.num_row_groups:,} row groups, more than {MOST_ROW_GROUPS:,}")
+    found = pa.schema([(one.name, _plain_type(one.type)) for one in file.schema_arrow])
     if found != schema:
-        told = ", ".join(f"{f.name} {f.type}" for f in schema)
+        told = ", ".join(f"{one.name} {one.type}" for one in schema)
         raise DataError(f"{where} has other columns than a bundle of this version: {told}")
+    unpacked: Counter[str] = Counter()
+    values: Counter[str] = Counter()
     for group in range(metadata.num_row_groups):
         for place in range(metadata.num_columns):
             column = metadata.row_group(group).column(place)
             if strange := set(column.encodings) - _ENCODINGS:
                 raise DataError(
-                    f"{where}, column {column.path_in_schema!r}: encoding {sorted(strange)[0]} is not taken"
+                    f"{where}, column {column.path_in_schema!r}: the encoding {sorted(strange)[0]} is not allowed"
                 )
             if column.total_uncompressed_size > max(64 << 20, 1000 * size):
                 raise DataError(
                     f"{where}, column {column.path_in_schema!r}: {column.total_uncompressed_size:,} bytes unpacked "
                     f"from a file of {size:,}, as no honest table has"
                 )
+            name = column.path_in_schema.split(".")[0]
+            unpacked[name] += column.total_uncompressed_size
+            values[name] += column.num_values
+    for name, longest in bounds.texts.items():
+        if unpacked[name] > (most := announced * (longest + 8) + (1 << 20)):
+            raise DataError(
+                f"{where}, field {name!r}: {unpacked[name]:,} bytes of text; {announced:,} rows have at most {most:,}"
+            )
+    for name, longest in bounds.values.items():
+        if values[name] > announced * max(longest, 1):
+            raise DataError(
+                f"{where}, field {name!r}: {values[name]:,} values; {announced:,} rows have at most "
+                f"{announced * longest:,}"
+            )
 
 
 def _plain_type(type_: pa.DataType) -> pa.DataType:

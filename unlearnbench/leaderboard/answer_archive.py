@@ -1,8 +1,8 @@
-"""answers.parquet: what an entry's rollouts stated, small enough to keep for ever, and enough to judge them again.
+"""answers.parquet: what an entry's rollouts stated, small enough to keep forever, and enough to judge them again.
 
-A row is a different tail of the completions of a problem in a seed, with how many rollouts end so. The tail is the
-shortest of a few candidates on which the verifier says exactly what it said of the whole completion: nothing, the last
-box, the last TAIL characters, or else the completion itself.
+A row is a distinct tail of the completions of a problem in a seed, with the number of rollouts that end in it. The tail
+is the shortest of a few candidates that the verifier judges exactly as the whole completion: nothing, the last box, the
+last TAIL characters, or the completion itself.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import pyarrow as pa
 
 from unlearnbench.errors import DataError
 from unlearnbench.io import tables
-from unlearnbench.leaderboard.bundle_tables import MOST_ROWS
-from unlearnbench.leaderboard.rejudge import Judged, problems_of
+from unlearnbench.leaderboard.bundles.tables import MOST_ROWS
+from unlearnbench.leaderboard.verification.rollouts import Drawn, problems_of
 from unlearnbench.records import Rule
 from unlearnbench.splits import Split
 from unlearnbench.verifier import Verifier
@@ -34,32 +34,34 @@ ANSWERS = pa.schema(
 """`item_id` holds a twin's id in phase twin, as in counts.parquet."""
 
 
-def answers_of(judged: Judged, split: Split) -> pa.Table:
-    """The answers of a judged bundle, rows in the order of its cells."""
-    golds = problems_of(split)
-    golds["start"] = golds["eval"]
-    cells, samples = judged.text.shape
-    _, first = np.unique(judged.pair, return_index=True)
-    gold_of = [golds[judged.phases[place]][judged.names[place]] for place in judged.problem[first // samples].tolist()]
-    texts = [judged.texts[code] for code in judged.text.reshape(-1)[first].tolist()]
-    tails = _tails(gold_of, texts, split.config.protocol.verifier_rule)
-    rows: dict[tuple[int, str], int] = {}
-    for row, pair in zip(np.repeat(np.arange(cells), samples).tolist(), judged.pair.reshape(-1).tolist(), strict=True):
-        key = (row, tails[pair])
-        rows[key] = rows.get(key, 0) + 1
-    places = [(cell, int(judged.problem[cell]), tail, count) for (cell, tail), count in rows.items()]
+def answers_of(drawn: Drawn, split: Split) -> pa.Table:
+    """The answers that rollouts state, rows in the order of their cells."""
+    asked = drawn.asked
+    samples, problem = asked.samples, asked.problem
+    codes = problem[:, None] * max(1, len(drawn.texts)) + drawn.text
+    _, first, pair = np.unique(codes, return_index=True, return_inverse=True)
+    flat = drawn.text.reshape(-1)
+    golds = [asked.golds[problem[row // samples]] for row in first.tolist()]
+    texts = [drawn.texts[flat[row]] for row in first.tolist()]
+    tails = _tails(golds, texts, split.config.protocol.verifier_rule)
+    counts: dict[tuple[int, str], int] = {}
+    rows = np.repeat(np.arange(len(drawn.text)), samples).tolist()
+    for row, number in zip(rows, pair.reshape(-1).tolist(), strict=True):
+        key = (row, tails[number])
+        counts[key] = counts.get(key, 0) + 1
+    cells = asked.cells
     columns = {
-        "seed": [int(judged.seed[cell]) for cell, _, _, _ in places],
-        "phase": [judged.phases[place] for _, place, _, _ in places],
-        "item_id": [judged.names[place] for _, place, _, _ in places],
-        "tail": [tail for _, _, tail, _ in places],
-        "count": [count for _, _, _, count in places],
+        "seed": [cells[cell][0] for cell, _ in counts],
+        "phase": [cells[cell][1] for cell, _ in counts],
+        "item_id": [cells[cell][2] for cell, _ in counts],
+        "tail": [tail for _, tail in counts],
+        "count": list(counts.values()),
     }
     return pa.table(columns, schema=ANSWERS)
 
 
 def _tails(golds: Sequence[str], texts: Sequence[str], rule: Rule) -> list[str]:
-    """The shortest text on which the verifier says the same, of each pair of gold and completion."""
+    """Of each pair of gold and completion, the shortest candidate that the verifier judges the same."""
     tails = list(texts)
     open_ = list(range(len(texts)))
     with Verifier(rule) as verifier:
@@ -81,7 +83,7 @@ def _tails(golds: Sequence[str], texts: Sequence[str], rule: Rule) -> list[str]:
 def counts_of_answers(path: Path, split: Split, workers: int = 1) -> pa.Table:
     """Counts (columns of `tables.COUNTS`) of the answers in a file, every one judged by the verifier as it is now.
 
-    Raises DataError naming file and row: a problem that the split does not have, a count below 1 or beyond bundles.
+    Raises DataError naming file and row: a problem that the split does not have, a count below 1 or above MOST_ROWS.
     """
     table = tables.read_parquet(path, {field.name: field.type for field in ANSWERS})
     golds = problems_of(split)

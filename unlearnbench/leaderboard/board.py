@@ -12,20 +12,20 @@ from unlearnbench.leaderboard.answer_archive import counts_of_answers
 from unlearnbench.leaderboard.editions import split_of
 from unlearnbench.leaderboard.entries import TIERS, BoardEntry, Entry, Tier
 from unlearnbench.leaderboard.ranking import Contender, Standing, standings
+from unlearnbench.leaderboard.verification.scores import Facts, scored
 from unlearnbench.records import Record, Result
-from unlearnbench.scoring import score
 from unlearnbench.splits import Split
 
 
 class Row(Record):
-    """A line of the board: an entry and its place among those of its tier, edition, split, track and budget."""
+    """A row of the board: an entry and its standing in its tier, edition, split, track and budget."""
 
     entry: Entry
     standing: Standing
 
 
 class Moved(Record):
-    """What a scorer change did to an entry."""
+    """The effect of a scorer change on an entry."""
 
     id: str
     tier: Tier
@@ -83,7 +83,7 @@ def rescore(
     *,
     workers: int = 1,
 ) -> tuple[list[Moved], dict[str, tuple[Result, pa.Table]]]:
-    """Judge every entry's answers and score them again: what moved, and the new results and counts by id.
+    """Judge every entry's answers and score them again: what changed, and the new results and counts by id.
 
     A self-reported entry without answers stays as it is. Raises RunError naming another one without answers.parquet.
     """
@@ -92,7 +92,7 @@ def rescore(
     again: dict[str, tuple[Result, pa.Table]] = {}
     for one in entries:
         if not one.answers.is_file() and one.entry.tier == "self-reported":
-            again[one.entry.id] = (one.result, one.counts)  # nothing to judge: its word is all there is
+            again[one.entry.id] = (one.result, one.counts)  # there is nothing to judge
             continue
         if not one.answers.is_file():
             raise RunError(
@@ -101,32 +101,10 @@ def rescore(
             )
         split = find(one.result)
         counts = counts_of_answers(one.answers, split, workers)
-        again[one.entry.id] = (scored_again(one.result, counts, split), counts)
+        again[one.entry.id] = (scored(counts, split, Facts.of_result(one.result)), counts)
     contenders = {one.entry.id: _contender(one.entry, *again[one.entry.id]) for one in entries}
     after = {row.entry.id: row for row in _board(entries, contenders, find)}
     return [_moved(one, again[one.entry.id][0], before, after) for one in entries], again
-
-
-def scored_again(result: Result, counts: pa.Table, split: Split) -> Result:
-    """A result with everything that follows from counts computed again; what was metered or declared is kept."""
-    multiple = result.budget.multiple
-    unfair = None if result.comparable else result.why_not_comparable
-    return score.score(
-        split,
-        counts,
-        method=result.method,
-        seeds=result.seeds,
-        samples=result.samples,
-        sampling=result.sampling,
-        budget=result.budget,
-        cost=result.cost,
-        code_version=result.code_version,
-        kind=result.kind,
-        fates=result.fates,
-        null=split.control("null_control", f"{multiple:g}x") if result.conversion.null_hash else None,
-        strong_null=split.control("strong_null") if result.conversion.strong_null_seeds else None,
-        why_not_comparable=unfair,
-    )
 
 
 def _moved(one: BoardEntry, result: Result, before: Mapping[str, Row], after: Mapping[str, Row]) -> Moved:
@@ -144,7 +122,7 @@ def _moved(one: BoardEntry, result: Result, before: Mapping[str, Row], after: Ma
 
 
 def edition_places(order: Sequence[str], entries: Sequence[Entry]) -> dict[str, int]:
-    """Where the board shows each edition, 0 first: the newest first (`order` has the oldest first).
+    """The position of each edition on the board, from 0: the newest first (`order` has the oldest first).
 
     One with fewer than half as many re-trained entries as an older one is still being trained, and comes after these.
     """

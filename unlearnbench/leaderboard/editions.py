@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -16,6 +17,20 @@ ENTRIES = Path("leaderboard/entries")
 EDITIONS = "editions.json"
 EDITION_SPLITS = "editions"
 
+CHAIN = "52db9ba70e0cc0f6eaf7803dd07447a1f5477735fd3f661792ba94600c84e971"
+"""The chain of drand's public beacon `quicknet`: a value every PERIOD seconds, which nobody can know or choose."""
+GENESIS, PERIOD = 1_692_803_367, 3
+"""When its first round was published, in seconds since 1970, and seconds from one round to the next."""
+DELAY = 3600
+"""Seconds from the closing commit to the round that is drawn from, at least."""
+
+
+class Beacon(Record):
+    """A value of the public beacon: of round `round`, its randomness in hexadecimal."""
+
+    round: int = Field(ge=1)
+    value: str = Field(pattern=r"^[0-9a-f]{64}$")
+
 
 class Edition(Record):
     """One round of the board: the split on which its re-trained entries are trained."""
@@ -26,7 +41,19 @@ class Edition(Record):
     variant: int | None = None
     """Seed of the sealed variant of micro, drawn after the commits of all entries; None: the shipped split itself."""
     drawn_from: str | None = None
-    """What the seed was drawn from, so that anybody can draw it again: the commit that closed the edition."""
+    """The commit that closed the edition, which its seed was drawn from."""
+    beacon: Beacon | None = None
+    """The beacon's value that its seed was drawn from, too; None for editions that were drawn from the commit alone."""
+
+
+def round_after(time: int) -> int:
+    """The first round of the beacon that is published DELAY seconds after a time (in seconds since 1970), or later."""
+    return 1 + math.ceil(max(0, time + DELAY - GENESIS) / PERIOD)
+
+
+def published(round: int) -> int:
+    """When a round is published, in seconds since 1970."""
+    return GENESIS + (round - 1) * PERIOD
 
 
 def editions(entries: Path = ENTRIES) -> tuple[Edition, ...]:
@@ -52,9 +79,9 @@ def current_edition(entries: Path, result: Result) -> str:
 
 
 def find_splits(entries: Path = ENTRIES, folders: Sequence[str | Path] = ()) -> Callable[[Result], Split]:
-    """What gives the split of a result: of those in `folders`, those shipped, and those of closed editions.
+    """A function that gives the split of a result: one in `folders`, a shipped one, or that of a closed edition.
 
-    Raises SplitError, then and there or when called, where there is none.
+    Raises SplitError, here or in that function, where there is none.
     """
     known = {split.hash: split for split in map(load_split, folders)}
     places = {edition.split_hash: edition_folder(entries, edition.name) for edition in editions(entries)}
@@ -85,6 +112,6 @@ def split_of(result: Result) -> Split:
         if (split := load_split(name)).hash == result.split_hash:
             return split
     raise SplitError(
-        f"split {result.split!r} with the labels {result.split_hash[:12]} is not shipped here: labels of another "
-        "version are not compared; name the split's folder with --split"
+        f"split {result.split!r} with the labels {result.split_hash[:12]} is not shipped here, and results of "
+        "different labels are not compared; name the split's folder with --split"
     )

@@ -1,9 +1,12 @@
-"""The leaderboard's entries: `leaderboard/entries/<id>/`, made from verified bundles, ranked, and scored again.
+"""The leaderboard's entries: made from verified bundles, and read.
 
-An entry holds entry.json (`Entry`), result.json as computed here, counts.parquet, fates.parquet, answers.parquet
-(kept_answers.py), the method's source, and bundle.zip, from which all of it follows. A re-trained entry (retrained.py)
-lies beside the one that it was trained from, in `<id>-<edition>/`, and keeps no bundle. The split of a closed edition
-lies in `leaderboard/editions/<name>/` (closing.py), so that the board can be made again without having made it.
+    leaderboard/entries/<id>/<source>.py                                     the method's source, once
+    leaderboard/entries/<id>/<edition>/{entry,result}.json                   `Entry`, and the result as measured here
+                                      /{counts,fates,answers,ledger}.parquet  what result and page rest on
+                                      /bundle.json                           where the bundle lies, of which all follows
+
+A re-trained entry (retrain_edition.py) lies beside the one that it was trained from, in the folder of its edition. The
+split of a closed edition lies in `leaderboard/editions/<name>/`, so that the board needs nothing else.
 """
 
 from __future__ import annotations
@@ -13,22 +16,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import pyarrow as pa
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
-from unlearnbench.errors import RunError
+from unlearnbench.errors import DataError, RunError
 from unlearnbench.io import files, tables
 from unlearnbench.leaderboard.answer_archive import answers_of
+from unlearnbench.leaderboard.bundles.address import BUNDLE, BundleRef, fetched, ref_of
+from unlearnbench.leaderboard.bundles.tables import LEDGER
 from unlearnbench.leaderboard.editions import ENTRIES, current_edition
 from unlearnbench.leaderboard.verification import Checked, examine
 from unlearnbench.records import Record, Result
 from unlearnbench.splits import Split
 
-Tier = Literal["self-reported", "re-scored", "re-trained"]
+Tier = Literal["self-reported", "re-scored", "re-measured", "re-trained"]
+"""What stands behind an entry, the strongest last. `re-scored` entries are from before weights were measured again; no
+entry gets this tier any more."""
 TIERS: tuple[Tier, ...] = get_args(Tier)
-BUNDLE = "bundle.zip"
 _ID = r"[a-z0-9][a-z0-9_.-]{0,79}"
 
 
@@ -37,6 +43,7 @@ class Entry(Record):
 
     schema_version: Literal[1] = 1
     id: str = Field(pattern=f"^{_ID}$")
+    """The name of its folder; `<name>-<edition>` of a re-trained entry."""
     name: str = Field(min_length=1, max_length=100)
     authors: Sequence[str] = ()
     url: str | None = None
@@ -46,16 +53,35 @@ class Entry(Record):
     source: str
     """The method's file, in the entry's folder."""
     bundle: str | None = None
-    """SHA-256 of bundle.zip's manifest; None for an entry without one."""
+    """SHA-256 of the manifest of the bundle that it was made of; None for an entry without one."""
+    class_name: str = Field(default="", pattern=r"^[A-Za-z_]?[A-Za-z0-9_]{0,99}$")
+    """The method's class in its file, where that has several."""
+    sampler: Literal["transformers", "vllm"] = "transformers"
+    """Which sampler drew."""
     trained_from: str | None = None
     """Of a re-trained entry: the id of the entry whose source, settings and budget it was trained with."""
     withdrawn: str | None = None
     """Why the entry was withdrawn; it is then shown, and not ranked."""
 
+    @model_serializer(mode="wrap")
+    def _without_defaults(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Entries that say nothing of class and sampler stay as they were written."""
+        stated: dict[str, Any] = serialise(self)
+        return {
+            name: value
+            for name, value in stated.items()
+            if (name, value) not in (("class_name", ""), ("sampler", "transformers"))
+        }
+
+    @property
+    def place(self) -> str:
+        """Its folder of one edition, relative to that of all entries."""
+        return f"{self.trained_from or self.id}/{self.edition}"
+
 
 @dataclass(frozen=True)
 class BoardEntry:
-    """An entry's folder as it is read."""
+    """An entry as it is read; `folder` is that of its edition."""
 
     folder: Path
     entry: Entry
@@ -69,34 +95,44 @@ class BoardEntry:
     def answers(self) -> Path:
         return self.folder / "answers.parquet"
 
+    @property
+    def source(self) -> Path:
+        """The method's file."""
+        return self.folder.parent / self.entry.source
+
+    @property
+    def place(self) -> str:
+        return self.entry.place
+
 
 # --- entering -------------------------------------------------------------------------------------------------
 
 
 def enter(
-    bundle: Path,
+    what: str | Path,
     entries: Path = ENTRIES,
     *,
     id: str | None = None,
-    tier: Tier = "re-scored",
+    tier: Literal["self-reported", "re-measured"] = "re-measured",
     edition: str | None = None,
     split: Split | None = None,
     workers: int | None = None,
 ) -> BoardEntry:
     """Verify a bundle and write the entry that it makes. Raises RunError with the reasons where it is refused.
 
-    `id` defaults to `<method>-<budget>`, or the folder's name where the bundle already lies in an entry.
+    `what` is the bundle's path, address or bundle.json. `id` defaults to `<method>-<budget>`, or to the entry's folder
+    where that bundle.json lies in one. Weights are measured again unless the tier is `self-reported`.
     """
-    found, checked = examine(bundle, split, workers=workers)
-    if found or checked is None:
-        told = "; ".join(f"{reason.check}: {reason.reason}" for reason in found[:3])
-        raise RunError(f"{bundle} is refused, so it makes no entry: {told}")
+    with fetched(what) as found:
+        reasons, checked = examine(found.path, split, workers=workers, measure=tier == "re-measured")
+        if reasons or checked is None:
+            told = "; ".join(f"{reason.check}: {reason.reason}" for reason in reasons[:3])
+            raise RunError(f"{what} is refused, so it makes no entry: {told}")
+        ref = found.ref or ref_of(found.path)
     statement, result = checked.bundle.statement, checked.result
-    home = bundle.resolve().parent
-    chosen = id or (home.name if home.parent == entries.resolve() else default_id(result))
+    chosen = id or _home(Path(what), entries) or default_id(result)
     if not re.fullmatch(_ID, chosen):
-        raise RunError(f"{chosen!r} is no id of an entry; take small letters, digits, '-', '_' and '.', at most 80")
-    folder = entries / chosen
+        raise RunError(f"{chosen!r} cannot be an entry's id; use small letters, digits, '-', '_' and '.', at most 80")
     entry = Entry(
         id=chosen,
         name=statement.name,
@@ -107,20 +143,37 @@ def enter(
         tried=statement.tried,
         source=Path(checked.bundle.source_name).name,
         bundle=checked.bundle.sha256,
+        class_name=checked.bundle.first.method.class_name,
+        sampler=checked.bundle.first.config.engine.name,
     )
-    content = bundle.read_bytes()
-    if not (folder / BUNDLE).is_file() or (folder / BUNDLE).read_bytes() != content:
-        files.write_bytes(folder / BUNDLE, content)
-    return write_entry(folder, entry, checked)
+    return write_entry(entries, entry, checked, ref)
 
 
-def write_entry(folder: Path, entry: Entry, checked: Checked) -> BoardEntry:
-    """Write what follows from a verified bundle; entry.json comes last, so that a half-written folder is none."""
+def _home(what: Path, entries: Path) -> str | None:
+    """The entry in whose folder a bundle.json lies."""
+    edition = what.parent if what.name == BUNDLE else what
+    home = edition.resolve().parent
+    return home.name if home.parent == entries.resolve() and (edition / BUNDLE).is_file() else None
+
+
+def write_entry(entries: Path, entry: Entry, checked: Checked, ref: BundleRef) -> BoardEntry:
+    """Write what follows from a verified bundle; entry.json comes last, so that a half-written folder is no entry.
+
+    Raises RunError where the entry's folder holds another source: it has one for all editions.
+    """
+    folder = entries / entry.place
+    source = folder.parent / entry.source
+    others = [path for path in folder.parent.glob("*.py") if path.read_bytes() != checked.bundle.source]
+    if others:
+        raise RunError(f"{others[0]} is another source than the bundle's; an entry has one: choose another --id")
     files.write_json(folder / "result.json", checked.result)
-    tables.write_parquet(folder / "counts.parquet", checked.judged.counts)
-    files.write_bytes(folder / "fates.parquet", checked.bundle.members["fates.parquet"])
-    tables.write_parquet(folder / "answers.parquet", answers_of(checked.judged, checked.split))
-    files.write_bytes(folder / entry.source, checked.bundle.source)
+    tables.write_parquet(folder / "counts.parquet", checked.drawn.counts)
+    tables.write_parquet(folder / "fates.parquet", checked.fates)
+    tables.write_parquet(folder / "answers.parquet", answers_of(checked.drawn, checked.split))
+    tables.write_parquet(folder / "ledger.parquet", checked.tables["ledger.parquet"].cast(LEDGER))
+    files.write_json(folder / BUNDLE, ref)
+    if not source.is_file():
+        files.write_bytes(source, checked.bundle.source)
     files.write_json(folder / "entry.json", entry)
     return BoardEntry(folder, entry, checked.result)
 
@@ -138,20 +191,30 @@ def default_id(result: Result) -> str:
 def read_entries(entries: Path = ENTRIES) -> list[BoardEntry]:
     """All entries, by id. One that was trained again from a withdrawn entry is withdrawn with it.
 
-    Raises RunError where the folder is missing, DataError where an entry is malformed.
+    Raises RunError where the folder is missing, DataError where an entry is malformed or does not lie where it belongs.
     """
     if not entries.is_dir():
         raise RunError(f"there is no folder {entries}; name the entries' folder with --entries")
-    found = []
-    for path in sorted(entries.glob("*/entry.json")):
-        entry = tables.read_json_record(path, Entry)
-        if entry.id != path.parent.name:
-            raise RunError(f"{path}, field 'id': {entry.id!r} is not the name of its folder; rename one of them")
-        found.append(BoardEntry(path.parent, entry, tables.read_json_record(path.parent / "result.json", Result)))
-    gone = {one.entry.id: one.entry.withdrawn for one in found if one.entry.withdrawn is not None}
+    found: dict[str, BoardEntry] = {}
+    for path in entries.glob("*/*/entry.json"):
+        one = read_entry(path.parent)
+        if one.place != path.parent.relative_to(entries).as_posix():
+            raise DataError(f"{path}, fields 'id' and 'edition': the entry belongs into {entries / one.place}; move it")
+        if one.entry.id in found:
+            raise DataError(
+                f"{path}, field 'id': {one.entry.id!r} is the id of {found[one.entry.id].folder}, too; rename one"
+            )
+        found[one.entry.id] = one
+    gone = {one.entry.id: one.entry.withdrawn for one in found.values() if one.entry.withdrawn is not None}
     return [
         replace(one, entry=one.entry.model_copy(update={"withdrawn": gone[origin]}))
         if (origin := one.entry.trained_from) in gone
         else one
-        for one in found
+        for _, one in sorted(found.items())
     ]
+
+
+def read_entry(folder: Path) -> BoardEntry:
+    """The entry in a folder of one edition. Raises DataError where a file is missing or malformed."""
+    entry = tables.read_json_record(folder / "entry.json", Entry)
+    return BoardEntry(folder, entry, tables.read_json_record(folder / "result.json", Result))

@@ -1,9 +1,9 @@
-"""Who stands where: entries of one edition, split, track, budget and tier, ranked by what is more than chance.
+"""Ranks of the entries of one edition, split, track, budget and tier: only differences beyond chance count.
 
 An entry's rank is 1 + the number of entries that convert significantly more. Every pair of a group is tested, items
-paired, by the interval of a score over families and seeds (`intervals.gain_intervals`): p is 1 less the highest level
-at which that interval still excludes 0, so that p < 0.05 says what a 95 % interval says. Over the pairs of a group p
-is adjusted by Holm's rule (1979, Scand. J. Statistics 6:65), which holds however the tests depend on one another.
+paired, by the interval of a score over families and seeds (`intervals.gain_intervals`): p is 1 minus the highest level
+at which that interval still excludes 0, so that p < 0.05 and a 95 % interval agree. Over the pairs of a group p is
+adjusted by Holm's rule (1979, Scand. J. Statistics 6:65), which holds for any dependence between the tests.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from unlearnbench.splits import Split
 
 LEVEL = 0.05
 LEAST_P = 1e-6
-"""Smaller p-values are not looked for: Student's tails with few runs are no better known."""
+"""The smallest p that is computed: with few runs, Student's tails are not known any better."""
 
 
 @dataclass(frozen=True)
@@ -35,11 +35,11 @@ class Contender:
     result: Result
     counts: pa.Table
     ranked: bool = True
-    """False: shown, not ranked (withdrawn, or how many configurations were tried is not stated)."""
+    """False: shown, not ranked (withdrawn, or the number of configurations tried is not stated)."""
 
 
 class Standing(Record):
-    """One entry's place among those that it is ranked with."""
+    """The rank of one entry in its group."""
 
     id: str
     split: str
@@ -48,9 +48,9 @@ class Standing(Record):
     gain: float | None
     interval_families: Interval | None
     claim: bool
-    """More than the null control and, at 1x, than the strong null: both intervals over families are above 0."""
+    """It beats the null control and, at 1x, the strong null: both intervals over families are above 0."""
     rank: int | None
-    """None for a result that is not comparable, or has another number of samples an item than the null control."""
+    """None for a result that is not comparable, or has another number of samples per item than the null control."""
     better: Sequence[str] = ()
     """Entries that convert significantly more."""
 
@@ -92,7 +92,7 @@ def _ranked(group: Sequence[Contender], split: Split) -> list[Standing]:
 
 
 def _as_the_null(result: Result, split: Split) -> bool:
-    """Whether a result has as many samples an item as its null control: with fewer, chance converts more."""
+    """Whether a result has as many samples per item as its null control: with fewer, chance converts more."""
     null = split.control("null_control", f"{result.budget.multiple or 1.0:g}x")
     return null is not None and null.result is not None and null.result.samples == result.samples
 
@@ -127,7 +127,7 @@ def _arm(contender: Contender, split: Split, seeds: int) -> Arm:
 
 
 def p_value(better: Arm, worse: Arm, families: Sequence[str]) -> float:
-    """That `better` converts more: 1 less the highest level whose interval beyond these families lies above 0.
+    """p of `better` converting more: 1 minus the highest level whose interval beyond these families lies above 0.
 
     At least LEAST_P; 1 where there is no interval (one seed, one family) or no difference.
     """
@@ -146,7 +146,7 @@ def p_value(better: Arm, worse: Arm, families: Sequence[str]) -> float:
 
 
 def holm(values: Sequence[float]) -> list[float]:
-    """p-values adjusted for their number, in the order given (Holm 1979)."""
+    """p-values adjusted for multiple tests, in the order given (Holm 1979)."""
     order = np.argsort(values, kind="stable")
     scaled = np.asarray(values, float)[order] * np.arange(len(values), 0, -1)
     adjusted = np.empty(len(values))

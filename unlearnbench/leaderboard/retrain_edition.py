@@ -1,10 +1,10 @@
 """The re-trained tier: every entry's source trained again on the sealed variant of a closed edition.
 
 entry as the closing commit holds it → seeds of both hashes → `evaluate` → bundle → verified
-→ leaderboard/entries/<id>-<edition>/
+→ leaderboard/entries/<id>/<edition>/
 
-Source, settings, budget and samples are the entry's; split and seeds are nobody's choice. An entry that is there is
-not made again, and a run that was stopped goes on where it was.
+Source, settings, budget and samples are the entry's; nobody chooses split and seeds. An entry that is there is not made
+again, and the same command resumes an interrupted run.
 """
 
 from __future__ import annotations
@@ -13,23 +13,24 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 
 from unlearnbench.errors import RunError, UnlearnBenchError
 from unlearnbench.harness.evaluate import evaluate_run
 from unlearnbench.harness.run_config import RunConfig
-from unlearnbench.io import files, tables
-from unlearnbench.leaderboard.bundle import Statement, open_bundle, write_bundle
-from unlearnbench.leaderboard.claims import retraining_seeds
+from unlearnbench.io import files
+from unlearnbench.leaderboard.bundles.address import ref_of
+from unlearnbench.leaderboard.bundles.bundle import Statement
+from unlearnbench.leaderboard.bundles.writing import write_bundle
 from unlearnbench.leaderboard.close_edition import git, taking_part
 from unlearnbench.leaderboard.editions import ENTRIES, Edition, edition_folder, editions
-from unlearnbench.leaderboard.entries import BUNDLE, BoardEntry, Entry, read_entries, write_entry
-from unlearnbench.leaderboard.rerun import require_no_network
-from unlearnbench.leaderboard.verification import UNSETTLED, examine
+from unlearnbench.leaderboard.entries import BoardEntry, Entry, read_entries, read_entry, write_entry
+from unlearnbench.leaderboard.verification import examine
+from unlearnbench.leaderboard.verification.claims import retraining_seeds
+from unlearnbench.leaderboard.verification.rerun import require_no_network
 from unlearnbench.methods import locate
-from unlearnbench.policies.samplers.engine import TRANSFORMERS, Engine
+from unlearnbench.policies.samplers.engine import Engine
 from unlearnbench.records import Result
 from unlearnbench.scoring.comparability import read_run
 from unlearnbench.splits import Split, load_split
@@ -41,7 +42,7 @@ NEEDED = {
     "teacher": "positive_control/policy/model.safetensors",
     "base": "positive_control/policy/model.safetensors",
 }
-"""What a method read, and the file of the variant that it will read it from."""
+"""What a method reads, and the file of the variant that holds it."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +54,8 @@ class Again:
     claimed: Result
     seeds: Sequence[int]
     id: str
-    bundle: str | None
-    """Of its bundle, as entry.json of the commit names it."""
+    then: Entry
+    """entry.json as the commit holds it: a class of the source could be chosen once the variant is known."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,15 @@ class Outcome:
     before: bool = False
     """The re-trained entry was there already."""
     why: str | None = None
+
+
+@dataclass(frozen=True)
+class Means:
+    """How entries are trained again on this machine."""
+
+    workers: int | None = None
+    allow_network: bool = False
+    show: Watch | None = None
 
 
 def find_edition(entries: Path, name: str, variant: Path | None = None) -> tuple[Edition, Split]:
@@ -107,43 +117,48 @@ def ordered(entries: Path, ids: Sequence[str], edition: Edition) -> list[BoardEn
     if ids:
         return [found[name] for name in ids]
     return sorted(
-        (
-            found[name]
-            for name in taking_part(entries)
-            if git(entries, "cat-file", "-e", f"{edition.drawn_from}:./{name}/entry.json") is not None
-        ),
+        (found[name] for name in taking_part(entries) if _held(found[name], edition, "entry.json") is not None),
         key=lambda one: (one.result.budget.multiple or 0.0, one.entry.id),
     )
 
 
 def retrain_entry(
-    one: BoardEntry,
-    edition: Edition,
-    split: Split,
-    out: Path,
-    entries: Path = ENTRIES,
-    *,
-    workers: int | None = None,
-    allow_network: bool = False,
-    show: Watch | None = None,
+    one: BoardEntry, edition: Edition, split: Split, out: Path, entries: Path = ENTRIES, means: Means | None = None
 ) -> Outcome:
-    """Train one entry again and write what it gives; the run lies in `out`/<id>."""
-    name = one.entry.id
+    """Train one entry again and write the entry that it makes; the run lies in `out`/<id>."""
+    name, means = one.entry.id, means or Means()
     try:
         again = take_part(one, edition, split)
-        if (there := _made_before(again, entries, split)) is not None:
+        if (there := _made_before(again, edition, entries, split)) is not None:
             return Outcome(name, there, before=True)
         _require_files(again, split)
         folder = out / name
         kept = edition_folder(entries, edition.name)
-        another = kept if kept.is_dir() and not kept.samefile(split.path) else None
-        _train(again, split, folder, workers, allow_network, another, show)
-        return Outcome(name, enter_run(again, edition, split, folder, entries, workers))
+        _train(again, split, folder, kept if kept.is_dir() and not kept.samefile(split.path) else None, means)
+        return Outcome(name, enter_run(again, edition, split, folder, entries, means.workers))
     except UnlearnBenchError as problem:
         return Outcome(name, why=str(problem))
 
 
 # --- what takes part ------------------------------------------------------------------------------------------
+
+
+def _held(one: BoardEntry, edition: Edition, *names: str) -> list[bytes] | None:
+    """Files of an entry as the closing commit holds them; None where one is missing there.
+
+    Earlier commits have all files of an entry in the folder above.
+    """
+    for folder in (".", ".."):
+        found = []
+        for name in names:
+            home = ".." if name == one.entry.source else folder
+            content = git(one.folder, "cat-file", "blob", f"{edition.drawn_from}:{home}/{name}")
+            if content is None:
+                break
+            found.append(content)
+        else:
+            return found
+    return None
 
 
 def take_part(one: BoardEntry, edition: Edition, split: Split) -> Again:
@@ -156,41 +171,38 @@ def take_part(one: BoardEntry, edition: Edition, split: Split) -> Again:
     commit = str(edition.drawn_from)
     if git(one.folder, "cat-file", "-e", f"{commit}^{{commit}}") is None:
         raise RunError(f"commit {commit[:12]}, which closed edition {edition.name}, is not here; fetch it")
-    stated, source, told = (
-        git(one.folder, "cat-file", "blob", f"{commit}:./{file}")
-        for file in ("result.json", entry.source, "entry.json")
-    )
-    if stated is None or source is None or told is None:
+    held = _held(one, edition, "result.json", "entry.json", entry.source)
+    if held is None:
         raise RunError(
             f"it was not there when edition {edition.name} was closed (commit {commit[:12]}); it takes part in the "
             "next one"
         )
+    stated, told, source = held
     try:
         claimed, then = Result.model_validate_json(stated), Entry.model_validate_json(told)
     except ValidationError as error:
         raise RunError(f"a file of {one.folder} is malformed in commit {commit[:12]} ({error.title})") from error
     if hashlib.sha256(source).hexdigest() != claimed.method.source_hash:
-        raise RunError(f"{one.folder / entry.source} is not the source that result.json names (its hash differs)")
+        raise RunError(f"{one.source} is not the source that result.json names (its hash differs)")
     if claimed.kind != "eval" or claimed.budget.multiple is None or not claimed.comparable:
         raise RunError("it is no comparable run of `eval`, so there is nothing to train again")
     seeds = retraining_seeds(claimed.method.source_hash, split.hash)
-    return Again(one, source, claimed, seeds, f"{entry.id}-{edition.name.lower()}", then.bundle)
+    return Again(one, source, claimed, seeds, f"{entry.id}-{edition.name.lower()}", then)
 
 
-def _made_before(again: Again, entries: Path, split: Split) -> BoardEntry | None:
+def _made_before(again: Again, edition: Edition, entries: Path, split: Split) -> BoardEntry | None:
     """The re-trained entry, if it is there and of this very source, split and seeds."""
-    folder = entries / again.id
+    folder = entries / again.one.entry.id / edition.name
     if not (folder / "entry.json").is_file():
         return None
-    entry = tables.read_json_record(folder / "entry.json", Entry)
-    found = tables.read_json_record(folder / "result.json", Result)
+    found = read_entry(folder)
     one, other = (
         (of.method.source_hash, of.split_hash, list(of.seeds), of.budget.multiple, of.samples)
-        for of in (found, again.claimed.model_copy(update={"split_hash": split.hash, "seeds": again.seeds}))
+        for of in (found.result, again.claimed.model_copy(update={"split_hash": split.hash, "seeds": again.seeds}))
     )
-    if one != other or entry.tier != "re-trained":
+    if one != other or found.entry.tier != "re-trained":
         raise RunError(f"{folder} holds another entry than the one trained again from {again.one.entry.id}; remove it")
-    return BoardEntry(folder, entry, found)
+    return found
 
 
 def _require_files(again: Again, split: Split) -> None:
@@ -199,7 +211,7 @@ def _require_files(again: Again, split: Split) -> None:
     if null is None or null.result is None:
         raise RunError(
             f"{split.path} has no null_control/{multiple:g}x yet, which it is scored against; when `make micro "
-            f"SEED={split.config.seed}` has made it, give `leaderboard close` again"
+            f"SEED={split.config.seed}` has made it, run `leaderboard close` again"
         )
     if multiple == 1 and split.control("strong_null") is None:
         raise RunError(f"{split.path} has no strong_null yet, which every entry at 1x must beat")
@@ -207,31 +219,22 @@ def _require_files(again: Again, split: Split) -> None:
         if read in NEEDED and not (split.path / NEEDED[read]).is_file():
             raise RunError(
                 f"it reads {read}, and {split.path} has no {NEEDED[read]}; when `make micro SEED={split.config.seed}` "
-                "has made it, give `leaderboard close` again"
+                "has made it, run `leaderboard close` again"
             )
 
 
 # --- training and entering ------------------------------------------------------------------------------------
 
 
-def _train(
-    again: Again,
-    split: Split,
-    folder: Path,
-    workers: int | None,
-    allow_network: bool,
-    kept: Path | None,
-    show: Watch | None,
-) -> None:
+def _train(again: Again, split: Split, folder: Path, kept: Path | None, means: Means) -> None:
     """Train and evaluate the entry's source; `kept` is the board's own copy of the variant's labels."""
     claimed = again.claimed
     source = folder.resolve() / "method" / again.one.entry.source
     files.write_bytes(source, again.source)
-    class_name, sampler = _told_by_bundle(again)
+    class_name, engine = again.then.class_name, Engine(again.then.sampler)
     recipe = split.config.recipe.model_dump(mode="json")
-    if not allow_network:
+    if not means.allow_network:
         require_no_network()
-    engine = TRANSFORMERS if sampler is None else Engine(**sampler)
     config = RunConfig(
         split=split,
         method=locate(f"{source}:{class_name}" if class_name else str(source)),
@@ -243,32 +246,14 @@ def _train(
         engine=engine,
         hidden=() if kept is None else (kept,),
     )
-    evaluate_run(config, folder.resolve() / "run", Compute(workers=workers, engine=engine), show)
-
-
-def _told_by_bundle(again: Again) -> tuple[str, Any]:
-    """The method's class and the sampler that an entry's bundle names; nothing for an entry without one.
-
-    Raises RunError where it is another bundle than that of the closing commit, or the runs began from a policy that is
-    not in it.
-    """
-    path = again.one.folder / BUNDLE
-    if not path.is_file():
-        return "", None
-    bundle = open_bundle(path)
-    if bundle.sha256 != again.bundle:  # else a class of the source could be chosen when the variant is known
-        raise RunError(f"{path} is not the bundle that the entry had when its edition was closed; restore it")
-    seed = bundle.seeds[bundle.result.seeds[0]]
-    if seed.config.start is not None:
-        raise RunError("the runs started from a policy that is not in the bundle, so they cannot be trained again")
-    return seed.method.class_name, (seed.config.model_extra or {}).get("sampler")
+    evaluate_run(config, folder.resolve() / "run", Compute(workers=means.workers, engine=engine), means.show)
 
 
 def enter_run(
     again: Again, edition: Edition, split: Split, folder: Path, entries: Path, workers: int | None
 ) -> BoardEntry:
     """Bundle the run, verify the bundle and write the entry. Raises RunError with the reasons where it is refused."""
-    before, path = again.one.entry, folder / BUNDLE
+    before, path = again.one.entry, folder / "bundle.zip"
     there = read_run(folder / "run").result.seeds
     if list(there) != list(again.seeds):
         raise RunError(
@@ -277,9 +262,7 @@ def enter_run(
         )
     statement = Statement(name=before.name, authors=before.authors, url=before.url, tried=before.tried)
     bundle = write_bundle(folder / "run", path, statement)
-    found, checked = examine(path, split, workers=workers)
-    # what looks put in was learned: it was trained here
-    reasons = [reason for reason in found if reason.check not in UNSETTLED]
+    reasons, checked = examine(path, split, workers=workers)
     if reasons or checked is None:
         told = "; ".join(f"{reason.check}: {reason.reason}" for reason in reasons[:3])
         raise RunError(f"{path} is refused, so it makes no entry: {told}")
@@ -293,6 +276,8 @@ def enter_run(
         tried=before.tried,
         source=before.source,
         bundle=bundle.sha256,
+        class_name=again.then.class_name,
+        sampler=again.then.sampler,
         trained_from=before.id,
     )
-    return write_entry(entries / again.id, entry, checked)
+    return write_entry(entries, entry, checked, ref_of(path))

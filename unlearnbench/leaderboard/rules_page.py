@@ -1,4 +1,4 @@
-"""leaderboard/RULES.md: the rules in words, every number in them read from what enforces it."""
+"""leaderboard/RULES.md: the rules in words, with every number taken from the code that enforces it."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from typing import Any
 
 from unlearnbench.harness.judge import SLACK_STEPS
 from unlearnbench.io import safe_zip
-from unlearnbench.leaderboard import bundle, bundle_tables, copy_detection
-from unlearnbench.leaderboard.editions import ENTRIES, editions
+from unlearnbench.leaderboard.bundles import bundle, tables
+from unlearnbench.leaderboard.editions import CHAIN, DELAY, ENTRIES, editions
 from unlearnbench.leaderboard.ranking import LEVEL
+from unlearnbench.leaderboard.verification import count_tests
 from unlearnbench.scoring.score import MIN_SEEDS, SCORER_VERSION
 from unlearnbench.splits import Split, shipped_splits
 from unlearnbench.splits.split import shipped_folder
@@ -36,14 +37,13 @@ def rules(entries: Path = ENTRIES) -> str:
         splits=[_facts(split) for split in shipped if (split.path / "items.parquet").is_file()],
         bundle_mib=safe_zip.LARGEST >> 20,
         members=safe_zip.MOST_MEMBERS,
-        rows=f"{bundle_tables.MOST_ROWS:,}",
+        rows=f"{tables.MOST_ROWS:,}",
         most_seeds=bundle.MOST_SEEDS,
         source_kib=(bundle.member_limit("method/a.py") or 0) >> 10,
-        false_alarm=f"1 in {round(1 / copy_detection.FALSE_ALARM):,}",
-        sigmas=f"{copy_detection.SIGMAS:g}",
-        fixed=copy_detection.FIXED_PROBLEMS,
-        borrowed=copy_detection.BORROWED_PROBLEMS,
-        share=round(100 * copy_detection.BORROWED_SHARE),
+        file_gib=round(safe_zip.LARGEST_FILE / 2**30),
+        false_alarm=f"1 in {round(1 / count_tests.FALSE_ALARM):,}",
+        chain=CHAIN,
+        delay=DELAY // 60,
         licence=LICENCE,
     )
 

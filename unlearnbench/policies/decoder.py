@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,12 @@ class Decoder:
         own_size = int(tokenizer.get_vocab_size(with_added_tokens=True))
         told = _json(policy / "config.json").get("vocab_size")
         return cls(tokenizer, frozenset(stops), max(own_size, told if isinstance(told, int) else 0))
+
+    @cached_property
+    def longest(self) -> int:
+        """Bytes of the longest text of one token; a completion's text has at most so many for each of its tokens."""
+        found = self._tokenizer.decode_batch([[token] for token in range(self.size)], skip_special_tokens=False)
+        return 1 + max(len(text.encode("utf-8", "replace")) for text in found)  # with a space that a first token loses
 
     def texts(self, rollouts: Sequence[Tokens]) -> list[str]:
         """The text of each completion, without the token that ended it."""

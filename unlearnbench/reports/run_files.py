@@ -24,7 +24,7 @@ from unlearnbench.scoring.outcomes import Outcomes, outcomes_of
 from unlearnbench.scoring.probes import probes_of
 from unlearnbench.scoring.rates import Reals
 from unlearnbench.splits import Control, Split
-from unlearnbench.training.ledger import read_ledger
+from unlearnbench.training.ledger import read_visits
 
 
 class Run:
@@ -142,10 +142,7 @@ class Run:
         if (found := read_curves(self.folder / "curves.parquet")) is not None:
             return found
         groups = {item.item_id: item.group for item in self.split.items}
-        parts = []
-        for seed in self.seeds:
-            rows = read_ledger(self.folder / seed, ("step", "item_id", "correct"))
-            parts.append(rows.append_column("seed", pa.array([int(seed)] * rows.num_rows, pa.int64())))
+        parts = [read_visits(self.folder / seed, int(seed)) for seed in self.seeds]
         table = pa.concat_tables(parts) if parts else None
         return training_curves(table, groups) if table is not None and table.num_rows else None
 

@@ -27,7 +27,7 @@ WINDOW = 25
 
 
 def training_curves(visits: pa.Table, groups: Mapping[str, str | None]) -> pa.Table:
-    """Rows of SCHEMA from one row per rollout (`seed, step, item_id, correct`); `groups` is the group of each item.
+    """Rows of SCHEMA from visits (`scoring.fates.VISITS`); `groups` is the group of each item.
 
     Rollouts without a verdict are left out, as are those of items without a group.
     """
@@ -36,24 +36,12 @@ def training_curves(visits: pa.Table, groups: Mapping[str, str | None]) -> pa.Ta
     group = of.take(pc.index_in(visits["item_id"].combine_chunks(), value_set=names)) if len(of) else of
     if not len(of):
         return pa.schema(list(SCHEMA.items())).empty_table()
-    known = pa.table(
-        {
-            "seed": visits["seed"].cast(pa.int64()),
-            "step": visits["step"].cast(pa.int64()),
-            "group": group,
-            "correct": visits["correct"],
-        }
-    ).drop_null()
-    known = known.set_column(3, "correct", known["correct"].cast(pa.int64()))
-    sums = known.group_by(["seed", "step", "group"]).aggregate([("correct", "count"), ("correct", "sum")])
+    known = visits.select(["seed", "step", "judged", "correct"]).append_column("group", group).drop_null()
+    known = known.filter(pc.greater(known["judged"], 0))
+    sums = known.group_by(["seed", "step", "group"]).aggregate([("judged", "sum"), ("correct", "sum")])
+    sums = sums.rename_columns({"judged_sum": "rollouts", "correct_sum": "correct"}).select(list(SCHEMA))
     sums = sums.sort_by([("seed", "ascending"), ("step", "ascending"), ("group", "ascending")])
-    return pa.table(
-        {
-            **{name: sums[name].combine_chunks() for name in ("seed", "step", "group")},
-            "rollouts": sums["correct_count"].combine_chunks().cast(pa.int64()),
-            "correct": sums["correct_sum"].combine_chunks().cast(pa.int64()),
-        }
-    ).cast(pa.schema(list(SCHEMA.items())))
+    return sums.cast(pa.schema(list(SCHEMA.items())))
 
 
 def read_curves(path: Path) -> pa.Table | None:

@@ -29,44 +29,74 @@ SCHEMA = {
     "rewarded": pa.int64(),
     "rewarded_valid_trace": pa.int64(),
 }
-"""Columns of fates.parquet, one row an item and seed."""
+"""Columns of fates.parquet, one row per item and seed."""
+VISITS = {
+    "seed": pa.int64(),
+    "step": pa.int64(),
+    "item_id": pa.string(),
+    "rollouts": pa.int64(),
+    "judged": pa.int64(),
+    "correct": pa.int64(),
+    "traced": pa.int64(),
+    "valid": pa.int64(),
+}
+"""Columns of visits.parquet, one row per visit. `judged` rollouts have a verdict; of the `correct` ones the verdict on
+their trace is known of `traced`, and `valid` have a valid trace."""
 QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
 UNKNOWN = -1
 
 
-def fates(visits: pa.Table, item_ids: Sequence[str] | None = None, seeds: Sequence[int] | None = None) -> pa.Table:
-    """One row an item and seed: `item_id, seed, fate, first_correct_step, rewarded, rewarded_valid_trace`.
+def visits_of(rollouts: pa.Table) -> pa.Table:
+    """Rollouts counted by visit, columns as in VISITS: one row per seed, step and item, in this order.
 
-    `visits` has one row a rollout: seed, step, item_id, correct and valid_trace (other columns are ignored; a
-    rollout whose `correct` is null has no verdict and is left out). never: no correct rollout; flickered: some, but
-    no visit solved it; lost: a visit solved it, the last one did not; held: the last visit solved it. Rows are
-    made for all `item_ids` and `seeds` (default: those that occur); what was never visited has fate never.
-    `rewarded_valid_trace` is null where no rewarded rollout's trace could be judged, and 0 where none was rewarded.
+    `rollouts` has one row per rollout: seed, step, item_id, correct and valid_trace (other columns are ignored). A
+    rollout whose `correct` is null has no verdict and counts in `rollouts` alone.
+    """
+    judged = rollouts["correct"].is_valid()
+    correct = rollouts["correct"].fill_null(False)
+    counted = {
+        "rollouts": pa.chunked_array([np.ones(rollouts.num_rows, np.int64)], pa.int64()),
+        "judged": judged,
+        "correct": correct,
+        "traced": pc.and_(correct, rollouts["valid_trace"].is_valid()),
+        "valid": pc.and_(correct, rollouts["valid_trace"].fill_null(False)),
+    }
+    keys = {name: rollouts[name].cast(VISITS[name]) for name in ("seed", "step", "item_id")}
+    table = pa.table(keys | {name: column.cast(pa.int64()) for name, column in counted.items()})
+    sums = table.group_by(list(keys)).aggregate([(name, "sum") for name in counted])
+    sums = sums.rename_columns([name.removesuffix("_sum") for name in sums.column_names]).select(list(VISITS))
+    return sums.sort_by([(name, "ascending") for name in keys]).cast(pa.schema(list(VISITS.items())))
+
+
+def fates_of(visits: pa.Table, item_ids: Sequence[str] | None = None, seeds: Sequence[int] | None = None) -> pa.Table:
+    """One row per item and seed: `item_id, seed, fate, first_correct_step, rewarded, rewarded_valid_trace`.
+
+    `visits` as `visits_of` gives them. never: no correct rollout; flickered: some, but no visit solved the item;
+    lost: a visit solved it, the last one did not; held: the last visit solved it. Rows are made for all `item_ids`
+    and `seeds` (default: those that occur); what was never visited has fate never. `rewarded_valid_trace` is null where
+    no rewarded rollout's trace could be judged, and 0 where none was rewarded.
     """
     ids = _unique(visits["item_id"]) if item_ids is None else list(item_ids)
     runs = sorted(_unique(visits["seed"])) if seeds is None else list(seeds)
-    item = pc.index_in(visits["item_id"], value_set=pa.array(ids, pa.string())).to_numpy()
-    run = pc.index_in(visits["seed"].cast(pa.int64()), value_set=pa.array(runs, pa.int64())).to_numpy()
-    known = ~(np.isnan(item) | np.isnan(run) | visits["correct"].is_null().to_numpy())
-    cell = (item[known] * len(runs) + run[known]).astype(np.int64)
-    step = visits["step"].to_numpy()[known].astype(np.int64)
-    correct = visits["correct"].fill_null(False).to_numpy()[known]
-    judged = ~visits["valid_trace"].is_null().to_numpy()[known]
-    valid = visits["valid_trace"].fill_null(False).to_numpy()[known]
-
+    item = pc.index_in(visits["item_id"], value_set=pa.array(ids, pa.string())).fill_null(UNKNOWN).to_numpy()
+    run = pc.index_in(visits["seed"], value_set=pa.array(runs, pa.int64())).fill_null(UNKNOWN).to_numpy()
+    known = (item != UNKNOWN) & (run != UNKNOWN) & (visits["judged"].to_numpy() > 0)
+    cell = item[known].astype(np.int64) * len(runs) + run[known]
+    step, judged, correct, traced, valid = (
+        visits[name].to_numpy()[known] for name in ("step", "judged", "correct", "traced", "valid")
+    )
     cells = len(ids) * len(runs)
-    rewarded = np.bincount(cell[correct], minlength=cells)
-    seen = np.bincount(cell[correct & judged], minlength=cells)
-    rewarded_valid = np.bincount(cell[correct & valid], minlength=cells)
+    rewarded, seen, rewarded_valid = (np.zeros(cells, np.int64) for _ in range(3))
+    for total, counts in ((rewarded, correct), (seen, traced), (rewarded_valid, valid)):
+        np.add.at(total, cell, counts)
     first = np.full(cells, np.iinfo(np.int64).max)
-    np.minimum.at(first, cell[correct], step[correct])
+    np.minimum.at(first, cell[correct > 0], step[correct > 0])
 
-    visit, inverse = np.unique(np.stack([cell, step]), axis=1, return_inverse=True)
-    size = np.bincount(inverse.ravel(), minlength=visit.shape[1])
-    solved = 2 * np.bincount(inverse.ravel(), correct, visit.shape[1]) >= size
+    order = np.argsort(step, kind="stable")
+    solved = 2 * correct >= judged
     ever, held = np.zeros(cells, bool), np.zeros(cells, bool)
-    ever[visit[0][solved]] = True
-    held[visit[0]] = solved  # visits are in the order of steps, so the last one stays
+    ever[cell[solved]] = True
+    held[cell[order]] = solved[order]  # in the order of steps, so the last one stays
     fate = np.where(rewarded == 0, 0, np.where(~ever, 1, np.where(~held, 2, 3)))
     return pa.table(
         {
@@ -78,6 +108,11 @@ def fates(visits: pa.Table, item_ids: Sequence[str] | None = None, seeds: Sequen
             "rewarded_valid_trace": pa.array(rewarded_valid, pa.int64(), mask=(rewarded > 0) & (seen == 0)),
         }
     )
+
+
+def fates(rollouts: pa.Table, item_ids: Sequence[str] | None = None, seeds: Sequence[int] | None = None) -> pa.Table:
+    """`fates_of` the visits of these rollouts."""
+    return fates_of(visits_of(rollouts), item_ids, seeds)
 
 
 def count_fates(table: pa.Table, item_ids: Sequence[str]) -> Fates:

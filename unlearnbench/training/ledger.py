@@ -13,9 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from unlearnbench.errors import RunError
 from unlearnbench.io import tables
+from unlearnbench.records import DRAWN
+from unlearnbench.scoring.fates import visits_of
 
 ROLLOUTS = pa.schema(
     [
@@ -96,6 +99,13 @@ def read_ledger(folder: Path, columns: Sequence[str]) -> pa.Table:
     parts = [tables.read_parquet(path, wanted) for path in sorted((folder / "rollouts").glob("*.parquet"))]
     schema = pa.schema(list(wanted.items()))
     return pa.concat_tables([part.select(list(columns)) for part in parts]) if parts else schema.empty_table()
+
+
+def read_visits(folder: Path, seed: int) -> pa.Table:
+    """What the policy of a run's seed drew in the items' own prompts, counted by visit (`scoring.fates.VISITS`)."""
+    table = read_ledger(folder, ("step", "item_id", "correct", "valid_trace", "source"))
+    table = table.filter(pc.equal(table["source"], DRAWN[0]))
+    return visits_of(table.append_column("seed", pa.array([seed] * table.num_rows, pa.int64())))
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:

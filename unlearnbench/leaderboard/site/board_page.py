@@ -1,4 +1,4 @@
-"""The board as its page shows it: a line an entry, and the axis that all gains are drawn on."""
+"""The board as its page shows it: a row per entry, and the axis that all gains are drawn on."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Line:
 
     @property
     def telling_id(self) -> bool:
-        """Whether the id says more than name and budget do."""
+        """Whether the id says more than name and budget."""
         return self.id not in (self.name, f"{self.name}-{self.budget}".lower())
 
     @property
@@ -73,7 +73,7 @@ class Line:
             return (self.result.why_not_comparable or "not comparable").rstrip(".")
         if self.entry.tried is None:
             return "it does not state how many configurations were tried"
-        return "its null control has another number of samples an item"
+        return "its null control has another number of samples per item"
 
     @property
     def multiple(self) -> float:
@@ -94,7 +94,7 @@ class Line:
 
     @property
     def finding(self) -> str:
-        """The verdict in a few words; what cannot be told from GRPO re-run is always called the same."""
+        """The verdict in a few words; whatever is not distinguishable from GRPO re-run is called the same."""
         score, tone = self.result.conversion, self.verdict.tone
         if tone == "same" and score.interval_families is not None and score.interval_families[0] <= 0:
             return "not distinguishable from null"

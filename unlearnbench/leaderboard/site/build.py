@@ -1,10 +1,10 @@
-"""The leaderboard's site: static pages from the entries' own files and the splits, that work from a file and offline.
+"""The leaderboard's site: static pages from the entries' own files and the splits, which work offline without a server.
 
     index.html                the board: one table of all entries
     phenomenon.html           the phenomenon in pictures
-    entry/<id>/index.html     one entry, with its result.json and counts beside it
+    entry/<id>/index.html     one entry, with its result.json, counts and source beside it
     split/<name>/index.html   one split
-    site.css, site.js         all there is of style and script
+    site.css, site.js         the only style and script
 
 What entries and splits wrote is hostile text: jinja escapes it, and each page's policy forbids scripts but site.js.
 The same entries give the same bytes.
@@ -29,11 +29,11 @@ from markupsafe import Markup
 from unlearnbench import __version__
 from unlearnbench.errors import DataError
 from unlearnbench.io.files import atomic, write_bytes
-from unlearnbench.io.untrusted import read_table
-from unlearnbench.leaderboard.bundle import open_bundle
-from unlearnbench.leaderboard.bundle_tables import FORMS, MOST_ROWS
+from unlearnbench.io.tables import read_parquet
+from unlearnbench.leaderboard.bundles.address import BUNDLE, read_ref
+from unlearnbench.leaderboard.bundles.tables import LEDGER
 from unlearnbench.leaderboard.editions import ENTRIES, editions, find_splits
-from unlearnbench.leaderboard.entries import BUNDLE, TIERS, read_entries
+from unlearnbench.leaderboard.entries import TIERS, read_entries
 from unlearnbench.leaderboard.site import figures
 from unlearnbench.leaderboard.site.board_page import Line, Scale, lines
 from unlearnbench.leaderboard.site.split_page import Example, SplitFacts
@@ -55,7 +55,7 @@ MEANING: Mapping[str, str] = {
 }
 PARTS: Sequence[tuple[str, str]] = (
     ("standing", "Standing"),
-    ("reproduce", "Make it again"),
+    ("reproduce", "Reproduce"),
     ("headline", "Headline"),
     ("groups", "Groups"),
     ("items", "Items"),
@@ -73,6 +73,7 @@ FILES = ("result.json", "counts.parquet", "fates.parquet")
 """Of an entry, copied beside its page, as is the method's source."""
 BEHIND: Mapping[str, str] = {
     "re-trained": "its source was trained again, on a split drawn after the commits of all entries",
+    "re-measured": "its weights were measured again here; how they were trained is its word",
     "re-scored": "every verdict and number was made again from its rollouts; that a policy wrote them is its word",
     "self-reported": "its own word",
 }
@@ -82,7 +83,7 @@ _SUMMED, _SHARES = ("rollouts", "correct", "tokens"), ("correct rollouts",)
 
 @dataclass(frozen=True)
 class Site:
-    """Where a site is being written, with what all of its pages share."""
+    """Where a site is written, with what all of its pages share."""
 
     out: Path
     lines: Sequence[Line]
@@ -186,17 +187,18 @@ def _write_index(site: Site) -> Path:
 
 
 def _controls(facts: SplitFacts) -> str:
-    """What the controls of a split convert."""
+    """The conversion of a split's controls."""
     return ", ".join(f"{of.name} {pct(of.converted)}" for of in facts.controls if of.converted is not None)
 
 
 def _write_entry(site: Site, line: Line) -> None:
     run = Run(line.folder, site.splits[line.split].split, line.result)
-    files = {name: path for name in (*FILES, line.entry.source) if (path := _own_file(line.folder, name))}
+    files = {name: path for name in FILES if (path := _own_file(line.folder, name))}
+    if source := _own_file(line.folder.parent, line.entry.source):
+        files[line.entry.source] = source
     content = sections(run) | {"fates_data": None}  # the same numbers lie beside the page, a tenth of the size
     if content["curves_figure"] is None:
         content["curves_figure"] = _curves(line)
-    source = files.get(line.entry.source)
     site.write(
         f"entry/{line.id}/index.html",
         "entry.html",
@@ -207,6 +209,7 @@ def _write_entry(site: Site, line: Line) -> None:
         files=list(files),
         source=None if source is None else source.read_text(encoding="utf-8", errors="replace"),
         link=line.entry.url if (line.entry.url or "").startswith(("https://", "http://")) else None,
+        bundle=read_ref(path) if (path := _own_file(line.folder, BUNDLE)) else None,
         trained_from=next((other.id for other in site.lines if other.id == line.entry.trained_from), None),
         trained_again=[other.id for other in site.lines if other.entry.trained_from == line.id],
         parts=PARTS,
@@ -220,17 +223,16 @@ def _own_file(folder: Path, name: str) -> Path | None:
     """A file of an entry's folder; None where there is none. Raises DataError for what leads out of the folder."""
     path = folder / name
     if Path(name).name != name or path.is_symlink():
-        raise DataError(f"{folder / 'entry.json'}: {name!r} is no plain file of the entry's folder; put a copy there")
+        raise DataError(f"{path}: it is no plain file of the entry's folder; put a copy there")
     return path if path.is_file() else None
 
 
 def _curves(line: Line) -> Markup | None:
-    """Curves from the ledger's summary in the entry's bundle, where it brings no metrics; None without a bundle."""
-    if not (path := _own_file(line.folder, BUNDLE)):
+    """Learning curves from the entry's ledger, where it brings no metrics; None without a ledger."""
+    path = _own_file(line.folder, "ledger.parquet")
+    if path is None:
         return None
-    name, form = "ledger.parquet", FORMS["ledger.parquet"]
-    where, content = f"{path}, member {name!r}", open_bundle(path).members[name]
-    ledger = read_table(where, content, form.schema, rows=None, most=MOST_ROWS, nulls=form.nulls)
+    ledger = read_parquet(path, {field.name: field.type for field in LEDGER})
     rows = ledger.group_by(["seed", "step"]).aggregate([(name, "sum") for name in _SUMMED])
     rows = rows.sort_by([("seed", "ascending"), ("step", "ascending")])
     found: dict[str, dict[str, list[float]]] = {"correct rollouts": {}, "length": {}, "rollouts": {}}
@@ -239,7 +241,7 @@ def _curves(line: Line) -> Markup | None:
         values = (row["correct_sum"] / drawn, row["tokens_sum"] / drawn, drawn) if drawn else (math.nan, math.nan, 0)
         for title, value in zip(found, values, strict=True):
             found[title].setdefault(seed, []).append(value)
-    units = {"correct rollouts": "% of rollouts", "length": "tokens a rollout", "rollouts": "a step"}
+    units = {"correct rollouts": "% of rollouts", "length": "tokens per rollout", "rollouts": "per step"}
     panels = [
         plots.Panel(title, units[title], {seed: np.array(values) for seed, values in seeds.items()}, title in _SHARES)
         for title, seeds in found.items()
@@ -248,13 +250,13 @@ def _curves(line: Line) -> Markup | None:
 
 
 def _own_seeds(result: Result) -> bool:
-    """Whether the seeds are those that `eval` takes by itself."""
+    """Whether the seeds are those that `eval` uses by default."""
     return list(result.seeds) == list(range(1, len(result.seeds) + 1))
 
 
 def command(line: Line, split: Split) -> str:
-    """The one line that makes a result again: every setting that is not the split's recipe is spelled out."""
-    result, home = line.result, f"{ENTRIES}/{line.id}"
+    """The command that reproduces a result: every setting that is not the split's recipe is spelled out."""
+    result, home = line.result, f"{ENTRIES}/{line.entry.place}"
     if line.entry.trained_from is not None:
         again = ["unlearnbench", "leaderboard", "retrain", "--edition", line.edition]
         if (split.path / split.config.base_policy.path).is_dir():
@@ -262,14 +264,14 @@ def command(line: Line, split: Split) -> str:
         made = shlex.join([*again, "--split", f"build/{split.name}", line.entry.trained_from])
         return f"make micro SEED={split.config.seed} && {made}"
     if result.kind == "score" or (line.entry.bundle and not _own_seeds(result)):
-        return shlex.join(["unlearnbench", "leaderboard", "verify", f"{home}/{BUNDLE}", "--rerun"])
+        return shlex.join(["unlearnbench", "leaderboard", "verify", home, "--rerun"])
     words = ["unlearnbench", "eval"]
     if result.kind == "checkpoint":
         words += [word for seed in result.seeds for word in ("--checkpoint", f"POLICY-{seed}")]
         return shlex.join([*words, "--split", result.split, "--samples", str(result.samples)])
     name = result.method.name
     built_in = name in BUILT_IN and locate(name).hash == result.method.source_hash
-    words += ["--method", name if built_in else f"{home}/{line.entry.source}", "--split", result.split]
+    words += ["--method", name if built_in else f"{ENTRIES}/{line.id}/{line.entry.source}", "--split", result.split]
     words += ["--seeds", str(len(result.seeds)), "--samples", str(result.samples), "--budget", line.budget]
     recipe = split.config.recipe.model_dump(mode="json")
     for key, value in result.method.settings.items():

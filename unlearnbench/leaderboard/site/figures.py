@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 from unlearnbench.reports.plots import COLOURS, INK, MARKERS, MUTED, PERCENT, SERIES, Array, drawing
 
 PICTURE = (4.9, 3.5)
-"""Inches of a picture: on a phone its 9-point text is about 9 pixels high."""
+"""Inches: on a phone its 9-point text is about 9 pixels high."""
 _BAR = 0.62
 
 
@@ -53,7 +53,7 @@ def strips_plot(strips: Sequence[Strip], *, tau: float) -> str:
 
 
 def same_start_plot(strips: Sequence[Strip], *, tau: float) -> str:
-    """Items as dots, the rate before training against the rate after it, one colour and shape a group."""
+    """Items as dots, the rate before training against the rate after it, one colour and shape per group."""
     draw = np.random.Generator(np.random.Philox(key=0))
     with drawing("start", "Rate of hard items before and after training", PICTURE) as (figure, svg):
         axes = figure.subplots()

@@ -1,4 +1,4 @@
-"""What the site tells of a split: where its items lie, its families, its controls, and rollouts of single items.
+"""What the site says about a split: the rates of its items, its families, its controls, and rollouts of single items.
 
 Everything is counted from the split's own files; what a split does not ship is None or empty, and the page says so.
 """
@@ -58,7 +58,7 @@ class Example:
 
 @dataclass(frozen=True)
 class ControlRow:
-    """What a control says of the unlearnable items. Unknown is None."""
+    """What a control does to the unlearnable items. Unknown is None."""
 
     name: str
     does: str
@@ -72,7 +72,7 @@ class ControlRow:
 
 
 class SplitFacts:
-    """A split as its page and the newcomer's page tell it. Raises DataError or SplitError if a file is malformed.
+    """A split as its page and the introduction show it. Raises DataError or SplitError if a file is malformed.
 
     A split whose problem texts are not here (`built` is False) has no items.
     """
