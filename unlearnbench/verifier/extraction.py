@@ -14,6 +14,7 @@ from functools import lru_cache
 from typing import Literal, NamedTuple
 
 from unlearnbench.records import Rule
+from unlearnbench.verifier.parsing.escapes import repaired
 
 COMPLETION_LIMIT = 1_000_000
 """Characters of a completion above which it is not read at all."""
@@ -73,7 +74,8 @@ def stated_answer(completion: str, rule: Rule = "strict") -> Stated:
 
 
 def without_formatting(text: str) -> str:
-    """`text` without outer \\text{...} and its like, \\left, \\right, thin spaces, dollars and final full stop."""
+    """`text`, its escapes repaired, without outer \\text{...} and its like, \\left, \\right, thin spaces, dollars and final full stop."""
+    text = repaired(text)
     if "\\" in text or "$" in text or "{" in text or "~" in text:
         text = _FORMATTING.sub("", text)
         text = _SPACE.sub(" ", _THIN_SPACE_IN_NUMBER.sub("", text))

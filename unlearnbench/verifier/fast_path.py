@@ -11,11 +11,11 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import NamedTuple
 
-from unlearnbench.verifier.math.normalize import folded, respelled
+from unlearnbench.verifier.parsing.normalize import folded, respelled
 
 _MAX_DIGITS = 400
 _MAX_DEPTH = 100
-_PLACES_THAT_ROUND = 6
+PLACES_THAT_ROUND = 6
 """A decimal with at least so many significant digits stands for every value that rounds to it."""
 
 _EXCESS = re.compile(rf"[0-9]{{{_MAX_DIGITS + 1}}}|\^\s?\{{?\s?[+-]?\s?[0-9]{{7}}|[0-9.][eE][+-]?[0-9]{{4}}")
@@ -109,7 +109,7 @@ def _number(text: str, match: re.Match[str]) -> _Reading:
         return _Reading(
             text,
             sign * _exact(digits) * scale,
-            half_step if significant >= _PLACES_THAT_ROUND else None,
+            half_step if significant >= PLACES_THAT_ROUND else None,
         )
     above, below = next((match[x], match[y]) for x, y in ("ab", "cd", "ef") if match[x] is not None)
     divisor = _exact(below)

@@ -15,7 +15,17 @@ from math import gcd, lcm
 
 from flint import acb, arb, ctx, fmpq, fmpz
 
-from unlearnbench.verifier.math.nodes import REPEATED, TRIGONOMETRIC, Apply, Node, Number, Symbol, mentions, symbols
+from unlearnbench.verifier.math.nodes import (
+    REPEATED,
+    TRIGONOMETRIC,
+    Apply,
+    Node,
+    Number,
+    Symbol,
+    mentions,
+    substituted,
+    symbols,
+)
 
 _FIRST_BITS = 128
 _SPARE_BITS = 384
@@ -29,6 +39,7 @@ _WHOLE_FROM = 32
 _PIECEWISE = ("abs", "floor", "ceil", "min", "max", "sqrt", "root", "gcd", "lcm")
 """Functions that may be alike here and different far away: compared at all points."""
 _MOST_TERMS = 2_000
+_FAR = 10**9
 _LOG10 = "log10"
 _ELEMENTARY = {
     "sin": "sin",
@@ -83,6 +94,27 @@ def rounds_to(value: Node, decimal: Fraction, half_step: Fraction) -> bool:
     return not bool(difference.real > arb(high)) and bool(abs(difference.imag) < arb(2) ** -_SPARE_BITS)
 
 
+def near_integer(node: Node) -> int:
+    """A whole number within 1 of a real constant. Raises UndecidedError."""
+    ctx.prec = _FIRST_BITS
+    value = _Evaluation({}, False, False).value(node).real
+    whole = value.mid().floor().unique_fmpz()
+    if whole is None or abs(whole) > _FAR:
+        raise TooLargeError("it is too large")
+    return int(whole)
+
+
+def rational(node: Node, largest: int) -> Fraction | None:
+    """The rational number with a denominator up to `largest` that a constant is; None if it is none of them."""
+    ctx.prec = _FIRST_BITS
+    middle = _Evaluation({}, False, False).value(node).real.mid()
+    mantissa, exponent = middle.man_exp()
+    if int(exponent) > 64 or int(exponent) < -4 * _FIRST_BITS:
+        return None
+    near = (Fraction(int(mantissa)) * Fraction(2) ** int(exponent)).limit_denominator(largest)
+    return near if same_value(node, Number(near)) else None
+
+
 def order(a: Node, b: Node) -> int:
     """-1, 0 or 1: how two real constants compare. Raises UndecidedError."""
     if same_value(a, b):
@@ -105,7 +137,8 @@ def ratio(a: Node, b: Node) -> int | None:
     first: tuple[Node, Node] | None = None
     sign, agreed = 0, 0
     for point in _points(names, a, b):
-        here = _substituted(a, point), _substituted(b, point)
+        values = {name: Number(Fraction(int(value.p), int(value.q))) for name, value in point.items()}
+        here = substituted(a, values), substituted(b, values)
         ctx.prec = _FIRST_BITS
         try:
             one, other = (_Evaluation({}, False, False).value(side) for side in here)
@@ -183,15 +216,6 @@ def _points(names: list[str], a: Node, b: Node) -> Iterator[dict[str, fmpq]]:
             fraction = -fraction if negative else fraction
             point[name] = fmpq(fraction.numerator, fraction.denominator)
         yield point
-
-
-def _substituted(node: Node, point: Mapping[str, fmpq]) -> Node:
-    if isinstance(node, Symbol) and node.name in point:
-        value = point[node.name]
-        return Number(Fraction(int(value.p), int(value.q)))
-    if isinstance(node, Apply):
-        return Apply(node.head, tuple(_substituted(arg, point) for arg in node.args))
-    return node
 
 
 def _has_log(node: Node) -> bool:

@@ -9,7 +9,7 @@ import re
 from fractions import Fraction
 from typing import Any
 
-from unlearnbench.verifier.math.quantities import PLACES_THAT_ROUND
+from unlearnbench.verifier.fast_path import PLACES_THAT_ROUND
 
 _DECIMAL = re.compile(r"[-+]?[0-9]{0,200}\.[0-9]{1,200}")
 _SLACK = Fraction(1, 10**40)

@@ -38,10 +38,11 @@ _TABLE = {
     "euro": "euro eur=1",
     "sterling": "gbp=1; pence penny=1/100",
     "yen": "yen jpy=1",
-    "rupee": "rupee inr=1",
+    "rupee": "rupee inr rs=1; paisa=1/100",
+    "yuan": "yuan rmb cny=1; jiao=1/10",
     "degree": "degree deg=1",
     "radian": "radian rad=1",
-    "percent": "percent=1/100",
+    "percent": "percent pct=1/100",
     "volume": "l liter litre=1; ml milliliter millilitre=1/1000; cl=1/100; gallon gal=473176473/125000000; "
     "quart qt=473176473/500000000; pint pt=473176473/1000000000; cup=473176473/2000000000",
     "force": "n newton=1",
@@ -72,7 +73,7 @@ _NO_NOUN = frozenset(
 """Words behind a number that make another statement of it."""
 _MOST_NOUNS = 3
 _CASED = frozenset(
-    {"kW", "Hz", "kJ", "mL", "W", "N", "J", "V", "L", "CM", "KM", "Kg", "KG", "USD", "EUR", "GBP", "JPY", "INR"}
+    {"kW", "Hz", "kJ", "mL", "W", "N", "J", "V", "L", "CM", "KM", "Kg", "KG", "USD", "EUR", "GBP", "JPY", "INR", "CNY", "RMB", "Rs"}
 )
 _NUMBER_WORDS = {
     "hundred": 10**2,
@@ -81,8 +82,13 @@ _NUMBER_WORDS = {
     "billion": 10**9,
     "trillion": 10**12,
     "dozen": 12,
+    "lakh": 10**5,
+    "crore": 10**7,
+    "myriad": 10**4,
+    "hundredmillion": 10**8,
 }
 _TOKEN = re.compile(r"\s*(?:([A-Za-z]+)\.?|\^ ?\{? ?(-?[0-9])\}?|(/|\bper\b)|(\*|\\cdot|\\times|-)|(.))")
+_PER_CENT = re.compile(r"\bper ?cent\b")
 _POWER_WORDS = {"square": 2, "sq": 2, "cubic": 3, "cu": 3}
 _POWERS_AFTER = {"squared": 2, "cubed": 3}
 
@@ -103,7 +109,8 @@ def parse_unit(text: str) -> Unit | None:
     nouns: list[str] = []
     sign, pending = 1, 1
     last: tuple[str, Fraction, int] | None = None
-    for match in _TOKEN.finditer(_SHORT.get(text.strip(), text.strip())):
+    text = _PER_CENT.sub("percent", text.strip())
+    for match in _TOKEN.finditer(_SHORT.get(text, text)):
         word, exponent, per, _, other = match.groups()
         if other is not None and not other.isspace():
             return None

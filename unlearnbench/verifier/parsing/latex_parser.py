@@ -1,9 +1,9 @@
-"""Mathematical text, LaTeX or plain, as a tree: read by a grammar of our own; no text is ever evaluated as code.
+"""Mathematical text, LaTeX or plain, read into a tree by a grammar of our own; no text is ever evaluated as code.
 
     >>> parse("2\\\\sqrt{x}")
     Apply(head='mul', args=(Number(value=Fraction(2, 1)), Apply(head='sqrt', args=(Symbol(name='x'),))))
 
-Only finite expressions are read: numbers, symbols, sums, products, powers, roots and named functions. Sums without end,
+Only finite expressions are read: numbers, symbols, sums, products, powers, roots and named functions. Infinite sums,
 integrals, limits and whatever else is not in the grammar raise UnreadableError.
 """
 
@@ -13,6 +13,7 @@ import re
 from fractions import Fraction
 
 from unlearnbench.verifier.math.nodes import TRIGONOMETRIC, Apply, Node, Number, Symbol, UnreadableError
+from unlearnbench.verifier.parsing.numerals import in_base
 
 MOST_TOKENS = 2_000
 _MOST_ROUNDED = 60
@@ -227,13 +228,18 @@ class _Parser:
         return node if function is None else Apply(function, (node,))
 
     def _symbol(self, name: str) -> Node:
-        if name in ("f", "g") and self._peek() == "(":
-            raise UnreadableError("a function without a definition")
+        function = name in ("f", "g")
         if self._peek() == "_":
             self._next()
-            name += "_" + ("".join(self._braced()) if self._peek() == "{" else self._next())
+            index = "".join(self._braced()) if self._peek() == "{" else self._next()
+            if name == "C" and index.isdecimal() and self._peek() == "^" and int(index) > 1:
+                self._next()  # C_5^2 counts choices, as \\binom{5}{2} does
+                return Apply("binomial", (Number(Fraction(int(index))), self._exponent()))
+            name += "_" + index
         while self._take("'"):
             name += "'"
+        if function and self._peek() == "(":  # not defined here, so f(2) is a quantity of its own
+            name += f"({''.join(self._inside('(', ')'))})"
         return Symbol(name)
 
     def _named(self, name: str) -> Node:
@@ -354,26 +360,15 @@ class _Parser:
 
     def _braced(self) -> list[str]:
         """The tokens of a group, unread."""
-        self._expect("{")
+        return self._inside("{", "}")
+
+    def _inside(self, opening: str, closing: str) -> list[str]:
+        self._expect(opening)
         start, depth = self._at, 1
         while depth:
             token = self._next()
-            depth += (token == "{") - (token == "}")
+            depth += (token == opening) - (token == closing)
         return self._tokens[start : self._at - 1]
-
-
-_BASES = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10}
-_BASES |= {"eleven": 11, "twelve": 12, "sixteen": 16}
-
-
-def in_base(digits: str, base: str) -> int:
-    """A whole number written in a base from 2 to 36, which is named by figures or by a word."""
-    name = re.sub(r"\\(?:text|mathrm|textrm)|[{}() ]|base", "", base)
-    value = _BASES.get(name) or (int(name) if name.isdecimal() and len(name) < 3 else 0)
-    try:
-        return int(digits, value) if 2 <= value <= 36 else int("")
-    except ValueError as error:
-        raise UnreadableError(f"{digits} is no number in base {name}") from error
 
 
 def _differential(node: Node) -> bool:

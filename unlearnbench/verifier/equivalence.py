@@ -1,0 +1,522 @@
+"""Whether two answers agree, by structure, unit and value. Symmetric: neither is the gold."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from fractions import Fraction
+from itertools import permutations
+
+from unlearnbench.verifier.math import ball_arithmetic
+from unlearnbench.verifier.math.families import Progression, progressions, same_from, same_lines, same_unions
+from unlearnbench.verifier.math.interval_sets import as_region
+from unlearnbench.verifier.math.nodes import (
+    Answer,
+    Apply,
+    Choice,
+    Clock,
+    Collection,
+    Date,
+    Equation,
+    Family,
+    Infinite,
+    Labelled,
+    Matrix,
+    Node,
+    Number,
+    Ordering,
+    Pieces,
+    Ratio,
+    Region,
+    Symbol,
+    UnreadableError,
+    Value,
+    Words,
+    answer_with,
+    difference,
+    free_symbols,
+    mentions,
+    symbols,
+)
+from unlearnbench.verifier.math.units import DEGREE, PERCENT, SINGLE, Unit, parse_unit
+from unlearnbench.verifier.parsing.answer_parser import read
+from unlearnbench.verifier.parsing.latex_parser import parse
+from unlearnbench.verifier.parsing.names import FUNCTION, SEQUENCE, is_word, names_agree
+from unlearnbench.verifier.parsing.normalize import folded, respelled
+from unlearnbench.verifier.parsing.quantities import plain_number
+
+_LETTERS = re.compile(r"[A-Za-z]")
+_PARAMETER = re.compile(r"[klmnjtscC](?:_[0-9])?")
+_CONSTANT = frozenset("cC")
+_UNKNOWN = re.compile(r"(?:[a-z]|\\(?:theta|alpha|phi))(?:_[0-9])?")
+_SHIFTS = [(sign, shift) for sign in (1, -1) for shift in range(-2, 3)]
+_RADIAN = parse_unit("radian")
+
+
+def same_answer(one: str, other: str) -> bool:
+    """Whether two answers agree. Raises UnreadableError or UndecidedError where that is beyond this module."""
+    a, b = respelled(one), respelled(other)
+    if a == b:
+        return True
+    left, right = read(a), read(b)
+    return same(left, right) or _same_renamed(left, right)
+
+
+def same(a: Answer, b: Answer) -> bool:
+    """Whether two readings agree. Symmetric. Raises UndecidedError."""
+    a, b = _ordered(a, b)
+    if isinstance(a, Family):
+        return _same_family(a, b)
+    if isinstance(a, Choice):
+        return _same_choice(a, b)
+    if isinstance(a, Labelled):
+        return _same_labelled(a, b)
+    if isinstance(a, Equation):
+        return _same_equation(a, b)
+    if isinstance(a, Collection):
+        return _same_collection(a, b)
+    if isinstance(a, Words):
+        return _letters(a) is not None and _letters(a) == _letters(b)
+    if isinstance(a, Region):
+        return _is_real_line(a, b) or ((other := as_region(b)) is not None and _same_region(a, other))
+    if isinstance(a, Value) and isinstance(b, Value):
+        return _same_quantity(a, b)
+    if isinstance(a, Ratio):
+        return _same_ratio(a, b)
+    if isinstance(a, Clock):
+        return _same_clock(a, b)
+    if isinstance(a, Matrix) and isinstance(b, Matrix):
+        return [len(row) for row in a.rows] == [len(row) for row in b.rows] and all(
+            same(x, y) for row, line in zip(a.rows, b.rows, strict=True) for x, y in zip(row, line, strict=True)
+        )
+    if isinstance(a, Ordering) and isinstance(b, Ordering):
+        return a.signs == b.signs and all(map(ball_arithmetic.same_value, a.terms, b.terms))
+    if isinstance(a, Pieces) and isinstance(b, Pieces):
+        return _same_pieces(a, b)
+    return isinstance(a, Infinite | Date) and a == b
+
+
+_RANK = (
+    *(Family, Choice, Labelled, Equation, Collection, Words, Region, Matrix, Clock, Ratio, Pieces, Ordering),
+    *(Date, Infinite, Value),
+)
+
+
+def _ordered(a: Answer, b: Answer) -> tuple[Answer, Answer]:
+    return (a, b) if _RANK.index(type(a)) <= _RANK.index(type(b)) else (b, a)
+
+
+# --- words, choices, times ---
+
+
+def _letters(answer: Answer) -> str | None:
+    if isinstance(answer, Words):
+        return answer.text
+    return folded(answer.text) if isinstance(answer, Value) and _LETTERS.search(answer.text) else None
+
+
+def _same_choice(a: Choice, b: Answer) -> bool:
+    if isinstance(b, Choice):
+        # (B) 12 and (B) 13 contradict
+        return a.letter == b.letter and (a.rest is None or b.rest is None or same(a.rest, b.rest))
+    if isinstance(b, Value) and isinstance(b.node, Symbol) and b.unit is None:
+        return b.node.name.upper() == a.letter
+    return a.rest is not None and same(a.rest, b)
+
+
+def _same_clock(a: Clock, b: Answer) -> bool:
+    if isinstance(b, Clock):
+        if a.half == b.half or (None in (a.half, b.half) and max(a.hour, b.hour) <= 12):
+            return (a.hour % 24, a.minute) == (b.hour % 24, b.minute)
+        return _minutes(a) is not None and _minutes(a) == _minutes(b)
+    if a.half is not None or not a.minute:
+        return False
+    return _same_ratio(Ratio((Number(Fraction(a.hour)), Number(Fraction(a.minute)))), b)
+
+
+def _minutes(clock: Clock) -> int | None:
+    """Minutes since midnight; None where morning or evening is left open."""
+    if clock.half is None:
+        return 60 * (clock.hour % 24) + clock.minute if clock.hour > 12 or clock.hour == 0 else None
+    return 60 * (clock.hour % 12 + (12 if clock.half == "p" else 0)) + clock.minute
+
+
+def _same_ratio(a: Ratio, b: Answer) -> bool:
+    if isinstance(b, Ratio):
+        first, second = a.parts, b.parts
+        return len(first) == len(second) and all(
+            ball_arithmetic.same_value(Apply("mul", (first[at], second[0])), Apply("mul", (first[0], second[at])))
+            for at in range(1, len(first))
+        )
+    return isinstance(b, Value) and len(a.parts) == 2 and _same_quantity(Value(Apply("div", a.parts)), b)
+
+
+# --- names and equations ---
+
+
+def _same_labelled(a: Labelled, b: Answer) -> bool:
+    if not isinstance(b, Labelled):
+        if isinstance(b, Equation):
+            return a.equation is not None and _same_equation(a.equation, b)
+        return same(a.answer, b)
+    b = _with_variables_of(a, b)
+    if names_agree(a.label, b.label):
+        return same(a.answer, b.answer)
+    return a.equation is not None and b.equation is not None and _same_equation(a.equation, b.equation)
+
+
+def _with_variables_of(a: Labelled, b: Labelled) -> Labelled:
+    """f(m)=2m+1 in the variable of f(n)=...; a_k=2k in the index of a_n=..."""
+    for pattern in (FUNCTION, SEQUENCE):
+        one, other = pattern.fullmatch(a.label), pattern.fullmatch(b.label)
+        if one and other and one[2] != other[2] and one[2].count(",") == other[2].count(","):
+            renamed = dict(zip(other[2].split(","), map(Symbol, one[2].split(",")), strict=True))
+            if set(one[2].split(",")) & (free_symbols(b.answer) - renamed.keys()):
+                return b
+            label = f"{other[1]}({one[2]})" if pattern is FUNCTION else f"{other[1]}_{one[2]}"
+            return Labelled(label, answer_with(b.answer, renamed), b.equation)
+    return b
+
+
+def _same_equation(a: Answer, b: Answer) -> bool:
+    one, other = _as_equation(a), _as_equation(b)
+    if one is None or other is None or one.sign != other.sign:
+        return False
+    if symbols(one.node) != symbols(other.node):
+        return False
+    if not symbols(one.node):
+        return _same_comparison(one, other)
+    sign = ball_arithmetic.ratio(one.node, other.node)
+    return sign is not None and (sign > 0 or one.sign in ("=", "!="))
+
+
+def _same_comparison(a: Equation, b: Equation) -> bool:
+    """Of constants, sin 1 > cos 1: the same two sides."""
+    return ball_arithmetic.same_value(a.node, b.node)
+
+
+def _as_equation(answer: Answer) -> Equation | None:
+    if isinstance(answer, Equation):
+        return answer
+    if isinstance(answer, Region) and answer.variable and len(answer.spans) == 1:
+        (span,), variable = answer.spans, Symbol(answer.variable)
+        if span.low is None and span.high is not None:
+            return Equation(difference(span.high, variable), ">=" if span.high_closed else ">")
+        if span.high is None and span.low is not None:
+            return Equation(difference(variable, span.low), ">=" if span.low_closed else ">")
+    if isinstance(answer, Region) and answer.variable and len(answer.spans) == 2:
+        low, high = answer.spans
+        if low.low is None and high.high is None and low.high is not None and low.high == high.low:
+            return Equation(difference(Symbol(answer.variable), low.high), "!=")
+    return None
+
+
+def _same_pieces(a: Pieces, b: Pieces) -> bool:
+    """The same values under the same conditions; `otherwise` agrees with the one that is left."""
+    left = list(b.rows)
+    for value, condition in sorted(a.rows, key=lambda row: row[1] == Words("otherwise")):
+        found = [row for row in left if same(value, row[0])]
+        match = next((row for row in found if same(condition, row[1])), None)
+        if match is None:
+            rest = Words("otherwise")
+            match = next((row for row in found if len(left) == 1 and rest in (condition, row[1])), None)
+            if match is None and len(left) > 1:
+                return _same_pieces(b, a) if any(row[1] == rest for row in a.rows) and condition == rest else False
+        if match is None:
+            return False
+        left.remove(match)
+    return not left
+
+
+# --- lists, tuples and sets ---
+
+
+def _same_collection(a: Collection, b: Answer) -> bool:
+    if isinstance(b, Collection):
+        return _same_collections(a, b)
+    if isinstance(b, Region):
+        region = as_region(a)
+        return region is not None and _same_region(region, b)
+    if a.kind == "record":
+        return False
+    if len(_distinct(a.items)) == 1 and a.kind != "tuple":
+        return same(a.items[0], b)
+    if isinstance(b, Value) and "," in b.text and a.kind != "tuple":  # 120,240 may be two numbers
+        return _same_set(a.items, tuple(read(part) for part in b.text.split(",") if part))
+    if isinstance(b, Words) and a.kind == "list":
+        return " and ".join(_letters(item) or "?" for item in a.items) == b.text
+    return False
+
+
+def _same_collections(a: Collection, b: Collection) -> bool:
+    kinds = {a.kind, b.kind}
+    if "record" in kinds:
+        return _same_records(*((a, b) if a.kind == "record" else (b, a)))
+    if "tuple" in kinds:
+        return "set" not in kinds and _in_order(a.items, b.items)
+    return _same_set(a.items, b.items)
+
+
+def _in_order(a: Sequence[Answer], b: Sequence[Answer]) -> bool:
+    return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
+
+
+def _same_records(a: Collection, b: Collection) -> bool:
+    """Names decide where both have them; else the order as it is written, or that of x, y, z."""
+    if len(a.items) != len(b.items) or b.kind == "set":
+        return False
+    named = [item for item in a.items if isinstance(item, Labelled)]
+    others = [item for item in b.items if isinstance(item, Labelled)]
+    if len(others) == len(named):
+        found = [next((y for y in others if names_agree(x.label, y.label)), None) for x in named]
+        return all(y is not None and same(x.answer, y.answer) for x, y in zip(named, found, strict=True))
+    if others:
+        return False
+    if b.kind == "list" and all(is_word(item.label) for item in named):
+        return _same_set(tuple(item.answer for item in named), b.items)
+    if b.kind == "tuple" and _are_consecutive([item.label for item in named]):
+        named.sort(key=lambda item: item.label.lstrip("\\"))
+    return _in_order([item.answer for item in named], b.items)
+
+
+def _are_consecutive(labels: list[str]) -> bool:
+    """Whether names have an order of their own: x, y, z; a, b; x_1, x_2."""
+    keys = sorted(label.lstrip("\\") for label in labels)
+    if all(len(key) == 1 for key in keys):
+        return all(ord(y) - ord(x) == 1 for x, y in zip(keys, keys[1:], strict=False))
+    return all(re.fullmatch(r"[A-Za-z]_[0-9]", key) and key[0] == keys[0][0] for key in keys)
+
+
+def _same_set(a: tuple[Answer, ...], b: tuple[Answer, ...]) -> bool:
+    left, right = _distinct(a), _distinct(b)
+    if len(left) != len(right):
+        return False
+    for one in left:
+        match = next((at for at, other in enumerate(right) if same(one, other)), None)
+        if match is None:
+            return False
+        del right[match]
+    return True
+
+
+def _distinct(items: tuple[Answer, ...]) -> list[Answer]:
+    found: list[Answer] = []
+    for item in items:
+        if not any(item == other or same(item, other) for other in found):
+            found.append(item)
+    return found
+
+
+# --- regions and values ---
+
+
+def _is_real_line(a: Region, b: Answer) -> bool:
+    """R for the set of real numbers."""
+    whole = len(a.spans) == 1 and a.spans[0].low is None and a.spans[0].high is None
+    return whole and isinstance(b, Value) and b.node == Symbol("R") and b.unit is None
+
+
+def _same_region(a: Region, b: Region) -> bool:
+    if a.variable and b.variable and not names_agree(a.variable, b.variable):
+        return False
+    return len(a.spans) == len(b.spans) and all(
+        (x.low_closed, x.high_closed) == (y.low_closed, y.high_closed)
+        and _same_end(x.low, y.low)
+        and _same_end(x.high, y.high)
+        for x, y in zip(a.spans, b.spans, strict=True)
+    )
+
+
+def _same_end(a: Node | None, b: Node | None) -> bool:
+    if a is None or b is None:
+        return a is b
+    return ball_arithmetic.same_value(a, b)
+
+
+def _same_quantity(a: Value, b: Value) -> bool:
+    """Units that contradict are wrong; one that is missing is accepted; of percent both readings are."""
+    one, other = a.unit, b.unit
+    if one is not None and other is not None and _measures(one) and _measures(other):
+        if {one.measures, other.measures} == _ANGLES:
+            return _same_angle(a, b)
+        if (one.measures, one.noun) != (other.measures, other.noun):
+            return False
+        return (one.size == other.size and _same_number(a, b)) or ball_arithmetic.same_value(_sized(a), _sized(b))
+    if _same_number(a, b):
+        return True
+    for percent, plain in ((a, b), (b, a)):
+        if percent.unit == PERCENT and plain.unit is None:
+            step = None if percent.half_step is None else percent.half_step * PERCENT.size
+            return _same_number(Value(_sized(percent), None, step), plain)
+        if percent.unit == DEGREE and plain.unit is None and mentions(plain.node, "pi"):
+            return _same_angle(a, b)
+        if plain.unit is None and percent.unit is not None and (reread := _with_unit(plain, percent.unit)) is not None:
+            return _same_quantity(percent, reread)
+    return False
+
+
+_ANGLES = {DEGREE.measures, _RADIAN.measures if _RADIAN else ()}
+
+
+def _same_angle(a: Value, b: Value) -> bool:
+    """30 degrees and pi/6."""
+    degrees, radians = (a, b) if a.unit == DEGREE else (b, a)
+    turned = Apply("div", (Apply("mul", (_sized(degrees), Symbol("pi"))), Number(Fraction(180))))
+    return ball_arithmetic.same_value(turned, radians.node)
+
+
+def _measures(unit: Unit) -> bool:
+    return bool(unit.measures or unit.noun)
+
+
+def _with_unit(value: Value, unit: Unit) -> Value | None:
+    """5m, where the other answer says metres."""
+    text = value.text.rstrip()
+    if text[-1:] in SINGLE and parse_unit(text[-1]) == unit and len(text) > 1:
+        try:
+            return Value(parse(plain_number(text[:-1])), unit)
+        except UnreadableError:
+            return None
+    return None
+
+
+def _sized(value: Value) -> Node:
+    size = value.unit.size if value.unit else Fraction(1)
+    return Apply("mul", (value.node, Number(size)))
+
+
+def _same_number(a: Value, b: Value) -> bool:
+    if ball_arithmetic.same_value(a.node, b.node):
+        return True
+    for decimal, other in ((a, b), (b, a)):
+        if decimal.half_step is not None and ball_arithmetic.rounds_to(
+            other.node, _decimal(decimal.node), decimal.half_step
+        ):
+            return True
+    return False
+
+
+def _decimal(node: Node) -> Fraction:
+    """The exact value of a decimal literal as the grammar reads it."""
+    if isinstance(node, Number):
+        return node.value
+    assert isinstance(node, Apply)
+    args = [_decimal(arg) for arg in node.args]
+    if node.head == "neg":
+        return -args[0]
+    if node.head == "pow":
+        return args[0] ** int(args[1])
+    return args[0] * args[1]
+
+
+# --- families ---
+
+
+def _same_family(a: Family, b: Answer) -> bool:
+    """Whether two families are the same set, whatever their parameters are called."""
+    other = b.answer if isinstance(b, Family) else b
+    ours, theirs = dict(a.domains), dict(b.domains) if isinstance(b, Family) else {}
+    if not theirs:
+        fixed = free_symbols(a.answer) - ours.keys()
+        open_names = sorted(_free(other) - fixed)
+        theirs = dict.fromkeys(open_names, "")
+    if len(ours) != len(theirs):
+        return False
+    if len(ours) == 1:
+        (x,), (y,) = ours, theirs
+        return _same_in_one(_renamed(a.answer, {x: "\\kappa_1"}), _renamed(other, {y: "\\kappa_1"}), ours[x], theirs[y])
+    fresh = {name: f"\\kappa_{at}" for at, name in enumerate(ours)}
+    return len(ours) <= 3 and any(
+        all(_may_agree(ours[x], theirs[y]) for x, y in zip(ours, order, strict=True))
+        and same(_renamed(a.answer, fresh), _renamed(other, dict(zip(order, fresh.values(), strict=True))))
+        for order in permutations(theirs)
+    )
+
+
+def _free(answer: Answer) -> frozenset[str]:
+    if isinstance(answer, Region) and answer.variable:
+        return free_symbols(answer)
+    return free_symbols(answer)
+
+
+def _renamed(answer: Answer, names: dict[str, str]) -> Answer:
+    renamed = answer_with(answer, {old: Symbol(new) for old, new in names.items()})
+    return renamed
+
+
+def _may_agree(a: str, b: str) -> bool:
+    return a == b or "" in (a, b) or {a, b} in ({"N", "N+"}, {"N", "N0"})
+
+
+def _same_in_one(a: Answer, b: Answer, ours: str, theirs: str) -> bool:
+    """Families in the one parameter `\\kappa_1`, of the domains `ours` and `theirs`."""
+    if not _may_agree(ours, theirs):
+        return False
+    domain = ours or theirs
+    name = "\\kappa_1"
+    if domain in ("Z", "N", "N+", "N0"):
+        left, right = progressions(a, name), progressions(b, name)
+        if left is not None and right is not None:
+            return _same_progressions(_unlabelled(left, a, b), _unlabelled(right, b, a), domain)
+    if same(a, b):
+        return True
+    if domain == "Z":
+        moved = (
+            Apply("add", (Apply("mul", (Number(Fraction(sign)), Symbol(name))), Number(Fraction(shift))))
+            for sign, shift in _SHIFTS
+        )
+        return any(same(a, answer_with(b, {name: node})) for node in moved)
+    if domain == "R":
+        left, right = progressions(a, name), progressions(b, name)
+        return left is not None and right is not None and len(left) == len(right) == 1 and same_lines(left[0], right[0])
+    return False
+
+
+def _unlabelled(found: list[Progression], answer: Answer, other: Answer) -> list[Progression]:
+    """Without the name of the unknown where the other answer states none."""
+    if _names(answer) and not _names(other):
+        return [one._replace(shape=one.shape[1]) if isinstance(one.shape, tuple) else one for one in found]
+    return found
+
+
+def _names(answer: Answer) -> bool:
+    if isinstance(answer, Collection) and answer.kind in ("list", "set"):
+        return any(map(_names, answer.items))
+    return isinstance(answer, Labelled) or (isinstance(answer, Region) and answer.variable is not None)
+
+
+def _same_progressions(a: list[Progression], b: list[Progression], domain: str) -> bool:
+    if domain == "Z":
+        return same_unions(a, b)
+    starts = {"N+": [(1, 1)], "N0": [(0, 0)], "N": [(0, 0), (1, 1)]}[domain]
+    return any(same_from(a, b, x, y) for x, y in starts)
+
+
+def _same_renamed(a: Answer, b: Answer) -> bool:
+    """The same for families that declare no parameter: k\\pi and n\\pi, n=3k and n=3m, c and C."""
+    mine, theirs = free_symbols(a) - free_symbols(b), free_symbols(b) - free_symbols(a)
+    if len(mine) != 1 or len(theirs) != 1 or isinstance(a, Family) or isinstance(b, Family):
+        return False
+    (x,), (y,) = mine, theirs
+    if not (_PARAMETER.fullmatch(x) and _PARAMETER.fullmatch(y)):
+        return False
+    constants = {x[0], y[0]} <= _CONSTANT
+    if not (constants or all(_is_periodic(one, name) or _is_solution(one) for one, name in ((a, x), (b, y)))):
+        return False
+    fresh = "\\kappa_1"
+    return same(_renamed(a, {x: fresh}), _renamed(b, {y: fresh}))
+
+
+def _is_solution(answer: Answer) -> bool:
+    """n=3k: a value, in a parameter, of an unknown."""
+    if isinstance(answer, Collection) and answer.kind == "list":
+        return all(map(_is_solution, answer.items))
+    return isinstance(answer, Labelled) and _UNKNOWN.fullmatch(answer.label) is not None
+
+
+def _is_periodic(answer: Answer, name: str) -> bool:
+    r"""Whether an answer moves by multiples of \pi, or of degrees, with its parameter."""
+    found = progressions(answer, name)
+    if not found:
+        return False
+    return any(mentions(step, "pi") for one in found for step in one.steps) or any("degree" in repr(one.shape) for one in found)
