@@ -8,7 +8,7 @@ from fractions import Fraction
 from itertools import permutations
 
 from unlearnbench.verifier.math import ball_arithmetic
-from unlearnbench.verifier.math.families import Progression, progressions, same_from, same_lines, same_unions
+from unlearnbench.verifier.math.families import Named, Progression, progressions, same_from, same_lines, same_unions
 from unlearnbench.verifier.math.interval_sets import as_region
 from unlearnbench.verifier.math.nodes import (
     Answer,
@@ -47,7 +47,7 @@ from unlearnbench.verifier.parsing.quantities import plain_number
 
 _LETTERS = re.compile(r"[A-Za-z]")
 _PARAMETER = re.compile(r"[klmnjtscC](?:_[0-9])?")
-_CONSTANT = frozenset("cC")
+_CONSTANT = re.compile(r"[cC](?:_[0-9])?")
 _UNKNOWN = re.compile(r"(?:[a-z]|\\(?:theta|alpha|phi))(?:_[0-9])?")
 _SHIFTS = [(sign, shift) for sign in (1, -1) for shift in range(-2, 3)]
 _RADIAN = parse_unit("radian")
@@ -126,7 +126,7 @@ def _same_choice(a: Choice, b: Answer) -> bool:
 
 def _same_clock(a: Clock, b: Answer) -> bool:
     if isinstance(b, Clock):
-        if a.half == b.half or (None in (a.half, b.half) and max(a.hour, b.hour) <= 12):
+        if a.half == b.half or (None in (a.half, b.half) and 0 < min(a.hour, b.hour) and max(a.hour, b.hour) <= 12):
             return (a.hour % 24, a.minute) == (b.hour % 24, b.minute)
         return _minutes(a) is not None and _minutes(a) == _minutes(b)
     if a.half is not None or not a.minute:
@@ -339,6 +339,8 @@ def _same_quantity(a: Value, b: Value) -> bool:
     if one is not None and other is not None and _measures(one) and _measures(other):
         if {one.measures, other.measures} == _ANGLES:
             return _same_angle(a, b)
+        if {one, other} == _POUNDS:
+            return _same_number(a, b)
         if (one.measures, one.noun) != (other.measures, other.noun):
             return False
         return (one.size == other.size and _same_number(a, b)) or ball_arithmetic.same_value(_sized(a), _sized(b))
@@ -355,6 +357,7 @@ def _same_quantity(a: Value, b: Value) -> bool:
     return False
 
 
+_POUNDS = {parse_unit("gbp"), parse_unit("pounds")}
 _ANGLES = {DEGREE.measures, _RADIAN.measures if _RADIAN else ()}
 
 
@@ -418,7 +421,7 @@ def _same_family(a: Family, b: Answer) -> bool:
     ours, theirs = dict(a.domains), dict(b.domains) if isinstance(b, Family) else {}
     if not theirs:
         fixed = free_symbols(a.answer) - ours.keys()
-        open_names = sorted(_free(other) - fixed)
+        open_names = sorted(free_symbols(other) - fixed)
         theirs = dict.fromkeys(open_names, "")
     if len(ours) != len(theirs):
         return False
@@ -431,12 +434,6 @@ def _same_family(a: Family, b: Answer) -> bool:
         and same(_renamed(a.answer, fresh), _renamed(other, dict(zip(order, fresh.values(), strict=True))))
         for order in permutations(theirs)
     )
-
-
-def _free(answer: Answer) -> frozenset[str]:
-    if isinstance(answer, Region) and answer.variable:
-        return free_symbols(answer)
-    return free_symbols(answer)
 
 
 def _renamed(answer: Answer, names: dict[str, str]) -> Answer:
@@ -454,6 +451,8 @@ def _same_in_one(a: Answer, b: Answer, ours: str, theirs: str) -> bool:
         return False
     domain = ours or theirs
     name = "\\kappa_1"
+    if isinstance(a, Region) or isinstance(b, Region):  # (2k\\pi, 2k\\pi+\\pi) may be an interval
+        a, b = as_region(a) or a, as_region(b) or b
     if domain in ("Z", "N", "N+", "N0"):
         left, right = progressions(a, name), progressions(b, name)
         if left is not None and right is not None:
@@ -475,7 +474,7 @@ def _same_in_one(a: Answer, b: Answer, ours: str, theirs: str) -> bool:
 def _unlabelled(found: list[Progression], answer: Answer, other: Answer) -> list[Progression]:
     """Without the name of the unknown where the other answer states none."""
     if _names(answer) and not _names(other):
-        return [one._replace(shape=one.shape[1]) if isinstance(one.shape, tuple) else one for one in found]
+        return [one._replace(shape=one.shape.shape) if isinstance(one.shape, Named) else one for one in found]
     return found
 
 
@@ -493,18 +492,26 @@ def _same_progressions(a: list[Progression], b: list[Progression], domain: str) 
 
 
 def _same_renamed(a: Answer, b: Answer) -> bool:
-    """The same for families that declare no parameter: k\\pi and n\\pi, n=3k and n=3m, c and C."""
-    mine, theirs = free_symbols(a) - free_symbols(b), free_symbols(b) - free_symbols(a)
-    if len(mine) != 1 or len(theirs) != 1 or isinstance(a, Family) or isinstance(b, Family):
+    """The same for families that declare no parameter: k\\pi and n\\pi, n=3k and n=3m, (t,2t) and (s,2s), c and C."""
+    mine, theirs = sorted(free_symbols(a) - free_symbols(b)), sorted(free_symbols(b) - free_symbols(a))
+    if not 0 < len(mine) == len(theirs) <= 3 or isinstance(a, Family) or isinstance(b, Family):
         return False
-    (x,), (y,) = mine, theirs
-    if not (_PARAMETER.fullmatch(x) and _PARAMETER.fullmatch(y)):
-        return False
-    constants = {x[0], y[0]} <= _CONSTANT
-    if not (constants or all(_is_periodic(one, name) or _is_solution(one) for one, name in ((a, x), (b, y)))):
-        return False
-    fresh = "\\kappa_1"
-    return same(_renamed(a, {x: fresh}), _renamed(b, {y: fresh}))
+    if not all(map(_CONSTANT.fullmatch, mine + theirs)):
+        if len(mine) > 1 or not (_PARAMETER.fullmatch(mine[0]) or _PARAMETER.fullmatch(theirs[0])):
+            return False
+        pairs = ((a, mine[0]), (b, theirs[0]))
+        if not all(_is_free_parameter(one, name) for one, name in pairs):
+            return False
+    fresh = [f"\\kappa_{at}" for at in range(len(mine))]
+    left = _renamed(a, dict(zip(mine, fresh, strict=True)))
+    return any(same(left, _renamed(b, dict(zip(order, fresh, strict=True)))) for order in permutations(theirs))
+
+
+def _is_free_parameter(answer: Answer, name: str) -> bool:
+    """Whether a variable can only be the parameter of a family, whatever its name."""
+    if isinstance(answer, Collection) and answer.kind in ("tuple", "record"):
+        return free_symbols(answer) == {name}
+    return _PARAMETER.fullmatch(name) is not None and (_is_solution(answer) or _is_periodic(answer, name))
 
 
 def _is_solution(answer: Answer) -> bool:

@@ -37,6 +37,17 @@ _TOO_LARGE = Stated(None, "too_large")
 _BRACES = re.compile(r"\\f?box(?:ed)?\s{0,9}\{|\\\\(?!f?box)|\\[{}]|[{}]")
 _STATEMENT = re.compile(r"####|\banswer[ \t]{0,3}(?:is\b[ \t]{0,3}:?|:|=)", re.IGNORECASE)
 _SENTENCE_END = re.compile(r"[.!?](?:\s|$)")
+_REASON = re.compile(
+    r"(?<=\S),? (?:because|since|due to|as (?:we|I|it|they|this|required|wanted|desired|expected|needed|asked|claimed|shown))\b"
+    r"| \((?:because|since|as|that is|i\.e\.)[^()]*\)$"
+)
+_COMMENT = re.compile(r"([A-Za-z]{2,}(?:'[a-z]+)?)(?: [A-Za-z']+)*")
+_VALUE = re.compile(r"[0-9]|\\|^\W*[A-Za-z]\W*$")
+_CHANGES_THE_ANSWER = frozenset(
+    "if when unless provided assuming where for only or and nor but not no wait actually except plus minus times over "
+    "maybe perhaps one two three four five six seven eight nine ten".split()
+)
+"""First words of what stands behind a comma and is more than a comment."""
 _FORMATTING = re.compile(
     r"\\(?:left|right)(?![A-Za-z])\.?|\\(?:display|text)style(?![A-Za-z])|(?<!\\)(?:\$|\\[()\[\]])"
 )
@@ -46,10 +57,12 @@ _WRAPPER = re.compile(
     r"(?:\\(?:text|math)(?:rm|bf|it|sf|tt|normal)?\s?|\\(?:mbox|emph|underline|boldsymbol|bm|f?box(?:ed)?)\s?)?\{"
 )
 _BLANK = re.compile(r"(?:[?_.…\s]|\\(?:[lc]?dots|_|square)(?![A-Za-z]))*")
-_ALTERNATIVES = re.compile(r"\bor\b|\\(?:lor|vee)(?![A-Za-z])")
+_ALTERNATIVES = re.compile(
+    r"\bor\b(?!(?: |\}|\\text ?\{)*(?:approximately|about|roughly|\\approx|≈))|\\(?:lor|vee)(?![A-Za-z])|或"
+)
 _THOUSANDS = re.compile(r"[-+$\\ ]{0,4}[0-9]{1,3}(?:,[0-9]{3})+(?:\.[0-9]*)?")
-_LISTING = re.compile(r"[(\[{)\]},;]|\\(?:pm|mp|lor|vee)(?![A-Za-z])|\b(?:and|or)\b")
-_SEVERAL = re.compile(r"[,;<>]|\\(?:pm|mp|cup|in|leq?|geq?|neq?|lor|vee)(?![A-Za-z])|\b(?:and|or)\b")
+_LISTING = re.compile(r"[(\[{)\]},;]|\\(?:pm|mp|lor|vee)(?![A-Za-z])|\b(?:and|or)\b|[或、，；]")
+_SEVERAL = re.compile(r"[,;<>或、，；]|\\(?:pm|mp|cup|in|leq?|geq?|neq?|lor|vee)(?![A-Za-z])|\b(?:and|or)\b")
 
 
 def stated_answer(completion: str, rule: Rule = "strict") -> Stated:
@@ -159,7 +172,18 @@ def _last_statement(text: str) -> str | None:
     if start < 0:
         return None
     line = text[start:].lstrip(" \t*`").partition("\n")[0][: ANSWER_LIMIT + 1]
-    return _SENTENCE_END.split(line, maxsplit=1)[0].strip(" \t\r*`,")
+    statement = _SENTENCE_END.split(line, maxsplit=1)[0].strip(" \t\r*`,")
+    statement = _REASON.split(statement, maxsplit=1)[0].rstrip(" *`,$") if _REASON.search(statement) else statement
+    return _without_comment(statement)
+
+
+def _without_comment(statement: str) -> str:
+    """A statement of a value without words behind a comma that only comment on it: 72 clips, altogether."""
+    value, comma, comment = statement.rpartition(", ")
+    words = _COMMENT.fullmatch(comment) if comma else None
+    if words is None or words[1].lower() in _CHANGES_THE_ANSWER or not _VALUE.search(value):
+        return statement
+    return value
 
 
 def _unwrapped(text: str) -> str:

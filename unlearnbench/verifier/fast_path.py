@@ -22,6 +22,10 @@ _EXCESS = re.compile(rf"[0-9]{{{_MAX_DIGITS + 1}}}|\^\s?\{{?\s?[+-]?\s?[0-9]{{7}
 _SPACE = re.compile(r"(?<![0-9A-Za-z,]) | (?![0-9A-Za-z])|(?<=,) (?![0-9]{3}(?![0-9]))")
 _UPRIGHT = re.compile(r"\\(?:text|mathrm|textbf|textrm|mbox)\s?\{([^{}\\]*)\}")
 _WORDS = re.compile(r"(?=.*[A-Za-z]{4})[A-Za-z][A-Za-z' ,-]*")
+_BLANKS = re.compile(r"\s{2,}")
+_ONE_SIGN = re.compile(r"(?<=[\^_])\{([A-Za-z0-9])\}")
+_OPEN = re.compile(r",|\b(?:and|or)\b|infinit|\bno\b|exist|dne|empty|all|real", re.IGNORECASE)
+"""In words that may mean the same as other words: a list in another order, infinitely many, no solution."""
 _LETTER = re.compile(r"\(?([A-Za-z])\)?")
 _UNSIGNED = r"(?:(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(?:\.[0-9]*)?|\.[0-9]+)"
 _SIGNED = rf"[+-]?{_UNSIGNED}"
@@ -54,7 +58,7 @@ def quick_equal(gold: str, answer: str) -> bool | None:
     if a.value is not None and b.value is not None:
         return _rounds(a, b.value) or _rounds(b, a.value)
     if a.words and b.words:
-        return folded(a.text) == folded(b.text)
+        return folded(a.text) == folded(b.text) or (None if _OPEN.search(a.text) and _OPEN.search(b.text) else False)
     if (a.words and b.value is not None) or (b.words and a.value is not None):
         return False
     return None
@@ -86,7 +90,9 @@ def _read(text: str) -> _Reading:
 
 def _read_anew(text: str) -> _Reading:
     text = _UPRIGHT.sub(r"\1", respelled(text))
-    text = _SPACE.sub("", text).strip()
+    if "{" in text:
+        text = _ONE_SIGN.sub(r"\1", text)
+    text = _SPACE.sub("", _BLANKS.sub(" ", text)).strip()
     if (letter := _LETTER.fullmatch(text)) is not None:
         return _Reading(letter.group(1))
     if len(text) <= _MAX_DIGITS and (match := _PLAIN.fullmatch(text)) is not None:

@@ -226,7 +226,7 @@ class _Evaluation:
     """Values of subexpressions at one point, and the magnitudes (in bits, up or down) that occurred, added up."""
 
     def __init__(self, point: Mapping[str, fmpq], decimal: bool, unreal: bool) -> None:
-        self._point = point
+        self._point = self._given = point
         self._decimal = decimal
         self._unreal = unreal
         self.magnitude = 0
@@ -304,6 +304,8 @@ class _Evaluation:
             return _whole(args[0], head)
         if head in ("gcd", "lcm"):
             return acb(fmpz((gcd if head == "gcd" else lcm)(*map(_integer, args))))
+        if head.endswith("_"):
+            return self._indexed(head, _integer(args[0]))
         if head in ("min", "max"):
             return reduce(lambda x, y: x if bool(x.real < y.real) == (head == "min") else y, args)
         return acb(getattr(args[0], _ELEMENTARY[head])())
@@ -322,6 +324,14 @@ class _Evaluation:
             whole = whole + value if node.head == "sum" else whole * value
         self._point = outside
         return whole
+
+    def _indexed(self, head: str, index: int) -> acb:
+        """a_k: for every whole k a value of its own, as for a variable."""
+        known = self._given.get(f"{head}{index}")
+        if known is not None:
+            return acb(known)
+        drawn = hashlib.sha256(f"{head}{index}\n{sorted(self._given.items())}".encode()).digest()
+        return acb(fmpq(1 + int.from_bytes(drawn[:6], "big"), 1 << 46))
 
     def _constant(self, name: str) -> acb:
         if name == "pi":

@@ -45,6 +45,13 @@ class Progression(NamedTuple):
     steps: tuple[Node, ...]
 
 
+class Named(NamedTuple):
+    """The shape of a value that has a name."""
+
+    name: str
+    shape: Hashable
+
+
 def affine(node: Node, name: str) -> tuple[Node, Node] | None:
     """Offset and slope of an expression that is affine in a variable, by its values; else None."""
     if name not in symbols(node):
@@ -95,11 +102,12 @@ def _coordinates(answer: Answer) -> Iterator[tuple[Hashable, list[Node]]]:
         yield ("value", answer.unit), [answer.node]
     elif isinstance(answer, Labelled):
         for shape, nodes in _coordinates(answer.answer):
-            yield (None if shape is None else (answer.label, shape)), nodes
+            yield (None if shape is None else Named(answer.label, shape)), nodes
     elif isinstance(answer, Region):
         for span in answer.spans:
-            closed = (span.low is None, span.high is None, span.low_closed, span.high_closed)
-            yield (answer.variable, closed), [one for one in (span.low, span.high) if one is not None]
+            shape = ("span", span.low is None, span.high is None, span.low_closed, span.high_closed)
+            nodes = [one for one in (span.low, span.high) if one is not None]
+            yield (Named(answer.variable, shape) if answer.variable else shape), nodes
     elif isinstance(answer, Collection) and answer.kind in ("list", "set"):
         for item in answer.items:
             yield from _coordinates(item)

@@ -47,6 +47,8 @@ _ROW_END = re.compile(r"\\\\(?:\[[^\]]*\])?|\\cr(?![a-z])")
 _CONDITION = re.compile(
     r"^(.*?),?\s*(?:&|\\text ?\{ ?,? ?(?:if|when|for|where)(?=[ }])|\b(?:if|when)\b)\s*(.*)$", re.DOTALL
 )
+_ELLIPSES = ("\\ldots", "...")
+_WHOLE = re.compile(r"-?[0-9]{1,9}")
 _IF = re.compile(r"^(?:\\text ?\{)? ?,? ?(?:if|when|for|where) ?")
 
 
@@ -100,8 +102,8 @@ def _read(text: str) -> Answer:
     parts, joints = split(text, _SEPARATOR if RELATIONS.search(text) else _COMMA)
     if len(parts) > 1 and not (_ONE_NUMBER.fullmatch(text) and set(joints) == {","}):
         return _listed(parts, joints)
-    if mentions_sets(text) and "=" not in text:
-        return region(text, read)
+    if mentions_sets(text) and "=" not in text and (found := region(text, read)) is not None:
+        return found
     if RELATIONS.search(text) and (answer := relation(text, read)) is not None:
         return answer
     return bracketed(text, read) or named_with_colon(text, read) or ratio(text) or quantity(text)
@@ -164,7 +166,7 @@ def _empty(text: str) -> Answer | None:
 
 
 def _listed(parts: list[str], joints: list[str]) -> Answer:
-    answers = [read(part) for part in parts]
+    answers = [read(part) for part in _written_out(parts)]
     if len(answers) == 1:
         return answers[0]
     if (joined := _joined_regions(answers, joints)) is not None:
@@ -172,6 +174,22 @@ def _listed(parts: list[str], joints: list[str]) -> Answer:
     if isinstance(answers[0], Labelled) and all(isinstance(answer, Value) for answer in answers[1:]):
         answers[1:] = [Labelled(answers[0].label, answer) for answer in answers[1:]]  # x = 1, 2
     return _records(answers) or Collection("list", tuple(answers))
+
+
+def _written_out(parts: list[str]) -> list[str]:
+    """1, 3, 5, \\ldots, 11 with the whole numbers that are left out. Raises UnreadableError."""
+    if not any(part.replace(" ", "") in _ELLIPSES for part in parts):
+        return parts
+    at = next(at for at, part in enumerate(parts) if part.replace(" ", "") in _ELLIPSES)
+    before, after = parts[:at], parts[at + 1 :]
+    if len(after) != 1 or not 1 <= len(before) <= 20 or not all(_WHOLE.fullmatch(part) for part in [*before, *after]):
+        raise UnreadableError("an ellipsis between other things than whole numbers")
+    numbers, last = [int(part) for part in before], int(after[0])
+    step = numbers[1] - numbers[0] if len(numbers) > 1 else 1
+    even = all(y - x == step for x, y in zip(numbers, numbers[1:], strict=False))
+    if not even or step == 0 or (last - numbers[-1]) % step or not 0 < (last - numbers[-1]) // step < MOST_PARTS:
+        raise UnreadableError("an ellipsis of an unknown rule")
+    return [*map(str, [*numbers, *range(numbers[-1] + step, last, step), last])]
 
 
 def _joined_regions(answers: Sequence[Answer], joints: Sequence[str]) -> Region | None:

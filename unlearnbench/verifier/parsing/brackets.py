@@ -86,6 +86,8 @@ def bare(text: str) -> str:
         text = text.rstrip(",;") if text.endswith((",", ";")) else text
         if len(text) > 1 and text[0] == "$" == text[-1]:
             text = text[1:-1]
+        if len(text) > 2 and text[0] == '"' == text[-1]:
+            text = text[1:-1]
         if text.startswith("{") and closes(text, 0) == len(text) - 1:
             text = text[1:-1]
         if (found := TEXT_GROUP.fullmatch(text)) and re.search(r"[0-9]|\([A-Z]\).*\([A-Z]\)", found[1]):

@@ -13,6 +13,7 @@ import re
 from fractions import Fraction
 
 from unlearnbench.verifier.math.nodes import TRIGONOMETRIC, Apply, Node, Number, Symbol, UnreadableError
+from unlearnbench.verifier.parsing.ellipsis import ELLIPSIS, without_ellipsis
 from unlearnbench.verifier.parsing.numerals import in_base
 
 MOST_TOKENS = 2_000
@@ -105,7 +106,12 @@ class _Parser:
     def _sum(self) -> Node:
         terms = [self._signed_product()]
         while self._peek() in ("+", "-"):
+            if self._peek(1) == "\\ldots" and self._peek(2) in ("+", "-"):
+                self._at += 2
+                terms.append(ELLIPSIS)
             terms.append(self._signed_product())
+        if ELLIPSIS in terms:
+            terms = without_ellipsis(terms, "add", parse)
         return terms[0] if len(terms) == 1 else Apply("add", tuple(terms))
 
     def _signed_product(self) -> Node:
@@ -121,7 +127,11 @@ class _Parser:
             token = self._peek()
             if token in _PRODUCT:
                 self._next()
-                node = _times(node, self._signed_power())
+                if self._peek() != "\\ldots":
+                    node = _times(node, self._signed_power())
+            elif token == "\\ldots" and self._starts_factor(self._peek(2 if self._peek(1) in _PRODUCT else 1)):
+                self._next()
+                node = _times(node, ELLIPSIS)
             elif token in _QUOTIENT:
                 self._next()
                 node = Apply("div", (node, self._signed_power()))
@@ -135,6 +145,9 @@ class _Parser:
                     node = Apply("add", (node, factor))
                 else:
                     node = _times(node, factor)
+            elif isinstance(node, Apply) and ELLIPSIS in node.args:
+                factors = without_ellipsis(node.args, "mul", parse)
+                return factors[0] if len(factors) == 1 else Apply("mul", tuple(factors))
             else:
                 return node
 

@@ -36,6 +36,8 @@ _TRIGONOMETRIC = re.compile(
 )
 _MODULUS = re.compile(r"\|(?=[^|]*(?:[A-Z]|\\vec|[a-z](?:_\w+)? ?[-+] ?[a-z])|[zwv]\|)[^|]{1,40}\|")
 _SEGMENT = re.compile(r"(?<![A-Za-z\\])(?:\[[A-Z]{3,6}\]|[A-Z]_[A-Z]{2,6}|[A-Z]{2,6}(?![a-z]))|\\over(?:right|leftright)arrow ?\{[A-Z]{2}\}")
+_EXTREME = re.compile(r"\\(?:max|min|sup|inf)(?:_[a-z0-9]+)?([^\\].*)|(.*)_\\?(?:max|min)")
+_QUOTIENT = re.compile(r"\\frac ?\{([^{}]*)\} ?\{([^{}]*)\}")
 _STANDS_FOR = "\\Upsilon_{%d}"
 _UNKNOWNS = frozenset("xyz")
 FUNCTION = re.compile(r"([A-Za-z](?:_[0-9A-Za-z]+)?'*(?:\^\{-1\})?)\(([A-Za-z](?:,[A-Za-z])*)\)")
@@ -54,7 +56,7 @@ def name_of(text: str, *, closed: bool = True) -> str | None:
         plain = _FONT.sub(lambda found: found[1] or found[2] or found[3] or "", plain)
     plain = _ANGLE.sub("", plain).strip().rstrip(":").strip()
     plain = _BRACED_INDEX.sub(r"_\1", plain) if "_" in plain else plain
-    joined = plain.replace(" ", "")
+    joined = _QUOTIENT.sub(r"\1/\2", plain).replace(" ", "").replace(":", "/")
     if not joined or len(joined) > 120:
         return None
     if _SYMBOL.fullmatch(joined) or _POINTS.fullmatch(joined):
@@ -63,6 +65,8 @@ def name_of(text: str, *, closed: bool = True) -> str | None:
         if not grouped and _PRODUCT.fullmatch(joined) and joined not in ("max", "min", "sum"):
             return joined if closed and not _UNKNOWNS.issuperset(joined) else None  # xy=5 is a curve
         return " ".join(plain.lower().split())
+    if (greatest := _EXTREME.fullmatch(joined)) is not None and name_of(greatest[1] or greatest[2]) is not None:
+        return joined
     if FUNCTION.fullmatch(joined) or _CALL.fullmatch(joined) or _MODULUS.fullmatch(joined):
         return joined
     return joined if closed and _is_quantity(plain) else None

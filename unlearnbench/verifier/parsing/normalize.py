@@ -78,6 +78,7 @@ _BLACKBOARD = re.compile(r"\\mathbb ?([A-Z])(?![A-Za-z])")
 _OVER = re.compile(
     r"\{([^{}]*)\\(over|choose)(?![A-Za-z])([^{}]*)\}|^([^{}]*)\\(over|choose)(?![A-Za-z])([^{}]*)$"
 )
+_DOTS = re.compile(r"(?<![0-9.])\.\.\.(?![0-9.])")
 _COMPARED = {"<=": "\\le ", ">=": "\\ge ", "!=": "\\ne ", "=<": "\\le "}
 _COMPARISON = re.compile("<=|>=|!=|=<")
 TEXT_GROUP = re.compile(r"\\(?:text|mathrm|textrm|textbf|mathbf|mbox|textit|textsf|mathit|mathsf|rm|bf)\s?\{([^{}]*)\}")
@@ -95,6 +96,8 @@ def respelled(text: str) -> str:
         text = latex_of(text)
     if "\\" in text or "{" in text or "~" in text or "^" in text:
         text = _commands_respelled(text)
+    if "..." in text:
+        text = _DOTS.sub(r"\\ldots ", text)
     text = _SPACES.sub(" ", text)
     if "=" in text:
         text = _COMPARISON.sub(lambda found: _COMPARED[found.group()], text)

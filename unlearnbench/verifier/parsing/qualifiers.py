@@ -75,7 +75,7 @@ _KINDS = {
 _SIGNED = re.compile(rf"(?:for )?(?:some|any|all|every) ({_NAME}) ?(>|<|\\ge|\\le) ?0")
 _DEFINITION = re.compile(rf"(?:where|with|here)? ?({_NAME}) ?= ?(.+)", re.DOTALL)
 _APPROXIMATE = re.compile(
-    r"[,\s]{0,4}(?:\\approx(?![A-Za-z])|\\text ?\{[ ,]*(?:or |which is )?(?:approximately|approx\.?|about|roughly)(?: equal to)?[^{}]*\}"
+    r"[,\s]{0,4}(?:\\text ?\{ ?,? ?or ?\} ?)?(?:\\approx(?![A-Za-z])|\\text ?\{[ ,(]*(?:or |which is )?(?:approximately|approx\.?|about|roughly)(?: equal to)?[^{}]*\}"
     r"|,? ?(?:or )?(?<![A-Za-z])(?:approximately|approx\.?)(?![A-Za-z]))"
 )
 

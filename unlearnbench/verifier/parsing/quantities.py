@@ -35,6 +35,7 @@ _MONEY_AFTER = re.compile(r"(.*[0-9}])\s?(\\\$|[€£¥₹¢])", re.DOTALL)
 _MINUTES = re.compile(r"([0-9]+)\^\{\\circ\} ?([0-9]+(?:\.[0-9]+)?)' ?(?:([0-9]+(?:\.[0-9]+)?)(?:''|\"))?")
 _FEET = re.compile(r"([0-9]+)' ?([0-9]+(?:\.[0-9]+)?)(?:''|\")")
 _PARTS = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([A-Za-z]+)\.?(,? ?and |, ?| )?")
+_DOLLARS = re.compile(r"^\\?\$ ?([0-9]+)(?=[ \\,a])")
 _JOINED = frozenset({"time", "month", "dollar", "degree"})
 _JOINED_UNITS = frozenset({"foot", "feet", "ft", "inch", "inches", "yard", "pound", "lb", "ounce", "oz"})
 """What `and` joins to one quantity, 2 hours and 30 minutes; other measures joined by it are two quantities."""
@@ -78,7 +79,7 @@ def compound(text: str) -> Value | None:
         return Value(Number(parts[0] + parts[1] / 60 + parts[2] / 3600), DEGREE, text=text)
     if found := _FEET.fullmatch(text):
         return Value(Number(12 * Fraction(found[1]) + Fraction(found[2])), parse_unit("inch"), text=text)
-    plain = " ".join(TEXT_GROUP.sub(r" \1 ", text).split())
+    plain = " ".join(TEXT_GROUP.sub(r" \1 ", _DOLLARS.sub(r"\1 dollars", text)).split())
     found_parts = [found.groups() for found in _PARTS.finditer(plain)]
     if not 2 <= len(found_parts) <= 4 or _PARTS.sub("", plain):
         return None

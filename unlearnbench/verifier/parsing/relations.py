@@ -15,6 +15,7 @@ from unlearnbench.verifier.math.nodes import (
     Apply,
     Collection,
     Equation,
+    Family,
     Infinite,
     Labelled,
     Node,
@@ -25,6 +26,7 @@ from unlearnbench.verifier.math.nodes import (
     Span,
     Symbol,
     UnreadableError,
+    Value,
     Words,
     difference,
     mentions,
@@ -40,6 +42,8 @@ Reader = Callable[[str], Answer]
 
 RELATIONS = re.compile(r"<|>|=|\\(?:le|ge|ne|in|approx|neq|equiv)(?![A-Za-z])")
 _COLON = re.compile(r"(?<!\\):\s*")
+_MODULO = re.compile(r"([-0-9, ]+?) ?\(?(?:\\pmod|\\bmod|\\mod|\\text ?\{ ?mod ?\}|mod) ?\{?([0-9]{1,9})\}? ?\)?")
+_MULTIPLE = "\\kappa_0"
 _INFINITE = re.compile(r"([-+]?) ?(?:\\infty|infinity)", re.I)
 _WORD_BEFORE_COLON = re.compile(r"[A-Za-z][A-Za-z ']{2,40}|\\(?:text|mathrm|textbf|mathbf) ?\{ ?[A-Za-z][A-Za-z ']{1,40}:? ?\}")
 
@@ -52,6 +56,8 @@ def relation(text: str, read: Reader) -> Answer | None:
         return None
     if signs == ["\\in"]:
         return _member(terms[0], read(terms[1]))
+    if signs[0] == "\\equiv":
+        return _congruent(terms)
     if signs == ["\\approx"]:
         name = name_of(terms[0]) if terms[0] else ""
         if name is None:
@@ -147,7 +153,7 @@ def _labelled(name: str, answer: Answer, equation: Equation | None) -> Answer:
         isinstance(item, Labelled | Equation | Collection) for item in answer.items
     ):  # x = \pm 2
         return Collection("list", tuple(Labelled(name, item) for item in answer.items))
-    if isinstance(answer, Ratio) and name.count(":") + name.count("/") not in (0, len(answer.parts) - 1):
+    if isinstance(answer, Ratio) and name.count("/") not in (0, len(answer.parts) - 1):
         raise UnreadableError("a ratio of names of different number")
     return Labelled(name, answer, equation)
 
@@ -165,6 +171,21 @@ def _is_closed(text: str) -> bool:
         return not symbols(quantity(bare(text)).node)
     except UnreadableError:
         return re.search(r"(?<![A-Za-z\\])[a-z](?![A-Za-z])", text) is None
+
+
+def _congruent(terms: list[str]) -> Answer:
+    r"""n \equiv 3 \pmod 5 as the family n = 3 + 5k."""
+    found = _MODULO.fullmatch(terms[-1])
+    name = name_of(terms[0])
+    if found is None or name is None or len(terms) != 2:
+        raise UnreadableError("a congruence of something else than a name")
+    modulus = parse(found[2])
+    rests = [parse(part) for part in found[1].split(",")]
+    if symbols(modulus) or any(map(symbols, rests)):
+        raise UnreadableError("a congruence of something else than numbers")
+    moving = Apply("mul", (modulus, Symbol(_MULTIPLE)))
+    values = tuple(Labelled(name, Value(Apply("add", (rest, moving)))) for rest in rests)
+    return Family(values[0] if len(values) == 1 else Collection("list", values), ((_MULTIPLE, "Z"),))
 
 
 def _unequal(terms: list[str]) -> Answer:

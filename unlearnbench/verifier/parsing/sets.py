@@ -70,12 +70,17 @@ def number_set(text: str) -> Words | None:
     return Words(f"positive {name}" if found["positive"] else f"non negative {name}" if found["from0"] else name)
 
 
-def region(text: str, read: Reader) -> Answer:
-    r"""Unions, intersections and differences of sets of numbers, evaluated. Raises UnreadableError."""
+def region(text: str, read: Reader) -> Answer | None:
+    r"""Unions, intersections and differences of sets of numbers, evaluated; None where the text has no such sign.
+
+    Raises UnreadableError where a side is something else than a set of numbers.
+    """
     variable = None
     if found := _MEMBER_OF.match(text):
         variable, text = found[1], text[found.end() :]
     parts, operators = split(text, _OPERATORS)
+    if len(parts) == 1 and DOMAIN.fullmatch(bare(text)) is None:
+        return None
     if len(parts) > MOST_PARTS or not all(parts):
         raise UnreadableError("a set without a side")
     whole = _operand(parts[0], read)
@@ -169,12 +174,10 @@ def _set(inner: str, read: Reader) -> Answer:
 
 def _by_condition(element: str, condition: str, read: Reader) -> Answer:
     r"""\{x \in D \mid condition\}; the variable is bound, so the result has none."""
-    held = read(bare(condition.removeprefix("\\text{}")))
     found = _ELEMENT.fullmatch(element)
     if found is None:
-        if isinstance(held, Family):
-            return held
         return _of_expressions(element, condition, read)
+    held = read(bare(condition.removeprefix("\\text{}")))
     domain = found["domain"] or "R"
     if isinstance(held, Region) and held.variable in (None, found[1]):
         matched = DOMAIN.fullmatch(domain)

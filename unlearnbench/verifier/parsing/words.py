@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from unlearnbench.verifier.math.nodes import Answer, Choice, Clock, Collection, Date, Infinite, UnreadableError, Words
+from unlearnbench.verifier.math.units import known
 from unlearnbench.verifier.parsing.latex_parser import FUNCTIONS
 from unlearnbench.verifier.parsing.normalize import SHORT_WORDS, TEXT_GROUP, folded
 from unlearnbench.verifier.parsing.relations import Reader
@@ -96,8 +97,9 @@ def date(text: str) -> Date | None:
 
 def words(text: str) -> Answer | None:
     """Text without mathematics; a list where commas, `and` or `or` join its parts. None where it may be mathematics."""
-    if re.fullmatch("[A-Z]{2,}", text) or (_DATED.fullmatch(text) and text.split()[0] not in FUNCTIONS):
-        return Words(folded(text))  # names: ABC is not ACB, and IV is not VI
+    first = text.split()[0]
+    if re.fullmatch("[A-Z]{2,}", text) or (_DATED.fullmatch(text) and first not in FUNCTIONS and not known(first)):
+        return Words(_SAME.get(text.lower(), folded(text)))  # names: ABC is not ACB, and IV is not VI
     inner, grouped = text, False
     for _ in range(4):
         if (found := TEXT_GROUP.fullmatch(inner)) is None:
