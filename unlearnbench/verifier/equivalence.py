@@ -39,7 +39,7 @@ from unlearnbench.verifier.math.nodes import (
     symbols,
 )
 from unlearnbench.verifier.math.units import DEGREE, PERCENT, SINGLE, Unit, parse_unit
-from unlearnbench.verifier.parsing.answer_parser import read
+from unlearnbench.verifier.parsing.answer_parser import read, readings
 from unlearnbench.verifier.parsing.latex_parser import parse
 from unlearnbench.verifier.parsing.names import FUNCTION, SEQUENCE, is_word, names_agree
 from unlearnbench.verifier.parsing.normalize import folded, respelled
@@ -58,8 +58,7 @@ def same_answer(one: str, other: str) -> bool:
     a, b = respelled(one), respelled(other)
     if a == b:
         return True
-    left, right = read(a), read(b)
-    return same(left, right) or _same_renamed(left, right)
+    return any(same(x, y) or _same_renamed(x, y) for x in readings(a) for y in readings(b))
 
 
 def same(a: Answer, b: Answer) -> bool:
@@ -191,8 +190,8 @@ def _same_equation(a: Answer, b: Answer) -> bool:
 
 
 def _same_comparison(a: Equation, b: Equation) -> bool:
-    """Of constants, sin 1 > cos 1: the same two sides."""
-    return ball_arithmetic.same_value(a.node, b.node)
+    """Of constants, sin 1 > cos 1: the same two sides. What only states that two are equal says nothing."""
+    return a.sign != "=" and ball_arithmetic.same_value(a.node, b.node)
 
 
 def _as_equation(answer: Answer) -> Equation | None:
@@ -213,19 +212,18 @@ def _as_equation(answer: Answer) -> Equation | None:
 
 def _same_pieces(a: Pieces, b: Pieces) -> bool:
     """The same values under the same conditions; `otherwise` agrees with the one that is left."""
-    left = list(b.rows)
-    for value, condition in sorted(a.rows, key=lambda row: row[1] == Words("otherwise")):
-        found = [row for row in left if same(value, row[0])]
-        match = next((row for row in found if same(condition, row[1])), None)
+    left, right = [], list(b.rows)
+    for value, condition in a.rows:
+        match = next((row for row in right if same(value, row[0]) and same(condition, row[1])), None)
         if match is None:
-            rest = Words("otherwise")
-            match = next((row for row in found if len(left) == 1 and rest in (condition, row[1])), None)
-            if match is None and len(left) > 1:
-                return _same_pieces(b, a) if any(row[1] == rest for row in a.rows) and condition == rest else False
-        if match is None:
-            return False
-        left.remove(match)
-    return not left
+            left.append((value, condition))
+        else:
+            right.remove(match)
+    if not left and not right:
+        return True
+    if len(left) != 1 or len(right) != 1:
+        return False
+    return Words("otherwise") in (left[0][1], right[0][1]) and same(left[0][0], right[0][0])
 
 
 # --- lists, tuples and sets ---
@@ -254,7 +252,15 @@ def _same_collections(a: Collection, b: Collection) -> bool:
         return _same_records(*((a, b) if a.kind == "record" else (b, a)))
     if "tuple" in kinds:
         return "set" not in kinds and _in_order(a.items, b.items)
+    if _have_own_nouns(a) != _have_own_nouns(b):  # 7 goats and 4 toys: like names, they say which is which
+        return _in_order(a.items, b.items)
     return _same_set(a.items, b.items)
+
+
+def _have_own_nouns(items: Collection) -> bool:
+    """Whether the items count different things, each its own."""
+    nouns = {item.unit.noun for item in items.items if isinstance(item, Value) and item.unit and item.unit.noun}
+    return len(nouns) == len(items.items) > 1
 
 
 def _in_order(a: Sequence[Answer], b: Sequence[Answer]) -> bool:

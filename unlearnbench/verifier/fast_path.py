@@ -11,7 +11,7 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import NamedTuple
 
-from unlearnbench.verifier.parsing.normalize import folded, respelled
+from unlearnbench.verifier.parsing.normalize import NUMBERS, folded, respelled
 
 _MAX_DIGITS = 400
 _MAX_DEPTH = 100
@@ -60,7 +60,7 @@ def quick_equal(gold: str, answer: str) -> bool | None:
     if a.words and b.words:
         return folded(a.text) == folded(b.text) or (None if _OPEN.search(a.text) and _OPEN.search(b.text) else False)
     if (a.words and b.value is not None) or (b.words and a.value is not None):
-        return False
+        return None if (a.text if a.words else b.text).lower() in NUMBERS else False
     return None
 
 

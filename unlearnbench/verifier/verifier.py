@@ -137,8 +137,6 @@ class Verifier:
             equal = quick_equal(clean, answer)
             if equal is not None:
                 verdict = Verdict(equal, answer, "match" if equal else "mismatch", self.rule)
-            elif self.rule != "paper" and offers_alternatives(clean, answer):
-                verdict = Verdict(False, answer, "ambiguous", self.rule)
             elif too_large(answer) or too_large(clean):
                 verdict = Verdict(False, answer, "too_large", self.rule)
             else:
@@ -185,7 +183,10 @@ class Verifier:
                     return Verdict(None, answer, "verifier_error", self.rule)  # never cached
                 verdict = Verdict(False, answer, "too_large", self.rule)
             else:
-                verdict = Verdict(outcome == "match", answer, outcome, self.rule, seconds)
+                reason: Reason = outcome
+                if outcome in ("mismatch", "unparsable") and offers_alternatives(question.gold, answer):
+                    reason = "ambiguous" if self.rule != "paper" else outcome
+                verdict = Verdict(outcome == "match", answer, reason, self.rule, seconds)
             return verdict
 
     def _ask(self, question: Question, fresh: bool) -> tuple[Judged, float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from itertools import product
 
 from unlearnbench.verifier.math.interval_sets import intersection, union
 from unlearnbench.verifier.math.nodes import (
@@ -30,6 +31,9 @@ from unlearnbench.verifier.parsing.sets import all_reals, bracketed, mentions_se
 from unlearnbench.verifier.parsing.words import choice, clock, date, words
 
 _TWO_SIGNS = re.compile(r"\\(?:pm|mp)\s*[-+]?\s*\\(?:pm|mp)")
+_SIGNS = re.compile(r"\\[pm][mp](?![A-Za-z])")
+_SIGNED_TUPLE = re.compile(r"\([^()]*\\pm(?![A-Za-z])[^()]*,[^()]*\\pm(?![A-Za-z])[^()]*\)")
+_MOST_SIGNS = 5
 _NOT = re.compile(r"\\not(?:in)?(?![A-Za-z])")
 _OR, _AND = re.compile(r"\bor\b|vee"), re.compile(r"\band\b|wedge")
 _SEPARATOR = re.compile(
@@ -90,7 +94,7 @@ def _parameters(answer: Answer) -> frozenset[str]:
 def _read(text: str) -> Answer:
     if ", " in text:  # 1,234, 5,678: a comma that separates has a space behind it
         text = ungrouped(text)
-    if "\\pm" in text or "\\mp" in text:
+    if ("\\pm" in text or "\\mp" in text) and _SIGNS.search(text):
         return _both_signs(text)
     if (reals := all_reals(text, read)) is not None:
         return reals
@@ -109,9 +113,20 @@ def _read(text: str) -> Answer:
     return bracketed(text, read) or named_with_colon(text, read) or ratio(text) or quantity(text)
 
 
+def readings(text: str) -> list[Answer]:
+    r"""What a respelled text may be: (\pm1, \pm2) has signs that go together, or each for itself."""
+    answers = [read(text)]
+    signs = _SIGNS.findall(text)
+    if 2 <= len(signs) <= _MOST_SIGNS and "\\mp" not in signs and _SIGNED_TUPLE.search(text):
+        chosen = ["".join(map(str.__add__, _SIGNS.split(text), (*one, ""))) for one in product("+-", repeat=len(signs))]
+        answers.append(Collection("list", tuple(item for one in chosen for item in _items(read(one)))))
+    return answers
+
+
 def _both_signs(text: str) -> Answer:
-    upper = text.replace("\\pm", "+").replace("\\mp", "-")
-    lower = text.replace("\\pm", "-").replace("\\mp", "+")
+    upper, lower = (
+        _SIGNS.sub(lambda found: one if found.group() == "\\pm" else other, text) for one, other in ("+-", "-+")
+    )
     items = [item for sign in (upper, lower) for item in _items(read(sign))]
     return Collection("list", tuple(items))
 

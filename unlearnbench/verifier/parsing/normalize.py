@@ -85,6 +85,15 @@ TEXT_GROUP = re.compile(r"\\(?:text|mathrm|textrm|textbf|mathbf|mbox|textit|text
 """Words within mathematics."""
 _JOINT_IN_GROUP = re.compile(r"\\(text|mathrm|mbox|textrm)\s?\{([^{}]*?[^\s{}])\s(and|or)\s*\}")
 _JOINT_BEFORE_WORDS = re.compile(r"\\(text|mathrm|mbox|textrm)\s?\{\s*(and|or)\s([^{}]*[^\s{}])\s*\}")
+NUMBERS = dict(
+    zip(
+        "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
+        "eighteen nineteen twenty".split(),
+        range(21),
+        strict=True,
+    )
+)
+"""Numbers in words."""
 SHORT_WORDS = frozenset("no on yes odd off red up out one two six ten true all none the an".split())
 """Words of few letters that are no product of symbols."""
 _ARTICLES = re.compile(r"\b(?:the|a|an)\s+")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from fractions import Fraction
 
-from unlearnbench.verifier.math.nodes import Answer, Choice, Clock, Collection, Date, Infinite, UnreadableError, Words
+from unlearnbench.verifier.math.nodes import Answer, Choice, Clock, Collection, Date, Infinite, Number, UnreadableError, Value, Words
 from unlearnbench.verifier.math.units import known
 from unlearnbench.verifier.parsing.latex_parser import FUNCTIONS
-from unlearnbench.verifier.parsing.normalize import SHORT_WORDS, TEXT_GROUP, folded
+from unlearnbench.verifier.parsing.normalize import NUMBERS, SHORT_WORDS, TEXT_GROUP, folded
 from unlearnbench.verifier.parsing.relations import Reader
 
 _CHOICE = re.compile(
@@ -120,6 +121,8 @@ def words(text: str) -> Answer | None:
 
 def _phrase(letters: str) -> Answer:
     letters = _SAME.get(letters.lower(), letters)
+    if letters in NUMBERS:
+        return Value(Number(Fraction(NUMBERS[letters])), text=letters)
     if _ENDLESS.fullmatch(letters):
         return Infinite(1)
     if _NONE.fullmatch(letters):
