@@ -48,6 +48,7 @@ from unlearnbench.verifier.parsing.quantities import plain_number
 _LETTERS = re.compile(r"[A-Za-z]")
 _PARAMETER = re.compile(r"[klmnjtscC](?:_[0-9])?")
 _CONSTANT = re.compile(r"[cC](?:_[0-9])?")
+_ARGUMENTS = frozenset("xyztnu")
 _UNKNOWN = re.compile(r"(?:[a-z]|\\(?:theta|alpha|phi))(?:_[0-9])?")
 _SHIFTS = [(sign, shift) for sign in (1, -1) for shift in range(-2, 3)]
 _RADIAN = parse_unit("radian")
@@ -155,6 +156,9 @@ def _same_ratio(a: Ratio, b: Answer) -> bool:
 
 def _same_labelled(a: Labelled, b: Answer) -> bool:
     if not isinstance(b, Labelled):
+        if "=" in a.label and isinstance(b, Collection):  # x=y=z=0
+            names = a.label.split("=")
+            return same(Collection("record", tuple(Labelled(name, a.answer) for name in names)), b)
         if isinstance(b, Equation):
             return a.equation is not None and _same_equation(a.equation, b)
         return same(a.answer, b)
@@ -273,16 +277,26 @@ def _same_records(a: Collection, b: Collection) -> bool:
         return False
     named = [item for item in a.items if isinstance(item, Labelled)]
     others = [item for item in b.items if isinstance(item, Labelled)]
+    roots = _are_roots([item.label for item in named])
+    if roots and others and all(item.label == named[0].label[0] for item in others):  # x_1=1, x_2=2 and x=1 or x=2
+        return _same_set(tuple(item.answer for item in named), tuple(item.answer for item in others))
     if len(others) == len(named):
         found = [next((y for y in others if names_agree(x.label, y.label)), None) for x in named]
         return all(y is not None and same(x.answer, y.answer) for x, y in zip(named, found, strict=True))
     if others:
         return False
+    if b.kind == "list" and roots:
+        return _same_set(tuple(item.answer for item in named), b.items)
     if b.kind == "list" and all(is_word(item.label) for item in named):
         return _same_set(tuple(item.answer for item in named), b.items)
     if b.kind == "tuple" and _are_consecutive([item.label for item in named]):
         named.sort(key=lambda item: item.label.lstrip("\\"))
     return _in_order([item.answer for item in named], b.items)
+
+
+def _are_roots(labels: list[str]) -> bool:
+    """Whether names number the solutions of an equation, x_1 and x_2, in no order of their own."""
+    return all(re.fullmatch("[xyzt]_[0-9]", label) and label[0] == labels[0][0] for label in labels)
 
 
 def _are_consecutive(labels: list[str]) -> bool:
@@ -502,8 +516,8 @@ def _same_renamed(a: Answer, b: Answer) -> bool:
     mine, theirs = sorted(free_symbols(a) - free_symbols(b)), sorted(free_symbols(b) - free_symbols(a))
     if not 0 < len(mine) == len(theirs) <= 3 or isinstance(a, Family) or isinstance(b, Family):
         return False
-    if not all(map(_CONSTANT.fullmatch, mine + theirs)):
-        if len(mine) > 1 or not (_PARAMETER.fullmatch(mine[0]) or _PARAMETER.fullmatch(theirs[0])):
+    if not (all(map(_CONSTANT.fullmatch, mine + theirs)) and set() < free_symbols(a) - {*mine} <= _ARGUMENTS):
+        if len(mine) > 1 or not (_functions(a, b) or _PARAMETER.fullmatch(mine[0]) or _PARAMETER.fullmatch(theirs[0])):
             return False
         pairs = ((a, mine[0]), (b, theirs[0]))
         if not all(_is_free_parameter(one, name) for one, name in pairs):
@@ -513,10 +527,18 @@ def _same_renamed(a: Answer, b: Answer) -> bool:
     return any(same(left, _renamed(b, dict(zip(order, fresh, strict=True)))) for order in permutations(theirs))
 
 
+def _functions(a: Answer, b: Answer) -> bool:
+    return all(isinstance(one, Labelled) and FUNCTION.fullmatch(one.label) for one in (a, b))
+
+
 def _is_free_parameter(answer: Answer, name: str) -> bool:
     """Whether a variable can only be the parameter of a family, whatever its name."""
+    if isinstance(answer, Collection) and answer.kind == "list":
+        return all(_is_free_parameter(item, name) for item in answer.items)
     if isinstance(answer, Collection) and answer.kind in ("tuple", "record"):
         return free_symbols(answer) == {name}
+    if isinstance(answer, Labelled) and FUNCTION.fullmatch(answer.label):  # f(x)=cx
+        return re.fullmatch(r"[abcdkmCK]|\\lambda", name) is not None
     return _PARAMETER.fullmatch(name) is not None and (_is_solution(answer) or _is_periodic(answer, name))
 
 

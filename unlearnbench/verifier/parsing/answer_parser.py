@@ -22,7 +22,7 @@ from unlearnbench.verifier.math.nodes import (
     answer_with,
     free_symbols,
 )
-from unlearnbench.verifier.parsing.brackets import MOST_PARTS, bare, split
+from unlearnbench.verifier.parsing.brackets import MOST_PARTS, balanced, bare, split
 from unlearnbench.verifier.parsing.names import FUNCTION, SEQUENCE
 from unlearnbench.verifier.parsing.qualifiers import exact_part, unqualified
 from unlearnbench.verifier.parsing.quantities import compound, quantity, ratio, ungrouped
@@ -51,6 +51,9 @@ _ROW_END = re.compile(r"\\\\(?:\[[^\]]*\])?|\\cr(?![a-z])")
 _CONDITION = re.compile(
     r"^(.*?),?\s*(?:&|\\text ?\{ ?,? ?(?:if|when|for|where)(?=[ }])|\b(?:if|when)\b)\s*(.*)$", re.DOTALL
 )
+_EXPRESSION = re.compile(r"[-+*]")
+_CONDITION_BEHIND = re.compile(r"(.*[^A-Zfg(,\s]|.*\S\s) ?\(([^()]+)\)", re.DOTALL)
+_POINT = re.compile(r"([A-BD-Z](?:_\{?[0-9]\}?)?'?) ?(\([^()]*,[^()]*\))")
 _ELLIPSES = ("\\ldots", "...")
 _WHOLE = re.compile(r"-?[0-9]{1,9}")
 _IF = re.compile(r"^(?:\\text ?\{)? ?,? ?(?:if|when|for|where) ?")
@@ -96,6 +99,11 @@ def _read(text: str) -> Answer:
         text = ungrouped(text)
     if ("\\pm" in text or "\\mp" in text) and _SIGNS.search(text):
         return _both_signs(text)
+    if "\\\\" in text and "\\begin" not in text:
+        text = text.replace("\\\\", ",")
+    text = _with_condition(text)
+    if found := _POINT.fullmatch(text):  # A(2,3)
+        return Labelled(found[1], read(found[2]))
     if (reals := all_reals(text, read)) is not None:
         return reals
     for reader in (_matrix, _system, clock, date, compound):
@@ -191,6 +199,18 @@ def _listed(parts: list[str], joints: list[str]) -> Answer:
     return _records(answers) or Collection("list", tuple(answers))
 
 
+def _parameters_of(answers: Sequence[Answer]) -> frozenset[str]:
+    return frozenset().union(*map(free_symbols, answers))
+
+
+def _with_condition(text: str) -> str:
+    """y^2=4x (x>0) with the condition as a part of its own."""
+    found = _CONDITION_BEHIND.fullmatch(text) if text.endswith(")") else None
+    if found is None or not RELATIONS.search(found[1]) or not RELATIONS.search(found[2]) or not balanced(found[1]):
+        return text
+    return f"{found[1].rstrip()}, {found[2]}"
+
+
 def _written_out(parts: list[str]) -> list[str]:
     """1, 3, 5, \\ldots, 11 with the whole numbers that are left out. Raises UnreadableError."""
     if not any(part.replace(" ", "") in _ELLIPSES for part in parts):
@@ -239,6 +259,8 @@ def _records(answers: Sequence[Answer]) -> Collection | None:
     labels = [answer.label for answer in answers if isinstance(answer, Labelled)]
     size = len(set(labels))
     if len(labels) < len(answers) or size < 2 or len(labels) % size:
+        return None
+    if any(_EXPRESSION.search(label) or label in _parameters_of(answers) for label in labels):  # equations: y=3x, x+y=4
         return None
     blocks = [answers[start : start + size] for start in range(0, len(answers), size)]
     if any(set(labels[at * size : (at + 1) * size]) != set(labels[:size]) for at in range(len(blocks))):

@@ -24,6 +24,7 @@ _GREEK = (
 _INDEX = r"(?:_(?:[A-Za-z0-9]+|\\[a-z]+|\{[^{}]*\}))?"
 _SYMBOL = re.compile(rf"(?:[A-Za-df-hj-z]|\\(?:{_GREEK})|\\vec ?\{{?[A-Za-z]{{1,2}}\}}?|[ei]_){_INDEX}'*")
 _POINTS = re.compile(r"[A-Z]{2,6}|\|[A-Z]{2}\||\[[A-Z]{3,6}\]|[A-Z]_[A-Z]{2,6}")
+_SETS = re.compile(r"[A-Z](?:\\c[au]p[A-Z])+|\\complement_?\{?[A-Z]\}?\(?[A-Z](?:\\c[au]p[A-Z])*\)?")
 _WORD = re.compile(r"(?=.*[A-Za-z]{3})[A-Za-z][A-Za-z'. -]*")
 _PRODUCT = re.compile(r"[a-z]{2,3}")
 _CALL = re.compile(
@@ -59,7 +60,7 @@ def name_of(text: str, *, closed: bool = True) -> str | None:
     joined = _QUOTIENT.sub(r"\1/\2", plain).replace(" ", "").replace(":", "/")
     if not joined or len(joined) > 120:
         return None
-    if _SYMBOL.fullmatch(joined) or _POINTS.fullmatch(joined):
+    if _SYMBOL.fullmatch(joined) or _POINTS.fullmatch(joined) or _SETS.fullmatch(joined):
         return joined.strip("|")
     if _WORD.fullmatch(plain):
         if not grouped and _PRODUCT.fullmatch(joined) and joined not in ("max", "min", "sum"):
@@ -132,8 +133,13 @@ def names_agree(a: str, b: str) -> bool:
             return True
         if is_word(one) and len(other) == 1 and other.lower() in {word[0] for word in one.split()}:
             return True
+    if {a, b} == {"p", "P"}:
+        return True
     if len(a) == 2 and a.isalpha() and a.isupper() and a == b[::-1]:
         return True
+    for one, other in ((a, b), (b, a)):
+        if (function := FUNCTION.fullmatch(other)) and function[1] == one:  # f and f(x)
+            return True
     one_function, other_function = FUNCTION.fullmatch(a), FUNCTION.fullmatch(b)
     if one_function and other_function and one_function[2] == other_function[2]:
         return one_function[1].lower() == other_function[1].lower() and one_function[1][0].lower() not in "fg"

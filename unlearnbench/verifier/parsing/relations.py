@@ -43,8 +43,9 @@ Reader = Callable[[str], Answer]
 RELATIONS = re.compile(r"<|>|=|\\(?:le|ge|ne|in|approx|neq|equiv)(?![A-Za-z])")
 _COLON = re.compile(r"(?<!\\):\s*")
 _MODULO = re.compile(r"([-0-9, ]+?) ?\(?(?:\\pmod|\\bmod|\\mod|\\text ?\{ ?mod ?\}|mod) ?\{?([0-9]{1,9})\}? ?\)?")
+_ONE_LETTER = re.compile("[a-z]")
 _MULTIPLE = "\\kappa_0"
-_INFINITE = re.compile(r"([-+]?) ?(?:\\infty|infinity)", re.I)
+_INFINITE = re.compile(r"([-+]?) ?(?:\\infty|infinity|inf|oo)", re.I)
 _WORD_BEFORE_COLON = re.compile(r"[A-Za-z][A-Za-z ']{2,40}|\\(?:text|mathrm|textbf|mathbf) ?\{ ?[A-Za-z][A-Za-z ']{1,40}:? ?\}")
 
 
@@ -57,7 +58,7 @@ def relation(text: str, read: Reader) -> Answer | None:
     if signs == ["\\in"]:
         return _member(terms[0], read(terms[1]))
     if signs[0] == "\\equiv":
-        return _congruent(terms)
+        return _congruent(terms, read)
     if signs == ["\\approx"]:
         name = name_of(terms[0]) if terms[0] else ""
         if name is None:
@@ -140,6 +141,8 @@ def _equation(terms: list[str], read: Reader) -> Answer:
         return _distributed(_names_of_tuple(left), read(right))
     equation = _both_sides(left, right)
     if name is not None:
+        if len(terms) > 2 and all(_ONE_LETTER.fullmatch(term) for term in terms[:-1]):
+            return Labelled("=".join(terms[:-1]), read(right), equation)  # x=y=z=0
         return _labelled(name, read(right), equation)
     if equation is None:
         raise UnreadableError("an equation of something else than numbers")
@@ -173,10 +176,12 @@ def _is_closed(text: str) -> bool:
         return re.search(r"(?<![A-Za-z\\])[a-z](?![A-Za-z])", text) is None
 
 
-def _congruent(terms: list[str]) -> Answer:
+def _congruent(terms: list[str], read: Reader) -> Answer:
     r"""n \equiv 3 \pmod 5 as the family n = 3 + 5k."""
     found = _MODULO.fullmatch(terms[-1])
     name = name_of(terms[0])
+    if found is None and name is not None and len(terms) == 2 and "mod" not in terms[1]:
+        return Labelled(name, read(terms[1]))  # f \equiv 0
     if found is None or name is None or len(terms) != 2:
         raise UnreadableError("a congruence of something else than a name")
     modulus = parse(found[2])
