@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from unlearnbench.verifier import Verifier
 from unlearnbench.verifier.equivalence import same_answer
 from unlearnbench.verifier.fast_path import quick_equal, too_large
-from unlearnbench.verifier.math.ball_arithmetic import UndecidedError
+from unlearnbench.verifier.math.evaluation import UndecidedError
 from unlearnbench.verifier.math.nodes import UnreadableError
 from unlearnbench.verifier.math.sympy_fallback import UnparsableError, symbolic_equal
 

@@ -35,7 +35,7 @@ from unlearnbench.verifier.math.nodes import (
     answer_with,
     difference,
     free_symbols,
-    mentions,
+    names_in,
     symbols,
 )
 from unlearnbench.verifier.math.units import DEGREE, PERCENT, SINGLE, Unit, parse_unit
@@ -50,6 +50,7 @@ _PARAMETER = re.compile(r"[klmnjtscC](?:_[0-9])?")
 _CONSTANT = re.compile(r"[cC](?:_[0-9])?")
 _ARGUMENTS = frozenset("xyztnu")
 _UNKNOWN = re.compile(r"(?:[a-z]|\\(?:theta|alpha|phi))(?:_[0-9])?")
+_COMMAND = re.compile(r"\\[A-Za-z]+")
 _SHIFTS = [(sign, shift) for sign in (1, -1) for shift in range(-2, 3)]
 _RADIAN = parse_unit("radian")
 
@@ -59,7 +60,8 @@ def same_answer(one: str, other: str) -> bool:
     a, b = respelled(one), respelled(other)
     if a == b:
         return True
-    return any(same(x, y) or _same_renamed(x, y) for x in readings(a) for y in readings(b))
+    renamed = _may_be_renamed(a, b)
+    return any(same(x, y) or (renamed and _same_renamed(x, y)) for x in readings(a) for y in readings(b))
 
 
 def same(a: Answer, b: Answer) -> bool:
@@ -370,7 +372,7 @@ def _same_quantity(a: Value, b: Value) -> bool:
         if percent.unit == PERCENT and plain.unit is None:
             step = None if percent.half_step is None else percent.half_step * PERCENT.size
             return _same_number(Value(_sized(percent), None, step), plain)
-        if percent.unit == DEGREE and plain.unit is None and mentions(plain.node, "pi"):
+        if percent.unit == DEGREE and plain.unit is None and "pi" in names_in(plain.node):
             return _same_angle(a, b)
         if plain.unit is None and percent.unit is not None and (reread := _with_unit(plain, percent.unit)) is not None:
             return _same_quantity(percent, reread)
@@ -511,6 +513,12 @@ def _same_progressions(a: list[Progression], b: list[Progression], domain: str) 
     return any(same_from(a, b, x, y) for x, y in starts)
 
 
+def _may_be_renamed(a: str, b: str) -> bool:
+    """Whether each of two texts has a letter that the other has not."""
+    mine, theirs = (set(_COMMAND.sub(" ", text)) for text in (a, b))
+    return any(map(str.isalpha, mine - theirs)) and any(map(str.isalpha, theirs - mine))
+
+
 def _same_renamed(a: Answer, b: Answer) -> bool:
     """The same for families that declare no parameter: k\\pi and n\\pi, n=3k and n=3m, (t,2t) and (s,2s), c and C."""
     mine, theirs = sorted(free_symbols(a) - free_symbols(b)), sorted(free_symbols(b) - free_symbols(a))
@@ -554,4 +562,4 @@ def _is_periodic(answer: Answer, name: str) -> bool:
     found = progressions(answer, name)
     if not found:
         return False
-    return any(mentions(step, "pi") for one in found for step in one.steps) or any("degree" in repr(one.shape) for one in found)
+    return any("pi" in names_in(step) for one in found for step in one.steps) or any("degree" in repr(one.shape) for one in found)

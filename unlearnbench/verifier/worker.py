@@ -154,8 +154,8 @@ def _structure(request: Mapping[str, Any]) -> Outcome | None:
 
 def _by_structure(gold: str, answer: str) -> Outcome | None:
     """None if that does not decide it, and sympy should be asked."""
-    from unlearnbench.verifier.math.ball_arithmetic import TooLargeError, UndecidedError, UndefinedError
     from unlearnbench.verifier.equivalence import same_answer
+    from unlearnbench.verifier.math.evaluation import TooLargeError, UndecidedError, UndefinedError
     from unlearnbench.verifier.math.nodes import UnreadableError
 
     try:

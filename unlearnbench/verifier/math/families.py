@@ -12,7 +12,8 @@ from fractions import Fraction
 from math import gcd, lcm
 from typing import NamedTuple
 
-from unlearnbench.verifier.math.ball_arithmetic import UndecidedError, near_integer, rational, same_value
+from unlearnbench.verifier.math.ball_arithmetic import near_integer, rational, same_value
+from unlearnbench.verifier.math.evaluation import UndecidedError
 from unlearnbench.verifier.math.nodes import (
     Answer,
     Apply,

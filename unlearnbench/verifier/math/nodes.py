@@ -61,11 +61,11 @@ def difference(left: Node, right: Node) -> Node:
     return Apply("add", (left, Apply("neg", (right,))))
 
 
-def mentions(node: Node, name: str) -> bool:
-    """Whether a symbol or function of that name occurs, constants included."""
+def names_in(node: Node) -> frozenset[str]:
+    """The heads and symbols that occur, constants and indices included."""
     if isinstance(node, Apply):
-        return node.head == name or any(mentions(arg, name) for arg in node.args)
-    return isinstance(node, Symbol) and node.name == name
+        return frozenset({node.head}).union(*map(names_in, node.args))
+    return frozenset({node.name}) if isinstance(node, Symbol) else frozenset()
 
 
 def substituted(node: Node, values: Mapping[str, Node]) -> Node:

@@ -30,6 +30,11 @@ from unlearnbench.verifier.parsing.relations import RELATIONS, infinite, named_w
 from unlearnbench.verifier.parsing.sets import all_reals, bracketed, mentions_sets, number_set, region
 from unlearnbench.verifier.parsing.words import choice, clock, date, words
 
+_WORDY = re.compile(
+    r"(?<![\\A-Za-z])[A-Za-z]{2}|\\(?:text|math|mbox|rm|bf|in(?![a-z])|forall|approx)|[\u4e00-\u9fff':]"
+    r"|^\(?[A-Za-z][.:)]|^[0-9]+ ?[-/] ?[0-9]"
+)
+"""What words, choices, times, dates and qualifiers have and nearly no expression."""
 _TWO_SIGNS = re.compile(r"\\(?:pm|mp)\s*[-+]?\s*\\(?:pm|mp)")
 _SIGNS = re.compile(r"\\[pm][mp](?![A-Za-z])")
 _SIGNED_TUPLE = re.compile(r"\([^()]*\\pm(?![A-Za-z])[^()]*,[^()]*\\pm(?![A-Za-z])[^()]*\)")
@@ -64,11 +69,12 @@ def read(text: str) -> Answer:
     text = bare(text)
     if not text:
         raise UnreadableError("it is empty")
-    if _TWO_SIGNS.search(text) or _NOT.search(text):
+    if "\\" in text and (_TWO_SIGNS.search(text) or _NOT.search(text)):
         raise UnreadableError("signs that contradict")
-    text = exact_part(text)
-    said = unqualified(text)
-    answer = _read(bare(said.text))
+    if not _WORDY.search(text):
+        return _read(text)
+    said = unqualified(exact_part(text))
+    answer = _read_words(bare(said.text))
     if said.definitions:
         answer = answer_with(answer, said.definitions)
     return _family(answer, said.domains)
@@ -94,6 +100,16 @@ def _parameters(answer: Answer) -> frozenset[str]:
     return free_symbols(answer)
 
 
+def _read_words(text: str) -> Answer:
+    """What a text is that may hold words, times of day, dates, quantities in several units."""
+    if (reals := all_reals(text, read)) is not None:
+        return reals
+    for reader in (clock, date, compound):
+        if (answer := reader(text)) is not None:
+            return answer
+    return choice(text, read) or words(text) or _read(text)
+
+
 def _read(text: str) -> Answer:
     if ", " in text:  # 1,234, 5,678: a comma that separates has a space behind it
         text = ungrouped(text)
@@ -104,13 +120,10 @@ def _read(text: str) -> Answer:
     text = _with_condition(text)
     if found := _POINT.fullmatch(text):  # A(2,3)
         return Labelled(found[1], read(found[2]))
-    if (reals := all_reals(text, read)) is not None:
-        return reals
-    for reader in (_matrix, _system, clock, date, compound):
-        if (answer := reader(text)) is not None:
-            return answer
-    if (found := choice(text, read) or words(text) or _empty(text) or infinite(text) or number_set(text)) is not None:
-        return found
+    if "\\" in text and (special := _matrix(text) or _system(text) or _empty(text) or number_set(text)) is not None:
+        return special
+    if (endless := infinite(text)) is not None:
+        return endless
     parts, joints = split(text, _SEPARATOR if RELATIONS.search(text) else _COMMA)
     if len(parts) > 1 and not (_ONE_NUMBER.fullmatch(text) and set(joints) == {","}):
         return _listed(parts, joints)
@@ -118,13 +131,17 @@ def _read(text: str) -> Answer:
         return found
     if RELATIONS.search(text) and (answer := relation(text, read)) is not None:
         return answer
-    return bracketed(text, read) or named_with_colon(text, read) or ratio(text) or quantity(text)
+    if (whole := bracketed(text, read)) is not None:
+        return whole
+    if (":" in text or "to" in text) and (found := named_with_colon(text, read) or ratio(text)) is not None:
+        return found
+    return quantity(text)
 
 
 def readings(text: str) -> list[Answer]:
     r"""What a respelled text may be: (\pm1, \pm2) has signs that go together, or each for itself."""
     answers = [read(text)]
-    signs = _SIGNS.findall(text)
+    signs = _SIGNS.findall(text) if "\\pm" in text else []
     if 2 <= len(signs) <= _MOST_SIGNS and "\\mp" not in signs and _SIGNED_TUPLE.search(text):
         chosen = ["".join(map(str.__add__, _SIGNS.split(text), (*one, ""))) for one in product("+-", repeat=len(signs))]
         answers.append(Collection("list", tuple(item for one in chosen for item in _items(read(one)))))

@@ -15,6 +15,10 @@ _ANSWER_IS = re.compile(
     re.I,
 )
 _ENVIRONMENT = re.compile(r"\\(begin|end) ?\{[a-z]+\*?\}")
+_BARE = re.compile(
+    r"(?:[^\s${*\"\\A-Za-z]|[A-Za-z](?![A-Za-z])|\\(?!text|math|mbox|rm|bf))(?:.*[^\s.,;$*\"])?", re.DOTALL
+)
+"""Text that nothing surrounds; told in one step, since nearly every part of an answer is of this kind."""
 _OPENING, _CLOSING = "([{", ")]}"
 
 
@@ -77,6 +81,8 @@ def balanced(text: str) -> bool:
 
 def bare(text: str) -> str:
     """The text without what says nothing: full stops, dollars, braces around all of it, `the answer is`."""
+    if _BARE.fullmatch(text):
+        return text
     text = text.strip()
     for _ in range(12):
         before = text

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 
-from unlearnbench.verifier.math.ball_arithmetic import UndecidedError, same_value
+from unlearnbench.verifier.math.ball_arithmetic import same_value
+from unlearnbench.verifier.math.evaluation import UndecidedError
 from unlearnbench.verifier.math.families import affine
 from unlearnbench.verifier.math.nodes import (
     Apply,

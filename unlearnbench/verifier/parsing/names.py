@@ -39,6 +39,8 @@ _MODULUS = re.compile(r"\|(?=[^|]*(?:[A-Z]|\\vec|[a-z](?:_\w+)? ?[-+] ?[a-z])|[z
 _SEGMENT = re.compile(r"(?<![A-Za-z\\])(?:\[[A-Z]{3,6}\]|[A-Z]_[A-Z]{2,6}|[A-Z]{2,6}(?![a-z]))|\\over(?:right|leftright)arrow ?\{[A-Z]{2}\}")
 _EXTREME = re.compile(r"\\(?:max|min|sup|inf)(?:_[a-z0-9]+)?([^\\].*)|(.*)_\\?(?:max|min)")
 _QUOTIENT = re.compile(r"\\frac ?\{([^{}]*)\} ?\{([^{}]*)\}")
+_LONGEST = 160
+"""Characters of a name."""
 _STANDS_FOR = "\\Upsilon_{%d}"
 _UNKNOWNS = frozenset("xyz")
 FUNCTION = re.compile(r"([A-Za-z](?:_[0-9A-Za-z]+)?'*(?:\^\{-1\})?)\(([A-Za-z](?:,[A-Za-z])*)\)")
@@ -51,6 +53,8 @@ def name_of(text: str, *, closed: bool = True) -> str | None:
 
     Only a value without variables can have an expression for its name: m+n=293, but not y+1=2x.
     """
+    if len(text) > _LONGEST:
+        return None
     plain = text.strip()
     grouped = "\\text" in plain or "\\math" in plain
     for _ in range(3):
@@ -58,7 +62,7 @@ def name_of(text: str, *, closed: bool = True) -> str | None:
     plain = _ANGLE.sub("", plain).strip().rstrip(":").strip()
     plain = _BRACED_INDEX.sub(r"_\1", plain) if "_" in plain else plain
     joined = _QUOTIENT.sub(r"\1/\2", plain).replace(" ", "").replace(":", "/")
-    if not joined or len(joined) > 120:
+    if not joined:
         return None
     if _SYMBOL.fullmatch(joined) or _POINTS.fullmatch(joined) or _SETS.fullmatch(joined):
         return joined.strip("|")

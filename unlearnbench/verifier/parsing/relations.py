@@ -7,7 +7,8 @@ from collections.abc import Callable
 from fractions import Fraction
 from typing import Literal, cast
 
-from unlearnbench.verifier.math.ball_arithmetic import UndecidedError, order
+from unlearnbench.verifier.math.ball_arithmetic import order
+from unlearnbench.verifier.math.evaluation import UndecidedError
 from unlearnbench.verifier.math.families import affine
 from unlearnbench.verifier.math.interval_sets import intersection
 from unlearnbench.verifier.math.nodes import (
@@ -29,7 +30,7 @@ from unlearnbench.verifier.math.nodes import (
     Value,
     Words,
     difference,
-    mentions,
+    names_in,
     symbols,
 )
 from unlearnbench.verifier.parsing.brackets import bare, closes, split
@@ -257,7 +258,7 @@ def _between(middle: Node, text: str, span: Span) -> Region | None:
 def _of_modulus(inner: Node, span: Span) -> Region | None:
     r"""1 \le |x-2| < 5 as intervals of x; None where |...| holds more than one variable and numbers."""
     names = symbols(inner)
-    if len(names) != 1 or mentions(inner, "i"):
+    if len(names) != 1 or "i" in names_in(inner):
         return None
     (name,) = names
     steps = affine(inner, name)
