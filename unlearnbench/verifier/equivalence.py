@@ -45,6 +45,8 @@ from unlearnbench.verifier.parsing.names import FUNCTION, SEQUENCE, is_word, nam
 from unlearnbench.verifier.parsing.normalize import folded, respelled
 from unlearnbench.verifier.parsing.quantities import plain_number
 
+_LONGEST = 8_000
+"""Characters of an answer in one spelling, in which a sign may take several."""
 _LETTERS = re.compile(r"[A-Za-z]")
 _PARAMETER = re.compile(r"[klmnjtscC](?:_[0-9])?")
 _CONSTANT = re.compile(r"[cC](?:_[0-9])?")
@@ -60,6 +62,8 @@ def same_answer(one: str, other: str) -> bool:
     a, b = respelled(one), respelled(other)
     if a == b:
         return True
+    if max(len(a), len(b)) > _LONGEST:
+        raise UnreadableError("it is too long")
     renamed = _may_be_renamed(a, b)
     return any(same(x, y) or (renamed and _same_renamed(x, y)) for x in readings(a) for y in readings(b))
 

@@ -16,7 +16,7 @@ _COMMANDS = (
     "boxed|q?quad|sin|cos|tan|cot|sec|csc|log|ln|lg|sum|prod|int|[dt]?binom|overline|angle|triangle|l?dots|lfloor|rfloor|"
     "lceil|rceil|setminus|emptyset|varnothing|mid|to|approx|equiv|pmod|bmod|vec|hat|operatorname|displaystyle"
 )
-_ESCAPED_TWICE = re.compile(rf"\\{{2,}}(?=(?:{_COMMANDS})(?![A-Za-z])|[{{}}%$])")
+_ESCAPED_TWICE = re.compile(rf"(?<!\\)\\{{2,}}+(?=(?:{_COMMANDS})(?![A-Za-z])|[{{}}%$])")
 _ENVIRONMENT = re.compile(r"\\begin\s?\{")
 _ENVIRONMENT_ESCAPED_TWICE = re.compile(r"(?<!\\)\\\\begin\s?\{")
 _UNESCAPED = re.compile(

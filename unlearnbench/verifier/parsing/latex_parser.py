@@ -45,6 +45,7 @@ _NAMES = "|".join([*sorted(FUNCTIONS, key=len, reverse=True), "pi", "infinity", 
 _TOKEN = re.compile(
     rf"\s*(?:(\d+(?:\.\d*)?|\.\d+)|(\\[A-Za-z]+|\\.)|({_NAMES})(?![A-Za-z])|([A-Za-z])|(\*\*|.))", re.DOTALL | re.ASCII
 )
+_DIGITS = "0123456789"
 _SPACING = frozenset({"\\,", "\\;", "\\:", "\\!", "\\ ", "\\quad", "\\qquad", "\\limits", "\\nolimits", "~"})
 
 
@@ -203,7 +204,7 @@ class _Parser:
 
     def _primary(self) -> Node:
         token = self._next()
-        if token[0].isdigit() or (token[0] == "." and len(token) > 1):
+        if token[0] in _DIGITS or (token[0] == "." and len(token) > 1):
             return self._number(token)
         if token in _GROUPS or token == "\\lvert":
             return self._group(token)
@@ -224,7 +225,7 @@ class _Parser:
 
     def _repeating(self, places: str) -> Fraction:
         digits = "".join(self._braced())
-        if not digits.isdecimal() or not self._tokens or len(digits) > _MOST_ROUNDED:
+        if not (digits.isascii() and digits.isdecimal()) or not self._tokens or len(digits) > _MOST_ROUNDED:
             raise UnreadableError("what repeats is not a row of digits")
         return Fraction(int(digits), (10 ** len(digits) - 1) * 10 ** len(places))
 
@@ -245,7 +246,7 @@ class _Parser:
         if self._peek() == "_":
             self._next()
             index = "".join(self._braced()) if self._peek() == "{" else self._next()
-            if name == "C" and index.isdecimal() and self._peek() == "^" and int(index) > 1:
+            if name == "C" and index.isascii() and index.isdecimal() and self._peek() == "^" and int(index) > 1:
                 self._next()  # C_5^2 counts choices, as \\binom{5}{2} does
                 return Apply("binomial", (Number(Fraction(int(index))), self._exponent()))
             name += "_" + index
@@ -364,7 +365,7 @@ class _Parser:
         token = self._peek()
         if token == "{":
             return self._primary()
-        if token[:1].isdigit():
+        if token and token[0] in _DIGITS:
             self._at += 1
             if len(token) > 1:  # \frac12
                 self._tokens[self._at - 1 : self._at] = [token[0], token[1:]]
@@ -395,7 +396,7 @@ def _times(a: Node, b: Node) -> Node:
 
 
 def _is_number(token: str) -> bool:
-    return token[:1].isdigit() or (token[:1] == "." and len(token) > 1)
+    return (token != "" and token[0] in _DIGITS) or (token[:1] == "." and len(token) > 1)
 
 
 def _is_proper(whole: Node, part: Node) -> bool:

@@ -14,7 +14,7 @@ _AROUND_NAME = re.compile(r"\\(?:text|mathrm|textrm)|[{}() ]|base")
 def in_base(digits: str, base: str) -> int:
     """A whole number written in a base from 2 to 36, which is named by digits or by a word. Raises UnreadableError."""
     name = _AROUND_NAME.sub("", base)
-    value = _BASES.get(name) or (int(name) if name.isdecimal() and len(name) < 3 else 0)
+    value = _BASES.get(name) or (int(name) if name.isascii() and name.isdecimal() and len(name) < 3 else 0)
     try:
         return int(digits, value) if 2 <= value <= 36 else int("")
     except ValueError as error:
