@@ -19,7 +19,9 @@ TINY = {"prompts_per_step": 16, "group_size": 4, "checkpoint_every": 1}
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
 def check(method: str, split: str, changes: tuple[str, ...], as_json: bool) -> None:
     """Run METHOD for two tiny steps: hooks it overrides, what it reads (so its track), shapes, finiteness, cost."""
+    from unlearnbench.cli.console import warn_of_golds
     from unlearnbench.cli.eval import parse_changes
+    from unlearnbench.curation.validate import ungradable_items
     from unlearnbench.methods import locate
     from unlearnbench.splits import load_split, seal
     from unlearnbench.workers.jobs import run_job, train_job
@@ -45,9 +47,11 @@ def check(method: str, split: str, changes: tuple[str, ...], as_json: bool) -> N
             patience=600,
         )
         found: dict[str, Any] = dict(run_job(job)["checked"])
+    found["ungradable"] = ungradable_items(chosen.items, chosen.path)
     if as_json:
         click.echo(json.dumps(found, indent=2))
         return
+    warn_of_golds(found["ungradable"])
     click.echo(f"{found['class']} ({source.file}): {found['steps']} steps, shapes and numbers are fine")
     click.echo(f"overrides: {', '.join(found['hooks']) or 'nothing: it is the reference GRPO'}")
     for name, near in found["not_hooks"].items():

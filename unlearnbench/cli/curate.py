@@ -54,14 +54,19 @@ def curate(
 
         told = curate_counts(counts, out, rule=rule)
     else:
+        from unlearnbench.cli.console import warn_of_golds
         from unlearnbench.cli.launcher import beside
         from unlearnbench.cli.progress import Bars
         from unlearnbench.curation.curate import curate as run
+        from unlearnbench.curation.validate import ungradable_items
         from unlearnbench.policies.samplers.engine import Engine
+        from unlearnbench.splits import Split
 
         assert config is not None
         draws = Engine(sampler, parse_changes(engine, "--engine"))
         launch = beside()
+        if config.is_file() and (launch is None or launch.rank == 0):  # before the first sample is drawn
+            warn_of_golds(ungradable_items(Split(config.parent).items, config.parent))
         with Bars() as bars:
             run(
                 config,
