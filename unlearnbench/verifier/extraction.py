@@ -51,7 +51,7 @@ _CHANGES_THE_ANSWER = frozenset(
 _FORMATTING = re.compile(
     r"\\(?:left|right)(?![A-Za-z])\.?|\\(?:display|text)style(?![A-Za-z])|(?<!\\)(?:\$|\\[()\[\]])"
 )
-_THIN_SPACE_IN_NUMBER = re.compile(r"(?<=[0-9,])(?:\\[!,;:]|~) ?(?=[0-9])")
+_THIN_SPACE_IN_NUMBER = re.compile(r"(?<=[0-9,])(?<!\^[0-9])(?:\\[!,;:]|~) ?(?=[0-9]{3}(?![0-9]))")
 _SPACE = re.compile(r"(?<!\\)\\[!,;: ]|~|\\q?quad(?![A-Za-z])")
 _WRAPPER = re.compile(
     r"(?:\\(?:text|math)(?:rm|bf|it|sf|tt|normal)?\s?|\\(?:mbox|emph|underline|boldsymbol|bm|f?box(?:ed)?)\s?)?\{"

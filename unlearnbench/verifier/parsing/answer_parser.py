@@ -26,12 +26,12 @@ from unlearnbench.verifier.parsing.brackets import MOST_PARTS, balanced, bare, s
 from unlearnbench.verifier.parsing.names import FUNCTION, SEQUENCE
 from unlearnbench.verifier.parsing.qualifiers import exact_part, unqualified
 from unlearnbench.verifier.parsing.quantities import compound, quantity, ratio, ungrouped
-from unlearnbench.verifier.parsing.relations import RELATIONS, infinite, named_with_colon, relation
+from unlearnbench.verifier.parsing.relations import RELATIONS, congruence, infinite, named_with_colon, relation
 from unlearnbench.verifier.parsing.sets import all_reals, bracketed, mentions_sets, number_set, region
 from unlearnbench.verifier.parsing.words import choice, clock, date, words
 
 _WORDY = re.compile(
-    r"(?<![\\A-Za-z])[A-Za-z]{2}|\\(?:text|math|mbox|rm|bf|in(?![a-z])|forall|approx)|[\u4e00-\u9fff':]"
+    r"(?<![\\A-Za-z])[A-Za-z]{2}|\\(?:text|math|mbox|rm|bf|in(?![a-z])|forall|approx)|[\u4e00-\u9fff':]|[ap]\. ?m"
     r"|^\(?[A-Za-z][.:)]|^[0-9]+ ?[-/] ?[0-9]"
 )
 """What words, choices, times, dates and qualifiers have and nearly no expression."""
@@ -58,6 +58,7 @@ _CONDITION = re.compile(
 )
 _EXPRESSION = re.compile(r"[-+*]")
 _CONDITION_BEHIND = re.compile(r"(.*[^A-Zfg(,\s]|.*\S\s) ?\(([^()]+)\)", re.DOTALL)
+_CONGRUENCE = re.compile(r"(.+?) ?\\equiv ?([^\\=]*(?:\\text ?\{[ a-z,]+\}[^\\=]*)*?) ?(\(?(?:\\[pb]?mod|\\text ?\{ ?mod ?\}|mod) ?\{?[0-9]+\}? ?\)?)")
 _POINT = re.compile(r"([A-BD-Z](?:_\{?[0-9]\}?)?'?) ?(\([^()]*,[^()]*\))")
 _ELLIPSES = ("\\ldots", "...")
 _WHOLE = re.compile(r"-?[0-9]{1,9}")
@@ -117,6 +118,10 @@ def _read(text: str) -> Answer:
         return _both_signs(text)
     if "\\\\" in text and "\\begin" not in text:
         text = text.replace("\\\\", ",")
+    if "\\equiv" in text and (found := _CONGRUENCE.fullmatch(text)):
+        solved = congruence(found[1], _SEPARATOR.split(found[2]), found[3])
+        if solved is not None:
+            return solved
     text = _with_condition(text)
     if found := _POINT.fullmatch(text):  # A(2,3)
         return Labelled(found[1], read(found[2]))

@@ -36,11 +36,12 @@ _FONTS = frozenset(
 )
 _MARKED = frozenset(
     {"mathbf", "mathbb", "mathcal", "vec", "hat", "bar", "tilde", "boldsymbol", "mathfrak", "textbf", "underline"}
+    | {"overline", "overrightarrow"}
 )
 _PRODUCT = frozenset({"*", "\\cdot", "\\times", "\\ast"})
 _QUOTIENT = frozenset({"/", "\\div"})
-_CLOSING = {"(": ")", "[": "]", "{": "}", "\\{": "\\}", "\\lfloor": "\\rfloor", "\\lceil": "\\rceil", "|": "|"}
-_GROUPS = {"(": None, "[": None, "{": None, "|": "abs", "\\lfloor": "floor", "\\lceil": "ceil"}
+_CLOSING = {"(": ")", "[": "]", "{": "}", "\\{": "\\}", "\\lfloor": "\\rfloor", "\\lceil": "\\rceil", "|": "|", "\\|": "\\|"}
+_GROUPS = {"(": None, "[": None, "{": None, "|": "abs", "\\|": "abs", "\\lfloor": "floor", "\\lceil": "ceil"}
 _NAMES = "|".join([*sorted(FUNCTIONS, key=len, reverse=True), "pi", "infinity", "inf"])
 _TOKEN = re.compile(
     rf"\s*(?:(\d+(?:\.\d*)?|\.\d+)|(\\[A-Za-z]+|\\.)|({_NAMES})(?![A-Za-z])|([A-Za-z])|(\*\*|.))", re.DOTALL | re.ASCII
@@ -72,6 +73,7 @@ class _Parser:
     def __init__(self, tokens: list[str]) -> None:
         self._tokens = tokens
         self._at = 0
+        self._bars = 0  # that are open: 2|a| is a product, and in |2| the second bar closes
 
     def whole(self) -> Node:
         node = self._sum()
@@ -188,7 +190,7 @@ class _Parser:
 
     def _starts_factor(self, token: str) -> bool:
         if not token or token in ("|", "\\|"):
-            return False
+            return token != "" and not self._bars
         if token[0].isalnum() or token[0] == ".":
             return token.isascii()
         if token in ("(", "[", "{", "\\{", "\\lfloor", "\\lceil"):
@@ -199,7 +201,7 @@ class _Parser:
             or name in _LETTERS
             or name in _FONTS
             or name in _MARKED
-            or name in ("frac", "binom", "pi", "infty", "overline", "lvert", "imath", "sum", "prod")
+            or name in ("frac", "binom", "pi", "infty", "lvert", "imath", "sum", "prod")
         )
 
     def _primary(self) -> Node:
@@ -217,7 +219,8 @@ class _Parser:
     def _number(self, token: str) -> Node:
         whole, _, part = token.partition(".")
         value = Fraction(int((whole + part) or "0"), 10 ** len(part))
-        if self._take("\\overline"):
+        if self._peek() == "\\overline" and self._peek(2)[:1] in _DIGITS:
+            self._next()
             return Number(value + self._repeating(part))
         if self._peek() == "_":
             return self._in_base(token)
@@ -236,7 +239,9 @@ class _Parser:
 
     def _group(self, opening: str) -> Node:
         closing = "\\rvert" if opening == "\\lvert" else _CLOSING[opening]
+        self._bars += opening in ("|", "\\|")
         node = self._sum()
+        self._bars -= opening in ("|", "\\|")
         self._expect(closing)
         function = "abs" if opening == "\\lvert" else _GROUPS[opening]
         return node if function is None else Apply(function, (node,))

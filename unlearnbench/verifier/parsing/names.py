@@ -35,6 +35,7 @@ _CALL = re.compile(
 _TRIGONOMETRIC = re.compile(
     rf"\\(?:sin|cos|tan|cot|sec|csc) ?(?:\([^()]*\)|\{{[^{{}}]*\}}|[0-9]?(?:[A-Za-z]|\\(?:{_GREEK})){_INDEX}|[A-Z]{{3}})"
 )
+_OF_UNKNOWN = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc) ?[({]?[0-9]? ?[xyzt](?![A-Za-z])")
 _MODULUS = re.compile(r"\|(?=[^|]*(?:[A-Z]|\\vec|[a-z](?:_\w+)? ?[-+] ?[a-z])|[zwv]\|)[^|]{1,40}\|")
 _SEGMENT = re.compile(r"(?<![A-Za-z\\])(?:\[[A-Z]{3,6}\]|[A-Z]_[A-Z]{2,6}|[A-Z]{2,6}(?![a-z]))|\\over(?:right|leftright)arrow ?\{[A-Z]{2}\}")
 _EXTREME = re.compile(r"\\(?:max|min|sup|inf)(?:_[a-z0-9]+)?([^\\].*)|(.*)_\\?(?:max|min)")
@@ -43,7 +44,7 @@ _LONGEST = 160
 """Characters of a name."""
 _STANDS_FOR = "\\Upsilon_{%d}"
 _UNKNOWNS = frozenset("xyz")
-FUNCTION = re.compile(r"([A-Za-z](?:_[0-9A-Za-z]+)?'*(?:\^\{-1\})?)\(([A-Za-z](?:,[A-Za-z])*)\)")
+FUNCTION = re.compile(r"([A-Za-z](?:_[0-9A-Za-z]+)?'*(?:\^\{-1\})?)\(((?:[A-Za-z]|\\[a-z]+)(?:,(?:[A-Za-z]|\\[a-z]+))*)\)")
 """The name of a function of variables, and its variables."""
 SEQUENCE = re.compile(r"([A-Za-z])_([a-z])")
 
@@ -86,6 +87,10 @@ def _is_quantity(text: str) -> bool:
         count += 1
         return _STANDS_FOR % count
 
+    if _TRIGONOMETRIC.fullmatch(text):
+        return True
+    if _OF_UNKNOWN.search(text):  # 3\\cos y-\\sin y=-1 is to be solved
+        return False
     for pattern in (_CALL, _TRIGONOMETRIC, _MODULUS, _SEGMENT):
         text = pattern.sub(stand_in, text)
     try:

@@ -58,7 +58,7 @@ _SYNONYMS = {
 _ONE_NAME = {name: same for same, names in _SYNONYMS.items() for name in names.split()}
 _GLUED = ("qquad", "quad", "cdot", "times", "leq", "geq", "neq", "cup", "cap", "infty", "pi", "pm", "le", "ge", "ne")
 _COMMAND = re.compile(r"\\([A-Za-z]+)(?:(?<=left)\.|(?<=right)\.)?")
-_THIN_IN_NUMBER = re.compile(r"(?<=[0-9,])(?:\\[!,;:]|~|\{,\}) ?(?=[0-9])")
+_THIN_IN_NUMBER = re.compile(r"(?<=[0-9,])(?<!\^[0-9])(?:\\[!,;:]|~|\{,\}) ?(?=[0-9]{3}(?![0-9]))")
 _SPACES = re.compile(r"(?<!\\)\\[!,;:> ]|~|\\q?quad(?![A-Za-z])|\s+")
 _DECORATED = re.compile(
     r"\\(?:color|textcolor|mathcolor|hspace|phantom)\s?\{[^{}]*\}"
@@ -69,7 +69,7 @@ _MODULUS = re.compile(r"\\pmod\s*([0-9A-Za-z])")
 _NEGATED = re.compile(r"\\not\s?=")
 _DEGREES = re.compile(
     r"(?:\{\})?\^ ?(?:\\circ(?![A-Za-z])|\{ ?\\circ ?\})"
-    r"|(?<=[0-9})])\s?\^ ?(?:o(?![A-Za-z0-9(])|\\(?:text|mathrm|rm) ?\{ ?o ?\}|\{ ?(?:o|\\(?:text|mathrm|rm) ?\{ ?o ?\}) ?\})"
+    r"|(?<=[0-9})])\s?\^ ?(?:o(?![A-Za-z0-9(])|\\(?:text|mathrm|rm) ?\{ ?o ?\}|\{ ?(?:o|\^ ?\{ ?\\circ ?\}|\\(?:text|mathrm|rm) ?\{ ?o ?\}) ?\})"
 )
 _DEGREE_IN_TEXT = re.compile(r"\\(?:text|mathrm)\s?\{\s*(\^\{\\circ\})\s*([CF]?)\s*\}")
 _PRIMES = re.compile(r"\^ ?(?:\{\s*('+(?:\s*'+)*)\s*\}|('))")

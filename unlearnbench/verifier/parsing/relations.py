@@ -41,11 +41,14 @@ from unlearnbench.verifier.parsing.quantities import plain_number, quantity
 Reader = Callable[[str], Answer]
 """Reads any answer; given by `answer_parser`, which calls this module."""
 
-RELATIONS = re.compile(r"<|>|=|\\(?:le|ge|ne|in|approx|neq|equiv)(?![A-Za-z])")
+RELATIONS = re.compile(r"<|>|=|\\(?:le|ge|ne|in|approx|neq|equiv|mid)(?![A-Za-z])")
 _COLON = re.compile(r"(?<!\\):\s*")
-_MODULO = re.compile(r"([-0-9, ]+?) ?\(?(?:\\pmod|\\bmod|\\mod|\\text ?\{ ?mod ?\}|mod) ?\{?([0-9]{1,9})\}? ?\)?")
+_MODULO = re.compile(r"\(?(?:\\[pb]?mod|\\text ?\{ ?mod ?\}|mod) ?\{?([0-9]{1,9})\}? ?\)?")
 _ONE_LETTER = re.compile("[a-z]")
 _MULTIPLE = "\\kappa_0"
+_COMMA = re.compile(",")
+_LETTER = {"e": "e", "i": "i"}
+"""Constants, which are names where values are given to them together with others."""
 _INFINITE = re.compile(r"([-+]?) ?(?:\\infty|infinity|inf|oo)", re.I)
 _WORD_BEFORE_COLON = re.compile(r"[A-Za-z][A-Za-z ']{2,40}|\\(?:text|mathrm|textbf|mathbf) ?\{ ?[A-Za-z][A-Za-z ']{1,40}:? ?\}")
 
@@ -56,10 +59,13 @@ def relation(text: str, read: Reader) -> Answer | None:
     signs = [sign.strip() for sign in signs]
     if not signs:
         return None
+    if signs == ["\\mid"]:
+        left, right = (Value(parse(plain_number(term))) for term in terms)
+        return Labelled("divisor and multiple", Collection("tuple", (left, right)))
     if signs == ["\\in"]:
         return _member(terms[0], read(terms[1]))
-    if signs[0] == "\\equiv":
-        return _congruent(terms, read)
+    if signs == ["\\equiv"] and (name := name_of(terms[0])) is not None and "mod" not in terms[1]:
+        return Labelled(name, read(terms[1]))  # f \equiv 0
     if signs == ["\\approx"]:
         name = name_of(terms[0]) if terms[0] else ""
         if name is None:
@@ -67,7 +73,7 @@ def relation(text: str, read: Reader) -> Answer | None:
         return Labelled(name, read(terms[1])) if name else read(terms[1])
     if all(sign == "=" for sign in signs):
         return _equation(terms, read)
-    if not all(terms) or {"\\in", "\\approx", "=", "\\equiv"} & set(signs):
+    if not all(terms) or {"\\in", "\\approx", "=", "\\equiv", "\\mid"} & set(signs):
         raise UnreadableError("a chain of relations")
     if "\\ne" in signs:
         return _unequal(terms)
@@ -88,9 +94,10 @@ def named_with_colon(text: str, read: Reader) -> Answer | None:
 
 def _member(element: str, whole: Answer) -> Answer:
     r"""x \in (0,1), x \in \{1,2\}, (x,y) \in \{(1,2)\}."""
-    if element.startswith("("):
-        return _distributed(_names_of_tuple(element), whole)
-    name = name_of(element)
+    names = _names_of_tuple(element)
+    if names is not None:
+        return _distributed(names, whole)
+    name = name_of(element) or _LETTER.get(element)
     if name is None:
         raise UnreadableError("a member that has no name")
     if isinstance(whole, Region):
@@ -107,13 +114,13 @@ def _member(element: str, whole: Answer) -> Answer:
     raise UnreadableError("a member of something else than a set")
 
 
-def _names_of_tuple(text: str) -> list[str]:
-    if not text.endswith(")") or closes(text, 0) != len(text) - 1:
-        raise UnreadableError("a tuple that is not closed")
-    names = [name_of(part) for part in split(text[1:-1], re.compile(","))[0]]
-    if any(name is None for name in names):
-        raise UnreadableError("a tuple of something else than names")
-    return [name for name in names if name is not None]
+def _names_of_tuple(text: str) -> list[str] | None:
+    """The names in (x,y); None where the text is something else."""
+    if not (text.startswith("(") and text.endswith(")")) or closes(text, 0) != len(text) - 1:
+        return None
+    parts = split(text[1:-1], _COMMA)[0]
+    names = [name for part in parts if (name := _LETTER.get(part) or name_of(part)) is not None]
+    return names if len(names) == len(parts) > 1 else None
 
 
 def _distributed(names: list[str], values: Answer) -> Answer:
@@ -138,8 +145,8 @@ def _equation(terms: list[str], read: Reader) -> Answer:
     name = name_of(left, closed=_is_closed(right))
     if name is None and len(terms) == 2 and (other := name_of(right, closed=_is_closed(left))) is not None:
         left, right, name = right, left, other
-    if left.startswith("(") and closes(left, 0) == len(left) - 1 and not re.search("[0-9]", left) and "," in left:
-        return _distributed(_names_of_tuple(left), read(right))
+    if left.startswith("(") and "," in left and (names := _names_of_tuple(left)) is not None:
+        return _distributed(names, read(right))
     equation = _both_sides(left, right)
     if name is not None:
         if len(terms) > 2 and all(_ONE_LETTER.fullmatch(term) for term in terms[:-1]):
@@ -177,20 +184,17 @@ def _is_closed(text: str) -> bool:
         return re.search(r"(?<![A-Za-z\\])[a-z](?![A-Za-z])", text) is None
 
 
-def _congruent(terms: list[str], read: Reader) -> Answer:
-    r"""n \equiv 3 \pmod 5 as the family n = 3 + 5k."""
-    found = _MODULO.fullmatch(terms[-1])
-    name = name_of(terms[0])
-    if found is None and name is not None and len(terms) == 2 and "mod" not in terms[1]:
-        return Labelled(name, read(terms[1]))  # f \equiv 0
-    if found is None or name is None or len(terms) != 2:
-        raise UnreadableError("a congruence of something else than a name")
-    modulus = parse(found[2])
-    rests = [parse(part) for part in found[1].split(",")]
-    if symbols(modulus) or any(map(symbols, rests)):
+def congruence(left: str, rests: list[str], modulus: str) -> Family | None:
+    r"""n \equiv 3 \pmod 5 as the family n = 3 + 5k; None where no name stands on the left. Raises UnreadableError."""
+    found, name = _MODULO.fullmatch(modulus), name_of(left)
+    if found is None or name is None:
+        return None
+    period = Number(Fraction(int(found[1])))
+    nodes = [parse(rest) for rest in rests]
+    if any(map(symbols, nodes)):
         raise UnreadableError("a congruence of something else than numbers")
-    moving = Apply("mul", (modulus, Symbol(_MULTIPLE)))
-    values = tuple(Labelled(name, Value(Apply("add", (rest, moving)))) for rest in rests)
+    moving = Apply("mul", (period, Symbol(_MULTIPLE)))
+    values = tuple(Labelled(name, Value(Apply("add", (node, moving)))) for node in nodes)
     return Family(values[0] if len(values) == 1 else Collection("list", values), ((_MULTIPLE, "Z"),))
 
 
