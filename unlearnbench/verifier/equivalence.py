@@ -5,10 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from fractions import Fraction
-from itertools import permutations
 
+from unlearnbench.verifier.family_equivalence import may_be_renamed, same_family, same_renamed
 from unlearnbench.verifier.math import ball_arithmetic
-from unlearnbench.verifier.math.families import Named, Progression, progressions, same_from, same_lines, same_unions
 from unlearnbench.verifier.math.interval_sets import as_region
 from unlearnbench.verifier.math.nodes import (
     Answer,
@@ -35,26 +34,16 @@ from unlearnbench.verifier.math.nodes import (
     answer_with,
     difference,
     free_symbols,
-    names_in,
     symbols,
 )
-from unlearnbench.verifier.math.units import DEGREE, PERCENT, SINGLE, Unit, parse_unit
 from unlearnbench.verifier.parsing.answer_parser import read, readings
-from unlearnbench.verifier.parsing.latex_parser import parse
 from unlearnbench.verifier.parsing.names import FUNCTION, SEQUENCE, is_word, names_agree
 from unlearnbench.verifier.parsing.normalize import folded, respelled
-from unlearnbench.verifier.parsing.quantities import plain_number
+from unlearnbench.verifier.quantity_equivalence import same_quantity
 
 _LONGEST = 8_000
 """Characters of an answer in one spelling, in which a sign may take several."""
 _LETTERS = re.compile(r"[A-Za-z]")
-_PARAMETER = re.compile(r"[klmnjtscC](?:_[0-9])?")
-_CONSTANT = re.compile(r"[cC](?:_[0-9])?")
-_ARGUMENTS = frozenset("xyztnu")
-_UNKNOWN = re.compile(r"(?:[a-z]|\\(?:theta|alpha|phi))(?:_[0-9])?")
-_COMMAND = re.compile(r"\\[A-Za-z]+")
-_SHIFTS = [(sign, shift) for sign in (1, -1) for shift in range(-2, 3)]
-_RADIAN = parse_unit("radian")
 
 
 def same_answer(one: str, other: str) -> bool:
@@ -64,15 +53,15 @@ def same_answer(one: str, other: str) -> bool:
         return True
     if max(len(a), len(b)) > _LONGEST:
         raise UnreadableError("it is too long")
-    renamed = _may_be_renamed(a, b)
-    return any(same(x, y) or (renamed and _same_renamed(x, y)) for x in readings(a) for y in readings(b))
+    renamed = may_be_renamed(a, b)
+    return any(same(x, y) or (renamed and same_renamed(x, y, same)) for x in readings(a) for y in readings(b))
 
 
 def same(a: Answer, b: Answer) -> bool:
     """Whether two readings agree. Symmetric. Raises UndecidedError."""
     a, b = _ordered(a, b)
     if isinstance(a, Family):
-        return _same_family(a, b)
+        return same_family(a, b, same)
     if isinstance(a, Choice):
         return _same_choice(a, b)
     if isinstance(a, Labelled):
@@ -86,7 +75,7 @@ def same(a: Answer, b: Answer) -> bool:
     if isinstance(a, Region):
         return _is_real_line(a, b) or ((other := as_region(b)) is not None and _same_region(a, other))
     if isinstance(a, Value) and isinstance(b, Value):
-        return _same_quantity(a, b)
+        return same_quantity(a, b)
     if isinstance(a, Ratio):
         return _same_ratio(a, b)
     if isinstance(a, Clock):
@@ -132,7 +121,7 @@ def _same_choice(a: Choice, b: Answer) -> bool:
 
 def _same_clock(a: Clock, b: Answer) -> bool:
     if isinstance(b, Clock):
-        if a.half == b.half or (None in (a.half, b.half) and 0 < min(a.hour, b.hour) and max(a.hour, b.hour) <= 12):
+        if a.half == b.half or (None in (a.half, b.half) and min(a.hour, b.hour) > 0 and max(a.hour, b.hour) <= 12):
             return (a.hour % 24, a.minute) == (b.hour % 24, b.minute)
         return _minutes(a) is not None and _minutes(a) == _minutes(b)
     if a.half is not None or not a.minute:
@@ -154,7 +143,7 @@ def _same_ratio(a: Ratio, b: Answer) -> bool:
             ball_arithmetic.same_value(Apply("mul", (first[at], second[0])), Apply("mul", (first[0], second[at])))
             for at in range(1, len(first))
         )
-    return isinstance(b, Value) and len(a.parts) == 2 and _same_quantity(Value(Apply("div", a.parts)), b)
+    return isinstance(b, Value) and len(a.parts) == 2 and same_quantity(Value(Apply("div", a.parts)), b)
 
 
 # --- names and equations ---
@@ -357,213 +346,3 @@ def _same_end(a: Node | None, b: Node | None) -> bool:
     if a is None or b is None:
         return a is b
     return ball_arithmetic.same_value(a, b)
-
-
-def _same_quantity(a: Value, b: Value) -> bool:
-    """Units that contradict are wrong; one that is missing is accepted; of percent both readings are."""
-    one, other = a.unit, b.unit
-    if one is not None and other is not None and _measures(one) and _measures(other):
-        if {one.measures, other.measures} == _ANGLES:
-            return _same_angle(a, b)
-        if {one, other} == _POUNDS:
-            return _same_number(a, b)
-        if (one.measures, one.noun) != (other.measures, other.noun):
-            return False
-        return (one.size == other.size and _same_number(a, b)) or ball_arithmetic.same_value(_sized(a), _sized(b))
-    if _same_number(a, b):
-        return True
-    for percent, plain in ((a, b), (b, a)):
-        if percent.unit == PERCENT and plain.unit is None:
-            step = None if percent.half_step is None else percent.half_step * PERCENT.size
-            return _same_number(Value(_sized(percent), None, step), plain)
-        if percent.unit == DEGREE and plain.unit is None and "pi" in names_in(plain.node):
-            return _same_angle(a, b)
-        if plain.unit is None and percent.unit is not None and (reread := _with_unit(plain, percent.unit)) is not None:
-            return _same_quantity(percent, reread)
-    return False
-
-
-_POUNDS = {parse_unit("gbp"), parse_unit("pounds")}
-_ANGLES = {DEGREE.measures, _RADIAN.measures if _RADIAN else ()}
-
-
-def _same_angle(a: Value, b: Value) -> bool:
-    """30 degrees and pi/6."""
-    degrees, radians = (a, b) if a.unit == DEGREE else (b, a)
-    turned = Apply("div", (Apply("mul", (_sized(degrees), Symbol("pi"))), Number(Fraction(180))))
-    return ball_arithmetic.same_value(turned, radians.node)
-
-
-def _measures(unit: Unit) -> bool:
-    return bool(unit.measures or unit.noun)
-
-
-def _with_unit(value: Value, unit: Unit) -> Value | None:
-    """5m, where the other answer says metres."""
-    text = value.text.rstrip()
-    if text[-1:] in SINGLE and parse_unit(text[-1]) == unit and len(text) > 1:
-        try:
-            return Value(parse(plain_number(text[:-1])), unit)
-        except UnreadableError:
-            return None
-    return None
-
-
-def _sized(value: Value) -> Node:
-    size = value.unit.size if value.unit else Fraction(1)
-    return Apply("mul", (value.node, Number(size)))
-
-
-def _same_number(a: Value, b: Value) -> bool:
-    if ball_arithmetic.same_value(a.node, b.node):
-        return True
-    for decimal, other in ((a, b), (b, a)):
-        if decimal.half_step is not None and ball_arithmetic.rounds_to(
-            other.node, _decimal(decimal.node), decimal.half_step
-        ):
-            return True
-    return False
-
-
-def _decimal(node: Node) -> Fraction:
-    """The exact value of a decimal literal as the grammar reads it."""
-    if isinstance(node, Number):
-        return node.value
-    assert isinstance(node, Apply)
-    args = [_decimal(arg) for arg in node.args]
-    if node.head == "neg":
-        return -args[0]
-    if node.head == "pow":
-        return args[0] ** int(args[1])
-    return args[0] * args[1]
-
-
-# --- families ---
-
-
-def _same_family(a: Family, b: Answer) -> bool:
-    """Whether two families are the same set, whatever their parameters are called."""
-    other = b.answer if isinstance(b, Family) else b
-    ours, theirs = dict(a.domains), dict(b.domains) if isinstance(b, Family) else {}
-    if not theirs:
-        fixed = free_symbols(a.answer) - ours.keys()
-        open_names = sorted(free_symbols(other) - fixed)
-        theirs = dict.fromkeys(open_names, "")
-    if len(ours) != len(theirs):
-        return False
-    if len(ours) == 1:
-        (x,), (y,) = ours, theirs
-        return _same_in_one(_renamed(a.answer, {x: "\\kappa_1"}), _renamed(other, {y: "\\kappa_1"}), ours[x], theirs[y])
-    fresh = {name: f"\\kappa_{at}" for at, name in enumerate(ours)}
-    return len(ours) <= 3 and any(
-        all(_may_agree(ours[x], theirs[y]) for x, y in zip(ours, order, strict=True))
-        and same(_renamed(a.answer, fresh), _renamed(other, dict(zip(order, fresh.values(), strict=True))))
-        for order in permutations(theirs)
-    )
-
-
-def _renamed(answer: Answer, names: dict[str, str]) -> Answer:
-    renamed = answer_with(answer, {old: Symbol(new) for old, new in names.items()})
-    return renamed
-
-
-def _may_agree(a: str, b: str) -> bool:
-    return a == b or "" in (a, b) or {a, b} in ({"N", "N+"}, {"N", "N0"})
-
-
-def _same_in_one(a: Answer, b: Answer, ours: str, theirs: str) -> bool:
-    """Families in the one parameter `\\kappa_1`, of the domains `ours` and `theirs`."""
-    if not _may_agree(ours, theirs):
-        return False
-    domain = ours or theirs
-    name = "\\kappa_1"
-    if isinstance(a, Region) or isinstance(b, Region):  # (2k\\pi, 2k\\pi+\\pi) may be an interval
-        a, b = as_region(a) or a, as_region(b) or b
-    if domain in ("Z", "N", "N+", "N0"):
-        left, right = progressions(a, name), progressions(b, name)
-        if left is not None and right is not None:
-            return _same_progressions(_unlabelled(left, a, b), _unlabelled(right, b, a), domain)
-    if same(a, b):
-        return True
-    if domain == "Z":
-        moved = (
-            Apply("add", (Apply("mul", (Number(Fraction(sign)), Symbol(name))), Number(Fraction(shift))))
-            for sign, shift in _SHIFTS
-        )
-        return any(same(a, answer_with(b, {name: node})) for node in moved)
-    if domain == "R":
-        left, right = progressions(a, name), progressions(b, name)
-        return left is not None and right is not None and len(left) == len(right) == 1 and same_lines(left[0], right[0])
-    return False
-
-
-def _unlabelled(found: list[Progression], answer: Answer, other: Answer) -> list[Progression]:
-    """Without the name of the unknown where the other answer states none."""
-    if _names(answer) and not _names(other):
-        return [one._replace(shape=one.shape.shape) if isinstance(one.shape, Named) else one for one in found]
-    return found
-
-
-def _names(answer: Answer) -> bool:
-    if isinstance(answer, Collection) and answer.kind in ("list", "set"):
-        return any(map(_names, answer.items))
-    return isinstance(answer, Labelled) or (isinstance(answer, Region) and answer.variable is not None)
-
-
-def _same_progressions(a: list[Progression], b: list[Progression], domain: str) -> bool:
-    if domain == "Z":
-        return same_unions(a, b)
-    starts = {"N+": [(1, 1)], "N0": [(0, 0)], "N": [(0, 0), (1, 1)]}[domain]
-    return any(same_from(a, b, x, y) for x, y in starts)
-
-
-def _may_be_renamed(a: str, b: str) -> bool:
-    """Whether each of two texts has a letter that the other has not."""
-    mine, theirs = (set(_COMMAND.sub(" ", text)) for text in (a, b))
-    return any(map(str.isalpha, mine - theirs)) and any(map(str.isalpha, theirs - mine))
-
-
-def _same_renamed(a: Answer, b: Answer) -> bool:
-    """The same for families that declare no parameter: k\\pi and n\\pi, n=3k and n=3m, (t,2t) and (s,2s), c and C."""
-    mine, theirs = sorted(free_symbols(a) - free_symbols(b)), sorted(free_symbols(b) - free_symbols(a))
-    if not 0 < len(mine) == len(theirs) <= 3 or isinstance(a, Family) or isinstance(b, Family):
-        return False
-    if not (all(map(_CONSTANT.fullmatch, mine + theirs)) and set() < free_symbols(a) - {*mine} <= _ARGUMENTS):
-        if len(mine) > 1 or not (_functions(a, b) or _PARAMETER.fullmatch(mine[0]) or _PARAMETER.fullmatch(theirs[0])):
-            return False
-        pairs = ((a, mine[0]), (b, theirs[0]))
-        if not all(_is_free_parameter(one, name) for one, name in pairs):
-            return False
-    fresh = [f"\\kappa_{at}" for at in range(len(mine))]
-    left = _renamed(a, dict(zip(mine, fresh, strict=True)))
-    return any(same(left, _renamed(b, dict(zip(order, fresh, strict=True)))) for order in permutations(theirs))
-
-
-def _functions(a: Answer, b: Answer) -> bool:
-    return all(isinstance(one, Labelled) and FUNCTION.fullmatch(one.label) for one in (a, b))
-
-
-def _is_free_parameter(answer: Answer, name: str) -> bool:
-    """Whether a variable can only be the parameter of a family, whatever its name."""
-    if isinstance(answer, Collection) and answer.kind == "list":
-        return all(_is_free_parameter(item, name) for item in answer.items)
-    if isinstance(answer, Collection) and answer.kind in ("tuple", "record"):
-        return free_symbols(answer) == {name}
-    if isinstance(answer, Labelled) and FUNCTION.fullmatch(answer.label):  # f(x)=cx
-        return re.fullmatch(r"[abcdkmCK]|\\lambda", name) is not None
-    return _PARAMETER.fullmatch(name) is not None and (_is_solution(answer) or _is_periodic(answer, name))
-
-
-def _is_solution(answer: Answer) -> bool:
-    """n=3k: a value, in a parameter, of an unknown."""
-    if isinstance(answer, Collection) and answer.kind == "list":
-        return all(map(_is_solution, answer.items))
-    return isinstance(answer, Labelled) and _UNKNOWN.fullmatch(answer.label) is not None
-
-
-def _is_periodic(answer: Answer, name: str) -> bool:
-    r"""Whether an answer moves by multiples of \pi, or of degrees, with its parameter."""
-    found = progressions(answer, name)
-    if not found:
-        return False
-    return any("pi" in names_in(step) for one in found for step in one.steps) or any("degree" in repr(one.shape) for one in found)

@@ -3,7 +3,7 @@
     >>> stated_answer("so it is \\\\boxed{\\\\text{17}.}")
     Stated(answer='17', reason=None)
 
-Nothing here knows the gold answer or any mathematics; every scan is linear in the length of the text.
+Nothing here uses the gold answer or any mathematics. Every scan is linear in the length of the text.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from unlearnbench.records import Rule
 from unlearnbench.verifier.parsing.escapes import repaired
 
 COMPLETION_LIMIT = 1_000_000
-"""Characters of a completion above which it is not read at all."""
+"""Longer completions, in characters, are not read at all."""
 ANSWER_LIMIT = 4_000
-"""Characters of an answer above which it is not graded."""
+"""Longer answers, in characters, are not graded."""
 WHOLE_TEXT_LIMIT = 40_000
-"""The same where the rule `paper` takes the whole text as the answer."""
+"""The limit where the rule `paper` takes the whole text as the answer."""
 
 
 class Stated(NamedTuple):
-    """What a completion states: an answer without its formatting, or the reason why there is none."""
+    """The answer that a completion states, without its formatting, or the reason why there is none."""
 
     answer: str | None
     reason: Literal["no_answer", "too_large"] | None = None
@@ -44,10 +44,43 @@ _REASON = re.compile(
 _COMMENT = re.compile(r"([A-Za-z]{2,}(?:'[a-z]+)?)(?: [A-Za-z']+)*")
 _VALUE = re.compile(r"[0-9]|\\|^\W*[A-Za-z]\W*$")
 _CHANGES_THE_ANSWER = frozenset(
-    "if when unless provided assuming where for only or and nor but not no wait actually except plus minus times over "
-    "maybe perhaps one two three four five six seven eight nine ten".split()
+    [
+        "if",
+        "when",
+        "unless",
+        "provided",
+        "assuming",
+        "where",
+        "for",
+        "only",
+        "or",
+        "and",
+        "nor",
+        "but",
+        "not",
+        "no",
+        "wait",
+        "actually",
+        "except",
+        "plus",
+        "minus",
+        "times",
+        "over",
+        "maybe",
+        "perhaps",
+        "one",
+        "two",
+        "three",
+        "four",
+        "five",
+        "six",
+        "seven",
+        "eight",
+        "nine",
+        "ten",
+    ]
 )
-"""First words of what stands behind a comma and is more than a comment."""
+"""First words of a clause behind a comma that changes the answer before it."""
 _FORMATTING = re.compile(
     r"\\(?:left|right)(?![A-Za-z])\.?|\\(?:display|text)style(?![A-Za-z])|(?<!\\)(?:\$|\\[()\[\]])"
 )
@@ -66,9 +99,9 @@ _SEVERAL = re.compile(r"[,;<>或、，；]|\\(?:pm|mp|cup|in|leq?|geq?|neq?|lor|
 
 
 def stated_answer(completion: str, rule: Rule = "strict") -> Stated:
-    """The content of the last complete box, formatting removed; `no_answer` where it is missing, empty or blank.
+    """The content of the last complete box without formatting; `no_answer` where it is missing, empty or blank.
 
-    `lenient` falls back on the last "the answer is ..." or "#### ...", `paper` on the whole text.
+    Without a box, `lenient` takes the last "the answer is ..." or "#### ...", and `paper` the whole text.
     """
     if len(completion) > COMPLETION_LIMIT:
         return _TOO_LARGE
@@ -136,7 +169,7 @@ def _last_box(text: str) -> str | None:
     start = text.rfind("\\boxed{") + 7
     if start >= 7:
         end = text.find("}", start)
-        if end >= 0:  # nearly every box is this simple, and no other box follows it
+        if end >= 0:  # most boxes are this simple, with no other box after them
             content = text[start:end]
             if "{" not in content and "\\" not in content and text.find("box", end) < 0:
                 return content
@@ -152,7 +185,7 @@ def _last_box_by_braces(text: str) -> str | None:
 
 def _boxes(text: str) -> Iterator[tuple[int, int]]:
     """Where the content of each complete box starts and ends."""
-    open_braces: list[int] = []  # for a box, where its content starts; for any other brace, -1
+    open_braces: list[int] = []  # where the content of a box starts; -1 for any other brace
     for token in _BRACES.finditer(text):
         brace = token.group()
         if brace == "{":

@@ -1,7 +1,7 @@
-"""Whether two answers are the same, where their text, plain numbers or plain words decide it; what is too large.
+"""Comparison of answers in the caller's process: by equal text, plain numbers or plain words; and what is too large.
 
-Safe on any text, linear, and without any library: the caller's own process does this. What it leaves open goes to a
-process of its own (grader.py), which compares structure and value (agreement.py) and last asks sympy (algebra.py).
+Safe on any text, linear, and without any library. What this leaves open goes to a worker process (worker.py), which
+compares structure and value (equivalence.py) and asks sympy last (math/sympy_fallback.py).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from unlearnbench.verifier.parsing.normalize import NUMBERS, folded, respelled
 _MAX_DIGITS = 400
 _MAX_DEPTH = 100
 PLACES_THAT_ROUND = 6
-"""A decimal with at least so many significant digits stands for every value that rounds to it."""
+"""A decimal with at least this many significant digits stands for every value that rounds to it."""
 
 _EXCESS = re.compile(rf"[0-9]{{{_MAX_DIGITS + 1}}}|\^\s?\{{?\s?[+-]?\s?[0-9]{{7}}|[0-9.][eE][+-]?[0-9]{{4}}")
 _SPACE = re.compile(r"(?<![0-9A-Za-z,]) | (?![0-9A-Za-z])|(?<=,) (?![0-9]{3}(?![0-9]))")
@@ -37,12 +37,12 @@ _PLAIN = re.compile(
 
 
 class _Reading(NamedTuple):
-    """An answer's text in one spelling, and what it is if that is plain to see."""
+    """An answer's text in one spelling, and its value if it is a plain number."""
 
     text: str
     value: Fraction | None = None
     half_step: Fraction | None = None
-    """Half a unit of the last place, for a decimal long enough to stand for what rounds to it."""
+    """Half a unit of the last place, for a decimal that stands for every value that rounds to it."""
     words: bool = False
 
 
@@ -65,7 +65,7 @@ def quick_equal(gold: str, answer: str) -> bool | None:
 
 
 def too_large(text: str) -> bool:
-    """Whether nesting, a run of digits or an exponent is beyond what any honest answer has."""
+    """Whether nesting, a run of digits or an exponent exceeds that of any honest answer."""
     if _EXCESS.search(text):
         return True
     depth = 0
@@ -128,6 +128,6 @@ def _exact(number: str) -> Fraction:
 
 
 def _rounds(reading: _Reading, value: Fraction) -> bool:
-    """Whether a value is the reading's, or rounds to it where it is a decimal that is long enough for that."""
+    """Whether a value equals the reading's, or rounds to it where the reading is a long enough decimal."""
     assert reading.value is not None
     return abs(reading.value - value) <= (reading.half_step or 0)

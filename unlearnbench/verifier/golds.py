@@ -58,7 +58,7 @@ def gold_texts(value: object, whose: str) -> tuple[str, ...]:
 
 def _listed(text: str) -> tuple[str, ...] | None:
     """The texts of a list that was written as JSON or by Python, ["34"]; None where the text is something else."""
-    if not (text.startswith(("[\"", "['")) and text.endswith(("\"]", "']"))):
+    if not (text.startswith(('["', "['")) and text.endswith(('"]', "']"))):
         return None
     for written in (text, text.replace("'", '"')):
         try:

@@ -28,6 +28,7 @@ from unlearnbench.verifier.math.nodes import (
     substituted,
     symbols,
 )
+from unlearnbench.verifier.math.units import DEGREE
 
 _LARGEST = 60
 """Of the denominators of one step over another."""
@@ -38,6 +39,13 @@ _CYCLES = (1, 2, 3, 4)
 _CHECKED = (2, 5, -3, 17)
 
 
+class Named(NamedTuple):
+    """The shape of a value that has a name."""
+
+    name: str
+    shape: Hashable
+
+
 class Progression(NamedTuple):
     """offset + step * k for every integer k, in each coordinate. `shape`: what the coordinates belong to."""
 
@@ -45,12 +53,11 @@ class Progression(NamedTuple):
     offsets: tuple[Node, ...]
     steps: tuple[Node, ...]
 
-
-class Named(NamedTuple):
-    """The shape of a value that has a name."""
-
-    name: str
-    shape: Hashable
+    @property
+    def in_degrees(self) -> bool:
+        """Whether it is one of angles in degrees."""
+        shape = self.shape.shape if isinstance(self.shape, Named) else self.shape
+        return shape == ("value", DEGREE)
 
 
 def affine(node: Node, name: str) -> tuple[Node, Node] | None:
@@ -138,9 +145,7 @@ def same_from(a: Sequence[Progression], b: Sequence[Progression], a_start: int, 
         return False
     left = [(one.shape, _moved(one, a_start), one.steps) for one in a]
     right = [(one.shape, _moved(one, b_start), one.steps) for one in b]
-    return all(
-        any(s == t and _same_vector(x, y) and _same_vector(d, e) for t, y, e in right) for s, x, d in left
-    )
+    return all(any(s == t and _same_vector(x, y) and _same_vector(d, e) for t, y, e in right) for s, x, d in left)
 
 
 def same_lines(a: Progression, b: Progression) -> bool:
@@ -207,9 +212,7 @@ def _congruent(x: tuple[Node, ...], y: tuple[Node, ...], period: tuple[Node, ...
         candidates = range(near - 1, near + 2)
     except UndecidedError:
         candidates = range(-2, 3)
-    return any(
-        _same_vector(x, [_plus(one, n, step) for one, step in zip(y, period, strict=True)]) for n in candidates
-    )
+    return any(_same_vector(x, [_plus(one, n, step) for one, step in zip(y, period, strict=True)]) for n in candidates)
 
 
 def _is_constant(one: Progression) -> bool:

@@ -8,7 +8,6 @@ from functools import cmp_to_key
 from unlearnbench.verifier.math import ball_arithmetic
 from unlearnbench.verifier.math.nodes import Answer, Collection, Node, Number, Region, Span, UnreadableError, Value
 
-
 _MOST_INTEGERS = 200
 
 
@@ -54,7 +53,7 @@ def _nearest(node: Node, step: int) -> int:
 
 
 def union(regions: list[Region]) -> Region:
-    """What lies in any of them. Raises UnreadableError where they are of different variables."""
+    """The union. Raises UnreadableError if the regions are of different variables."""
     names = {region.variable for region in regions if region.variable}
     if len(names) > 1:
         raise UnreadableError("regions of different variables")
@@ -90,7 +89,7 @@ def _joined(a: Span, b: Span) -> Span:
 
 
 def intersection(regions: list[Region]) -> Region:
-    """What lies in all of them. Raises UnreadableError where they are of different variables."""
+    """The intersection. Raises UnreadableError if the regions are of different variables."""
     names = {region.variable for region in regions if region.variable}
     if len(names) > 1:
         raise UnreadableError("regions of different variables")
@@ -124,7 +123,7 @@ def _lower_high(a: Span, b: Span) -> Span:
 
 
 def as_region(answer: Answer) -> Region | None:
-    """A region as it is, (a,b) as the open interval that it may also be, else None."""
+    """The region that an answer is or may be, as (a,b) may be an open interval; None if it is neither."""
     if isinstance(answer, Region):
         return answer
     if isinstance(answer, Collection) and answer.kind == "tuple" and len(answer.items) == 2:

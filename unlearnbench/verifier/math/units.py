@@ -1,4 +1,4 @@
-"""Units of measure: which there are, what they measure, and their exact size.
+"""Units of measure: their names, what they measure, and their exact size.
 
 >>> parse_unit("km / h").size
 Fraction(5, 18)
@@ -13,14 +13,14 @@ from typing import NamedTuple
 
 
 class Unit(NamedTuple):
-    """What is measured, as powers of base units (sorted), and how much of it is one."""
+    """What is measured, as sorted powers of base units, and the size of one unit."""
 
     measures: tuple[tuple[str, int], ...]
     size: Fraction
     noun: str | None = None
-    """A word that is no unit known here: apples. Two units with different nouns are different."""
+    """A word that is no known unit: apples. Units with different nouns are different."""
     scale: int = 1
-    """What the number before it is multiplied by: 1,000,000 for `million dollars`."""
+    """The factor for the number before it: 1,000,000 for `million dollars`."""
 
 
 PERCENT = Unit((("percent", 1),), Fraction(1, 100))
@@ -70,10 +70,32 @@ _NO_NOUN = frozenset(
     | {"zero", "mod", "modulo", "over", "choose", "never", "except", "only", "if", "false", "true", "negative", "base"}
     | {"to", "by", "point"}
 )
-"""Words behind a number that make another statement of it."""
+"""Words that change what the number before them states."""
 _MOST_NOUNS = 3
 _CASED = frozenset(
-    {"kW", "Hz", "kJ", "mL", "W", "N", "J", "V", "L", "CM", "KM", "Kg", "KG", "USD", "EUR", "GBP", "JPY", "INR", "CNY", "RMB", "Rs"}
+    {
+        "kW",
+        "Hz",
+        "kJ",
+        "mL",
+        "W",
+        "N",
+        "J",
+        "V",
+        "L",
+        "CM",
+        "KM",
+        "Kg",
+        "KG",
+        "USD",
+        "EUR",
+        "GBP",
+        "JPY",
+        "INR",
+        "CNY",
+        "RMB",
+        "Rs",
+    }
 )
 _NUMBER_WORDS = {
     "hundred": 10**2,
@@ -103,7 +125,7 @@ def known(word: str) -> bool:
 
 @lru_cache(maxsize=4096)
 def parse_unit(text: str) -> Unit | None:
-    """The unit that `text` names; None if it is no unit and no noun. `units` and the like measure nothing."""
+    """The unit that `text` names; None if it is neither a unit nor a noun. `units` and the like measure nothing."""
     powers: dict[str, int] = {}
     size, scale = Fraction(1), 1
     nouns: list[str] = []
@@ -163,7 +185,7 @@ def parse_unit(text: str) -> Unit | None:
 
 
 def _named(word: str) -> tuple[str, Fraction] | None:
-    """A unit by its name; in short ones capitals tell (mW is not MW)."""
+    """A unit by its name. In short names, capitals matter: mW is not MW."""
     if len(word) <= 3 and not (word.islower() or word.istitle() or word in _CASED or word in SINGLE):
         return None
     for name in (word.lower(), _singular(word.lower())):

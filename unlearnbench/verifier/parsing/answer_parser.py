@@ -50,7 +50,8 @@ _COMMA = re.compile(_SEPARATOR.pattern.replace(r"\\(?:vee|wedge)(?![A-Za-z])|", 
 _ONE_NUMBER = re.compile(r"[-+]?(?:\\?\$|[€£¥₹])?\s?[0-9]{1,3}(?:,[0-9]{3})+(?:\.[0-9]+)?(?![0-9]|,).*", re.DOTALL)
 _MATRIX = re.compile(r"\\begin\{([pbBv]?matrix|array)\}(?:\{[clr| ]*\})?(.*)\\end\{\1\}", re.DOTALL)
 _SYSTEM = re.compile(
-    r"(?:\\\{ ?)?\\begin ?\{(cases|array|aligned|align\*?|gathered|split)\}(?:\{[clr| ]*\})?(.*)\\end ?\{\1\}", re.DOTALL
+    r"(?:\\\{ ?)?\\begin ?\{(cases|array|aligned|align\*?|gathered|split)\}(?:\{[clr| ]*\})?(.*)\\end ?\{\1\}",
+    re.DOTALL,
 )
 _ROW_END = re.compile(r"\\\\(?:\[[^\]]*\])?|\\cr(?![a-z])")
 _CONDITION = re.compile(
@@ -58,7 +59,9 @@ _CONDITION = re.compile(
 )
 _EXPRESSION = re.compile(r"[-+*]")
 _CONDITION_BEHIND = re.compile(r"(.*[^A-Zfg(,\s]|.*\S\s) ?\(([^()]+)\)", re.DOTALL)
-_CONGRUENCE = re.compile(r"(.+?) ?\\equiv ?([^\\=]*(?:\\text ?\{[ a-z,]+\}[^\\=]*)*?) ?(\(?(?:\\[pb]?mod|\\text ?\{ ?mod ?\}|mod) ?\{?[0-9]+\}? ?\)?)")
+_CONGRUENCE = re.compile(
+    r"(.+?) ?\\equiv ?([^\\=]*(?:\\text ?\{[ a-z,]+\}[^\\=]*)*?) ?(\(?(?:\\[pb]?mod|\\text ?\{ ?mod ?\}|mod) ?\{?[0-9]+\}? ?\)?)"
+)
 _POINT = re.compile(r"([A-BD-Z](?:_\{?[0-9]\}?)?'?) ?(\([^()]*,[^()]*\))")
 _ELLIPSES = ("\\ldots", "...")
 _WHOLE = re.compile(r"-?[0-9]{1,9}")
@@ -252,7 +255,9 @@ def _written_out(parts: list[str]) -> list[str]:
 def _joined_regions(answers: Sequence[Answer], joints: Sequence[str]) -> Region | None:
     """Regions of one variable, and values of it, as one region; None where they are something else."""
     regions = [answer for answer in answers if isinstance(answer, Region)]
-    points = [_point(answer, regions[0].variable) for answer in answers if not isinstance(answer, Region)] if regions else []
+    points = (
+        [_point(answer, regions[0].variable) for answer in answers if not isinstance(answer, Region)] if regions else []
+    )
     if not regions or any(point is None for point in points):
         return None
     either = all(_OR.search(joint) for joint in joints)
@@ -289,4 +294,3 @@ def _records(answers: Sequence[Answer]) -> Collection | None:
         return None
     records = tuple(Collection("record", tuple(block)) for block in blocks)
     return records[0] if len(records) == 1 else Collection("list", records)
-

@@ -8,7 +8,7 @@ Chinese data sets write full-width signs, `或` and units such as 厘米; others
 
 from __future__ import annotations
 
-# ruff: noqa: RUF001, RUF003 - signs that look alike are what this module is about
+# ruff: noqa: RUF001 - signs that look alike are what this module is about
 import html
 import re
 import unicodedata
@@ -73,10 +73,74 @@ _SIGNS = {
     "\xa0\u2002\u2003\u2009\u202f\u3000": " ",
     "\u200b\u200c\u200d\u2060\ufeff\xad": "",
 }
-_GREEK = (
-    "α alpha β beta γ gamma δ delta ε epsilon ζ zeta η eta θ theta κ kappa λ lambda μ mu µ mu ν nu ξ xi π pi ρ rho "
-    "σ sigma τ tau φ phi ϕ phi χ chi ψ psi ω omega Γ Gamma Δ Delta Θ Theta Λ Lambda Π Pi Σ Sigma Φ Phi Ψ Psi Ω Omega ℓ ell"
-).split()
+_GREEK = [
+    "α",
+    "alpha",
+    "β",
+    "beta",
+    "γ",
+    "gamma",
+    "δ",
+    "delta",
+    "ε",
+    "epsilon",
+    "ζ",
+    "zeta",
+    "η",
+    "eta",
+    "θ",
+    "theta",
+    "κ",
+    "kappa",
+    "λ",
+    "lambda",
+    "μ",
+    "mu",
+    "µ",
+    "mu",
+    "ν",
+    "nu",
+    "ξ",
+    "xi",
+    "π",
+    "pi",
+    "ρ",
+    "rho",
+    "σ",
+    "sigma",
+    "τ",
+    "tau",
+    "φ",
+    "phi",
+    "ϕ",
+    "phi",
+    "χ",
+    "chi",
+    "ψ",
+    "psi",
+    "ω",
+    "omega",
+    "Γ",
+    "Gamma",
+    "Δ",
+    "Delta",
+    "Θ",
+    "Theta",
+    "Λ",
+    "Lambda",
+    "Π",
+    "Pi",
+    "Σ",
+    "Sigma",
+    "Φ",
+    "Phi",
+    "Ψ",
+    "Psi",
+    "Ω",
+    "Omega",
+    "ℓ",
+    "ell",
+]
 _TABLE: dict[int, str] = {0xFF01 + code: chr(0x21 + code) for code in range(0x5E)}  # full-width forms of ASCII
 _TABLE |= {ord(sign): latex for signs, latex in _SIGNS.items() for sign in signs}
 _TABLE |= {ord(letter): f"\\{name} " for letter, name in zip(_GREEK[::2], _GREEK[1::2], strict=True)}
@@ -127,7 +191,13 @@ _LONGEST = sorted(_CHINESE, key=len, reverse=True)
 _CHINESE_UNITS = re.compile(rf"(?<=[0-9A-Za-z)}}/ ])(?:{'|'.join(_LONGEST)})+(?![\u4e00-\u9fff])")
 _CHINESE_UNIT = re.compile("|".join(_LONGEST))
 _JOINT = re.compile(r"(?<![\u4e00-\u9fff])(?:或者?|并?且|和|与|及)|(?:或者?|并?且|和|与|及)(?![\u4e00-\u9fff])")
-_JOINTS = {"或": "\\text{ or }", "且": "\\text{ and }", "和": "\\text{ and }", "与": "\\text{ and }", "及": "\\text{ and }"}
+_JOINTS = {
+    "或": "\\text{ or }",
+    "且": "\\text{ and }",
+    "和": "\\text{ and }",
+    "与": "\\text{ and }",
+    "及": "\\text{ and }",
+}
 _DOMAINS = {
     "正整数": "\\mathbb{Z}^+",
     "自然数": "\\mathbb{N}",
@@ -137,7 +207,12 @@ _DOMAINS = {
 }
 _DOMAIN = re.compile(rf"([A-Za-z])\s*(?:为|是|∈|\\in)\s*(?:任意)?({'|'.join(_DOMAINS)})")
 _CHOSEN = re.compile(r"^(?:故选|选项|选择|选|答案是|答案为|答案)\s*[::]?\s*|(?<=^[A-H])(?:选项|项)$")
-_WORDS = {"无解": "\\text{no solution}", "不存在": "\\text{does not exist}", "其中": ",", "无数个": "\\text{infinitely many}"}
+_WORDS = {
+    "无解": "\\text{no solution}",
+    "不存在": "\\text{does not exist}",
+    "其中": ",",
+    "无数个": "\\text{infinitely many}",
+}
 _HAN = re.compile(r"[\u4e00-\u9fff]")
 _GROUPED = re.compile(r"\\(?:text|mathrm|textrm|mbox|rm)\s?\{([^{}]*[\u4e00-\u9fff][^{}]*)\}")
 

@@ -37,14 +37,18 @@ _TRIGONOMETRIC = re.compile(
 )
 _OF_UNKNOWN = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc) ?[({]?[0-9]? ?[xyzt](?![A-Za-z])")
 _MODULUS = re.compile(r"\|(?=[^|]*(?:[A-Z]|\\vec|[a-z](?:_\w+)? ?[-+] ?[a-z])|[zwv]\|)[^|]{1,40}\|")
-_SEGMENT = re.compile(r"(?<![A-Za-z\\])(?:\[[A-Z]{3,6}\]|[A-Z]_[A-Z]{2,6}|[A-Z]{2,6}(?![a-z]))|\\over(?:right|leftright)arrow ?\{[A-Z]{2}\}")
+_SEGMENT = re.compile(
+    r"(?<![A-Za-z\\])(?:\[[A-Z]{3,6}\]|[A-Z]_[A-Z]{2,6}|[A-Z]{2,6}(?![a-z]))|\\over(?:right|leftright)arrow ?\{[A-Z]{2}\}"
+)
 _EXTREME = re.compile(r"\\(?:max|min|sup|inf)(?:_[a-z0-9]+)?([^\\].*)|(.*)_\\?(?:max|min)")
 _QUOTIENT = re.compile(r"\\frac ?\{([^{}]*)\} ?\{([^{}]*)\}")
 _LONGEST = 160
 """Characters of a name."""
 _STANDS_FOR = "\\Upsilon_{%d}"
 _UNKNOWNS = frozenset("xyz")
-FUNCTION = re.compile(r"([A-Za-z](?:_[0-9A-Za-z]+)?'*(?:\^\{-1\})?)\(((?:[A-Za-z]|\\[a-z]+)(?:,(?:[A-Za-z]|\\[a-z]+))*)\)")
+FUNCTION = re.compile(
+    r"([A-Za-z](?:_[0-9A-Za-z]+)?'*(?:\^\{-1\})?)\(((?:[A-Za-z]|\\[a-z]+)(?:,(?:[A-Za-z]|\\[a-z]+))*)\)"
+)
 """The name of a function of variables, and its variables."""
 SEQUENCE = re.compile(r"([A-Za-z])_([a-z])")
 

@@ -73,11 +73,11 @@ _DEGREES = re.compile(
 )
 _DEGREE_IN_TEXT = re.compile(r"\\(?:text|mathrm)\s?\{\s*(\^\{\\circ\})\s*([CF]?)\s*\}")
 _PRIMES = re.compile(r"\^ ?(?:\{\s*('+(?:\s*'+)*)\s*\}|('))")
-_ORDINAL = re.compile(r"(?<=[0-9])\s?\^ ?\{? ?(?:\\(?:text|mathrm|textrm|rm|mbox)\s?\{)? ?(?:st|nd|rd|th) ?\}{0,2}(?![A-Za-z])")
-_BLACKBOARD = re.compile(r"\\mathbb ?([A-Z])(?![A-Za-z])")
-_OVER = re.compile(
-    r"\{([^{}]*)\\(over|choose)(?![A-Za-z])([^{}]*)\}|^([^{}]*)\\(over|choose)(?![A-Za-z])([^{}]*)$"
+_ORDINAL = re.compile(
+    r"(?<=[0-9])\s?\^ ?\{? ?(?:\\(?:text|mathrm|textrm|rm|mbox)\s?\{)? ?(?:st|nd|rd|th) ?\}{0,2}(?![A-Za-z])"
 )
+_BLACKBOARD = re.compile(r"\\mathbb ?([A-Z])(?![A-Za-z])")
+_OVER = re.compile(r"\{([^{}]*)\\(over|choose)(?![A-Za-z])([^{}]*)\}|^([^{}]*)\\(over|choose)(?![A-Za-z])([^{}]*)$")
 _DOTS = re.compile(r"(?<![0-9.])\.\.\.(?![0-9.])")
 _COMPARED = {"<=": "\\le ", ">=": "\\ge ", "!=": "\\ne ", "=<": "\\le "}
 _COMPARISON = re.compile("<=|>=|!=|=<")
@@ -87,14 +87,55 @@ _JOINT_IN_GROUP = re.compile(r"\\(text|mathrm|mbox|textrm)\s?\{([^{}]*?[^\s{}])\
 _JOINT_BEFORE_WORDS = re.compile(r"\\(text|mathrm|mbox|textrm)\s?\{\s*(and|or)\s([^{}]*[^\s{}])\s*\}")
 NUMBERS = dict(
     zip(
-        "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
-        "eighteen nineteen twenty".split(),
+        [
+            "zero",
+            "one",
+            "two",
+            "three",
+            "four",
+            "five",
+            "six",
+            "seven",
+            "eight",
+            "nine",
+            "ten",
+            "eleven",
+            "twelve",
+            "thirteen",
+            "fourteen",
+            "fifteen",
+            "sixteen",
+            "seventeen",
+            "eighteen",
+            "nineteen",
+            "twenty",
+        ],
         range(21),
         strict=True,
     )
 )
 """Numbers in words."""
-SHORT_WORDS = frozenset("no on yes odd off red up out one two six ten true all none the an".split())
+SHORT_WORDS = frozenset(
+    [
+        "no",
+        "on",
+        "yes",
+        "odd",
+        "off",
+        "red",
+        "up",
+        "out",
+        "one",
+        "two",
+        "six",
+        "ten",
+        "true",
+        "all",
+        "none",
+        "the",
+        "an",
+    ]
+)
 """Words of few letters that are no product of symbols."""
 _ARTICLES = re.compile(r"\b(?:the|a|an)\s+")
 

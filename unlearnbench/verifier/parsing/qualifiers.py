@@ -42,7 +42,32 @@ _QUALIFIER = re.compile(
 )
 _PLAIN_WORDS = re.compile(r"\\(?:text|mathrm|mbox|textrm) ?\{([^{}]*)\}")
 _SAYS_NOTHING = frozenset(
-    "and for where with here given that in which all any some every each a an arbitrary is are be being the of \\forall".split()
+    [
+        "and",
+        "for",
+        "where",
+        "with",
+        "here",
+        "given",
+        "that",
+        "in",
+        "which",
+        "all",
+        "any",
+        "some",
+        "every",
+        "each",
+        "a",
+        "an",
+        "arbitrary",
+        "is",
+        "are",
+        "be",
+        "being",
+        "the",
+        "of",
+        "\\forall",
+    ]
 )
 _FOR_BEFORE = re.compile(r"(?:\\text ?\{ ?,? ?(?:for|where|with|and)(?: all| any| some| every)? ?\}|\\forall)\s*$")
 _LONGEST = 120
@@ -129,7 +154,11 @@ def _last_qualifier(text: str, domains: dict[str, str], definitions: dict[str, N
     if member := _MEMBER_OF.search(text):
         for names in _NAMES_BEFORE:
             found = names.search(text, max(0, member.start() - _LONGEST), member.start())
-            if found and (cut := _cut(text[: found.start()], "," in found.group())) is not None and _members(text[found.start() :], domains):
+            if (
+                found
+                and (cut := _cut(text[: found.start()], "," in found.group())) is not None
+                and _members(text[found.start() :], domains)
+            ):
                 return cut
     for found in _QUALIFIER.finditer(text):
         before, behind = text[: found.start()].rstrip(" ,"), text[found.start() :].lstrip(" ,")
@@ -189,7 +218,9 @@ def _quantified(text: str, domains: dict[str, str]) -> bool:
     member = _MEMBER_OF.search(plain)
     tokens = plain[: member.start() if member else len(plain)].split()
     is_name = [_ONE_NAME.fullmatch(token) is not None for token in tokens] + [False]
-    is_name = [one and not (token == "a" and len(after) > 1) for token, after, one in zip(tokens, [*tokens[1:], ""], is_name)]
+    is_name = [
+        one and not (token == "a" and len(after) > 1) for token, after, one in zip(tokens, [*tokens[1:], ""], is_name)
+    ]
     names = [token for token, one in zip(tokens, is_name, strict=True) if one]
     kind = " ".join(token for token, one in zip(tokens, is_name, strict=True) if not one and token not in _SAYS_NOTHING)
     kind = kind if kind in _KINDS else kind.removesuffix("s")

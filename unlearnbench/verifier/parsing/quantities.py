@@ -29,7 +29,9 @@ _CURRENCY = {"$": "dollar", "\\$": "dollar", "€": "euro", "£": "gbp", "¥": "
 _CURRENCY |= {"USD": "dollar", "US$": "dollar", "US\\$": "dollar", "EUR": "euro", "GBP": "gbp", "JPY": "yen"}
 _CURRENCY |= {"INR": "rupee", "Rs": "rupee", "Rs.": "rupee", "CNY": "yuan", "RMB": "yuan"}
 _SIGN_IN_TEXT = re.compile(r"\\(?:text|mathrm|mbox) ?\{ ?([$€£¥₹¢]|\\\$|USD|EUR|GBP|INR|Rs\.?) ?\}")
-_MONEY = re.compile(r"([-+]?)\s?(US\\?\$|\\?\$|[€£¥₹]|(?:USD|EUR|GBP|JPY|INR|CNY|RMB|Rs\.?)(?![A-Za-z]))\s?(.*)", re.DOTALL)
+_MONEY = re.compile(
+    r"([-+]?)\s?(US\\?\$|\\?\$|[€£¥₹]|(?:USD|EUR|GBP|JPY|INR|CNY|RMB|Rs\.?)(?![A-Za-z]))\s?(.*)", re.DOTALL
+)
 _MONEY_AFTER = re.compile(r"(.*[0-9}])\s?(\\\$|[€£¥₹¢])", re.DOTALL)
 
 _MINUTES = re.compile(r"([0-9]+)\^\{\\circ\} ?([0-9]+(?:\.[0-9]+)?)' ?(?:([0-9]+(?:\.[0-9]+)?)(?:''|\"))?")
@@ -139,7 +141,12 @@ def _unit_of(text: str) -> tuple[str, Unit | None]:
 def _unit_in_group(text: str) -> tuple[str, Unit | None] | None:
     """5\\text{ cm}, 9.8\\mathrm{ m}/\\mathrm{s}^{2}."""
     group = TEXT_GROUP.search(text)
-    if group is None or not group.start() or not text[: group.start()].strip() or not text.endswith(("}", *"0123456789")):
+    if (
+        group is None
+        or not group.start()
+        or not text[: group.start()].strip()
+        or not text.endswith(("}", *"0123456789"))
+    ):
         return None
     head, tail = text[: group.start()].rstrip("\\ "), TEXT_GROUP.sub(r" \1 ", text[group.start() :])
     if not balanced(head):

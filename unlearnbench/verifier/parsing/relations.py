@@ -50,7 +50,9 @@ _COMMA = re.compile(",")
 _LETTER = {"e": "e", "i": "i"}
 """Constants, which are names where values are given to them together with others."""
 _INFINITE = re.compile(r"([-+]?) ?(?:\\infty|infinity|inf|oo)", re.I)
-_WORD_BEFORE_COLON = re.compile(r"[A-Za-z][A-Za-z ']{2,40}|\\(?:text|mathrm|textbf|mathbf) ?\{ ?[A-Za-z][A-Za-z ']{1,40}:? ?\}")
+_WORD_BEFORE_COLON = re.compile(
+    r"[A-Za-z][A-Za-z ']{2,40}|\\(?:text|mathrm|textbf|mathbf) ?\{ ?[A-Za-z][A-Za-z ']{1,40}:? ?\}"
+)
 
 
 def relation(text: str, read: Reader) -> Answer | None:
@@ -160,8 +162,10 @@ def _equation(terms: list[str], read: Reader) -> Answer:
 
 
 def _labelled(name: str, answer: Answer, equation: Equation | None) -> Answer:
-    if isinstance(answer, Collection) and answer.kind == "list" and not any(
-        isinstance(item, Labelled | Equation | Collection) for item in answer.items
+    if (
+        isinstance(answer, Collection)
+        and answer.kind == "list"
+        and not any(isinstance(item, Labelled | Equation | Collection) for item in answer.items)
     ):  # x = \pm 2
         return Collection("list", tuple(Labelled(name, item) for item in answer.items))
     if isinstance(answer, Ratio) and name.count("/") not in (0, len(answer.parts) - 1):

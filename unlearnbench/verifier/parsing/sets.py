@@ -26,7 +26,9 @@ from unlearnbench.verifier.parsing.normalize import TEXT_GROUP
 from unlearnbench.verifier.parsing.qualifiers import DOMAIN
 from unlearnbench.verifier.parsing.relations import RELATIONS, Reader, end
 
-_OPERATORS = re.compile(r"\\(?:cup|cap|setminus)(?![A-Za-z])|(?<=[\])}])\s*-\s*(?=\\\{)|(?<=\\mathbb\{R\})\s*-\s*(?=\\\{|[(\[])")
+_OPERATORS = re.compile(
+    r"\\(?:cup|cap|setminus)(?![A-Za-z])|(?<=[\])}])\s*-\s*(?=\\\{)|(?<=\\mathbb\{R\})\s*-\s*(?=\\\{|[(\[])"
+)
 _SET_SIGNS = re.compile(r"\\(?:cup|cap|setminus)(?![A-Za-z])|\\mathbb|\\math(?:bf|rm) ?\{[RZNQ]\}|\\\}\s*-\s*\\\{")
 _REALS = re.compile(
     r"(?:(?:all|any|every) (?:the )?reals?(?: numbers?)?|(?:the )?(?:set of )?(?:all )?(?:the )?(?:reals|real numbers))(?: [a-z])?"
@@ -210,4 +212,3 @@ def _unlabelled(answer: Answer, name: str) -> Answer:
     if isinstance(answer, Equation):
         return answer
     raise UnreadableError("a set of something else than the numbers of a region")
-

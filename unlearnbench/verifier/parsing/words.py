@@ -5,11 +5,22 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
-from unlearnbench.verifier.math.nodes import Answer, Choice, Clock, Collection, Date, Infinite, Number, UnreadableError, Value, Words
+from unlearnbench.verifier.math.nodes import (
+    Answer,
+    Choice,
+    Clock,
+    Collection,
+    Date,
+    Infinite,
+    Number,
+    UnreadableError,
+    Value,
+    Words,
+)
 from unlearnbench.verifier.math.units import known
-from unlearnbench.verifier.parsing.latex_parser import FUNCTIONS
 from unlearnbench.verifier.parsing.normalize import NUMBERS, SHORT_WORDS, TEXT_GROUP, folded
 from unlearnbench.verifier.parsing.relations import Reader
+from unlearnbench.verifier.parsing.tokens import FUNCTIONS
 
 _CHOICE = re.compile(
     r"(?:\\(?:text|textbf|mathrm|mathbf|textrm)\s?\{\s*)?(?:option|choice|answer)?\s*\(([A-Za-z])\s*\)\s*\}?(.*)",
@@ -22,10 +33,24 @@ _CHOICE_NAMED = re.compile(r"(?:\\(?:text|textbf|mathrm) ?\{ ?)?(?:option|choice
 _ANOTHER_CHOICE = re.compile(r"\([A-Z]\)|\b[A-H][.:)]|\b(?:not|wrong|incorrect|and|or)\b")
 
 _CLOCK = re.compile(
-    r"(?:at )?(\d{1,2})(?: ?(?::|\{:\}) ?(\d{2})(?::00)?)?\s*(?:\\(?:text|mathrm)\s?\{)?\s*(?:([ap])\.?\s?m\.?|(o'clock)|hours)?\s*\}?", re.I
+    r"(?:at )?(\d{1,2})(?: ?(?::|\{:\}) ?(\d{2})(?::00)?)?\s*(?:\\(?:text|mathrm)\s?\{)?\s*(?:([ap])\.?\s?m\.?|(o'clock)|hours)?\s*\}?",
+    re.I,
 )
 _NOON = {"noon": Clock(12, 0, "p"), "12 noon": Clock(12, 0, "p"), "midnight": Clock(12, 0, "a")}
-_MONTHS = "january february march april may june july august september october november december".split()
+_MONTHS = [
+    "january",
+    "february",
+    "march",
+    "april",
+    "may",
+    "june",
+    "july",
+    "august",
+    "september",
+    "october",
+    "november",
+    "december",
+]
 _MONTH = rf"(?P<month>{'|'.join(f'{name[:3]}(?:{name[3:]}|t)?' for name in _MONTHS)})\.?"
 _DAY = r"(?P<day>[0-9]{1,2})(?: ?(?:st|nd|rd|th))?"
 _YEAR = r"(?:,? ?(?P<year>[0-9]{4}))?"
@@ -43,8 +68,12 @@ _DATED = re.compile(
 """Ranges and names that hold numbers: words, not differences or products."""
 _JOINT = re.compile(r"\s*(?:,(?: and\b| or\b)?|\band\b|\bor\b)\s*")
 _HAN = re.compile(r"[\u4e00-\u9fff]")
-_ENDLESS = re.compile(r"(?:there are )?(?:infinite|infinitely many|infinity|an? infinite number(?: of)?)(?: solutions?| values?)?")
-_NONE = re.compile(r"(?:there (?:is|are) )?(?:no solutions?|empty set|no such (?:values?|numbers?)(?: exists?)?)|none exists?")
+_ENDLESS = re.compile(
+    r"(?:there are )?(?:infinite|infinitely many|infinity|an? infinite number(?: of)?)(?: solutions?| values?)?"
+)
+_NONE = re.compile(
+    r"(?:there (?:is|are) )?(?:no solutions?|empty set|no such (?:values?|numbers?)(?: exists?)?)|none exists?"
+)
 _SAME = {"dne": "does not exist", "no solutions": "no solution", "no real solutions": "no real solution"}
 
 
