@@ -49,9 +49,9 @@ RULES_HEAD = """\
 
 <!-- Written by .ci/reference.py from the cases in tests/verifier_kinds; a test holds it to that. -->
 
-Each kind of gold answer has a rule, one answer that is accepted and one that is refused. Every line is a test. The order
-of gold and answer never changes a verdict. To check your own golds: `unlearnbench splits validate DIR` names those that
-only their own text can match, and `unlearnbench verify GOLD "\\\\boxed{ANSWER}"` judges one pair.
+Each kind of gold answer has a rule, one answer that is accepted and one that is refused. Every line is a test. The
+order of gold and answer never changes a verdict. To check your own golds: `unlearnbench splits validate DIR` names those
+that only their own text can match, and `unlearnbench verify GOLD '\\boxed{ANSWER}'` judges one pair.
 """
 
 

@@ -47,7 +47,8 @@ def test_verdicts_agree_with_the_labels_and_sides_may_change_places(path: Path) 
             with Verifier(of_rule) as verifier:
                 verdicts = verifier.verify_many(asked)
             wrong += [
-                f"{pair}: label {case['correct']}, verdict {verdict.correct} ({verdict.reason}), stated {verdict.answer!r}"
+                f"{pair}: label {case['correct']}, verdict {verdict.correct} ({verdict.reason}), "
+                f"stated {verdict.answer!r}"
                 for case, pair, verdict in zip(found, asked, verdicts, strict=True)
                 if verdict.correct is not case["correct"]
             ]

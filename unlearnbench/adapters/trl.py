@@ -25,7 +25,8 @@ def reward(
     """1 for each completion that states the gold `answer`, or one of them where that is a list, else 0, in their order.
 
     None where the verifier itself failed twice: TRL leaves such a completion out of the baseline and the loss. Raises
-    DataError if the data set has no column `answer`, or another length, or if a gold is no answer (None, empty, a dict).
+    DataError if the data set has no column `answer`, or one of another length, or if a gold is no answer (None, empty,
+    a dict).
     """
     if answer is None:
         raise DataError(

@@ -34,7 +34,7 @@ def print_table(head: Sequence[str], rows: Iterable[Sequence[object]], *, right:
 
 
 def warn_of_golds(ungradable: Sequence[str]) -> None:
-    """Warn, on standard error, of golds that only their own text can match: one sentence each, the first few of them."""
+    """Warn, on standard error, of golds that only their own text can match: one sentence for each of the first few."""
     for sentence in ungradable[:_SHOWN]:
         click.echo(f"warning: {sentence}", err=True)
     if len(ungradable) > _SHOWN:

@@ -281,8 +281,8 @@ def ungradable_items(items: Sequence[Item], folder: Path) -> list[str]:
     with Verifier() as verifier:
         why = ungradable([item.answer for item in items], verifier)
     return [
-        f"{folder / 'items.parquet'}, row {row}, field 'answer': only its own text can match the gold {item.answer!r} of "
-        f"item {item.item_id!r} ({why[item.answer]}); write it differently or leave the item out"
+        f"{folder / 'items.parquet'}, row {row}, field 'answer': only its own text can match the gold {item.answer!r} "
+        f"of item {item.item_id!r} ({why[item.answer]}); write it differently or leave the item out"
         for row, item in enumerate(items, start=1)
         if item.answer in why
     ]

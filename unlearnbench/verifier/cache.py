@@ -1,7 +1,7 @@
 """A cache of verdicts by rule, gold and stated answer: in memory up to a bound, and optionally in a file.
 
-The file is SQLite and may be shared by any number of processes. It holds digests of the texts and never the texts, so it
-reveals no golds, and no completion can damage it. A damaged entry is treated as missing.
+The file is SQLite and may be shared by any number of processes. It holds digests of the texts and never the texts, so
+it reveals no golds, and no completion can damage it. A damaged entry is treated as missing.
 """
 
 from __future__ import annotations

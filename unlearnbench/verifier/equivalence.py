@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from fractions import Fraction
+from itertools import pairwise
 
 from unlearnbench.verifier.family_equivalence import may_be_renamed, same_family, same_renamed
 from unlearnbench.verifier.math import ball_arithmetic
@@ -298,7 +299,7 @@ def _are_consecutive(labels: list[str]) -> bool:
     """Whether names have an order of their own: x, y, z; a, b; x_1, x_2."""
     keys = sorted(label.lstrip("\\") for label in labels)
     if all(len(key) == 1 for key in keys):
-        return all(ord(y) - ord(x) == 1 for x, y in zip(keys, keys[1:], strict=False))
+        return all(ord(y) - ord(x) == 1 for x, y in pairwise(keys))
     return all(re.fullmatch(r"[A-Za-z]_[0-9]", key) and key[0] == keys[0][0] for key in keys)
 
 

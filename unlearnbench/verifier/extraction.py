@@ -38,7 +38,8 @@ _BRACES = re.compile(r"\\f?box(?:ed)?\s{0,9}\{|\\\\(?!f?box)|\\[{}]|[{}]")
 _STATEMENT = re.compile(r"####|\banswer[ \t]{0,3}(?:is\b[ \t]{0,3}:?|:|=)", re.IGNORECASE)
 _SENTENCE_END = re.compile(r"[.!?](?:\s|$)")
 _REASON = re.compile(
-    r"(?<=\S),? (?:because|since|due to|as (?:we|I|it|they|this|required|wanted|desired|expected|needed|asked|claimed|shown))\b"
+    r"(?<=\S),? (?:because|since|due to|"
+    r"as (?:we|I|it|they|this|required|wanted|desired|expected|needed|asked|claimed|shown))\b"
     r"| \((?:because|since|as|that is|i\.e\.)[^()]*\)$"
 )
 _COMMENT = re.compile(r"([A-Za-z]{2,}(?:'[a-z]+)?)(?: [A-Za-z']+)*")
@@ -94,8 +95,8 @@ _ALTERNATIVES = re.compile(
     r"\bor\b(?!(?: |\}|\\text ?\{)*(?:approximately|about|roughly|\\approx|≈))|\\(?:lor|vee)(?![A-Za-z])|或"
 )
 _THOUSANDS = re.compile(r"[-+$\\ ]{0,4}[0-9]{1,3}(?:,[0-9]{3})+(?:\.[0-9]*)?")
-_LISTING = re.compile(r"[(\[{)\]},;]|\\(?:pm|mp|lor|vee)(?![A-Za-z])|\b(?:and|or)\b|[或、，；]")
-_SEVERAL = re.compile(r"[,;<>或、，；]|\\(?:pm|mp|cup|in|leq?|geq?|neq?|lor|vee)(?![A-Za-z])|\b(?:and|or)\b")
+_LISTING = re.compile(r"[(\[{)\]},;]|\\(?:pm|mp|lor|vee)(?![A-Za-z])|\b(?:and|or)\b|[或、\uff0c\uff1b]")
+_SEVERAL = re.compile(r"[,;<>或、\uff0c\uff1b]|\\(?:pm|mp|cup|in|leq?|geq?|neq?|lor|vee)(?![A-Za-z])|\b(?:and|or)\b")
 
 
 def stated_answer(completion: str, rule: Rule = "strict") -> Stated:
@@ -120,7 +121,8 @@ def stated_answer(completion: str, rule: Rule = "strict") -> Stated:
 
 
 def without_formatting(text: str) -> str:
-    """`text`, its escapes repaired, without outer \\text{...} and its like, \\left, \\right, thin spaces, dollars and final full stop."""
+    """`text` with its escapes repaired, and without formatting: outer \\text{...} and its like, \\left, \\right, thin
+    spaces, dollars and the final full stop."""
     text = repaired(text)
     if "\\" in text or "$" in text or "{" in text or "~" in text:
         text = _FORMATTING.sub("", text)

@@ -1,6 +1,7 @@
 """Gold answers: what the values that data sets hold mean, and which golds only their own text can match.
 
-Data sets hold golds as text, as numbers, as lists of texts that are all right, or as a rationale that ends in `#### 18`.
+Data sets hold golds as text, as numbers, as lists of texts each of which is right, or as rationales that end in
+`#### 18`.
 """
 
 from __future__ import annotations

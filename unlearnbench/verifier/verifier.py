@@ -1,7 +1,7 @@
 """Verdicts: whether the answer that a completion states is the gold answer, with guarded worker processes.
 
-Nearly every verdict is decided in this process, in microseconds. The rest goes to workers: fresh Python processes with a
-memory limit, asked over a socket in JSON, killed at the time limit and restarted. Nothing uses signals or
+Nearly every verdict is decided in this process, in microseconds. The rest goes to workers: fresh Python processes with
+a memory limit, asked over a socket in JSON, killed at the time limit and restarted. Nothing uses signals or
 multiprocessing's own processes, so it works from any thread and from daemonic processes. Text that cannot be graded is
 wrong; a verdict is None only when the verifier itself fails twice (PROTOCOL 3.10).
 """
@@ -57,9 +57,9 @@ class Verifier:
     """Verdicts under one rule, with a cache by gold and stated answer. Safe to share between threads.
 
     At most `workers` processes are started, each when it is first needed. Leaving the `with` block, `close`, garbage
-    collection or the end of this process, however sudden, ends them. `calls` counts verdicts, `ungradable` those on text
-    that could not be graded. `cache` names a file of verdicts that outlives this process and may be shared with others
-    (cache.py); DataError and RunError where it cannot be used as one.
+    collection or the end of this process, however sudden, ends them. `calls` counts verdicts, `ungradable` those on
+    text that could not be graded. `cache` names a file of verdicts that outlives this process and may be shared with
+    others (cache.py); DataError and RunError where it cannot be used as one.
     """
 
     def __init__(

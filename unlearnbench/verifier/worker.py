@@ -1,8 +1,8 @@
 """The main loop of a worker process: it compares two answers at a time, and may be killed at any moment.
 
 equivalence.py compares structure and value. Only what it cannot read is given to sympy (math/sympy_fallback.py), in
-forked children that are killed at the time limit. Sympy is imported when it is first needed: the parent requests that in
-a separate message, before the time limit starts.
+forked children that are killed at the time limit. Sympy is imported when it is first needed: the parent requests that
+in a separate message, before the time limit starts.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ progressions with commensurable steps are expanded to one common step and compar
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from fractions import Fraction
 from math import gcd, lcm
 from typing import NamedTuple
@@ -37,6 +37,7 @@ _MOST_OFFSETS = 24
 _CYCLES = (1, 2, 3, 4)
 """Lengths of the cycles in which something like (-1)^k repeats."""
 _CHECKED = (2, 5, -3, 17)
+_Vector = tuple[Node, ...]
 
 
 class Named(NamedTuple):
@@ -150,8 +151,10 @@ def same_from(a: Sequence[Progression], b: Sequence[Progression], a_start: int, 
 
 def same_lines(a: Progression, b: Progression) -> bool:
     """Whether two progressions are the same line where their parameter is any real number. Raises UndecidedError."""
+    if a.shape != b.shape or len(a.offsets) != len(b.offsets):
+        return False
     between = [difference(x, y) for x, y in zip(a.offsets, b.offsets, strict=True)]
-    return a.shape == b.shape and _parallel(a.steps, b.steps) and _parallel(between, b.steps)
+    return _parallel(a.steps, b.steps) and _parallel(between, b.steps)
 
 
 def _parallel(a: Sequence[Node], b: Sequence[Node]) -> bool:
@@ -161,35 +164,37 @@ def _parallel(a: Sequence[Node], b: Sequence[Node]) -> bool:
 
 
 def _same_of_shape(a: list[Progression], b: list[Progression]) -> bool:
-    moving = [[one for one in side if not _is_constant(one)] for side in (a, b)]
-    constant = [[one.offsets for one in side if _is_constant(one)] for side in (a, b)]
-    if not all(_within(*pair, _same_vector) for pair in (constant, constant[::-1])):
+    fixed, others = ([one.offsets for one in side if _is_constant(one)] for side in (a, b))
+    if not (_within(fixed, others, _same_vector) and _within(others, fixed, _same_vector)):
         return False
-    if not moving[0] or not moving[1]:
-        return not moving[0] and not moving[1]
-    unit = moving[0][0].steps
-    ratios = [[_ratio(one.steps, unit) for one in side] for side in moving]
-    known = [ratio for side in ratios for ratio in side if ratio is not None]
-    if len(known) < len(moving[0]) + len(moving[1]):
+    left, right = ([one for one in side if not _is_constant(one)] for side in (a, b))
+    if not left or not right:
+        return not left and not right
+    unit = left[0].steps
+    ratios = [_ratio(one.steps, unit) for one in (*left, *right)]
+    known = [ratio for ratio in ratios if ratio is not None]
+    if len(known) < len(ratios):
         return False
     common = Fraction(lcm(*(ratio.numerator for ratio in known)), gcd(*(ratio.denominator for ratio in known)))
     period = tuple(_times(common, step) for step in unit)
-    left, right = (
-        [tuple(_plus(x, j, d) for x, d in zip(one.offsets, one.steps, strict=True))
-         for one, ratio in zip(side, of_side, strict=True) if ratio is not None
-         for j in range(min(int(common / ratio), _MOST_OFFSETS + 1))]
-        for side, of_side in zip(moving, ratios, strict=True)
-    )  # fmt: skip
-    if max(len(left), len(right)) > _MOST_OFFSETS:
-        raise UndecidedError("too many progressions")
 
-    def congruent(x: tuple[Node, ...], y: tuple[Node, ...]) -> bool:
+    def congruent(x: _Vector, y: _Vector) -> bool:
         return _congruent(x, y, period)
 
-    return _within(left, right, congruent) and _within(right, left, congruent)
+    offsets, more = _expanded(left, known, common), _expanded(right, known[len(left) :], common)
+    return _within(offsets, more, congruent) and _within(more, offsets, congruent)
 
 
-def _within(left, right, same) -> bool:  # type: ignore[no-untyped-def]
+def _expanded(union: Sequence[Progression], ratios: Sequence[Fraction], common: Fraction) -> list[_Vector]:
+    """The offsets of a union whose progressions have steps of `ratios`, written with the one step `common`."""
+    counts = [int(common / ratio) for _, ratio in zip(union, ratios, strict=False)]
+    if sum(counts) > _MOST_OFFSETS:
+        raise UndecidedError("too many progressions")
+    return [_moved(one, start) for one, count in zip(union, counts, strict=True) for start in range(count)]
+
+
+def _within(left: Sequence[_Vector], right: Sequence[_Vector], same: Callable[[_Vector, _Vector], bool]) -> bool:
+    """Whether each vector of one side is the same as one of the other side."""
     return all(any(same(x, y) for y in right) for x in left)
 
 

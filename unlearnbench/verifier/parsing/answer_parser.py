@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from itertools import product
+from itertools import pairwise, product
 
 from unlearnbench.verifier.math.interval_sets import intersection, union
 from unlearnbench.verifier.math.nodes import (
@@ -60,7 +60,8 @@ _CONDITION = re.compile(
 _EXPRESSION = re.compile(r"[-+*]")
 _CONDITION_BEHIND = re.compile(r"(.*[^A-Zfg(,\s]|.*\S\s) ?\(([^()]+)\)", re.DOTALL)
 _CONGRUENCE = re.compile(
-    r"(.+?) ?\\equiv ?([^\\=]*(?:\\text ?\{[ a-z,]+\}[^\\=]*)*?) ?(\(?(?:\\[pb]?mod|\\text ?\{ ?mod ?\}|mod) ?\{?[0-9]+\}? ?\)?)"
+    r"(.+?) ?\\equiv ?([^\\=]*(?:\\text ?\{[ a-z,]+\}[^\\=]*)*?)"
+    r" ?(\(?(?:\\[pb]?mod|\\text ?\{ ?mod ?\}|mod) ?\{?[0-9]+\}? ?\)?)"
 )
 _POINT = re.compile(r"([A-BD-Z](?:_\{?[0-9]\}?)?'?) ?(\([^()]*,[^()]*\))")
 _ELLIPSES = ("\\ldots", "...")
@@ -135,14 +136,14 @@ def _read(text: str) -> Answer:
     parts, joints = split(text, _SEPARATOR if RELATIONS.search(text) else _COMMA)
     if len(parts) > 1 and not (_ONE_NUMBER.fullmatch(text) and set(joints) == {","}):
         return _listed(parts, joints)
-    if mentions_sets(text) and "=" not in text and (found := region(text, read)) is not None:
-        return found
+    if mentions_sets(text) and "=" not in text and (numbers := region(text, read)) is not None:
+        return numbers
     if RELATIONS.search(text) and (answer := relation(text, read)) is not None:
         return answer
     if (whole := bracketed(text, read)) is not None:
         return whole
-    if (":" in text or "to" in text) and (found := named_with_colon(text, read) or ratio(text)) is not None:
-        return found
+    if (":" in text or "to" in text) and (related := named_with_colon(text, read) or ratio(text)) is not None:
+        return related
     return quantity(text)
 
 
@@ -157,9 +158,8 @@ def readings(text: str) -> list[Answer]:
 
 
 def _both_signs(text: str) -> Answer:
-    upper, lower = (
-        _SIGNS.sub(lambda found: one if found.group() == "\\pm" else other, text) for one, other in ("+-", "-+")
-    )
+    upper = _SIGNS.sub(lambda found: "+" if found.group() == "\\pm" else "-", text)
+    lower = _SIGNS.sub(lambda found: "-" if found.group() == "\\pm" else "+", text)
     items = [item for sign in (upper, lower) for item in _items(read(sign))]
     return Collection("list", tuple(items))
 
@@ -246,7 +246,7 @@ def _written_out(parts: list[str]) -> list[str]:
         raise UnreadableError("an ellipsis between other things than whole numbers")
     numbers, last = [int(part) for part in before], int(after[0])
     step = numbers[1] - numbers[0] if len(numbers) > 1 else 1
-    even = all(y - x == step for x, y in zip(numbers, numbers[1:], strict=False))
+    even = all(y - x == step for x, y in pairwise(numbers))
     if not even or step == 0 or (last - numbers[-1]) % step or not 0 < (last - numbers[-1]) // step < MOST_PARTS:
         raise UnreadableError("an ellipsis of an unknown rule")
     return [*map(str, [*numbers, *range(numbers[-1] + step, last, step), last])]

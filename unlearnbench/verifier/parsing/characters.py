@@ -1,7 +1,7 @@
 r"""Characters outside ASCII, and HTML, as the LaTeX that means the same.
 
-    >>> latex_of("x＞½ 或 x=5厘米")
-    'x>\\frac{1}{2}  \\text{ or }  x=5 cm '
+    >>> latex_of("x≥½ 或 x=5厘米")
+    'x\\ge \\frac{1}{2}  \\text{ or }  x=5 cm '
 
 Chinese data sets write full-width signs, `或` and units such as 厘米; others keep HTML tags of the page they came from.
 """

@@ -1,7 +1,7 @@
 r"""Sums and products with an ellipsis, a_1 + a_2 + \ldots + a_n, as what they abbreviate.
 
-The first two terms before the ellipsis say what changes from one term to the next and by how much; every other term that
-is written must fit. What does not fit is not read.
+The first two terms before the ellipsis say what changes from one term to the next and by how much. Every other term
+that is written must fit; otherwise the text is unreadable.
 """
 
 from __future__ import annotations
@@ -66,10 +66,7 @@ def _abbreviated(run: Sequence[Node], last: Node, head: str) -> Node | None:
 
     Raises UnreadableError where they do and another term does not fit.
     """
-    if len(run) > 1:
-        body = _rule(run[0], run[1])
-    else:
-        body = _rule_to(run[0], last)
+    body = _rule(run[0], run[1]) if len(run) > 1 else _rule_to(run[0], last)
     if body is None:
         return None
     ends: list[Node] = []

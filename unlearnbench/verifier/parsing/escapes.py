@@ -20,7 +20,8 @@ _ESCAPED_TWICE = re.compile(rf"(?<!\\)\\{{2,}}+(?=(?:{_COMMANDS})(?![A-Za-z])|[{
 _ENVIRONMENT = re.compile(r"\\begin\s?\{")
 _ENVIRONMENT_ESCAPED_TWICE = re.compile(r"(?<!\\)\\\\begin\s?\{")
 _UNESCAPED = re.compile(
-    "\x0c(?=rac|orall|lat)|\x08(?=oxed|inom|eta|egin|ar|mod|ig|f[ {]|ullet)|\x0b(?=ec|ee|ar|ert)|\x07(?=lpha|ngle|pprox|rc)"
+    "\x0c(?=rac|orall|lat)|\x08(?=oxed|inom|eta|egin|ar|mod|ig|f[ {]|ullet)"
+    "|\x0b(?=ec|ee|ar|ert)|\x07(?=lpha|ngle|pprox|rc)"
     "|\t(?=ext|imes|heta|an[^a-z]|frac|au|riangle|binom|o[^a-z])|\r(?=ight|ho|angle|floor|ceil|m[ {])"
     "|\n(?=eq|abla|ot[^a-z]|mid)"
 )

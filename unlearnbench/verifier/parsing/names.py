@@ -28,17 +28,19 @@ _SETS = re.compile(r"[A-Z](?:\\c[au]p[A-Z])+|\\complement_?\{?[A-Z]\}?\(?[A-Z](?
 _WORD = re.compile(r"(?=.*[A-Za-z]{3})[A-Za-z][A-Za-z'. -]*")
 _PRODUCT = re.compile(r"[a-z]{2,3}")
 _CALL = re.compile(
-    rf"(?<![A-Za-z\\])(?:\\(?:gcd|lcm|max|min|det|Pr|deg|dim|arg)|[A-Zfgh]|(?:gcd|lcm|Var|Cov)){_INDEX}(?:\^\{{-1\}}|'+)? ?"
-    r"(?:\([^()]*\)|\[[^\[\]]*\])"
+    rf"(?<![A-Za-z\\])(?:\\(?:gcd|lcm|max|min|det|Pr|deg|dim|arg)|[A-Zfgh]|(?:gcd|lcm|Var|Cov)){_INDEX}"
+    r"(?:\^\{-1\}|'+)? ?(?:\([^()]*\)|\[[^\[\]]*\])"
     r"|(?<![A-Za-z\\])[npqua] ?\((?:[A-Z](?: ?\\c[au]p ?[A-Z])*|[0-9]{1,4}|[a-z])\)"
 )
 _TRIGONOMETRIC = re.compile(
-    rf"\\(?:sin|cos|tan|cot|sec|csc) ?(?:\([^()]*\)|\{{[^{{}}]*\}}|[0-9]?(?:[A-Za-z]|\\(?:{_GREEK})){_INDEX}|[A-Z]{{3}})"
+    r"\\(?:sin|cos|tan|cot|sec|csc) ?"
+    rf"(?:\([^()]*\)|\{{[^{{}}]*\}}|[0-9]?(?:[A-Za-z]|\\(?:{_GREEK})){_INDEX}|[A-Z]{{3}})"
 )
 _OF_UNKNOWN = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc) ?[({]?[0-9]? ?[xyzt](?![A-Za-z])")
 _MODULUS = re.compile(r"\|(?=[^|]*(?:[A-Z]|\\vec|[a-z](?:_\w+)? ?[-+] ?[a-z])|[zwv]\|)[^|]{1,40}\|")
 _SEGMENT = re.compile(
-    r"(?<![A-Za-z\\])(?:\[[A-Z]{3,6}\]|[A-Z]_[A-Z]{2,6}|[A-Z]{2,6}(?![a-z]))|\\over(?:right|leftright)arrow ?\{[A-Z]{2}\}"
+    r"(?<![A-Za-z\\])(?:\[[A-Z]{3,6}\]|[A-Z]_[A-Z]{2,6}|[A-Z]{2,6}(?![a-z]))"
+    r"|\\over(?:right|leftright)arrow ?\{[A-Z]{2}\}"
 )
 _EXTREME = re.compile(r"\\(?:max|min|sup|inf)(?:_[a-z0-9]+)?([^\\].*)|(.*)_\\?(?:max|min)")
 _QUOTIENT = re.compile(r"\\frac ?\{([^{}]*)\} ?\{([^{}]*)\}")

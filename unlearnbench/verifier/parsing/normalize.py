@@ -52,8 +52,8 @@ _SYNONYMS = {
     "\\arctan": "arctg",
     "\\csc": "cosec",
     "'": "prime",
-    "": "left right displaystyle textstyle scriptstyle limits nolimits middle big Big bigl bigr Bigl Bigr bigg biggl biggr "
-    "Bigg qed blacksquare",
+    "": "left right displaystyle textstyle scriptstyle limits nolimits middle big Big bigl bigr Bigl Bigr bigg biggl "
+    "biggr Bigg qed blacksquare",
 }
 _ONE_NAME = {name: same for same, names in _SYNONYMS.items() for name in names.split()}
 _GLUED = ("qquad", "quad", "cdot", "times", "leq", "geq", "neq", "cup", "cap", "infty", "pi", "pm", "le", "ge", "ne")
@@ -69,7 +69,8 @@ _MODULUS = re.compile(r"\\pmod\s*([0-9A-Za-z])")
 _NEGATED = re.compile(r"\\not\s?=")
 _DEGREES = re.compile(
     r"(?:\{\})?\^ ?(?:\\circ(?![A-Za-z])|\{ ?\\circ ?\})"
-    r"|(?<=[0-9})])\s?\^ ?(?:o(?![A-Za-z0-9(])|\\(?:text|mathrm|rm) ?\{ ?o ?\}|\{ ?(?:o|\^ ?\{ ?\\circ ?\}|\\(?:text|mathrm|rm) ?\{ ?o ?\}) ?\})"
+    r"|(?<=[0-9})])\s?\^ ?(?:o(?![A-Za-z0-9(])|\\(?:text|mathrm|rm) ?\{ ?o ?\}"
+    r"|\{ ?(?:o|\^ ?\{ ?\\circ ?\}|\\(?:text|mathrm|rm) ?\{ ?o ?\}) ?\})"
 )
 _DEGREE_IN_TEXT = re.compile(r"\\(?:text|mathrm)\s?\{\s*(\^\{\\circ\})\s*([CF]?)\s*\}")
 _PRIMES = re.compile(r"\^ ?(?:\{\s*('+(?:\s*'+)*)\s*\}|('))")

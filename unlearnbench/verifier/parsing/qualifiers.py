@@ -31,44 +31,17 @@ _POSITIVE = r"(?P<positive> ?(?:\^ ?\{? ?(?:\+|\*|\\ast|\\star|\\times) ?\}?|_ ?
 _FROM_0 = r"(?P<from0> ?_ ?\{? ?(?:0|\\ge ?0) ?\}?)"
 DOMAIN = re.compile(rf"(?:{_SET})(?:{_POSITIVE}|{_FROM_0})?")
 """A set of numbers by its letter: \\mathbb{Z}, \\mathbf Z, Z, \\mathbb{N}^*."""
-_WORDS = r"(?:\\(?:text|mathrm|mbox|textrm) ?\{|[ ,}A-Za-z-]|(?<=\})\s)"
 
 _MEMBER_OF = re.compile(rf" ?\\in ?(?P<domain>{DOMAIN.pattern})$")
 _NAMES_BEFORE = [re.compile(rf"{_NAME}(?:{_JOINED}{_NAME}){{{more}}}$") for more in (3, 2, 1, 0)]
 _MEMBERS = re.compile(rf"(?P<names>{_NAMES}) ?\\in ?(?P<domain>{DOMAIN.pattern})")
 _QUALIFIER = re.compile(
-    r"[,\s]{0,4}\\text ?\{ ?,? ?(?P<word>where|for|with|and|such that|given that|in which|here)(?![A-Za-z])|[,\s]{1,4}(?P<plain>where|for (?:all|any|some|every|each))\b"
-    r"|[,\s]{0,4}\\forall(?![A-Za-z])"
+    r"[,\s]{0,4}\\text ?\{ ?,? ?(?:where|for|with|and|such that|given that|in which|here)(?![A-Za-z])"
+    r"|[,\s]{1,4}(?:where|for (?:all|any|some|every|each))\b|[,\s]{0,4}\\forall(?![A-Za-z])"
 )
 _PLAIN_WORDS = re.compile(r"\\(?:text|mathrm|mbox|textrm) ?\{([^{}]*)\}")
-_SAYS_NOTHING = frozenset(
-    [
-        "and",
-        "for",
-        "where",
-        "with",
-        "here",
-        "given",
-        "that",
-        "in",
-        "which",
-        "all",
-        "any",
-        "some",
-        "every",
-        "each",
-        "a",
-        "an",
-        "arbitrary",
-        "is",
-        "are",
-        "be",
-        "being",
-        "the",
-        "of",
-        "\\forall",
-    ]
-)
+_SAYS_NOTHING = frozenset({"and", "for", "where", "with", "here", "given", "that", "in", "which", "all", "any", "some"})
+_SAYS_NOTHING |= {"every", "each", "a", "an", "arbitrary", "is", "are", "be", "being", "the", "of", "\\forall"}
 _FOR_BEFORE = re.compile(r"(?:\\text ?\{ ?,? ?(?:for|where|with|and)(?: all| any| some| every)? ?\}|\\forall)\s*$")
 _LONGEST = 120
 """Characters of a qualifier."""
@@ -100,11 +73,10 @@ _KINDS = {
 _SIGNED = re.compile(rf"(?:for )?(?:some|any|all|every) ({_NAME}) ?(>|<|\\ge|\\le) ?0")
 _DEFINITION = re.compile(rf"(?:where|with|here)? ?({_NAME}) ?= ?(.+)", re.DOTALL)
 _APPROXIMATE = re.compile(
-    r"[,\s]{0,4}(?:\\text ?\{ ?,? ?or ?\} ?)?(?:\\approx(?![A-Za-z])|\\text ?\{[ ,(]*(?:or |which is )?(?:approximately|approx\.?|about|roughly)(?: equal to)?[^{}]*\}"
+    r"[,\s]{0,4}(?:\\text ?\{ ?,? ?or ?\} ?)?(?:\\approx(?![A-Za-z])"
+    r"|\\text ?\{[ ,(]*(?:or |which is )?(?:approximately|approx\.?|about|roughly)(?: equal to)?[^{}]*\}"
     r"|,? ?(?:or )?(?<![A-Za-z])(?:approximately|approx\.?)(?![A-Za-z]))"
 )
-
-
 _JOINT = re.compile(r",(?![0-9]{3})|;|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])")
 
 
@@ -119,7 +91,7 @@ class Qualified(NamedTuple):
 
 
 def exact_part(text: str) -> str:
-    r"""The text up to its approximation: \frac13 of \frac13 \approx 0.333; all of it where it has none, or is a list."""
+    r"""The text up to its approximation, \frac13 of \frac13 \approx 0.333; all of it where it has none or is a list."""
     found = _APPROXIMATE.search(text)
     if found is None or not found.start():
         return text
@@ -217,12 +189,16 @@ def _quantified(text: str, domains: dict[str, str]) -> bool:
         return True
     member = _MEMBER_OF.search(plain)
     tokens = plain[: member.start() if member else len(plain)].split()
-    is_name = [_ONE_NAME.fullmatch(token) is not None for token in tokens] + [False]
-    is_name = [
-        one and not (token == "a" and len(after) > 1) for token, after, one in zip(tokens, [*tokens[1:], ""], is_name)
-    ]
-    names = [token for token, one in zip(tokens, is_name, strict=True) if one]
-    kind = " ".join(token for token, one in zip(tokens, is_name, strict=True) if not one and token not in _SAYS_NOTHING)
+    if not tokens:
+        return False
+    names, words = [], []
+    for token, after in zip(tokens, [*tokens[1:], ""], strict=True):
+        is_article = token == "a" and len(after) > 1
+        if _ONE_NAME.fullmatch(token) and not is_article:
+            names.append(token)
+        elif token not in _SAYS_NOTHING:
+            words.append(token)
+    kind = " ".join(words)
     kind = kind if kind in _KINDS else kind.removesuffix("s")
     if not tokens or kind not in _KINDS or not (kind or (member and names) or (names and _FOR.match(plain))):
         return False

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 from fractions import Fraction
+from itertools import pairwise
 
 from unlearnbench.verifier.fast_path import PLACES_THAT_ROUND
 from unlearnbench.verifier.math.nodes import Apply, Number, Ratio, UnreadableError, Value
 from unlearnbench.verifier.math.units import DEGREE, PERCENT, Unit, known, parse_unit
 from unlearnbench.verifier.parsing.brackets import balanced, bare
-from unlearnbench.verifier.parsing.latex_parser import in_base, parse
+from unlearnbench.verifier.parsing.latex_parser import parse
 from unlearnbench.verifier.parsing.normalize import TEXT_GROUP
+from unlearnbench.verifier.parsing.numerals import in_base
 
 _MIXED = re.compile(r"([-+]?)([0-9]+) ([0-9]+)/([0-9]+)")
 _BASED = re.compile(r"[({]?([0-9A-F]*[0-9][0-9A-F]*|[A-F]{2,})[)}]?_\{?(?:\\text\s?\{)?([0-9]{1,2}|[a-z]{3,7})\}?\}?")
@@ -75,7 +77,7 @@ def quantity(text: str) -> Value:
 
 
 def compound(text: str) -> Value | None:
-    """One quantity in several units, in the smallest of them: 2 hours 30 minutes, 60^{\\circ}42', 5 ft 6 in; else None."""
+    """One quantity in several units, in the smallest of them: 2 hours 30 minutes, 5 ft 6 in; None where it is none."""
     if found := _MINUTES.fullmatch(text):
         parts = [Fraction(part or 0) for part in found.groups()]
         return Value(Number(parts[0] + parts[1] / 60 + parts[2] / 3600), DEGREE, text=text)
@@ -95,12 +97,12 @@ def compound(text: str) -> Value | None:
         sizes = [Fraction(1), *(size / 3600 for size in sizes[1:])]
     if {unit.measures for unit in units if unit} != {units[0].measures if units[0] else ()}:
         return None
-    if any(large <= small for large, small in zip(sizes, sizes[1:], strict=False)):
+    if any(large <= small for large, small in pairwise(sizes)):
         return None
     joined = any(joint and joint.strip(" ") for _, _, joint in found_parts[:-1])
-    if joined and not (_JOINED & {measure for unit in units if unit for measure, _ in unit.measures}):
-        if not all(name in _JOINED_UNITS or name.rstrip("s") in _JOINED_UNITS for name in names):
-            return None
+    one_thing = _JOINED & {measure for unit in units if unit for measure, _ in unit.measures}
+    if joined and not one_thing and not all({name, name.rstrip("s")} & _JOINED_UNITS for name in names):
+        return None
     total = sum(Fraction(number) * size for (number, _, _), size in zip(found_parts, sizes, strict=True))
     return Value(Number(total / sizes[-1]), units[-1], text=text)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from fractions import Fraction
-from typing import Literal, cast
+from typing import Literal
 
 from unlearnbench.verifier.math.ball_arithmetic import order
 from unlearnbench.verifier.math.evaluation import UndecidedError
@@ -235,7 +235,7 @@ def _inequality(terms: list[str], signs: list[str]) -> Answer:
 
 
 def _order_signs(closed: list[bool]) -> tuple[Literal[">", ">="], ...]:
-    return tuple(cast("Literal['>', '>=']", ">=" if one else ">") for one in closed)
+    return tuple(">=" if one else ">" for one in closed)
 
 
 def _one_sided(low: Node | None, high: Node | None, terms: list[str], closed: bool) -> Answer:

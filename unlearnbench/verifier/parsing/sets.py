@@ -31,7 +31,8 @@ _OPERATORS = re.compile(
 )
 _SET_SIGNS = re.compile(r"\\(?:cup|cap|setminus)(?![A-Za-z])|\\mathbb|\\math(?:bf|rm) ?\{[RZNQ]\}|\\\}\s*-\s*\\\{")
 _REALS = re.compile(
-    r"(?:(?:all|any|every) (?:the )?reals?(?: numbers?)?|(?:the )?(?:set of )?(?:all )?(?:the )?(?:reals|real numbers))(?: [a-z])?"
+    r"(?:(?:all|any|every) (?:the )?reals?(?: numbers?)?"
+    r"|(?:the )?(?:set of )?(?:all )?(?:the )?(?:reals|real numbers))(?: [a-z])?"
     r"(?:,? (?:except|other than|excluding|but not)(?: for)? (?P<less>.+))?",
     re.I,
 )
@@ -207,8 +208,9 @@ def _unlabelled(answer: Answer, name: str) -> Answer:
     if isinstance(answer, Family):
         return Family(_unlabelled(answer.answer, name), answer.domains)
     if isinstance(answer, Collection) and answer.kind == "list" and answer.items:
-        if all(isinstance(item, Labelled) and item.label == name for item in answer.items):
-            return Collection("set", tuple(item.answer for item in answer.items if isinstance(item, Labelled)))
+        values = [item.answer for item in answer.items if isinstance(item, Labelled) and item.label == name]
+        if len(values) == len(answer.items):
+            return Collection("set", tuple(values))
     if isinstance(answer, Equation):
         return answer
     raise UnreadableError("a set of something else than the numbers of a region")

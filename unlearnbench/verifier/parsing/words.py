@@ -33,7 +33,8 @@ _CHOICE_NAMED = re.compile(r"(?:\\(?:text|textbf|mathrm) ?\{ ?)?(?:option|choice
 _ANOTHER_CHOICE = re.compile(r"\([A-Z]\)|\b[A-H][.:)]|\b(?:not|wrong|incorrect|and|or)\b")
 
 _CLOCK = re.compile(
-    r"(?:at )?(\d{1,2})(?: ?(?::|\{:\}) ?(\d{2})(?::00)?)?\s*(?:\\(?:text|mathrm)\s?\{)?\s*(?:([ap])\.?\s?m\.?|(o'clock)|hours)?\s*\}?",
+    r"(?:at )?(\d{1,2})(?: ?(?::|\{:\}) ?(\d{2})(?::00)?)?\s*"
+    r"(?:\\(?:text|mathrm)\s?\{)?\s*(?:([ap])\.?\s?m\.?|(o'clock)|hours)?\s*\}?",
     re.I,
 )
 _NOON = {"noon": Clock(12, 0, "p"), "12 noon": Clock(12, 0, "p"), "midnight": Clock(12, 0, "a")}
