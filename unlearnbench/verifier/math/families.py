@@ -176,6 +176,8 @@ def _same_of_shape(a: list[Progression], b: list[Progression]) -> bool:
     if len(known) < len(ratios):
         return False
     common = Fraction(lcm(*(ratio.numerator for ratio in known)), gcd(*(ratio.denominator for ratio in known)))
+    if max(common / ratio for ratio in known) > _MOST_OFFSETS:
+        return False
     period = tuple(_times(common, step) for step in unit)
 
     def congruent(x: _Vector, y: _Vector) -> bool:

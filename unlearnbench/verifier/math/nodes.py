@@ -69,9 +69,13 @@ def names_in(node: Node) -> frozenset[str]:
 
 
 def substituted(node: Node, values: Mapping[str, Node]) -> Node:
-    """The expression with expressions in place of some of its variables."""
+    """The expression with expressions in place of some of its free variables."""
     if isinstance(node, Symbol):
         return values.get(node.name, node)
+    if isinstance(node, Apply) and node.head in REPEATED:
+        index, low, high, body = node.args
+        inner = {name: value for name, value in values.items() if Symbol(name) != index}
+        return Apply(node.head, (index, substituted(low, values), substituted(high, values), substituted(body, inner)))
     if isinstance(node, Apply):
         return Apply(node.head, tuple(substituted(arg, values) for arg in node.args))
     return node
