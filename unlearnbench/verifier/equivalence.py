@@ -277,8 +277,7 @@ def _same_records(a: Collection, b: Collection) -> bool:
     if roots and others and all(item.label == named[0].label[0] for item in others):  # x_1=1, x_2=2 and x=1 or x=2
         return _same_set(tuple(item.answer for item in named), tuple(item.answer for item in others))
     if len(others) == len(named):
-        found = [next((y for y in others if names_agree(x.label, y.label)), None) for x in named]
-        return all(y is not None and same(x.answer, y.answer) for x, y in zip(named, found, strict=True))
+        return _same_by_name(named, others)
     if others:
         return False
     if b.kind == "list" and roots:
@@ -288,6 +287,18 @@ def _same_records(a: Collection, b: Collection) -> bool:
     if b.kind == "tuple" and _are_consecutive([item.label for item in named]):
         named.sort(key=lambda item: item.label.lstrip("\\"))
     return _in_order([item.answer for item in named], b.items)
+
+
+def _same_by_name(named: list[Labelled], others: list[Labelled]) -> bool:
+    """Whether each value agrees with the one of the same name, or of a name that can mean the same."""
+    left = list(others)
+    for one in sorted(named, key=lambda item: all(item.label != other.label for other in others)):
+        match = next((other for other in left if other.label == one.label), None)
+        match = match or next((other for other in left if names_agree(one.label, other.label)), None)
+        if match is None or not same(one.answer, match.answer):
+            return False
+        left.remove(match)
+    return not left
 
 
 def _are_roots(labels: list[str]) -> bool:

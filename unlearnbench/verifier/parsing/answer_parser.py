@@ -121,7 +121,7 @@ def _read(text: str) -> Answer:
     if ("\\pm" in text or "\\mp" in text) and _SIGNS.search(text):
         return _both_signs(text)
     if "\\\\" in text and "\\begin" not in text:
-        text = text.replace("\\\\", ",")
+        text = text.replace("\\\\", ",").strip(" ,")
     if "\\equiv" in text and (found := _CONGRUENCE.fullmatch(text)):
         solved = congruence(found[1], _SEPARATOR.split(found[2]), found[3])
         if solved is not None:

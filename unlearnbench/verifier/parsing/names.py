@@ -108,7 +108,7 @@ def _is_quantity(text: str) -> bool:
         return count == 1 and bool(names)
     if len(names) < 2 or not _adds_up(node):
         return False
-    return not names <= _UNKNOWNS or _is_plain(node)
+    return names.isdisjoint(_UNKNOWNS) or _is_plain(node)
 
 
 def _adds_up(node: Node) -> bool:
@@ -125,7 +125,7 @@ def _adds_up(node: Node) -> bool:
 
 
 def _is_plain(node: Node) -> bool:
-    """x+y, x-y+z or x/y: of the letters of unknowns nothing else is a name, since 2x+3y=5 is a line."""
+    """x+y, x-y+z or x/y: with the letters of unknowns nothing else is a name, since 2x+3y=5 is a line."""
     if not isinstance(node, Apply):
         return False
     if node.head == "div":

@@ -93,8 +93,10 @@ class Qualified(NamedTuple):
 def exact_part(text: str) -> str:
     r"""The text up to its approximation, \frac13 of \frac13 \approx 0.333; all of it where it has none or is a list."""
     found = _APPROXIMATE.search(text)
-    if found is None or not found.start():
+    if found is None:
         return text
+    if not found.start():  # \approx 1.414
+        return text[found.end() :].strip() or text
     exact, behind = text[: found.start()].rstrip(), text[found.end() :]
     if exact.endswith("(") and text.endswith(")"):  # \sqrt2 (\approx 1.414)
         exact = exact[:-1].rstrip()
@@ -185,7 +187,7 @@ def _quantified(text: str, domains: dict[str, str]) -> bool:
     if len(plain) > _LONGEST:
         return False
     if found := _SIGNED.fullmatch(plain):
-        domains[_plain(found[1])] = f"{found[2]}0"
+        domains[_plain(found[1])] = "R+" if found[2] == ">" else f"{found[2]}0"
         return True
     member = _MEMBER_OF.search(plain)
     tokens = plain[: member.start() if member else len(plain)].split()

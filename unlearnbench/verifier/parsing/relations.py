@@ -152,7 +152,7 @@ def _equation(terms: list[str], read: Reader) -> Answer:
     equation = _both_sides(left, right)
     if name is not None:
         if len(terms) > 2 and all(_ONE_LETTER.fullmatch(term) for term in terms[:-1]):
-            return Labelled("=".join(terms[:-1]), read(right), equation)  # x=y=z=0
+            return Labelled("=".join(terms[:-1]), read(right))  # x=y=z=0
         return _labelled(name, read(right), equation)
     if equation is None:
         raise UnreadableError("an equation of something else than numbers")
