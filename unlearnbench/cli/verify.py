@@ -59,7 +59,7 @@ def verify(
 ) -> None:
     """Say whether COMPLETION states the answer GOLD, or judge every row of a file.
 
-    Rerun the same command on a file to resume an interrupted one.
+    A command on a file that was stopped goes on where it was when it is given again.
     """
     for text in (gold, completion):
         if text is not None and re.fullmatch(r"--[a-z][a-z-]*(=.*)?", text):
