@@ -1,4 +1,4 @@
-"""What follows from the code: docs/reference/commands.md, the modules in architecture.md, and the JSON schemas.
+"""What follows from the code: docs/reference/commands.md and verifier-rules.md, the modules in architecture.md, JSON schemas.
 
 python .ci/reference.py            write what is not current
 python .ci/reference.py --check    only tell; exit status 1 if anything is not current
@@ -45,6 +45,35 @@ HEAD = """\
 one sentence that says what to do (`unlearnbench --debug COMMAND` adds the traceback). Results go to standard output,
 progress to standard error, and only to a terminal. Where a command prints a table, `--json` prints it for programs.
 """
+
+
+RULES_HEAD = """\
+# What the verifier accepts
+
+<!-- Written by .ci/reference.py from the cases in tests/verifier_kinds; a test holds it to that. -->
+
+Each kind of gold answer has a rule, one answer that is accepted and one that is refused. Every line is a test. The order
+of gold and answer never changes a verdict. To check your own golds: `unlearnbench splits validate DIR` names those
+that only their own text can match, and `unlearnbench verify GOLD '\\boxed{ANSWER}'` judges one pair.
+"""
+
+
+def rules() -> str:
+    """docs/reference/verifier-rules.md: a rule for each kind of answer, with the first accepted and refused case."""
+    parts = [RULES_HEAD]
+    for path in sorted((ROOT / "tests/verifier_kinds").glob("*.jsonl")):
+        head, *cases = map(json.loads, path.read_text(encoding="utf-8").splitlines())
+        table = "| gold | answer | verdict |\n|---|---|---|"
+        for correct, word in ((True, "accepted"), (False, "refused")):
+            case = next(case for case in cases if case["correct"] is correct)
+            answer = case["answer"] if "answer" in case else case["completion"].splitlines()[-1]
+            table += f"\n| {_code(case['gold'])} | {_code(answer)} | {word} |"
+        parts.append(f"## {head['title']}\n\n{head['rule']}\n\n{table}")
+    return "\n\n".join(part.strip("\n") for part in parts) + "\n"
+
+
+def _code(text: str) -> str:
+    return "`" + text.replace("|", "\\|") + "`"
 
 
 def commands() -> str:
@@ -131,6 +160,7 @@ def written() -> dict[Path, str]:
     files = {
         ROOT / "docs/reference/commands.md": commands(),
         ROOT / "docs/reference/architecture.md": architecture(),
+        ROOT / "docs/reference/verifier-rules.md": rules(),
     }
     for name in SCHEMAS:
         text = json.dumps(schema(name), indent=1, ensure_ascii=False)
@@ -156,7 +186,7 @@ def main() -> int:
         return 1 if found else 0
     for path in found:
         if path in files:
-            path.parent.mkdir(exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(files[path], encoding="utf-8")
         else:
             path.unlink()

@@ -71,7 +71,7 @@ def test_verl_scores() -> None:
 def test_a_verifier_that_fails_pays_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(verifier._shared, "strict", Broken())
     assert trl.reward(["?"], ["\\boxed{7}"], answer=["7"]) == [None]
-    with pytest.raises(VerifierError, match="failed twice on a completion of m7"):
+    with pytest.raises(VerifierError, match="failed twice on a completion of item 'm7'"):
         verl.compute_score("x", "\\boxed{7}", "7", {"item_id": "m7"})
 
 

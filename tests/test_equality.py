@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unlearnbench.verifier import Verifier
+from unlearnbench.verifier.equivalence import same_answer
 from unlearnbench.verifier.fast_path import quick_equal, too_large
-from unlearnbench.verifier.math.ball_arithmetic import UndecidedError
-from unlearnbench.verifier.math.equivalence import same_answer
+from unlearnbench.verifier.math.evaluation import UndecidedError
 from unlearnbench.verifier.math.nodes import UnreadableError
 from unlearnbench.verifier.math.sympy_fallback import UnparsableError, symbolic_equal
 
@@ -163,52 +163,22 @@ def test_fractions_compare_exactly(a: Fraction, b: Fraction) -> None:
     assert quick_equal(str(a), written) is (a == b)
 
 
-PIECES = [
-    *"0123456789xyabi+-*/^_=<>()[]{},.:;!%$| '",
-    *[
-        r"\frac{1}{2}",
-        r"\frac",
-        r"\sqrt",
-        r"\sqrt{",
-        r"\pi",
-        r"\infty",
-        r"\cup",
-        r"\pm",
-        r"\text{ cm}",
-        r"\text{",
-        r"\le ",
-        r"\in ",
-    ],
-    *[
-        r"\{",
-        r"\}",
-        r"\left(",
-        r"\right)",
-        r"\overline{3}",
-        r"\sum_{k=1}^{3}",
-        r"\binom",
-        r"\log",
-        r"\sin",
-        r"^\circ",
-        r"\setminus",
-    ],
-    *[
-        r"\mathbb{R}",
-        r"\begin{pmatrix}",
-        r"\end{pmatrix}",
-        "&",
-        r"\\",
-        " or ",
-        " and ",
-        " cm",
-        " apples",
-        "(B) ",
-        "_2",
-        "...",
-        "\x00",
-    ],
-    *["\ud800", "\u0301", "½", "√2", "π", "10:30", "p.m.", "1,234", "e", "sqrt", "1011_2", "f(x)=", "x=", "!!"],
-]
+BY_SPACE = r"""
+\frac{1}{2} \frac \sqrt \sqrt{ \pi \infty \cup \cap \setminus \pm \mp \text{ \le \ge \ne \in \{ \} \overline{3}
+\sum_{k=1}^{3} \binom \log \sin \cos ^\circ \mathbb{R} \mathbb{Z} \mid \angle \vec{a} \begin{pmatrix} \end{pmatrix}
+\begin{cases} \end{cases} & \\ \ldots \approx \equiv \pmod{7} \forall |x| f(x)= x= y=2 m+n= P(X=2)= AB:CD k\pi 2k+1
+(-1)^k x_1 a_{n-1} a_n k\in\mathbb{Z} C_5^2 1011_2 ... 10:30 p.m. 1,234 e sqrt !! 20:34 ^{\mathrm{th}} \\frac
+<sup>2</sup> &lt;
+"""
+BY_BAR = r"""
+ or | and | cm| apples|(B) |_2|May 5|2 hours|30 minutes|USD |Rs. |\text{ for all }|\text{ where }|\text{ is an integer}|
+\text{ and }|\text{ or }|\text{ cm}|approximately
+"""
+SIGNS = (
+    "\u00bd\u221a\u03c0\u6216\u4e14\u5398\u7c73\u5143\u2460\u2462\u2264\uff1e\uff08\uff09\uff5b\uff5d\u3001\u3002\u2032\u00b0"
+    "\x00\x0c\ud800\u0301"
+)
+PIECES = [*"0123456789xyabitkmnPRS+-*/^_=<>()[]{},.:;!%$| '", *BY_SPACE.split(), *BY_BAR.strip("\n").split("|"), *SIGNS]
 TEXTS = st.lists(st.sampled_from(PIECES), min_size=1, max_size=14).map("".join)
 
 

@@ -296,7 +296,7 @@ def test_a_pipe_sees_results_only_and_a_terminal_sees_progress(tmp_path: Path) -
         told = json.loads(process.stdout.read()) if process.stdout else {}
     os.close(ours)
     assert b"judging" in seen and b"3,000 rows" in seen and b"/s" in seen
-    assert told == {"rows": 3000, "reasons": dict(expected(3000)), "resumed": 0}
+    assert told == {"rows": 3000, "reasons": dict(expected(3000)), "resumed": 0, "symbolic": []}
 
 
 def _piece(terminal: int) -> bytes:

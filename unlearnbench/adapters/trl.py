@@ -13,19 +13,20 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from unlearnbench.errors import DataError
-from unlearnbench.verifier import verify_many
+from unlearnbench.verifier import gold_texts, verify_golds
 
 Completion = str | Sequence[Mapping[str, Any]]
-"""A text, or the turns of a chat that the policy wrote."""
+"""A text, or the turns of a chat of which the policy wrote the last."""
 
 
 def reward(
-    prompts: Sequence[Any], completions: Sequence[Completion], answer: Sequence[str] | None = None, **columns: Any
+    prompts: Sequence[Any], completions: Sequence[Completion], answer: Sequence[Any] | None = None, **columns: Any
 ) -> list[float | None]:
-    """1 for each completion that states the gold `answer`, else 0, in their order.
+    """1 for each completion that states the gold `answer`, or one of them where that is a list, else 0, in their order.
 
     None where the verifier itself failed twice: TRL leaves such a completion out of the baseline and the loss. Raises
-    DataError if the data set has no column `answer`, or another length.
+    DataError if the data set has no column `answer`, or one of another length, or if a gold is no answer (None, empty,
+    a dict).
     """
     if answer is None:
         raise DataError(
@@ -33,7 +34,9 @@ def reward(
         )
     if len(answer) != len(completions):
         raise DataError(f"{len(completions)} completions and {len(answer)} gold answers do not belong together")
-    verdicts = verify_many([(str(gold), text_of(turns)) for gold, turns in zip(answer, completions, strict=True)])
+    items = columns.get("item_id") or [f"row {row} of the batch" for row in range(1, len(answer) + 1)]
+    golds = [gold_texts(gold, str(item)) for gold, item in zip(answer, items, strict=True)]
+    verdicts = verify_golds(golds, [text_of(turns) for turns in completions])
     return [None if verdict.correct is None else float(verdict.correct) for verdict in verdicts]
 
 

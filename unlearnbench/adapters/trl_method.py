@@ -33,7 +33,7 @@ from unlearnbench.rng import shuffled, stream
 from unlearnbench.training.checkpoint import read_method, save_method
 from unlearnbench.training.hooks import Hooks
 from unlearnbench.training.rollouts import without_failures
-from unlearnbench.verifier import verify_many
+from unlearnbench.verifier import gold_texts, verify_golds
 
 CARRIED = ("setup", "reward", "keep", "advantages", "state_dict", "load_state_dict")
 """The hooks that TRL's trainer leaves room for."""
@@ -153,7 +153,8 @@ class MethodTrainer(GRPOTrainer):  # type: ignore[misc]  # TRL has no types
     """GRPOTrainer whose rewards and advantages are a method's; its other arguments are GRPOTrainer's own.
 
     Raises MethodError for a method that overrides a hook outside `CARRIED` and wherever `unlearnbench eval` would for
-    what a hook returns, and DataError for a data set without `item_id` and `answer`.
+    what a hook returns, and DataError for a data set without `item_id` and `answer`, or with a gold
+    that is no answer.
     """
 
     def __init__(self, method: Method, **arguments: Any) -> None:
@@ -169,6 +170,8 @@ class MethodTrainer(GRPOTrainer):  # type: ignore[misc]  # TRL has no types
             raise DataError(
                 f"the data set has no column {sorted(missing)[0]!r}; write it with `unlearnbench export --format trl`"
             )
+        for gold, item in zip(self.train_dataset["answer"], self.train_dataset["item_id"], strict=True):
+            gold_texts(gold, f"item {item!r}")
         method.run = self.services = TrlServices(self)
         self.hooks.call("setup")
 
@@ -187,13 +190,14 @@ class MethodTrainer(GRPOTrainer):  # type: ignore[misc]  # TRL has no types
         prompts: Sequence[Any],
         completions: Sequence[Completion],
         completion_ids: Sequence[Sequence[int]],
-        answer: Sequence[str],
+        answer: Sequence[Any],
         item_id: Sequence[str],
         **columns: Any,
     ) -> list[float | None]:
         """The reward function that TRL calls: the rollouts of a batch, verified, as the method's `reward` sees them."""
         texts = [text_of(completion) for completion in completions]
-        verdicts = verify_many([(str(gold), text) for gold, text in zip(answer, texts, strict=True)])
+        golds = [gold_texts(gold, f"item {item!r}") for gold, item in zip(answer, item_id, strict=True)]
+        verdicts = verify_golds(golds, texts)
         ends = self._end_tokens()
         self._drawn = []
         rewards: list[float | None] = []

@@ -1,6 +1,6 @@
 """The verifier as verl's reward: `custom_reward_function.path` is this file, `.name` is compute_score.
 
-The data set is that of `unlearnbench export --format verl`.
+The data set is that of `unlearnbench export --format verl`, or any other with golds in `reward_model.ground_truth`.
 """
 
 from __future__ import annotations
@@ -9,19 +9,20 @@ from collections.abc import Mapping
 from typing import Any
 
 from unlearnbench.errors import VerifierError
-from unlearnbench.verifier import verify
+from unlearnbench.verifier import gold_texts, verify_golds
 
 
 def compute_score(
-    data_source: str, solution_str: str, ground_truth: str, extra_info: Mapping[str, Any] | None = None, **more: Any
+    data_source: str, solution_str: str, ground_truth: Any, extra_info: Mapping[str, Any] | None = None, **more: Any
 ) -> float:
-    """1 if the completion states the gold answer, else 0.
+    """1 if the completion states the gold answer, or one of them where `ground_truth` is a list, else 0.
 
-    Raises VerifierError where the verifier itself failed twice: verl knows no reward that is not a number, and a 0
-    would teach.
+    Raises DataError, naming the item, where `ground_truth` is no answer (None, empty, a dict); VerifierError where the
+    verifier itself failed twice: verl knows no reward that is not a number, and a 0 would teach.
     """
-    verdict = verify(str(ground_truth), solution_str)
+    told = extra_info or {}
+    item = next((f"item {told[key]!r}" for key in ("item_id", "index") if told.get(key) is not None), "an item")
+    (verdict,) = verify_golds([gold_texts(ground_truth, f"{item} of {data_source}")], [solution_str])
     if verdict.correct is None:
-        item = (extra_info or {}).get("item_id", "an item")
-        raise VerifierError(f"the verifier failed twice on a completion of {item}; see that processes can be started")
+        raise VerifierError(f"the verifier failed twice on a completion of {item}; check that processes can be started")
     return float(verdict.correct)

@@ -25,18 +25,21 @@ def check(method: str, split: str, changes: tuple[str, ...], as_json: bool) -> i
 
     Names functions that no hook is called like and settings that no code reads. Exits 1 where nothing would be trained.
     """
+    from unlearnbench.cli.console import warn_of_golds
     from unlearnbench.cli.eval import parse_changes
+    from unlearnbench.curation.validate import ungradable_items
     from unlearnbench.harness.trial_run import trial
     from unlearnbench.methods import locate
     from unlearnbench.splits import load_split
 
-    source = locate(method)
+    source, chosen = locate(method), load_split(split)
     with tempfile.TemporaryDirectory() as folder:
-        done = trial(load_split(split), source, "check", Path(folder), 2, parse_changes(changes), TINY)
-    found = done.summary()
+        done = trial(chosen, source, "check", Path(folder), 2, parse_changes(changes), TINY)
+    found = done.summary() | {"ungradable": ungradable_items(chosen.items, chosen.path)}
     if as_json:
         click.echo(json.dumps(found, indent=2))
     else:
+        warn_of_golds(found["ungradable"])
         _show(found, source.file)
     if found["untrained"]:
         click.echo(f"unlearnbench: {found['name']} trains on nothing: {found['untrained']}", err=True)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Sequence
 
+import click
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 PAGE = 120
+_SHOWN = 10
+"""Warnings of one kind that are printed in full."""
 
 
 def console() -> Console:
@@ -31,3 +34,11 @@ def print_table(head: Sequence[str], rows: Iterable[Sequence[object]], *, right:
     if not sys.stdout.isatty():
         shown.width = max(PAGE, shown.measure(table, options=shown.options.update(width=10_000)).maximum)
     shown.print(table)
+
+
+def warn_of_golds(ungradable: Sequence[str]) -> None:
+    """Warn, on standard error, of golds that only their own text can match: one sentence for each of the first few."""
+    for sentence in ungradable[:_SHOWN]:
+        click.echo(f"warning: {sentence}", err=True)
+    if len(ungradable) > _SHOWN:
+        click.echo(f"warning: and {len(ungradable) - _SHOWN:,} more golds like these", err=True)

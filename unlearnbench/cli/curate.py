@@ -56,12 +56,17 @@ def curate(
 
         told = curate_counts(counts, out, rule=rule)
     else:
+        from unlearnbench.cli.console import warn_of_golds
         from unlearnbench.cli.progress import Bars
         from unlearnbench.curation.curate import curate as run
+        from unlearnbench.curation.validate import ungradable_items
         from unlearnbench.policies.samplers.engine import Engine
+        from unlearnbench.splits import Split
         from unlearnbench.workers.jobs import Compute
 
         assert config is not None
+        if config.is_file():  # before the first sample is drawn
+            warn_of_golds(ungradable_items(Split(config.parent).items, config.parent))
         draws = Engine(sampler, parse_changes(engine, "--engine"))
         with Bars() as bars:
             compute = Compute(workers=workers, processes=processes, engine=draws, patience=None, ray=ray)

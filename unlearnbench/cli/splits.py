@@ -135,12 +135,16 @@ def validate(
     if audited:
         problems = _audited(directory, (*rollouts, *more), out, workers, as_json)
     else:
+        from unlearnbench.cli.console import warn_of_golds
         from unlearnbench.curation import validate
         from unlearnbench.splits import find_split
 
-        problems = validate.validate(find_split(directory))
+        found = validate.inspect(find_split(directory))
+        problems, ungradable = found.problems, list(found.ungradable)
         if as_json:
-            _print_json({"valid": not problems, "problems": problems})
+            _print_json({"valid": not problems, "problems": problems, "ungradable": ungradable})
+        else:
+            warn_of_golds(ungradable)
     if not as_json:
         click.echo("\n".join(problems) or "valid")
     if problems:
@@ -165,12 +169,13 @@ def _audited(directory: str, rollouts: Sequence[Path], out: Path | None, workers
 
 
 def _show_audit(found: Audit) -> None:
-    from unlearnbench.cli.console import print_table
+    from unlearnbench.cli.console import print_table, warn_of_golds
 
     click.echo(
         f"{found.split}: {found.golds.n:,} gold answers verified, {found.golds.unverified:,} in vain; "
         f"{found.rollouts:,} base rollouts, {found.different:,} different"
     )
+    warn_of_golds(found.golds.ungradable)
     print_table(
         ["group", "false negatives", "false positives", "unknown"],
         [

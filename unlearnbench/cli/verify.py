@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 _COLUMNS = ("correct", "answer", "reason", "rule", "seconds")
 _FORMATS = (".jsonl", ".parquet")
+_SHOWN = 20
+"""Rows that are named on the terminal; JSON has them all."""
 
 
 # -3 and -h are answers, not options.
@@ -103,11 +105,15 @@ def _file(source: Path, out: Path, rule: Rule, workers: int, cache: Path | None,
             show = shown.enter_context(Rows()).show
         told = judge_file(source, out, rule=rule, workers=workers, cache=cache, progress=show)
     if as_json:
-        _print_json({"rows": told.rows, "reasons": dict(sorted(told.reasons.items())), "resumed": told.resumed})
+        reasons = dict(sorted(told.reasons.items()))
+        _print_json({"rows": told.rows, "reasons": reasons, "resumed": told.resumed, "symbolic": list(told.symbolic)})
         return
     counts = ", ".join(f"{n} {reason}" for reason, n in sorted(told.reasons.items(), key=lambda entry: -entry[1]))
     kept = f", {told.resumed} of them judged before" if told.resumed else ""
     click.echo(f"{out}: {told.rows} rows{kept}{': ' if counts else ''}{counts}")
+    if told.symbolic:
+        named = ", ".join(map(str, told.symbolic[:_SHOWN])) + (", ..." if len(told.symbolic) > _SHOWN else "")
+        click.echo(f"sympy judged {len(told.symbolic):,} of them, which is slow: row {named}")
 
 
 def _fields(verdict: Verdict) -> dict[str, Any]:

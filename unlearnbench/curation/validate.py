@@ -5,7 +5,7 @@ Files are read directly and not through `Split`, so that one altered file does n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -40,11 +40,15 @@ class _Contents:
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """What is wrong with a split, a sentence each; how many gold answers were verified, and how many in vain."""
+    """What is wrong with a split, one sentence each, and how many gold answers were checked and failed their check.
+
+    `ungradable` holds one sentence for each gold that only its own text can match. That is not wrong by itself.
+    """
 
     problems: list[str]
     golds: int = 0
     unverified: int = 0
+    ungradable: Sequence[str] = ()
 
 
 def validate(path: str | Path) -> list[str]:
@@ -91,7 +95,7 @@ def inspect(path: str | Path) -> Inspection:
         problems += check(contents)
     asked = _asked(contents)
     unverified = list(_answers(asked))
-    return Inspection(problems + unverified, len(asked), len(unverified))
+    return Inspection(problems + unverified, len(asked), len(unverified), ungradable_items(contents.items, folder))
 
 
 def _hashes(split: _Contents) -> Iterator[str]:
@@ -268,6 +272,20 @@ def _controls(split: _Contents) -> Iterator[str]:
             yield f"{counts_file}, field 'run': its runs are not the seeds in {result_file}"
         if result.split_hash != Split(split.folder).hash:
             yield f"{result_file}, field 'split_hash': a control of another version of this split; run it again"
+
+
+def ungradable_items(items: Sequence[Item], folder: Path) -> list[str]:
+    """One sentence for each item whose gold only its own text can match; no policy is seen to solve such an item."""
+    from unlearnbench.verifier import Verifier, ungradable
+
+    with Verifier() as verifier:
+        why = ungradable([item.answer for item in items], verifier)
+    return [
+        f"{folder / 'items.parquet'}, row {row}, field 'answer': only its own text can match the gold {item.answer!r} "
+        f"of item {item.item_id!r} ({why[item.answer]}); write it differently or leave the item out"
+        for row, item in enumerate(items, start=1)
+        if item.answer in why
+    ]
 
 
 class _Asked(NamedTuple):

@@ -4,6 +4,9 @@ In: gold answers and completions, both untrusted text. Out: `records.Verdict`s. 
 worker processes; `math/` holds the mathematics.
 """
 
+from unlearnbench.verifier.golds import gold_texts as gold_texts
+from unlearnbench.verifier.golds import ungradable as ungradable
+from unlearnbench.verifier.golds import verify_golds as verify_golds
 from unlearnbench.verifier.verifier import UNGRADABLE as UNGRADABLE
 from unlearnbench.verifier.verifier import Verifier as Verifier
 from unlearnbench.verifier.verifier import verify as verify

@@ -1,7 +1,7 @@
-"""Verdicts kept by rule, gold and stated answer: in memory up to a bound, and optionally in a file that outlives runs.
+"""A cache of verdicts by rule, gold and stated answer: in memory up to a bound, and optionally in a file.
 
-The file is SQLite and may be shared by any number of processes. It holds digests of the texts, never the texts, so it
-can be neither read for golds nor broken by what a completion holds. What is damaged in it counts as not there.
+The file is SQLite and may be shared by any number of processes. It holds digests of the texts and never the texts, so
+it reveals no golds, and no completion can damage it. A damaged entry is treated as missing.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from typing import get_args
 from unlearnbench.errors import DataError, RunError
 from unlearnbench.records import Reason, Rule, Verdict
 
-VERIFIER_VERSION = "2"
-"""Raise it whenever any verdict may come out otherwise than before: files of verdicts made by another are not used."""
+VERIFIER_VERSION = "3"
+"""Raise it whenever any verdict may change: cached verdicts of another version are not used."""
 
 MEMORY = 1 << 26
-"""Characters of golds and answers that are held, each entry with 200 for itself."""
+"""Characters of golds and answers held in memory; each entry counts 200 more."""
 
 _DECIDING = ("math-verify", "latex2sympy2-extended", "sympy", "mpmath", "python-flint")
-_APPLICATION = 0x5542_5643  # SQLite's application_id: whose file this is
+_APPLICATION = 0x5542_5643  # SQLite's application_id, which identifies the file as ours
 _LAYOUT = 1
 _ENTRY = 200
 _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
@@ -41,19 +41,20 @@ _OUTSIDE = _BUSY | {
     sqlite3.SQLITE_IOERR,
     sqlite3.SQLITE_NOLFS,
 }
-"""What is wrong with the place of a file and not with the file."""
+"""Errors of a file's location, not of the file."""
 _PATIENCE = 10.0
-"""Seconds to wait for another process that writes."""
+"""Seconds to wait for another process to finish writing."""
 _NOT_KEPT: frozenset[Reason] = frozenset({"verifier_error"})
 _NOT_FILED: frozenset[Reason] = frozenset({"verifier_error", "timeout"})
-"""A time limit met says as much about the machine as about the text, so another run tries again."""
+"""A timeout may be due to the machine and not to the text, so another run tries again."""
 
 
 class VerdictCache:
-    """Verdicts under one rule. Safe to share between threads; `after_fork` makes it safe in a forked child.
+    """Verdicts under one rule. Safe to share between threads; call `after_fork` in a forked child.
 
-    With a path, what `once` had judged is filed there at once, so that nothing is lost to a kill. Raises DataError
-    where that file is no cache of verdicts (it is left as it is), RunError where it cannot be made or written.
+    With a path, every new verdict of `once` is written to that file immediately, so that a kill loses nothing. Raises
+    DataError where the file is no cache of verdicts (it is left unchanged), RunError where it cannot be created or
+    written.
     """
 
     def __init__(self, rule: Rule, path: str | Path | None = None, *, memory: int = MEMORY) -> None:
@@ -71,7 +72,7 @@ class VerdictCache:
         return len(self._held)
 
     def get(self, gold: str, answer: str) -> Verdict | None:
-        """The verdict if it is in memory; it is then the last to be forgotten."""
+        """The verdict if it is in memory, where it becomes the most recently used."""
         key = (gold, answer)
         verdict = self._held.get(key)
         if verdict is not None:
@@ -81,14 +82,14 @@ class VerdictCache:
         return verdict
 
     def put(self, gold: str, answer: str, verdict: Verdict) -> None:
-        """Keep a verdict in memory; the longest unused ones make room. A failure of the verifier itself is not kept."""
+        """Keep a verdict in memory, evicting the least recently used. Failures of the verifier itself are not kept."""
         if verdict.reason not in _NOT_KEPT:
             self._hold((gold, answer), verdict)
 
     def once(self, gold: str, answer: str, judge: Callable[[], Verdict]) -> Verdict:
-        """The verdict from memory or file, else what `judge` says, which is kept in both.
+        """The verdict from memory or file, else the result of `judge`, which is kept in both.
 
-        Of threads that ask for the same at the same time one judges, and the others wait for it.
+        If several threads ask for the same pair, one judges it and the others wait.
         """
         key = (gold, answer)
         while True:
@@ -120,7 +121,7 @@ class VerdictCache:
             self._file.close()
 
     def after_fork(self) -> None:
-        """In a forked child: locks may have been held, and SQLite's connections do not cross a fork."""
+        """In a forked child: locks may have been held, and SQLite connections must not be used across a fork."""
         self._lock = threading.Lock()
         self._judging = {}
         if self._file is not None:
@@ -150,7 +151,7 @@ class VerdictCache:
 
 
 def deciding() -> str:
-    """What decides verdicts, in words: this verifier's version and the libraries'."""
+    """The versions that verdicts depend on: this verifier's and its libraries'."""
     found = [f"unlearnbench verifier {VERIFIER_VERSION}"]
     for package in _DECIDING:
         try:
@@ -176,7 +177,7 @@ def _unpacked(text: str, answer: str, rule: Rule) -> Verdict | None:
 
 
 class _File:
-    """digest -> text in an SQLite file. Once it is damaged or cannot be written, it is left alone."""
+    """digest -> text in an SQLite file. Once it turns out to be damaged or unwritable, it is no longer used."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -204,7 +205,7 @@ class _File:
     def after_fork(self) -> None:
         self._lock = threading.Lock()
         if self._connection is not None:
-            _inherited.append(self._connection)  # to close it here could take the parent's file from under it
+            _inherited.append(self._connection)  # closing it here could damage the parent's file
             self._connection = None
 
     def _run(self, words: str, values: tuple[object, ...]) -> tuple[object, ...] | None:
@@ -214,7 +215,7 @@ class _File:
             try:
                 row: tuple[object, ...] | None = self._opened().execute(words, values).fetchone()
             except (sqlite3.Error, UnicodeError, DataError, RunError) as error:
-                # Locked for long by others is nothing but slow; whatever else it is, verdicts come without it.
+                # A file that others lock for long is only slow; after any other error, verdicts are made without it.
                 self._usable = _code(error) in _BUSY
                 return None
             return row
@@ -229,7 +230,7 @@ _inherited: list[sqlite3.Connection] = []
 
 
 def _connected(path: Path) -> sqlite3.Connection:
-    """A connection to a cache, made if it is not there. Raises DataError or RunError, each one sentence."""
+    """A connection to a cache, which is created if missing. Raises DataError or RunError, each one sentence."""
     deadline = time.monotonic() + _PATIENCE
     while True:
         connection = None
@@ -244,17 +245,17 @@ def _connected(path: Path) -> sqlite3.Connection:
             if isinstance(error, DataError):
                 raise
             if _code(error) in _BUSY and time.monotonic() < deadline:
-                time.sleep(0.02)  # SQLite does not wait by itself where a file becomes WAL
+                time.sleep(0.02)  # SQLite does not wait by itself while a file changes to WAL
             elif isinstance(error, OSError) or _code(error) in _OUTSIDE:
                 raise RunError(
-                    f"the cache {path} cannot be opened or written ({error}); mend that, or name another file"
+                    f"the cache {path} cannot be opened or written ({error}); fix this, or name another file"
                 ) from error
-            else:  # a damaged file shows in all kinds of errors, even in its own words for them
+            else:  # a damaged file causes all kinds of errors
                 raise _foreign(path) from error
 
 
 def _code(error: Exception) -> int | None:
-    """SQLite's number of an error, without the details above its lowest byte."""
+    """SQLite's primary error code."""
     code = getattr(error, "sqlite_errorcode", None)
     return None if code is None else code & 0xFF
 
@@ -275,12 +276,12 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
         connection.execute(f"PRAGMA application_id = {_APPLICATION}")
         connection.execute(f"PRAGMA user_version = {_LAYOUT}")
         connection.execute("COMMIT")
-    connection.execute("PRAGMA synchronous = NORMAL")  # a power cut may lose the last verdicts, never the file
+    connection.execute("PRAGMA synchronous = NORMAL")  # a power cut may lose the last verdicts, but never the file
     connection.execute("SELECT digest, verdict, checksum FROM verdicts LIMIT 1").fetchone()
 
 
 def _marks(connection: sqlite3.Connection) -> tuple[tuple[int, int], int]:
-    """(application_id, user_version) and the number of tables, all at one moment."""
+    """(application_id, user_version) and the number of tables, read in one transaction."""
     connection.execute("BEGIN")
     words = ("PRAGMA application_id", "PRAGMA user_version", "SELECT count(*) FROM sqlite_master")
     application, layout, tables = (int(connection.execute(word).fetchone()[0]) for word in words)

@@ -3,7 +3,7 @@
     >>> stated_answer("so it is \\\\boxed{\\\\text{17}.}")
     Stated(answer='17', reason=None)
 
-Nothing here knows the gold answer or any mathematics; every scan is linear in the length of the text.
+Nothing here uses the gold answer or any mathematics. Every scan is linear in the length of the text.
 """
 
 from __future__ import annotations
@@ -14,17 +14,18 @@ from functools import lru_cache
 from typing import Literal, NamedTuple
 
 from unlearnbench.records import Rule
+from unlearnbench.verifier.parsing.escapes import repaired
 
 COMPLETION_LIMIT = 1_000_000
-"""Characters of a completion above which it is not read at all."""
+"""Longer completions, in characters, are not read at all."""
 ANSWER_LIMIT = 4_000
-"""Characters of an answer above which it is not graded."""
+"""Longer answers, in characters, are not graded."""
 WHOLE_TEXT_LIMIT = 40_000
-"""The same where the rule `paper` takes the whole text as the answer."""
+"""The limit where the rule `paper` takes the whole text as the answer."""
 
 
 class Stated(NamedTuple):
-    """What a completion states: an answer without its formatting, or the reason why there is none."""
+    """The answer that a completion states, without its formatting, or the reason why there is none."""
 
     answer: str | None
     reason: Literal["no_answer", "too_large"] | None = None
@@ -36,25 +37,72 @@ _TOO_LARGE = Stated(None, "too_large")
 _BRACES = re.compile(r"\\f?box(?:ed)?\s{0,9}\{|\\\\(?!f?box)|\\[{}]|[{}]")
 _STATEMENT = re.compile(r"####|\banswer[ \t]{0,3}(?:is\b[ \t]{0,3}:?|:|=)", re.IGNORECASE)
 _SENTENCE_END = re.compile(r"[.!?](?:\s|$)")
+_REASON = re.compile(
+    r"(?<=\S),? (?:because|since|due to|"
+    r"as (?:we|I|it|they|this|required|wanted|desired|expected|needed|asked|claimed|shown))\b"
+    r"| \((?:because|since|as|that is|i\.e\.)[^()]*\)$"
+)
+_COMMENT = re.compile(r"([A-Za-z]{2,}(?:'[a-z]+)?)(?: [A-Za-z']+)*")
+_VALUE = re.compile(r"[0-9]|\\|^\W*[A-Za-z]\W*$")
+_CHANGES_THE_ANSWER = frozenset(
+    [
+        "if",
+        "when",
+        "unless",
+        "provided",
+        "assuming",
+        "where",
+        "for",
+        "only",
+        "or",
+        "and",
+        "nor",
+        "but",
+        "not",
+        "no",
+        "wait",
+        "actually",
+        "except",
+        "plus",
+        "minus",
+        "times",
+        "over",
+        "maybe",
+        "perhaps",
+        "one",
+        "two",
+        "three",
+        "four",
+        "five",
+        "six",
+        "seven",
+        "eight",
+        "nine",
+        "ten",
+    ]
+)
+"""First words of a clause behind a comma that changes the answer before it."""
 _FORMATTING = re.compile(
     r"\\(?:left|right)(?![A-Za-z])\.?|\\(?:display|text)style(?![A-Za-z])|(?<!\\)(?:\$|\\[()\[\]])"
 )
-_THIN_SPACE_IN_NUMBER = re.compile(r"(?<=[0-9,])(?:\\[!,;:]|~) ?(?=[0-9])")
+_THIN_SPACE_IN_NUMBER = re.compile(r"(?<=[0-9,])(?<!\^[0-9])(?:\\[!,;:]|~) ?(?=[0-9]{3}(?![0-9]))")
 _SPACE = re.compile(r"(?<!\\)\\[!,;: ]|~|\\q?quad(?![A-Za-z])")
 _WRAPPER = re.compile(
     r"(?:\\(?:text|math)(?:rm|bf|it|sf|tt|normal)?\s?|\\(?:mbox|emph|underline|boldsymbol|bm|f?box(?:ed)?)\s?)?\{"
 )
 _BLANK = re.compile(r"(?:[?_.…\s]|\\(?:[lc]?dots|_|square)(?![A-Za-z]))*")
-_ALTERNATIVES = re.compile(r"\bor\b|\\(?:lor|vee)(?![A-Za-z])")
+_ALTERNATIVES = re.compile(
+    r"\bor\b(?!(?: |\}|\\text ?\{)*(?:approximately|about|roughly|\\approx|≈))|\\(?:lor|vee)(?![A-Za-z])|或"
+)
 _THOUSANDS = re.compile(r"[-+$\\ ]{0,4}[0-9]{1,3}(?:,[0-9]{3})+(?:\.[0-9]*)?")
-_LISTING = re.compile(r"[(\[{)\]},;]|\\(?:pm|mp|lor|vee)(?![A-Za-z])|\b(?:and|or)\b")
-_SEVERAL = re.compile(r"[,;<>]|\\(?:pm|mp|cup|in|leq?|geq?|neq?|lor|vee)(?![A-Za-z])|\b(?:and|or)\b")
+_LISTING = re.compile(r"[(\[{)\]},;]|\\(?:pm|mp|lor|vee)(?![A-Za-z])|\b(?:and|or)\b|[或、\uff0c\uff1b]")
+_SEVERAL = re.compile(r"[,;<>或、\uff0c\uff1b]|\\(?:pm|mp|cup|in|leq?|geq?|neq?|lor|vee)(?![A-Za-z])|\b(?:and|or)\b")
 
 
 def stated_answer(completion: str, rule: Rule = "strict") -> Stated:
-    """The content of the last complete box, formatting removed; `no_answer` where it is missing, empty or blank.
+    """The content of the last complete box without formatting; `no_answer` where it is missing, empty or blank.
 
-    `lenient` falls back on the last "the answer is ..." or "#### ...", `paper` on the whole text.
+    Without a box, `lenient` takes the last "the answer is ..." or "#### ...", and `paper` the whole text.
     """
     if len(completion) > COMPLETION_LIMIT:
         return _TOO_LARGE
@@ -73,7 +121,9 @@ def stated_answer(completion: str, rule: Rule = "strict") -> Stated:
 
 
 def without_formatting(text: str) -> str:
-    """`text` without outer \\text{...} and its like, \\left, \\right, thin spaces, dollars and final full stop."""
+    """`text` with its escapes repaired, and without formatting: outer \\text{...} and its like, \\left, \\right, thin
+    spaces, dollars and the final full stop."""
+    text = repaired(text)
     if "\\" in text or "$" in text or "{" in text or "~" in text:
         text = _FORMATTING.sub("", text)
         text = _SPACE.sub(" ", _THIN_SPACE_IN_NUMBER.sub("", text))
@@ -121,7 +171,7 @@ def _last_box(text: str) -> str | None:
     start = text.rfind("\\boxed{") + 7
     if start >= 7:
         end = text.find("}", start)
-        if end >= 0:  # nearly every box is this simple, and no other box follows it
+        if end >= 0:  # most boxes are this simple, with no other box after them
             content = text[start:end]
             if "{" not in content and "\\" not in content and text.find("box", end) < 0:
                 return content
@@ -137,7 +187,7 @@ def _last_box_by_braces(text: str) -> str | None:
 
 def _boxes(text: str) -> Iterator[tuple[int, int]]:
     """Where the content of each complete box starts and ends."""
-    open_braces: list[int] = []  # for a box, where its content starts; for any other brace, -1
+    open_braces: list[int] = []  # where the content of a box starts; -1 for any other brace
     for token in _BRACES.finditer(text):
         brace = token.group()
         if brace == "{":
@@ -157,7 +207,18 @@ def _last_statement(text: str) -> str | None:
     if start < 0:
         return None
     line = text[start:].lstrip(" \t*`").partition("\n")[0][: ANSWER_LIMIT + 1]
-    return _SENTENCE_END.split(line, maxsplit=1)[0].strip(" \t\r*`,")
+    statement = _SENTENCE_END.split(line, maxsplit=1)[0].strip(" \t\r*`,")
+    statement = _REASON.split(statement, maxsplit=1)[0].rstrip(" *`,$") if _REASON.search(statement) else statement
+    return _without_comment(statement)
+
+
+def _without_comment(statement: str) -> str:
+    """A statement of a value without words behind a comma that only comment on it: 72 clips, altogether."""
+    value, comma, comment = statement.rpartition(", ")
+    words = _COMMENT.fullmatch(comment) if comma else None
+    if words is None or words[1].lower() in _CHANGES_THE_ANSWER or not _VALUE.search(value):
+        return statement
+    return value
 
 
 def _unwrapped(text: str) -> str:

@@ -1,7 +1,7 @@
-"""Whether two answers are the same, where their text, plain numbers or plain words decide it; what is too large.
+"""Comparison of answers in the caller's process: by equal text, plain numbers or plain words; and what is too large.
 
-Safe on any text, linear, and without any library: the caller's own process does this. What it leaves open goes to a
-process of its own (grader.py), which compares structure and value (agreement.py) and last asks sympy (algebra.py).
+Safe on any text, linear, and without any library. What this leaves open goes to a worker process (worker.py), which
+compares structure and value (equivalence.py) and asks sympy last (math/sympy_fallback.py).
 """
 
 from __future__ import annotations
@@ -11,17 +11,21 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import NamedTuple
 
-from unlearnbench.verifier.math.normalize import folded, respelled
+from unlearnbench.verifier.parsing.normalize import NUMBERS, folded, respelled
 
 _MAX_DIGITS = 400
 _MAX_DEPTH = 100
-_PLACES_THAT_ROUND = 6
-"""A decimal with at least so many significant digits stands for every value that rounds to it."""
+PLACES_THAT_ROUND = 6
+"""A decimal with at least this many significant digits stands for every value that rounds to it."""
 
 _EXCESS = re.compile(rf"[0-9]{{{_MAX_DIGITS + 1}}}|\^\s?\{{?\s?[+-]?\s?[0-9]{{7}}|[0-9.][eE][+-]?[0-9]{{4}}")
 _SPACE = re.compile(r"(?<![0-9A-Za-z,]) | (?![0-9A-Za-z])|(?<=,) (?![0-9]{3}(?![0-9]))")
 _UPRIGHT = re.compile(r"\\(?:text|mathrm|textbf|textrm|mbox)\s?\{([^{}\\]*)\}")
 _WORDS = re.compile(r"(?=.*[A-Za-z]{4})[A-Za-z][A-Za-z' ,-]*")
+_BLANKS = re.compile(r"\s{2,}")
+_ONE_SIGN = re.compile(r"(?<=[\^_])\{([A-Za-z0-9])\}")
+_OPEN = re.compile(r",|\b(?:and|or)\b|infinit|\bno\b|exist|dne|empty|all|real", re.IGNORECASE)
+"""In words that may mean the same as other words: a list in another order, infinitely many, no solution."""
 _LETTER = re.compile(r"\(?([A-Za-z])\)?")
 _UNSIGNED = r"(?:(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(?:\.[0-9]*)?|\.[0-9]+)"
 _SIGNED = rf"[+-]?{_UNSIGNED}"
@@ -33,12 +37,12 @@ _PLAIN = re.compile(
 
 
 class _Reading(NamedTuple):
-    """An answer's text in one spelling, and what it is if that is plain to see."""
+    """An answer's text in one spelling, and its value if it is a plain number."""
 
     text: str
     value: Fraction | None = None
     half_step: Fraction | None = None
-    """Half a unit of the last place, for a decimal long enough to stand for what rounds to it."""
+    """Half a unit of the last place, for a decimal that stands for every value that rounds to it."""
     words: bool = False
 
 
@@ -54,14 +58,14 @@ def quick_equal(gold: str, answer: str) -> bool | None:
     if a.value is not None and b.value is not None:
         return _rounds(a, b.value) or _rounds(b, a.value)
     if a.words and b.words:
-        return folded(a.text) == folded(b.text)
+        return folded(a.text) == folded(b.text) or (None if _OPEN.search(a.text) and _OPEN.search(b.text) else False)
     if (a.words and b.value is not None) or (b.words and a.value is not None):
-        return False
+        return None if (a.text if a.words else b.text).lower() in NUMBERS else False
     return None
 
 
 def too_large(text: str) -> bool:
-    """Whether nesting, a run of digits or an exponent is beyond what any honest answer has."""
+    """Whether nesting, a run of digits or an exponent exceeds that of any honest answer."""
     if _EXCESS.search(text):
         return True
     depth = 0
@@ -86,7 +90,9 @@ def _read(text: str) -> _Reading:
 
 def _read_anew(text: str) -> _Reading:
     text = _UPRIGHT.sub(r"\1", respelled(text))
-    text = _SPACE.sub("", text).strip()
+    if "{" in text:
+        text = _ONE_SIGN.sub(r"\1", text)
+    text = _SPACE.sub("", _BLANKS.sub(" ", text)).strip()
     if (letter := _LETTER.fullmatch(text)) is not None:
         return _Reading(letter.group(1))
     if len(text) <= _MAX_DIGITS and (match := _PLAIN.fullmatch(text)) is not None:
@@ -109,7 +115,7 @@ def _number(text: str, match: re.Match[str]) -> _Reading:
         return _Reading(
             text,
             sign * _exact(digits) * scale,
-            half_step if significant >= _PLACES_THAT_ROUND else None,
+            half_step if significant >= PLACES_THAT_ROUND else None,
         )
     above, below = next((match[x], match[y]) for x, y in ("ab", "cd", "ef") if match[x] is not None)
     divisor = _exact(below)
@@ -122,6 +128,6 @@ def _exact(number: str) -> Fraction:
 
 
 def _rounds(reading: _Reading, value: Fraction) -> bool:
-    """Whether a value is the reading's, or rounds to it where it is a decimal that is long enough for that."""
+    """Whether a value equals the reading's, or rounds to it where the reading is a long enough decimal."""
     assert reading.value is not None
     return abs(reading.value - value) <= (reading.half_step or 0)

@@ -1,7 +1,7 @@
-"""The verdicts on a file's rows while they are being made: one line a batch, so that a killed command can go on.
+"""The verdicts on a file's rows while they are being made: one line per batch, so that a killed command can resume.
 
-The first line says what the verdicts are of; every other one holds a batch: where the source goes on after it, its
-different verdicts, and which of them each row has. A line that a kill cut short is dropped, with all after it.
+The first line identifies what the verdicts are about. Every other line holds a batch: where the source continues after
+it, its distinct verdicts, and which of them each row has. A line that a kill cut short is dropped, with all after it.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from unlearnbench.errors import RunError
 from unlearnbench.io.row_stream import Place
 
 Fields = tuple[Any, ...]
-"""A verdict's fields, in an order that the caller keeps."""
+"""A verdict's fields, in an order that the caller chooses; the last one marks verdicts whose rows are counted apart."""
 
 
 @dataclass(frozen=True)
 class LoggedBatch:
-    """The verdicts on rows that follow each other: row k has `verdicts[which[k]]`."""
+    """The verdicts on consecutive rows: row k has `verdicts[which[k]]`."""
 
     after: Place
     verdicts: Sequence[Fields]
@@ -33,21 +33,23 @@ class LoggedBatch:
 
 
 class VerdictLog:
-    """A log beside the file `out` that is being made. One command at a time has it; leaving the block keeps it.
+    """A log beside the file `out` that is being made. One command at a time holds it; leaving the block keeps it.
 
-    What is there is used if it is of the same `identity` (any JSON object of texts). Raises RunError where another
-    command has it or it cannot be written.
+    An existing log is used if it has the same `identity` (any JSON object of texts). Raises RunError where another
+    command holds it or it cannot be written.
     """
 
     def __init__(self, out: Path, identity: Mapping[str, str], *, reason: int, broken: str) -> None:
-        """`reason` is the place of the reason in a verdict's fields; from a batch with the reason `broken` on, nothing
-        that was logged counts."""
+        """`reason` is the index of the reason in a verdict's fields. From the first batch with the reason `broken` on,
+        what was logged is dropped."""
         self.path = out.with_name(f".{out.name}.verdicts")
         self.place = Place()
         self.rows = 0
         self.reasons: Counter[str] = Counter()
+        self.marked: list[int] = []
+        """Rows, counted from 1, whose verdict is marked in its last field."""
         self._reason = reason
-        self._head = json.dumps({"verdicts": 1, **identity}).encode() + b"\n"
+        self._head = json.dumps({"verdicts": 2, **identity}).encode() + b"\n"
         self._file = _locked(self.path, out)
         try:
             self._take_up(broken)
@@ -82,7 +84,7 @@ class VerdictLog:
                 yield _batch(line)
 
     def remove(self) -> None:
-        """Take the log away: its verdicts are in their file, or of no use."""
+        """Delete the log: its verdicts are in their file, or of no use."""
         self.path.unlink(missing_ok=True)
 
     def _take_up(self, broken: str) -> None:
@@ -107,6 +109,8 @@ class VerdictLog:
 
     def _count(self, batch: LoggedBatch) -> None:
         self.place = batch.after
+        if any(verdict[-1] for verdict in batch.verdicts):
+            self.marked += [self.rows + row for row, at in enumerate(batch.which, start=1) if batch.verdicts[at][-1]]
         self.rows += len(batch.which)
         for index, times in Counter(batch.which).items():
             self.reasons[batch.verdicts[index][self._reason]] += times
@@ -115,7 +119,7 @@ class VerdictLog:
 def _batch(line: bytes) -> LoggedBatch:
     place, verdicts, which = json.loads(line)
     if which and not 0 <= min(which) <= max(which) < len(verdicts):
-        raise ValueError("a row points at no verdict")
+        raise ValueError("a row without a verdict")
     return LoggedBatch(Place(*place), [tuple(fields) for fields in verdicts], which)
 
 
@@ -132,17 +136,15 @@ def _locked(path: Path, out: Path) -> BinaryIO:
         except OSError as error:
             file.close()
             raise RunError(
-                f"another command is writing {out}; wait until it has ended, or name another file with --out"
+                f"another command is writing {out}; wait until it has finished, or name another file with --out"
             ) from error
         try:
             if path.stat().st_ino == os.fstat(file.fileno()).st_ino:
                 return file
         except FileNotFoundError:
             pass
-        file.close()  # the command that had it has just ended and taken it away
+        file.close()  # the command that held it has just ended and deleted it
 
 
 def _unwritable(path: Path, error: OSError) -> RunError:
-    return RunError(
-        f"cannot write {path}: {error.strerror or error}; mend that and run the same command again: it resumes"
-    )
+    return RunError(f"cannot write {path}: {error.strerror or error}; fix this and rerun the same command: it resumes")

@@ -1,9 +1,9 @@
-"""Verdicts: what a completion states, compared with the gold, by worker processes that no text can hang.
+"""Verdicts: whether the answer that a completion states is the gold answer, with guarded worker processes.
 
-Nearly every verdict is decided here, in microseconds. The rest goes to workers: fresh Python processes with a
-memory limit, asked over a socket in JSON, killed at the time limit and started again. Nothing uses signals or
-multiprocessing's own processes, so it works from any thread and from daemonic processes. Text that cannot be
-graded is wrong; only when the verifier itself fails twice is a verdict None (PROTOCOL 3.12).
+Nearly every verdict is decided in this process, in microseconds. The rest goes to workers: fresh Python processes with
+a memory limit, asked over a socket in JSON, killed at the time limit and restarted. Nothing uses signals or
+multiprocessing's own processes, so it works from any thread and from daemonic processes. Text that cannot be graded is
+wrong; a verdict is None only when the verifier itself fails twice (PROTOCOL 3.12).
 """
 
 from __future__ import annotations
@@ -31,19 +31,21 @@ from unlearnbench.verifier.extraction import (
     without_formatting,
 )
 from unlearnbench.verifier.fast_path import quick_equal, too_large
-from unlearnbench.verifier.worker import Judged
-from unlearnbench.verifier.worker_process import Question, TimeLimitError, WorkerDiedError, WorkerProcess
+from unlearnbench.verifier.worker_process import Question, Reply, TimeLimitError, WorkerDiedError, WorkerProcess
 
 UNGRADABLE: frozenset[Reason] = frozenset({"timeout", "too_large", "unparsable"})
+"""Reasons of verdicts on text that could not be graded, and so is wrong."""
+_MOST_SYMBOLIC = 100_000
+"""Verdicts that are remembered as sympy's."""
 
 
 def verify(gold: str, completion: str, rule: Rule = "strict") -> Verdict:
-    """The verdict on one completion, from workers that all callers of this process share."""
+    """The verdict on one completion, from workers that all callers in this process share."""
     return verify_many([(gold, completion)], rule)[0]
 
 
 def verify_many(pairs: Sequence[tuple[str, str]], rule: Rule = "strict") -> list[Verdict]:
-    """The verdicts on pairs of gold and completion, in their order, from the same workers."""
+    """The verdicts on pairs of gold and completion, in the same order, from the same workers."""
     verifier = _shared.get(rule)
     if verifier is None:
         with _shared_lock:
@@ -54,10 +56,10 @@ def verify_many(pairs: Sequence[tuple[str, str]], rule: Rule = "strict") -> list
 class Verifier:
     """Verdicts under one rule, with a cache by gold and stated answer. Safe to share between threads.
 
-    At most `workers` processes are started, each when first needed. Leaving the `with` block, `close`, garbage
-    collection or the end of this process, however sudden, ends them. `calls` counts verdicts given, `ungradable`
-    those on text that could not be graded. `cache` names a file of verdicts that outlives this process and may be
-    shared with others (verdict_cache.py); DataError and RunError where it cannot serve as one.
+    At most `workers` processes are started, each when it is first needed. Leaving the `with` block, `close`, garbage
+    collection or the end of this process, however sudden, ends them. `calls` counts verdicts, `ungradable` those on
+    text that could not be graded. `cache` names a file of verdicts that outlives this process and may be shared with
+    others (cache.py); DataError and RunError where it cannot be used as one.
     """
 
     def __init__(
@@ -74,6 +76,7 @@ class Verifier:
         self.ungradable = 0
         self._nothing = {reason: Verdict(False, None, reason, rule) for reason in ("no_answer", "too_large")}
         self._cache = VerdictCache(rule, cache)
+        self._symbolic: dict[int, Verdict] = {}
         self._live: set[WorkerProcess] = set()
         self._new_slots()
         _verifiers.add(self)
@@ -84,7 +87,7 @@ class Verifier:
         return self.verify_many([(gold, completion)])[0]
 
     def verify_many(self, pairs: Sequence[tuple[str, str]]) -> list[Verdict]:
-        """The verdicts on pairs of gold and completion, in their order; what is there twice is judged once."""
+        """The verdicts on pairs of gold and completion, in the same order; equal pairs are judged once."""
         verdicts = self._verdicts([(gold, stated_answer(completion, self.rule)) for gold, completion in pairs])
         for place, joint in self._in_several_boxes(pairs, verdicts):
             if (whole := self._verdicts([joint])[0]).correct:
@@ -92,8 +95,12 @@ class Verifier:
         self._count(verdicts)
         return verdicts
 
+    def is_symbolic(self, verdict: Verdict) -> bool:
+        """Whether sympy had to judge this verdict (the object itself), which is what takes most time."""
+        return id(verdict) in self._symbolic
+
     def close(self) -> None:
-        """End the workers and close the cache's file. A later call starts new ones and opens it again."""
+        """End the workers and close the cache's file. A later call starts new workers and opens the file again."""
         _kill_all(self._live)
         self._cache.close()
 
@@ -108,7 +115,7 @@ class Verifier:
     def _in_several_boxes(
         self, pairs: Sequence[tuple[str, str]], verdicts: Sequence[Verdict]
     ) -> Iterator[tuple[int, tuple[str, Stated]]]:
-        """Wrong last boxes that may, with those before them, list the values of a set-valued gold."""
+        """Pairs whose last box is wrong, but whose boxes together may list the values of a gold that is a set."""
         for place, ((gold, completion), verdict) in enumerate(zip(pairs, verdicts, strict=True)):
             if verdict.correct is False and verdict.answer is not None and lists_values(_clean_gold(gold)):
                 boxes = stated_values(completion)
@@ -137,8 +144,6 @@ class Verifier:
             equal = quick_equal(clean, answer)
             if equal is not None:
                 verdict = Verdict(equal, answer, "match" if equal else "mismatch", self.rule)
-            elif self.rule != "paper" and offers_alternatives(clean, answer):
-                verdict = Verdict(False, answer, "ambiguous", self.rule)
             elif too_large(answer) or too_large(clean):
                 verdict = Verdict(False, answer, "too_large", self.rule)
             else:
@@ -161,17 +166,17 @@ class Verifier:
             return list(pool.map(lambda pair: self._judge(pair[0], pair[1].answer or ""), hard))
 
     def _judge(self, gold: str, answer: str) -> Verdict:
-        """The verdict from the cache's file, from another thread that asks at this moment, or from a worker."""
+        """The verdict from the cache's file, from another thread that is judging the same pair, or from a worker."""
         return self._cache.once(gold, answer, lambda: self._judge_anew(gold, answer))
 
     def _judge_anew(self, gold: str, answer: str) -> Verdict:
-        """The verdict of a worker; a time limit met and a worker's death are each retried once in a fresh one."""
+        """The verdict of a worker. A timeout and a worker's death are each retried once, in a fresh worker."""
         question = Question(_clean_gold(gold), answer, self.rule == "paper", self.time_limit)
         timeouts = 0
         deaths: list[WorkerDiedError] = []
         while True:
             try:
-                outcome, seconds = self._ask(question, fresh=bool(timeouts or deaths))
+                outcome, seconds, symbolic = self._ask(question, fresh=bool(timeouts or deaths))
             except TimeLimitError:
                 timeouts += 1
                 if timeouts < 2:
@@ -185,10 +190,15 @@ class Verifier:
                     return Verdict(None, answer, "verifier_error", self.rule)  # never cached
                 verdict = Verdict(False, answer, "too_large", self.rule)
             else:
-                verdict = Verdict(outcome == "match", answer, outcome, self.rule, seconds)
+                reason: Reason = outcome
+                if outcome in ("mismatch", "unparsable") and offers_alternatives(question.gold, answer):
+                    reason = "ambiguous" if self.rule != "paper" else outcome
+                verdict = Verdict(outcome == "match", answer, reason, self.rule, seconds)
+                if symbolic and len(self._symbolic) < _MOST_SYMBOLIC:
+                    self._symbolic[id(verdict)] = verdict
             return verdict
 
-    def _ask(self, question: Question, fresh: bool) -> tuple[Judged, float]:
+    def _ask(self, question: Question, fresh: bool) -> Reply:
         slots = self._slots
         worker = slots.get()
         answered = False
@@ -203,7 +213,7 @@ class Verifier:
             reply = worker.ask(question)
             answered = True
             return reply
-        finally:  # whatever went wrong, Ctrl-C included, a worker in the middle of a question is not used again
+        finally:  # whatever went wrong, Ctrl-C included, a worker that has not answered is not used again
             if not answered and worker is not None:
                 self._drop(worker)
                 worker = None
@@ -215,12 +225,12 @@ class Verifier:
 
     def _new_slots(self) -> None:
         self._lock = threading.Lock()
-        self._slots: LifoQueue[WorkerProcess | None] = LifoQueue()  # the last one used is the first one used again
+        self._slots: LifoQueue[WorkerProcess | None] = LifoQueue()  # the last one used is the first to be used again
         for _ in range(self.workers):
             self._slots.put(None)
 
     def _forget_workers(self) -> None:
-        """In a forked child: the workers are the parent's, and its locks may have been held."""
+        """In a forked child: the workers belong to the parent, and locks may have been held when it forked."""
         for worker in self._live:
             worker.disown()
         self._live.clear()

@@ -1,8 +1,8 @@
 """A file of completions with the verdict on each: read, judged and written in batches, whatever its length.
 
-First every row is judged and its verdict logged (verdict_log.py), then the source is read once more and written out
-with the verdicts, so that a killed command goes on where it stopped and no half of a file is ever seen. A jsonl file
-that becomes parquet is read before that for its columns' types. Memory does not grow with the number of rows.
+First every row is judged and its verdict logged (resume_log.py). Then the source is read once more and written with the
+verdicts. So a killed command can resume, and a partial output file is never seen. Where jsonl becomes parquet, the
+source is read once before that for the types of its columns. Memory does not grow with the number of rows.
 """
 
 from __future__ import annotations
@@ -48,30 +48,35 @@ COLUMNS: Mapping[str, pa.DataType] = {
     "rule": pa.string(),
     "seconds": pa.float64(),
 }
-"""The verdict's columns. A source's own of these names are replaced in their places."""
+"""The verdict's columns. Columns of the source with these names are replaced in place."""
 T = TypeVar("T")
 
 _REASON = list(COLUMNS).index("reason")
 _NAMES = re.compile(rb'"(?:%b)"' % "|".join(COLUMNS).encode())
 _AT_ONCE = 3
 _BETWEEN_STOPS = 32
-"""Texts that may still be judged after Ctrl-C where several workers are at it."""
+"""Texts that may still be judged after Ctrl-C with several workers."""
 _ROW_GROUP = 16 << 20
-"""Bytes of rows that make a row group of parquet."""
+"""Bytes of rows in a row group of parquet."""
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What a file came to: rows, how many have each reason, and how many had been judged before a kill."""
+    """A file's number of rows, how many have each reason, and how many had been judged by an interrupted command.
+
+    `symbolic`: the rows, counted from 1, that sympy had to judge. That takes up to seconds each, so golds written
+    differently save time there.
+    """
 
     rows: int
     reasons: Mapping[str, int]
     resumed: int
+    symbolic: Sequence[int] = ()
 
 
 @dataclass(frozen=True)
 class _Part:
-    """Rows of the source that follow each other, and where it goes on after them."""
+    """Consecutive rows of the source, and where it continues after them."""
 
     pairs: Sequence[tuple[str, str]]
     after: Place
@@ -89,8 +94,8 @@ def judge_file(
 ) -> Summary:
     """Write all columns of `source`, and a verdict's, to `out` (jsonl or parquet each, by suffix).
 
-    A call that was killed goes on where it stopped if it is made again with the same source, rule and verifier.
-    Raises DataError naming file, row and field; RunError where `out` cannot be written or `source` changes meanwhile.
+    Repeat an interrupted call with the same source, rule and verifier to resume it. Raises DataError naming file, row
+    and field; RunError where `out` cannot be written or `source` changes meanwhile.
     """
     tell = progress or (lambda what, rows, share: None)
     before = _state(source)
@@ -115,12 +120,12 @@ def judge_file(
                 else:
                     _write_lines(source, log, file, tell)
                 if _state(source) != before:
-                    raise RunError(f"{source} changed while it was judged; run the same command again")
+                    raise RunError(f"{source} changed while it was judged; rerun the same command")
         except DataError:
-            log.remove()  # the source has to change, and these verdicts are of what it was
+            log.remove()  # the source has to change, so these verdicts are of no use
             raise
         log.remove()
-        return Summary(log.rows, dict(log.reasons), log.resumed)
+        return Summary(log.rows, dict(log.reasons), log.resumed, tuple(log.marked))
 
 
 def _state(source: Path) -> tuple[int, int, int]:
@@ -132,7 +137,7 @@ def _state(source: Path) -> tuple[int, int, int]:
 
 
 def _remove_halves(out: Path) -> None:
-    """Remove what `tables.atomic` had begun when a command was killed; no other one writes here now."""
+    """Remove the partial file that a killed command left; no other command writes here now."""
     for half in out.parent.glob(f".{escape(out.name)}.*.tmp"):
         half.unlink(missing_ok=True)
 
@@ -141,8 +146,8 @@ def _remove_halves(out: Path) -> None:
 
 
 def _judged(parts: Iterator[_Part], verifier: Verifier) -> Iterator[tuple[_Part, LoggedBatch]]:
-    """The verdicts on each part in turn. With several workers a few parts are judged at once, so that one slow text
-    in the first does not leave the other workers idle."""
+    """The verdicts on each part, in order. With several workers, a few parts are judged at the same time, so that one
+    slow text does not leave the other workers idle."""
     if verifier.workers == 1:
         for part in parts:
             yield part, _batch(part, verifier, threading.Event())
@@ -172,11 +177,13 @@ def _batch(part: _Part, verifier: Verifier, stop: threading.Event) -> LoggedBatc
     size = len(pairs) if verifier.workers == 1 else _BETWEEN_STOPS
     for start in range(0, len(pairs), size or 1):
         if stop.is_set():
-            break  # nobody waits for this batch any more
+            break  # the command is ending
         verdicts += verifier.verify_many(pairs[start : start + size])
-    different = {id(verdict): verdict for verdict in verdicts}  # what the verifier knows already is one object
+    different = {id(verdict): verdict for verdict in verdicts}  # verdicts from the cache are the same object
     number = {key: place for place, key in enumerate(different)}
-    fields = [tuple(getattr(verdict, name) for name in COLUMNS) for verdict in different.values()]
+    fields = [
+        (*(getattr(verdict, name) for name in COLUMNS), verifier.is_symbolic(verdict)) for verdict in different.values()
+    ]
     numbers = [number[id(verdict)] for verdict in verdicts]
     return LoggedBatch(part.after, fields, [numbers[index] for index in which])
 
@@ -209,7 +216,7 @@ def _empty_gold(source: Path, row: int) -> DataError:
 
 
 def _write_lines(source: Path, log: VerdictLog, file: BinaryIO, tell: Progress) -> None:
-    """Each line as it is, and the verdict's fields before its last brace."""
+    """Each line unchanged, with the verdict's fields inserted before its last brace."""
     ends = _verdicts(log, lambda fields: json.dumps(dict(zip(COLUMNS, fields, strict=True))).encode())
     rows = 0
     for begin, lines, _, share in lines_of(source, Place()):
@@ -246,7 +253,7 @@ def _parquet_parts(source: Path, place: Place) -> Iterator[_Part]:
 
 def _write_tables_as_lines(source: Path, log: VerdictLog, file: BinaryIO, tell: Progress) -> None:
     verdicts = _verdicts(log, lambda fields: dict(zip(COLUMNS, fields, strict=True)))
-    encode = json.JSONEncoder(default=str).encode  # what JSON has no word for is written as Python prints it
+    encode = json.JSONEncoder(default=str).encode  # what JSON cannot express is written as Python prints it
     for first, table, share in parquet_tables(source):
         try:
             rows = table.to_pylist()
@@ -295,12 +302,12 @@ def _with_verdicts(table: pa.Table, fields: Sequence[Fields]) -> pa.Table:
 
 
 def _verdicts(log: VerdictLog, shown: Callable[[Fields], T]) -> Iterator[T]:
-    """Every row's verdict in the form that it is written in, made once for all rows of a batch that share it."""
+    """Every row's verdict in the form it is written in, made once for all rows of a batch that share it."""
     for batch in log.batches():
-        yield from map([shown(fields) for fields in batch.verdicts].__getitem__, batch.which)
+        yield from map([shown(fields[:-1]) for fields in batch.verdicts].__getitem__, batch.which)
 
 
 def _next(verdicts: Iterator[T], source: Path) -> T:
     for verdict in verdicts:
         return verdict
-    raise RunError(f"{source} has grown while it was judged; run the same command again")
+    raise RunError(f"{source} has grown while it was judged; rerun the same command")

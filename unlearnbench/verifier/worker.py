@@ -1,8 +1,8 @@
-"""The life of a worker process: it compares two answers at a time, and may be killed at any moment.
+"""The main loop of a worker process: it compares two answers at a time, and may be killed at any moment.
 
-Structure and value are compared by agreement.py. Only what that cannot read is given to sympy (algebra.py), in forked
-children that are killed at the time limit. Sympy is imported when it is first needed: the verifier asks for that in a
-message of its own, before any clock starts.
+equivalence.py compares structure and value. Only what it cannot read is given to sympy (math/sympy_fallback.py), in
+forked children that are killed at the time limit. Sympy is imported when it is first needed: the parent requests that
+in a separate message, before the time limit starts.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
 
 Outcome = Literal["match", "mismatch", "unparsable", "too_large"]
 Judged = Outcome | Literal["timeout"]
-"""`timeout`: the limit was met twice."""
+"""`timeout`: the time limit was reached twice."""
 End = Judged | Literal["failed"]
-"""`failed`: the processes ended in ways that the text does not explain."""
+"""`failed`: the processes ended for reasons other than the text."""
 Stage = Literal["structure", "algebra"]
 
 EXHAUSTED = 3
-"""Exit status of a worker that ran out of memory, for the text's sake."""
+"""Exit status of a worker that ran out of memory over the text it was given."""
 TEXT_ENDS = frozenset({EXHAUSTED, -signal.SIGSEGV, -signal.SIGABRT, -signal.SIGBUS})
-"""A text that brings down a fresh process in one of these ways has exhausted memory or the stack."""
+"""Exit statuses and signals that mean that the text exhausted memory or the stack."""
 
 _CALCULUS = re.compile(r"\\(?:sum|prod|i*int|oint|lim|begin)(?![A-Za-z])")
 _STACK = 20_000
@@ -42,13 +42,13 @@ def serve(memory: int) -> None:
     import logging
     from multiprocessing.connection import Connection
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     _limit_memory(memory)
     sys.setrecursionlimit(_STACK)
     logging.disable()
     channel = Connection(os.dup(0))
-    _by_structure("\\frac{x}{2}", "0.5x")  # imports and first-use tables are paid before any clock starts
+    _by_structure("\\frac{x}{2}", "0.5x")  # do imports and build tables before any time limit starts
     channel.send_bytes(b"ready")
     while True:
         try:
@@ -59,7 +59,7 @@ def serve(memory: int) -> None:
                 continue
         except (EOFError, OSError):
             return  # the parent is gone
-        # The kernel ends this process even inside C code, should the parent die before it can.
+        # If the parent dies first, the kernel ends this process even inside C code.
         signal.setitimer(signal.ITIMER_REAL, 2 * request["limit"] + 1.0)
         start = time.perf_counter()
         try:
@@ -75,13 +75,13 @@ def serve(memory: int) -> None:
 
 
 def _attempts(request: Mapping[str, Any], channel: Connection) -> End:
-    """What sympy finds in a forked child; in a second one if the first is not done in half of the time limit.
+    """The result of sympy in a forked child, or in a second one if the first needs more than half of the time limit.
 
-    A fork costs milliseconds where a fresh process would import sympy anew. Each child has the whole limit. `failed`
-    means that none of them ended in a way that the text explains.
+    A fork costs milliseconds, while a fresh process would import sympy again. Each child has the whole limit. `failed`
+    means that both ended for reasons other than the text.
     """
     begin, limit, parent = time.monotonic(), request["limit"], channel.fileno()
-    alive: dict[int, int] = {}  # the pipe that a child writes to, and its process
+    alive: dict[int, int] = {}  # the pipe that a child writes to -> its process
     ended: list[End] = []
     starts = [begin, begin + limit / 2]
     deadline: dict[int, float] = {}
@@ -98,7 +98,7 @@ def _attempts(request: Mapping[str, Any], channel: Connection) -> End:
             wait = min([*(deadline[pipe] for pipe in alive), *starts], default=now) - now
             for ready in select.select([*alive, parent], [], [], max(0.0, wait))[0]:
                 if ready == parent:
-                    os._exit(0)  # the parent is gone: it says nothing while it waits
+                    os._exit(0)  # the parent is gone: it sends nothing while it waits
                 found = os.read(ready, 64).decode()
                 status = _end(alive.pop(ready), ready)
                 if found:
@@ -123,16 +123,16 @@ def _child(request: Mapping[str, Any]) -> tuple[int, int]:
         status = 0
     except MemoryError:
         status = EXHAUSTED
-    finally:  # whatever happens, a child must not go on as a second worker
+    finally:  # whatever happens, a child must not continue as a second worker
         os._exit(status)
 
 
 def _end(child: int, pipe: int) -> int:
-    """Kill and reap a child; its exit status, or minus the signal that ended it before."""
+    """Kill and reap a child. Returns its exit status, or minus the signal that had ended it."""
     os.close(pipe)
     finished, status = os.waitpid(child, os.WNOHANG)
     if not finished:
-        time.sleep(0.01)  # it may have closed its pipe and be on the way out
+        time.sleep(0.01)  # it may have closed its pipe and be about to exit
         finished, status = os.waitpid(child, os.WNOHANG)
     if not finished:
         os.kill(child, signal.SIGKILL)
@@ -148,14 +148,14 @@ def _structure(request: Mapping[str, Any]) -> Outcome | None:
         raise
     except RecursionError:
         return "too_large"
-    except Exception:  # a flaw of our reader must not stop a run that rests on its verdicts: sympy is asked
+    except Exception:  # a bug in the parser must not stop a run that depends on verdicts: ask sympy
         return None
 
 
 def _by_structure(gold: str, answer: str) -> Outcome | None:
-    """None if that does not decide it, and sympy should be asked."""
-    from unlearnbench.verifier.math.ball_arithmetic import TooLargeError, UndecidedError, UndefinedError
-    from unlearnbench.verifier.math.equivalence import same_answer
+    """The outcome by structure and value; None if they do not decide, so that sympy should be asked."""
+    from unlearnbench.verifier.equivalence import same_answer
+    from unlearnbench.verifier.math.evaluation import TooLargeError, UndecidedError, UndefinedError
     from unlearnbench.verifier.math.nodes import UnreadableError
 
     try:
@@ -167,7 +167,7 @@ def _by_structure(gold: str, answer: str) -> Outcome | None:
     except UndecidedError:
         return None
     except UnreadableError:
-        # sympy knows sums, integrals and limits; text that has no command of LaTeX at all is no mathematics to it
+        # sympy can read sums, integrals and limits; it cannot help with text that has none of these
         return None if _CALCULUS.search(gold) or _CALCULUS.search(answer) else "unparsable"
 
 
@@ -192,5 +192,5 @@ def _limit_memory(memory: int) -> None:
         if hard == resource.RLIM_INFINITY or limit < hard:
             try:
                 resource.setrlimit(kind, (limit, limit))
-            except (OSError, ValueError):  # macOS knows RLIMIT_AS but refuses it
+            except (OSError, ValueError):  # macOS defines RLIMIT_AS but refuses it
                 continue

@@ -1,4 +1,4 @@
-"""A worker process as its caller holds it: asked one question at a time, with a time limit, killed when it fails."""
+"""The parent's handle on one worker process: one question at a time, with a time limit; killed when it fails."""
 
 from __future__ import annotations
 
@@ -14,13 +14,10 @@ from typing import NamedTuple
 from unlearnbench.verifier.worker import TEXT_ENDS, End, Judged, Stage
 
 _MEMORY = 1 << 30
-
-
+"""Bytes of address space that a worker may use."""
 _START_LIMIT = 120.0
 """Seconds in which a worker must have imported its libraries, even on a busy machine."""
-
-
-# The worker finds its modules where this process does; -P keeps modules of the working folder out of its start.
+# The worker imports its modules from where this process does; -P keeps modules of the working folder out of its start.
 _BOOT = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
     "from unlearnbench.verifier.worker import serve; serve(int(sys.argv[2]))"
@@ -28,25 +25,38 @@ _BOOT = (
 
 
 class Question(NamedTuple):
+    """Two answers to compare. `loose`: the answer may be any text with some mathematics in it. `limit`: seconds."""
+
     gold: str
     answer: str
     loose: bool
     limit: float
 
 
+class Reply(NamedTuple):
+    """What a worker found, in how many seconds, and whether sympy had to be asked (`symbolic`)."""
+
+    outcome: Judged
+    seconds: float
+    symbolic: bool
+
+
 class TimeLimitError(Exception):
-    pass
+    """The worker did not answer in time."""
 
 
 class WorkerDiedError(Exception):
+    """The worker ended without an answer. `by_text`: it exhausted memory or the stack over the text it was given."""
+
     def __init__(self, by_text: bool) -> None:
         self.by_text = by_text
 
 
 class WorkerProcess:
-    """One process that runs `grader.serve`, for one thread at a time. Raises WorkerDiedError or TimeLimitError."""
+    """One process that runs `worker.serve`, for one thread at a time. Raises WorkerDiedError or TimeLimitError."""
 
     def __init__(self) -> None:
+        """Start the process, without waiting for it."""
         self._prepared = False
         path = [entry or str(Path.cwd()) for entry in sys.path]
         self._channel, theirs = Pipe()
@@ -56,7 +66,7 @@ class WorkerProcess:
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
-                env=os.environ | {"PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1"},  # sympy's order of steps repeats
+                env=os.environ | {"PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1"},  # makes sympy's steps reproducible
             )
         except OSError as error:
             self._channel.close()
@@ -66,32 +76,34 @@ class WorkerProcess:
 
     @property
     def alive(self) -> bool:
+        """Whether the process still runs."""
         return self._process.poll() is None
 
     def wait_until_ready(self) -> None:
+        """Wait until it has imported its libraries."""
         try:
             self._receive(_START_LIMIT)
         except TimeLimitError as error:
             raise WorkerDiedError(by_text=False) from error
         except WorkerDiedError as death:
-            death.by_text = False  # it has seen no text yet
+            death.by_text = False  # it has not seen any text yet
             raise
 
-    def ask(self, question: Question) -> tuple[Judged, float]:
-        """What the worker finds, and the seconds it took; sympy is asked only about what structure leaves open."""
+    def ask(self, question: Question) -> Reply:
+        """The worker's reply; sympy is asked only where structure and value do not decide."""
         seconds = 0.0
         if not question.loose:
             outcome, seconds = self._ask("structure", question)
             if outcome is not None and outcome != "failed":
-                return outcome, seconds
+                return Reply(outcome, seconds, symbolic=False)
         self._prepare()
         outcome, more = self._ask("algebra", question)
         if outcome is None or outcome == "failed":
             raise WorkerDiedError(by_text=False)
-        return outcome, seconds + more
+        return Reply(outcome, seconds + more, symbolic=True)
 
     def _prepare(self) -> None:
-        """Have sympy imported, before any clock starts."""
+        """Let the worker import sympy, before the time limit starts."""
         if not self._prepared:
             self._send({"stage": "prepare"})
             self.wait_until_ready()
@@ -99,7 +111,7 @@ class WorkerProcess:
 
     def _ask(self, stage: Stage, question: Question) -> tuple[End | None, float]:
         self._send({"stage": stage, **question._asdict()})
-        # the worker itself ends an algebra's two attempts, the second of which starts half a limit after the first
+        # the worker itself ends both attempts with sympy, the second of which starts half a limit after the first
         patience = question.limit if stage == "structure" else 2 * question.limit + 1.0
         reply = json.loads(self._receive(patience))
         return reply["outcome"], reply["seconds"]
@@ -111,13 +123,15 @@ class WorkerProcess:
             raise WorkerDiedError(by_text=False) from error
 
     def kill(self) -> None:
+        """End the process."""
         self._channel.close()
         self._process.kill()
         self._process.wait()
 
     def disown(self) -> None:
+        """In a forked child: leave the process to the parent."""
         self._channel.close()
-        self._process.returncode = 0  # not this process's child: never wait for it, signal it or warn about it
+        self._process.returncode = 0  # it is not this process's child: never wait for it, signal it or warn about it
 
     def _receive(self, limit: float) -> bytes:
         try:

@@ -66,7 +66,7 @@ def audit(
         split=chosen.name,
         split_hash=chosen.hash,
         rule=judges.rule,
-        golds=Golds(n=inspected.golds, unverified=inspected.unverified),
+        golds=Golds(n=inspected.golds, unverified=inspected.unverified, ungradable=list(inspected.ungradable)),
         files=[str(file.path) for file in files],
         rollouts=int(tally.n.sum()),
         different=tally.different,

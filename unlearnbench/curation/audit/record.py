@@ -111,8 +111,11 @@ class Stored(Record):
 
 
 class Golds(Record):
+    """`n` gold answers, of which `unverified` failed their check; those that only their own text can match."""
+
     n: int
     unverified: int
+    ungradable: list[str] = []
 
 
 class Audit(Record):

@@ -1,32 +1,59 @@
-"""Unions of intervals of numbers: put in order, merged, cut, with a point left out."""
+"""Unions of intervals of numbers: put in order, merged, intersected, complemented."""
 
 from __future__ import annotations
 
+from fractions import Fraction
 from functools import cmp_to_key
 
 from unlearnbench.verifier.math import ball_arithmetic
-from unlearnbench.verifier.math.nodes import Answer, Collection, Node, Region, Span, UnreadableError, Value
+from unlearnbench.verifier.math.nodes import Answer, Collection, Node, Number, Region, Span, UnreadableError, Value
+
+_MOST_INTEGERS = 200
 
 
-def without(region: Region, point: Node) -> Region:
-    """The region less one point."""
+def complement(region: Region) -> Region:
+    """The real numbers outside a region."""
     spans: list[Span] = []
-    for span in region.spans:
-        below = -1 if span.low is None else ball_arithmetic.order(span.low, point)
-        above = -1 if span.high is None else ball_arithmetic.order(point, span.high)
-        if below < 0 and above < 0:
-            spans += [Span(span.low, point, span.low_closed, False), Span(point, span.high, False, span.high_closed)]
-        elif below == 0 or above == 0:
-            closed = span.low_closed and below != 0, span.high_closed and above != 0
-            if below < 0 or above < 0:  # else it was that point alone
-                spans.append(Span(span.low, span.high, *closed))
-        else:
-            spans.append(span)
+    low: Node | None = None
+    closed, open_ended = False, True
+    for span in union([region]).spans:
+        if span.low is not None:
+            spans.append(Span(low, span.low, closed, not span.low_closed))
+        low, closed = span.high, not span.high_closed
+        open_ended = span.high is not None
+    if open_ended:
+        spans.append(Span(low, None, closed and low is not None, False))
     return Region(tuple(spans), region.variable)
 
 
+def integers_in(region: Region, start: int | None) -> list[int]:
+    """The whole numbers in a region, from `start` on. Raises UnreadableError where there are too many to list."""
+    found: list[int] = []
+    for span in region.spans:
+        if span.high is None or (span.low is None and start is None):
+            raise UnreadableError("whole numbers without end")
+        first = _nearest(span.low, -1) if span.low is not None else start or 0
+        if start is not None:
+            first = max(first, start)
+        for number in range(first, first + _MOST_INTEGERS + 2):
+            node = Number(Fraction(number))
+            if span.low is not None and ball_arithmetic.order(node, span.low) < (0 if span.low_closed else 1):
+                continue
+            if ball_arithmetic.order(node, span.high) > (0 if span.high_closed else -1):
+                break
+            found.append(number)
+        if len(found) > _MOST_INTEGERS:
+            raise UnreadableError("too many whole numbers")
+    return found
+
+
+def _nearest(node: Node, step: int) -> int:
+    """A whole number within 1 of a constant."""
+    return ball_arithmetic.near_integer(node) + step
+
+
 def union(regions: list[Region]) -> Region:
-    """What lies in any of them. Raises UnreadableError where they are of different variables."""
+    """The union. Raises UnreadableError if the regions are of different variables."""
     names = {region.variable for region in regions if region.variable}
     if len(names) > 1:
         raise UnreadableError("regions of different variables")
@@ -62,7 +89,7 @@ def _joined(a: Span, b: Span) -> Span:
 
 
 def intersection(regions: list[Region]) -> Region:
-    """What lies in all of them. Raises UnreadableError where they are of different variables."""
+    """The intersection. Raises UnreadableError if the regions are of different variables."""
     names = {region.variable for region in regions if region.variable}
     if len(names) > 1:
         raise UnreadableError("regions of different variables")
@@ -96,7 +123,7 @@ def _lower_high(a: Span, b: Span) -> Span:
 
 
 def as_region(answer: Answer) -> Region | None:
-    """A region as it is, (a,b) as the open interval that it may also be, else None."""
+    """The region that an answer is or may be, as (a,b) may be an open interval; None if it is neither."""
     if isinstance(answer, Region):
         return answer
     if isinstance(answer, Collection) and answer.kind == "tuple" and len(answer.items) == 2:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
 from fractions import Fraction
-from typing import Literal
+from typing import Literal, TypeVar
 
 from unlearnbench.verifier.math.units import Unit
 
@@ -44,7 +45,7 @@ Node = Number | Symbol | Apply
 
 
 def symbols(node: Node) -> frozenset[str]:
-    """The variables of an expression; the index of a sum is none."""
+    """The free variables of an expression; the index of a sum is not free."""
     if isinstance(node, Symbol):
         return frozenset() if node.name in CONSTANTS else frozenset({node.name})
     if isinstance(node, Number):
@@ -60,11 +61,24 @@ def difference(left: Node, right: Node) -> Node:
     return Apply("add", (left, Apply("neg", (right,))))
 
 
-def mentions(node: Node, name: str) -> bool:
-    """Whether a symbol or function of that name occurs, constants included."""
+def names_in(node: Node) -> frozenset[str]:
+    """The heads and symbols that occur, constants and indices included."""
     if isinstance(node, Apply):
-        return node.head == name or any(mentions(arg, name) for arg in node.args)
-    return isinstance(node, Symbol) and node.name == name
+        return frozenset({node.head}).union(*map(names_in, node.args))
+    return frozenset({node.name}) if isinstance(node, Symbol) else frozenset()
+
+
+def substituted(node: Node, values: Mapping[str, Node]) -> Node:
+    """The expression with expressions in place of some of its free variables."""
+    if isinstance(node, Symbol):
+        return values.get(node.name, node)
+    if isinstance(node, Apply) and node.head in REPEATED:
+        index, low, high, body = node.args
+        inner = {name: value for name, value in values.items() if Symbol(name) != index}
+        return Apply(node.head, (index, substituted(low, values), substituted(high, values), substituted(body, inner)))
+    if isinstance(node, Apply):
+        return Apply(node.head, tuple(substituted(arg, values) for arg in node.args))
+    return node
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +88,7 @@ class Value:
     node: Node
     unit: Unit | None = None
     half_step: Fraction | None = None
-    text: str = ""
+    text: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,10 +116,29 @@ class Clock:
 
 
 @dataclass(frozen=True, slots=True)
-class Collection:
-    """Answers in order (`tuple`), without order and repetition (`set`), or written as a bare `list`."""
+class Date:
+    """A day of a year; of any year if that is None."""
 
-    kind: Literal["tuple", "set", "list"]
+    month: int
+    day: int
+    year: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Ratio:
+    """Two or more quantities to one another, 2:3; only their proportion counts."""
+
+    parts: tuple[Node, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Collection:
+    """Answers in order (`tuple`), without order and repetition (`set`), or written as a bare `list`.
+
+    A `record` is a list in which every item has a name of its own: x=1, y=2.
+    """
+
+    kind: Literal["tuple", "set", "list", "record"]
     items: tuple[Answer, ...]
 
 
@@ -158,4 +191,69 @@ class Equation:
     sign: Literal["=", ">", ">=", "!="]
 
 
-Answer = Value | Words | Choice | Clock | Collection | Region | Infinite | Matrix | Labelled | Equation
+@dataclass(frozen=True, slots=True)
+class Ordering:
+    """A chain a < b <= c of three or more expressions, in ascending order."""
+
+    terms: tuple[Node, ...]
+    signs: tuple[Literal[">", ">="], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Pieces:
+    """A function by cases: answers and the conditions under which they hold."""
+
+    rows: tuple[tuple[Answer, Answer], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """An answer for every value of some parameters, with the domain of each: `Z`, `N`, `N+`, `R`, ... or "" (any)."""
+
+    answer: Answer
+    domains: tuple[tuple[str, str], ...]
+
+
+Answer = (
+    Value
+    | Words
+    | Choice
+    | Clock
+    | Date
+    | Ratio
+    | Collection
+    | Region
+    | Infinite
+    | Matrix
+    | Labelled
+    | Equation
+    | Ordering
+    | Pieces
+    | Family
+)
+Part = TypeVar("Part")
+
+
+def answer_with(part: Part, values: Mapping[str, Node]) -> Part:
+    """An answer, or any part of one, with expressions in place of some variables, names of values included."""
+    if isinstance(part, Number | Symbol | Apply):
+        return substituted(part, values)  # type: ignore[return-value]
+    if isinstance(part, tuple) and not isinstance(part, Unit):
+        return tuple(answer_with(item, values) for item in part)  # type: ignore[return-value]
+    if isinstance(part, Answer | Span):
+        changed = {one.name: answer_with(getattr(part, one.name), values) for one in fields(part)}
+        return replace(part, **changed)
+    return part
+
+
+def free_symbols(part: object) -> frozenset[str]:
+    """The free variables of an answer, or of any part of one; names of values are not among them."""
+    if isinstance(part, Number | Symbol | Apply):
+        return symbols(part)
+    if isinstance(part, tuple):
+        return frozenset().union(*map(free_symbols, part))
+    if isinstance(part, Labelled):
+        return free_symbols(part.answer)
+    if isinstance(part, Answer | Span):
+        return frozenset().union(*(free_symbols(getattr(part, one.name)) for one in fields(part)))
+    return frozenset()

@@ -1,6 +1,6 @@
-"""Whether math-verify and sympy find two answers equal: the last resort, for what our own grammar does not read.
+"""Whether math-verify and sympy find two answers equal: the last resort, for what our own grammar cannot read.
 
-It may take for ever or eat all memory, inside C code too, so it runs only in a guarded process (grader.py).
+It may run forever or exhaust memory, inside C code too, so it runs only in a guarded process (worker.py).
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ import re
 from fractions import Fraction
 from typing import Any
 
-from unlearnbench.verifier.math.quantities import PLACES_THAT_ROUND
+from unlearnbench.verifier.fast_path import PLACES_THAT_ROUND
 
 _DECIMAL = re.compile(r"[-+]?[0-9]{0,200}\.[0-9]{1,200}")
 _SLACK = Fraction(1, 10**40)
-"""Share of a value by which its 50 digits may be off."""
+"""Relative error that 50 digits of a value may have."""
 
 
 class UnparsableError(ValueError):
@@ -21,11 +21,11 @@ class UnparsableError(ValueError):
 
 
 def symbolic_equal(gold: str, answer: str, *, loose: bool = False) -> bool:
-    """Whether math-verify finds the two equal, whichever is called the gold. Call it only in a guarded process.
+    """Whether math-verify finds the two equal in either order. Call it only in a guarded process.
 
-    With `loose` (the rule `paper`) an answer may be any text that math-verify finds some mathematics in. Raises
-    UnparsableError if either text is no mathematics or the two cannot be compared in either order, MemoryError or
-    RecursionError if it is beyond the machine.
+    With `loose` (the rule `paper`), an answer may be any text in which math-verify finds some mathematics. Raises
+    UnparsableError if either text is no mathematics or the two cannot be compared in either order; MemoryError or
+    RecursionError if the machine's limits are exceeded.
     """
     from math_verify import verify
 
@@ -40,7 +40,7 @@ def symbolic_equal(gold: str, answer: str, *, loose: bool = False) -> bool:
                 return True
         except (MemoryError, RecursionError):
             raise
-        except Exception as failure:  # sympy raises all kinds where two things cannot be compared
+        except Exception as failure:  # sympy raises all kinds of errors where two things cannot be compared
             failures.append(failure)
     if len(failures) == 2:
         raise UnparsableError(answer) from failures[0]
@@ -65,7 +65,7 @@ def _parse(text: str, *, loose: bool) -> Any:
         )
     except (MemoryError, RecursionError):
         raise
-    except Exception as error:  # the parser raises all kinds on text that it does not know
+    except Exception as error:  # the parser raises all kinds of errors on text that it cannot read
         raise UnparsableError(text) from error
     if not parsed or parsed[0] in (nan, zoo):
         raise UnparsableError(text)
@@ -73,7 +73,7 @@ def _parse(text: str, *, loose: bool) -> Any:
 
 
 def _value(expression: Any) -> Fraction | None:
-    """The real number that an expression is, to 50 digits, or None if it is none, or a percentage."""
+    """The value of a real expression to 50 digits; None if it is no real number, or a percentage."""
     from sympy import Expr, Float, Rational, UnevaluatedExpr
 
     if not isinstance(expression, Expr) or not expression.is_number or expression.has(UnevaluatedExpr):
@@ -87,7 +87,7 @@ def _value(expression: Any) -> Fraction | None:
 
 
 def _is_close(decimal: str, value: Fraction) -> bool:
-    """Whether a decimal is the value or, if it has places enough, what the value rounds to."""
+    """Whether a decimal equals the value or, if it has enough digits, is what the value rounds to."""
     difference = abs(Fraction(decimal) - value)
     digits = decimal.strip().lstrip("+-")
     half_step = Fraction(1, 2 * 10 ** len(digits.partition(".")[2]))

@@ -1,4 +1,4 @@
-"""Units of measure: which there are, what they measure, and their exact size.
+"""Units of measure: their names, what they measure, and their exact size.
 
 >>> parse_unit("km / h").size
 Fraction(5, 18)
@@ -13,14 +13,14 @@ from typing import NamedTuple
 
 
 class Unit(NamedTuple):
-    """What is measured, as powers of base units (sorted), and how much of it is one."""
+    """What is measured, as sorted powers of base units, and the size of one unit."""
 
     measures: tuple[tuple[str, int], ...]
     size: Fraction
     noun: str | None = None
-    """A word that is no unit known here: apples. Two units with different nouns are different."""
+    """A word that is no known unit: apples. Units with different nouns are different."""
     scale: int = 1
-    """What the number before it is multiplied by: 1,000,000 for `million dollars`."""
+    """The factor for the number before it: 1,000,000 for `million dollars`."""
 
 
 PERCENT = Unit((("percent", 1),), Fraction(1, 100))
@@ -38,10 +38,11 @@ _TABLE = {
     "euro": "euro eur=1",
     "sterling": "gbp=1; pence penny=1/100",
     "yen": "yen jpy=1",
-    "rupee": "rupee inr=1",
+    "rupee": "rupee inr rs=1; paisa=1/100",
+    "yuan": "yuan rmb cny=1; jiao=1/10",
     "degree": "degree deg=1",
     "radian": "radian rad=1",
-    "percent": "percent=1/100",
+    "percent": "percent pct=1/100",
     "volume": "l liter litre=1; ml milliliter millilitre=1/1000; cl=1/100; gallon gal=473176473/125000000; "
     "quart qt=473176473/500000000; pint pt=473176473/1000000000; cup=473176473/2000000000",
     "force": "n newton=1",
@@ -69,10 +70,32 @@ _NO_NOUN = frozenset(
     | {"zero", "mod", "modulo", "over", "choose", "never", "except", "only", "if", "false", "true", "negative", "base"}
     | {"to", "by", "point"}
 )
-"""Words behind a number that make another statement of it."""
+"""Words that change what the number before them states."""
 _MOST_NOUNS = 3
 _CASED = frozenset(
-    {"kW", "Hz", "kJ", "mL", "W", "N", "J", "V", "L", "CM", "KM", "Kg", "KG", "USD", "EUR", "GBP", "JPY", "INR"}
+    {
+        "kW",
+        "Hz",
+        "kJ",
+        "mL",
+        "W",
+        "N",
+        "J",
+        "V",
+        "L",
+        "CM",
+        "KM",
+        "Kg",
+        "KG",
+        "USD",
+        "EUR",
+        "GBP",
+        "JPY",
+        "INR",
+        "CNY",
+        "RMB",
+        "Rs",
+    }
 )
 _NUMBER_WORDS = {
     "hundred": 10**2,
@@ -81,8 +104,13 @@ _NUMBER_WORDS = {
     "billion": 10**9,
     "trillion": 10**12,
     "dozen": 12,
+    "lakh": 10**5,
+    "crore": 10**7,
+    "myriad": 10**4,
+    "hundredmillion": 10**8,
 }
 _TOKEN = re.compile(r"\s*(?:([A-Za-z]+)\.?|\^ ?\{? ?(-?[0-9])\}?|(/|\bper\b)|(\*|\\cdot|\\times|-)|(.))")
+_PER_CENT = re.compile(r"\bper ?cent\b")
 _POWER_WORDS = {"square": 2, "sq": 2, "cubic": 3, "cu": 3}
 _POWERS_AFTER = {"squared": 2, "cubed": 3}
 
@@ -97,13 +125,14 @@ def known(word: str) -> bool:
 
 @lru_cache(maxsize=4096)
 def parse_unit(text: str) -> Unit | None:
-    """The unit that `text` names; None if it is no unit and no noun. `units` and the like measure nothing."""
+    """The unit that `text` names; None if it is neither a unit nor a noun. `units` and the like measure nothing."""
     powers: dict[str, int] = {}
     size, scale = Fraction(1), 1
     nouns: list[str] = []
     sign, pending = 1, 1
     last: tuple[str, Fraction, int] | None = None
-    for match in _TOKEN.finditer(_SHORT.get(text.strip(), text.strip())):
+    text = _PER_CENT.sub("percent", text.strip())
+    for match in _TOKEN.finditer(_SHORT.get(text, text)):
         word, exponent, per, _, other = match.groups()
         if other is not None and not other.isspace():
             return None
@@ -156,7 +185,7 @@ def parse_unit(text: str) -> Unit | None:
 
 
 def _named(word: str) -> tuple[str, Fraction] | None:
-    """A unit by its name; in short ones capitals tell (mW is not MW)."""
+    """A unit by its name. In short names, capitals matter: mW is not MW."""
     if len(word) <= 3 and not (word.islower() or word.istitle() or word in _CASED or word in SINGLE):
         return None
     for name in (word.lower(), _singular(word.lower())):

@@ -1,66 +1,42 @@
-"""Mathematical text, LaTeX or plain, as a tree: read by a grammar of our own; no text is ever evaluated as code.
+"""Mathematical text, LaTeX or plain, read into a tree by a grammar of our own; no text is ever evaluated as code.
 
     >>> parse("2\\\\sqrt{x}")
     Apply(head='mul', args=(Number(value=Fraction(2, 1)), Apply(head='sqrt', args=(Symbol(name='x'),))))
 
-Only finite expressions are read: numbers, symbols, sums, products, powers, roots and named functions. Sums without end,
+Only finite expressions are read: numbers, symbols, sums, products, powers, roots and named functions. Infinite sums,
 integrals, limits and whatever else is not in the grammar raise UnreadableError.
 """
 
 from __future__ import annotations
 
-import re
 from fractions import Fraction
 
-from unlearnbench.verifier.math.nodes import TRIGONOMETRIC, Apply, Node, Number, Symbol, UnreadableError
+from unlearnbench.verifier.math.nodes import Apply, Node, Number, Symbol, UnreadableError
+from unlearnbench.verifier.parsing.ellipsis import ELLIPSIS, without_ellipsis
+from unlearnbench.verifier.parsing.numerals import in_base
+from unlearnbench.verifier.parsing.tokens import (
+    CLOSING,
+    DIGITS,
+    FONTS,
+    FUNCTIONS,
+    GROUPS,
+    INVERSE,
+    LETTERS,
+    MARKED,
+    PRODUCT,
+    QUOTIENT,
+    SEVERAL,
+    is_number,
+    tokens_of,
+)
 
-MOST_TOKENS = 2_000
-_MOST_ROUNDED = 60
-
-_SEVERAL = frozenset({"gcd", "lcm", "min", "max"})
-FUNCTIONS = (
-    TRIGONOMETRIC
-    | _SEVERAL
-    | {"arcsin", "arccos", "arctan", "sinh", "cosh", "tanh", "coth", "ln", "log", "lg", "exp", "abs", "sqrt", "cis"}
-)
-_INVERSE = {"sin": "arcsin", "cos": "arccos", "tan": "arctan"}
-_LETTERS = frozenset(
-    {"alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "vartheta", "iota", "kappa", "lambda"}
-    | {"mu", "nu", "xi", "rho", "sigma", "tau", "upsilon", "phi", "chi", "psi", "omega", "ell", "hbar"}
-    | {"Gamma", "Delta", "Theta", "Lambda", "Xi", "Sigma", "Upsilon", "Phi", "Psi", "Omega", "triangle", "angle"}
-)
-_FONTS = frozenset(
-    {"mathrm", "text", "textit", "textrm", "mathit", "mathsf", "operatorname", "mathnormal", "textnormal", "mbox"}
-)
-_MARKED = frozenset(
-    {"mathbf", "mathbb", "mathcal", "vec", "hat", "bar", "tilde", "boldsymbol", "mathfrak", "textbf", "underline"}
-)
-_PRODUCT = frozenset({"*", "\\cdot", "\\times", "\\ast"})
-_QUOTIENT = frozenset({"/", "\\div"})
-_CLOSING = {"(": ")", "[": "]", "{": "}", "\\{": "\\}", "\\lfloor": "\\rfloor", "\\lceil": "\\rceil", "|": "|"}
-_GROUPS = {"(": None, "[": None, "{": None, "|": "abs", "\\lfloor": "floor", "\\lceil": "ceil"}
-_NAMES = "|".join([*sorted(FUNCTIONS, key=len, reverse=True), "pi", "infinity", "inf"])
-_TOKEN = re.compile(
-    rf"\s*(?:(\d+(?:\.\d*)?|\.\d+)|(\\[A-Za-z]+|\\.)|({_NAMES})(?![A-Za-z])|([A-Za-z])|(\*\*|.))", re.DOTALL | re.ASCII
-)
-_SPACING = frozenset({"\\,", "\\;", "\\:", "\\!", "\\ ", "\\quad", "\\qquad", "\\limits", "\\nolimits", "~"})
+_MOST_REPEATED = 60
+"""Digits of a repeating block."""
 
 
 def parse(text: str) -> Node:
     """The expression that `text` is, whole. Raises UnreadableError."""
-    return _Parser(_tokens(text)).whole()
-
-
-def _tokens(text: str) -> list[str]:
-    tokens: list[str] = []
-    for match in _TOKEN.finditer(text):
-        token = match.group(match.lastindex or 0)
-        if token.isspace() or token in _SPACING:
-            continue
-        tokens.append("^" if token == "**" else token)
-        if len(tokens) > MOST_TOKENS:
-            raise UnreadableError("it is too long")
-    return tokens
+    return _Parser(tokens_of(text)).whole()
 
 
 class _Parser:
@@ -69,6 +45,7 @@ class _Parser:
     def __init__(self, tokens: list[str]) -> None:
         self._tokens = tokens
         self._at = 0
+        self._bars = 0  # that are open: 2|a| is a product, and in |2| the second bar closes
 
     def whole(self) -> Node:
         node = self._sum()
@@ -104,7 +81,12 @@ class _Parser:
     def _sum(self) -> Node:
         terms = [self._signed_product()]
         while self._peek() in ("+", "-"):
+            if self._peek(1) == "\\ldots" and self._peek(2) in ("+", "-"):
+                self._at += 2
+                terms.append(ELLIPSIS)
             terms.append(self._signed_product())
+        if ELLIPSIS in terms:
+            terms = without_ellipsis(terms, "add", parse)
         return terms[0] if len(terms) == 1 else Apply("add", tuple(terms))
 
     def _signed_product(self) -> Node:
@@ -118,22 +100,29 @@ class _Parser:
         node = self._power()
         while True:
             token = self._peek()
-            if token in _PRODUCT:
+            if token in PRODUCT:
                 self._next()
-                node = _times(node, self._signed_power())
-            elif token in _QUOTIENT:
+                if self._peek() != "\\ldots":
+                    node = _times(node, self._signed_power())
+            elif token == "\\ldots" and self._starts_factor(self._peek(2 if self._peek(1) in PRODUCT else 1)):
+                self._next()
+                node = _times(node, ELLIPSIS)
+            elif token in QUOTIENT:
                 self._next()
                 node = Apply("div", (node, self._signed_power()))
             elif self._starts_factor(token):
-                after_number = isinstance(node, Number) and _is_number(self._peek(-1))
+                after_number = isinstance(node, Number) and is_number(self._peek(-1))
                 factor = self._power()
-                if after_number and _is_number(self._tokens[self._at - 1]) and isinstance(factor, Number):
+                if after_number and is_number(self._tokens[self._at - 1]) and isinstance(factor, Number):
                     raise UnreadableError("two numbers stand side by side")
                 # 2 1/2 and 2\frac{1}{2} are two and a half; the reader of whole answers has seen to the first
                 if after_number and _is_proper(node, factor):
                     node = Apply("add", (node, factor))
                 else:
                     node = _times(node, factor)
+            elif isinstance(node, Apply) and ELLIPSIS in node.args:
+                factors = without_ellipsis(node.args, "mul", parse)
+                return factors[0] if len(factors) == 1 else Apply("mul", tuple(factors))
             else:
                 return node
 
@@ -173,7 +162,7 @@ class _Parser:
 
     def _starts_factor(self, token: str) -> bool:
         if not token or token in ("|", "\\|"):
-            return False
+            return token != "" and not self._bars
         if token[0].isalnum() or token[0] == ".":
             return token.isascii()
         if token in ("(", "[", "{", "\\{", "\\lfloor", "\\lceil"):
@@ -181,17 +170,17 @@ class _Parser:
         name = token[1:]
         return token[0] == "\\" and (
             name in FUNCTIONS
-            or name in _LETTERS
-            or name in _FONTS
-            or name in _MARKED
-            or name in ("frac", "binom", "pi", "infty", "overline", "lvert", "imath", "sum", "prod")
+            or name in LETTERS
+            or name in FONTS
+            or name in MARKED
+            or name in ("frac", "binom", "pi", "infty", "lvert", "imath", "sum", "prod")
         )
 
     def _primary(self) -> Node:
         token = self._next()
-        if token[0].isdigit() or (token[0] == "." and len(token) > 1):
+        if is_number(token):
             return self._number(token)
-        if token in _GROUPS or token == "\\lvert":
+        if token in GROUPS:
             return self._group(token)
         if token.isalpha() and token.isascii():
             return self._named(token) if len(token) > 1 else self._symbol(token)
@@ -202,7 +191,8 @@ class _Parser:
     def _number(self, token: str) -> Node:
         whole, _, part = token.partition(".")
         value = Fraction(int((whole + part) or "0"), 10 ** len(part))
-        if self._take("\\overline"):
+        if self._peek() == "\\overline" and self._peek(2)[:1] in DIGITS:
+            self._next()
             return Number(value + self._repeating(part))
         if self._peek() == "_":
             return self._in_base(token)
@@ -210,7 +200,7 @@ class _Parser:
 
     def _repeating(self, places: str) -> Fraction:
         digits = "".join(self._braced())
-        if not digits.isdecimal() or not self._tokens or len(digits) > _MOST_ROUNDED:
+        if not (digits.isascii() and digits.isdecimal()) or not self._tokens or len(digits) > _MOST_REPEATED:
             raise UnreadableError("what repeats is not a row of digits")
         return Fraction(int(digits), (10 ** len(digits) - 1) * 10 ** len(places))
 
@@ -220,20 +210,27 @@ class _Parser:
         return Number(Fraction(in_base(digits, name)))
 
     def _group(self, opening: str) -> Node:
-        closing = "\\rvert" if opening == "\\lvert" else _CLOSING[opening]
+        closing = CLOSING[opening]
+        self._bars += opening in ("|", "\\|")
         node = self._sum()
+        self._bars -= opening in ("|", "\\|")
         self._expect(closing)
-        function = "abs" if opening == "\\lvert" else _GROUPS[opening]
+        function = GROUPS[opening]
         return node if function is None else Apply(function, (node,))
 
     def _symbol(self, name: str) -> Node:
-        if name in ("f", "g") and self._peek() == "(":
-            raise UnreadableError("a function without a definition")
+        function = name in ("f", "g")
         if self._peek() == "_":
             self._next()
-            name += "_" + ("".join(self._braced()) if self._peek() == "{" else self._next())
+            index = "".join(self._braced()) if self._peek() == "{" else self._next()
+            if name == "C" and index.isascii() and index.isdecimal() and self._peek() == "^" and int(index) > 1:
+                self._next()  # C_5^2 counts choices, as \\binom{5}{2} does
+                return Apply("binomial", (Number(Fraction(int(index))), self._exponent()))
+            name += "_" + index
         while self._take("'"):
             name += "'"
+        if function and self._peek() == "(":  # not defined here, so f(2) is a quantity of its own
+            name += f"({''.join(self._inside('(', ')'))})"
         return Symbol(name)
 
     def _named(self, name: str) -> Node:
@@ -264,13 +261,13 @@ class _Parser:
             return Symbol("pi")
         if name in FUNCTIONS:
             return self._function(name)
-        if name in _LETTERS:
+        if name in LETTERS:
             return self._symbol("\\" + name)
         if name == "imath":
             return Symbol("i")
-        if name in _FONTS:
+        if name in FONTS:
             return self._upright("".join(self._braced()))
-        if name in _MARKED:
+        if name in MARKED:
             return self._symbol(f"{name} " + ("".join(self._braced()) if self._peek() == "{" else self._next()))
         raise UnreadableError(f"\\{name} is not read")
 
@@ -308,8 +305,8 @@ class _Parser:
                 self._next()
                 base = self._argument()
         args = self._arguments(name)
-        if isinstance(power, Apply) and power == Apply("neg", (Number(Fraction(1)),)) and name in _INVERSE:
-            return Apply(_INVERSE[name], args)
+        if isinstance(power, Apply) and power == Apply("neg", (Number(Fraction(1)),)) and name in INVERSE:
+            return Apply(INVERSE[name], args)
         if name == "sqrt":
             node: Node = Apply("sqrt", args)
         elif base is not None:
@@ -322,13 +319,13 @@ class _Parser:
 
     def _arguments(self, name: str) -> tuple[Node, ...]:
         if self._peek() in ("(", "{", "["):
-            closing = _CLOSING[self._next()]
+            closing = CLOSING[self._next()]
             args = [self._sum()]
-            while name in _SEVERAL and self._take(","):
+            while name in SEVERAL and self._take(","):
                 args.append(self._sum())
             self._expect(closing)
             return tuple(args)
-        if name in _SEVERAL:
+        if name in SEVERAL:
             raise UnreadableError(f"{name} of nothing")
         # sin 2x cos x: the factors up to the next function, bracket or sign belong to the first
         node = self._signed_power() if self._peek() == "-" else self._power()
@@ -345,7 +342,7 @@ class _Parser:
         token = self._peek()
         if token == "{":
             return self._primary()
-        if token[:1].isdigit():
+        if token and token[0] in DIGITS:
             self._at += 1
             if len(token) > 1:  # \frac12
                 self._tokens[self._at - 1 : self._at] = [token[0], token[1:]]
@@ -354,26 +351,15 @@ class _Parser:
 
     def _braced(self) -> list[str]:
         """The tokens of a group, unread."""
-        self._expect("{")
+        return self._inside("{", "}")
+
+    def _inside(self, opening: str, closing: str) -> list[str]:
+        self._expect(opening)
         start, depth = self._at, 1
         while depth:
             token = self._next()
-            depth += (token == "{") - (token == "}")
+            depth += (token == opening) - (token == closing)
         return self._tokens[start : self._at - 1]
-
-
-_BASES = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10}
-_BASES |= {"eleven": 11, "twelve": 12, "sixteen": 16}
-
-
-def in_base(digits: str, base: str) -> int:
-    """A whole number written in a base from 2 to 36, which is named by figures or by a word."""
-    name = re.sub(r"\\(?:text|mathrm|textrm)|[{}() ]|base", "", base)
-    value = _BASES.get(name) or (int(name) if name.isdecimal() and len(name) < 3 else 0)
-    try:
-        return int(digits, value) if 2 <= value <= 36 else int("")
-    except ValueError as error:
-        raise UnreadableError(f"{digits} is no number in base {name}") from error
 
 
 def _differential(node: Node) -> bool:
@@ -384,10 +370,6 @@ def _times(a: Node, b: Node) -> Node:
     if isinstance(a, Apply) and a.head == "mul":
         return Apply("mul", (*a.args, b))
     return Apply("mul", (a, b))
-
-
-def _is_number(token: str) -> bool:
-    return token[:1].isdigit() or (token[:1] == "." and len(token) > 1)
 
 
 def _is_proper(whole: Node, part: Node) -> bool:
