@@ -14,14 +14,19 @@ from unlearnbench.verifier import verify
 
 def compute_score(
     data_source: str, solution_str: str, ground_truth: str, extra_info: Mapping[str, Any] | None = None, **more: Any
-) -> float:
-    """1 if the completion states the gold answer, else 0.
+) -> dict[str, Any]:
+    """The reward as `score` (1.0 if the completion states the gold answer, else 0.0), and what verl logs with it.
 
-    Raises VerifierError where the verifier itself failed twice: verl knows no reward that is not a number, and a 0
-    would teach.
+    verl writes all entries into the rollouts that it dumps (`trainer.rollout_data_dir`), where `item_id` lets
+    `unlearnbench score` read them. It is empty for a data set that `unlearnbench export` did not write: verl wants the
+    same entries from every call.
+
+    Raises VerifierError where the verifier itself failed twice: verl has no missing reward, and a 0 would be learned
+    from.
     """
     verdict = verify(str(ground_truth), solution_str)
     if verdict.correct is None:
         item = (extra_info or {}).get("item_id", "an item")
         raise VerifierError(f"the verifier failed twice on a completion of {item}; see that processes can be started")
-    return float(verdict.correct)
+    item_id = str((extra_info or {}).get("item_id") or "")
+    return {"score": float(verdict.correct), "acc": float(verdict.correct), "item_id": item_id}
