@@ -59,7 +59,7 @@ class StepCurves(Record):
     """Fingerprint of the files."""
     left_out: int
     """Rollouts of twins, of canaries and of items without a group."""
-    points: Sequence[CurvePoint]
+    points: tuple[CurvePoint, ...]
 
 
 def step_curves(
@@ -74,9 +74,9 @@ def step_curves(
 ) -> StepCurves:
     """Judge the rollouts in `files` and write curves.json, curves.csv and curves.png to the folder `out`.
 
-    Files are as for `score_rollouts`, and every row says its `step`. A step that repeats the rollouts of the one before
-    (TRL logs a batch at each of its updates) is left out. Raises DataError naming file, row and field; SplitError where
-    the split has no labels; RunError where `out` holds the curves of other rollouts.
+    Files are as for `score_rollouts`, and every row says its `step`. A trainer that logs a batch at each of several
+    updates (TRL with steps_per_generation) gives the same rate at each. Raises DataError naming file, row and field;
+    SplitError where the split has no labels; RunError where `out` holds the curves of other rollouts.
     """
     chosen = split if isinstance(split, Split) else load_split(split)
     require_labels(chosen)
@@ -107,14 +107,10 @@ class _StepCounts:
         self._problems = problems
         self._counts: dict[int, tuple[Counts, Counts, Counts]] = {}
         """By seed: step x problems + problem, sorted; n; correct."""
-        self._contents: dict[tuple[int, int], int] = {}
-        """By seed and step: a sum of hashes of all rollouts, whatever their order."""
 
     def add(self, batch: Batch, place: Counts, correct: Flags) -> None:
         """Count a batch. Raises DataError naming the first row without a step."""
         steps, seeds = _steps(batch), batch.rows["seed"].to_numpy()
-        texts = batch.rows["completion"].to_pylist()
-        hashes = np.array([hash(pair) for pair in zip(place.tolist(), texts, strict=True)], np.int64).view(np.uint64)
         for seed in np.unique(seeds).tolist():
             of = seeds == seed
             old = self._counts.get(seed, (np.zeros(0, np.int64),) * 3)
@@ -123,22 +119,14 @@ class _StepCounts:
                 np.concatenate([old[1], np.ones(int(of.sum()), np.int64)]),
                 np.concatenate([old[2], correct[of].astype(np.int64)]),
             )
-            for step in np.unique(steps[of]).tolist():
-                total = int(hashes[of & (steps == step)].sum(dtype=np.uint64))
-                self._contents[seed, step] = (self._contents.get((seed, step), 0) + total) % (1 << 64)
 
     def by_step(self) -> Iterator[tuple[int, int, Counts, Counts, Counts]]:
-        """Each seed and step in order with its problems, n and correct; no step that repeats the one before."""
+        """Each seed and step in order with its problems, n and correct."""
         for seed in sorted(self._counts):
             keys, n, correct = self._counts[seed]
-            steps, places = keys // self._problems, keys % self._problems
-            last: int | None = None
-            for step in np.unique(steps).tolist():
-                content = self._contents[seed, step]
-                if content != last:
-                    of = steps == step
-                    yield seed, step, places[of], n[of], correct[of]
-                last = content
+            steps, starts = np.unique(keys // self._problems, return_index=True)
+            for step, start, end in zip(steps.tolist(), starts, [*starts[1:], len(keys)], strict=True):
+                yield seed, step, keys[start:end] % self._problems, n[start:end], correct[start:end]
 
 
 def _steps(batch: Batch) -> Counts:

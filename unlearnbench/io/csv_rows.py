@@ -84,7 +84,7 @@ def _by_row(
     path: Path, stream: streams.Stream, names: Sequence[str], delimiter: str, present: Sequence[str], skip: int
 ) -> Iterator[tuple[Sequence[int], Mapping[str, Any], float]]:
     places = [names.index(name) for name in present]
-    text = io.TextIOWrapper(_buffered(stream), encoding="utf-8-sig", newline="")
+    text = io.TextIOWrapper(_buffered(stream), encoding="utf-8-sig", errors="surrogateescape", newline="")
     number = 0
     waiting: list[list[str]] = []
     try:
@@ -99,14 +99,15 @@ def _by_row(
                     f"{path}, row {number}: {len(row)} values where the header names {len(names)} columns; put "
                     "values that hold the delimiter or a line end in double quotes"
                 )
+            if not "".join(row).isascii() and any(_undecoded(value) for value in row):
+                raise DataError(f"{path}, row {number}: it is not UTF-8; save the file as UTF-8")
             if number > skip:
                 waiting.append(row)
             if len(waiting) == ROWS:
                 yield *_columns(waiting, number, present, places), stream.done
                 waiting = []
-    except (csv.Error, UnicodeDecodeError) as error:
-        why = "it is not UTF-8" if isinstance(error, UnicodeDecodeError) else first_line(error)
-        raise DataError(f"{path}, row {number + 1}: {why}; save the file as UTF-8, with double quotes") from error
+    except csv.Error as error:
+        raise DataError(f"{path}, row {number + 1}: {first_line(error)}; put text in double quotes") from error
     if waiting:
         yield *_columns(waiting, number, present, places), stream.done
 
@@ -116,6 +117,11 @@ def _columns(
 ) -> tuple[Sequence[int], Mapping[str, Any]]:
     columns = {name: [row[place] for row in rows] for name, place in zip(present, places, strict=True)}
     return range(last - len(rows) + 1, last + 1), columns
+
+
+def _undecoded(value: str) -> bool:
+    """Whether a value has bytes that are not UTF-8, which `surrogateescape` keeps as these characters."""
+    return any("\udc80" <= character <= "\udcff" for character in value)
 
 
 def _reader(lines: Iterable[str], delimiter: str) -> Iterator[list[str]]:

@@ -236,6 +236,8 @@ def _after_blanks(text: str, place: int) -> int:
 def _why(rest: bytes, ended: bool) -> str:
     if ended:
         return "there is more after the end of the list"
+    if not rest.strip(b", \t\r\n"):
+        return "the list does not end"
     try:
         _decode(rest.decode("utf-8").lstrip())
     except (ValueError, RecursionError) as error:

@@ -21,6 +21,7 @@ from unlearnbench.errors import DataError
 from unlearnbench.io import chats, rows, values
 from unlearnbench.io.json_rows import CHAT, PEEK
 from unlearnbench.io.rows import Rows
+from unlearnbench.io.streams import is_json
 from unlearnbench.io.values import Misfit
 
 _INSIDE = ("extra_info", "metadata", "info", "doc", "task.data")
@@ -93,6 +94,8 @@ def read_rollouts(
     missing column or value, a value of another kind (`values.py`), a file that cannot be read.
     """
     path = Path(path)
+    if is_json(path) and not rows.column_names(path):
+        return  # no row at all
     found = _found(path, columns or {}, extra)
     for batch in rows.read_rows(path, list(found.values())):
         yield _Reader(batch, found).batch(seed, extra)
@@ -104,11 +107,10 @@ def _found(path: Path, chosen: Mapping[str, str], extra: Sequence[str]) -> dict[
     text = ("completion", "token_ids") if "token_ids" in extra else ("completion",)
     for needed in (("item_id", "prompt"), text):
         if not any(name in found for name in needed):
-            has = ", ".join(name for name in rows.column_names(path) if "." not in name) or "no columns"
-            likely = ", ".join(column for name in needed for column in NAMES[name] if "." not in column)
+            has = ", ".join(name for name in rows.column_names(path) if "." not in name)
             raise DataError(
-                f"{path}: column {needed[0]!r} is missing, and so are {likely}; the file has {has}: say which of them "
-                f"it is with --column {needed[0]}=NAME"
+                f"{path}: column {needed[0]!r} is missing; the file has {has}: say which of them it is with --column "
+                f"{needed[0]}=NAME"
             )
     if "item_id" in found and "prompt" in found and "prompt" not in extra and _all_named(path, found["item_id"]):
         del found["prompt"]
@@ -128,6 +130,8 @@ def find_columns(path: Path, chosen: Mapping[str, str]) -> dict[str, str]:
         if there and name not in found:
             rows.require_columns(path, present, there[:1])
             found[name] = there[0]
+        elif is_json(path) and name not in ("item_id", "prompt", "completion", "token_ids"):
+            found[name] = name  # rows further on may have it
     return found
 
 
@@ -272,14 +276,16 @@ def _asked(prompt: object) -> str | None:
     return asked if asked is not None and values.encodes(asked) else None
 
 
-def _said(value: object) -> list[str]:
+def _said(value: Any) -> list[str]:
     """The completions that a row has: a text, a chat, a message, or a list of these. Raises Misfit."""
+    if value is None:
+        raise Misfit("it is missing")
     if isinstance(value, str):
         return [values.text(value)]
     if isinstance(value, dict) and "content" in value:
         value = [{"role": "assistant", **value}]
     if chats.is_chat(value):
-        said = chats.last_turn(value, "assistant")  # type: ignore[arg-type]
+        said = chats.last_turn(value, "assistant")
         if said is None:
             raise Misfit("a chat with a message of the assistant was expected, and it has none")
         return [values.text(said)]

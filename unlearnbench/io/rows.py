@@ -71,7 +71,7 @@ def read_dicts(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     Raises DataError as `read_rows` does.
     """
     path = Path(path)
-    if streams.format_of(path) in (".json", ".jsonl"):
+    if streams.is_json(path):
         for number, row, _ in json_rows.read_objects(path):
             yield f"{path}, row {number}", row
         return

@@ -49,6 +49,11 @@ def is_tabular(path: Path) -> bool:
         return False
 
 
+def is_json(path: Path) -> bool:
+    """Whether a file's rows are JSON objects. Raises DataError as `format_of` does."""
+    return format_of(path) in (".json", ".jsonl")
+
+
 class Stream:
     """The bytes of a file, decompressed where its ending says so, and the share of the file that has been read."""
 

@@ -18,7 +18,7 @@ import yaml
 from pydantic import ValidationError
 
 from unlearnbench.errors import DataError, first_line
-from unlearnbench.io import json_rows, rows, values
+from unlearnbench.io import json_rows, rows, streams, values
 from unlearnbench.io.files import atomic, unreadable, write_json, write_text
 from unlearnbench.io.rows import Rows
 from unlearnbench.records import Record
@@ -106,6 +106,9 @@ def read_records(path: Path, model: type[R]) -> tuple[R, ...]:
     the record does not have are ignored, unless one is called almost as a field that is absent, which is a typing
     error. Raises DataError naming file, row (from 1) and field.
     """
+    if not streams.is_json(path):
+        required = [name for name, field in model.model_fields.items() if field.is_required()]
+        rows.require_columns(path, rows.column_names(path), required)
     return tuple(_lenient(where, model, row) for where, row in rows.read_dicts(path))
 
 
@@ -165,9 +168,14 @@ def read_counts(
 
 def _refuse_unknown(path: Path, present: Sequence[str], known: Sequence[str]) -> None:
     for name in present:
-        if name not in known and "." not in name:
-            near = "".join(f"did you mean {other!r}? " for other in get_close_matches(name, known, 1))
-            raise DataError(f"{path}: there is no column {name!r} in counts; {near}They have {', '.join(known)}")
+        row_numbers = name in ("", "index", "__index_level_0__") or name.startswith("Unnamed:")  # as pandas writes them
+        if name not in known and "." not in name and not row_numbers:
+            near = _meant(name, known)
+            raise DataError(f"{path}: there is no column {name!r} in counts{near}; they have {', '.join(known)}")
+
+
+def _meant(name: str, known: Sequence[str]) -> str:
+    return "".join(f" (did you mean {near!r}?)" for near in get_close_matches(name, known, 1))
 
 
 def _counts(batch: Rows, key: str, names: Sequence[str], phases: Sequence[str] | None) -> pa.Table:
@@ -201,9 +209,9 @@ def _check_phases(batch: Rows, phase: pa.Array) -> None:
     unknown = pc.index(pc.is_in(phase, pa.array(PHASES)), False).as_py()
     if unknown >= 0:
         found = phase[unknown].as_py()
-        near = "".join(f"did you mean {other!r}? " for other in get_close_matches(found, PHASES, 1))
         raise DataError(
-            f"{batch.where(unknown)}, field 'phase': there is no phase {found!r}; {near}Phases are {', '.join(PHASES)}"
+            f"{batch.where(unknown)}, field 'phase': there is no phase {found!r}{_meant(found, PHASES)}; phases are "
+            f"{', '.join(PHASES)}"
         )
 
 
