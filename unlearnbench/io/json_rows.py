@@ -118,18 +118,20 @@ def _parts(path: Path, stream: streams.Stream, parse: Parse) -> Iterator[Part]:
     if streams.format_of(path) == ".json":
         line, _, after = start.partition(b"\n")
         more = b"" if after.strip() else next(blocks, b"")
-        if not (after + more).strip() or not _is_whole(line):
+        if not (after + more).strip() or _why_not_json(line):
+            if why := _why_not_json(start + more):
+                raise DataError(f"{path}: not valid JSON ({why})")
             raise DataError(f"{path}: a JSON list was expected, or several lines of one object each; write one of them")
         blocks = chain((more,), blocks) if more else blocks
     return _line_parts(path, chain((first,), blocks), parse)
 
 
-def _is_whole(line: bytes) -> bool:
+def _why_not_json(text: bytes) -> str | None:
     try:
-        json.loads(line)
-    except (ValueError, RecursionError):
-        return False
-    return True
+        json.loads(text)
+    except (ValueError, RecursionError) as error:
+        return first_line(error)
+    return None
 
 
 def _line_parts(path: Path, blocks: Iterable[bytes], parse: Parse) -> Iterator[Part]:
