@@ -16,7 +16,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,6 +24,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from unlearnbench.curation.workspace import workspace
 from unlearnbench.errors import RunError
 from unlearnbench.io import files, tables
 from unlearnbench.io.rollout_store import write_base_rollouts
@@ -116,7 +117,7 @@ class Curation:
 
     def __init__(self, config: Path, work: Path, crews: Crews, engine: Engine, progress: Progress | None) -> None:
         self.work, self.crews, self.engine, self.progress = work, crews, engine, progress
-        self.split = _workspace(config, work, engine)
+        self.split, self.identity = workspace(config, work, engine)
         self.protocol = self.split.config.protocol
         self.runs = list(range(1, self.protocol.runs + 1))
         self.items: Problems = [(item.item_id, item.prompt, item.answer) for item in self.split.items]
@@ -226,7 +227,7 @@ class Curation:
                 run,
                 "label",
                 self._place(run),
-                fingerprint=self.split.hash,
+                fingerprint=self.identity,
                 flops=None,
                 steps=self.split.config.recipe.steps,
                 processes=self.crews.processes,
@@ -262,35 +263,6 @@ class Curation:
                 "the same command again"
             )
         return counts
-
-
-def _workspace(config_file: Path, work: Path, engine: Engine) -> Split:
-    """The pool as an unlabelled split in the work folder. Raises RunError if another pool's work is there."""
-    source = Split(config_file.parent) if config_file.name == "split.yaml" else None
-    if source is None:
-        raise RunError(f"{config_file} must be named split.yaml and lie beside the pool's files; rename it")
-    folder = work / "pool"
-    fresh = {"group": None, "certified": None, "thin": False}
-    items = [item.model_copy(update=fresh) for item in source.items]
-    config: SplitConfig = source.config.model_copy(update={"files": {}, "budget": None})
-    policy = source.policy_path
-    if isinstance(policy, Path):
-        shutil.copytree(policy, folder / "policy", dirs_exist_ok=True)
-        path = config.base_policy.model_copy(update={"path": "policy"})
-        config = config.model_copy(update={"base_policy": path})
-    marker = work / "pool.json"
-    identity: dict[str, object] = {"seed": config.seed}
-    wanted = write_split(folder, config, items, twins=list(source.twins), canaries=list(source.canaries)).hash
-    identity["hash"] = wanted
-    if engine != TRANSFORMERS:
-        identity["sampler"] = asdict(engine)
-    drawn = any(path for name in ("base", "runs") for path in (work / name).rglob("*.parquet"))
-    if drawn and marker.is_file() and json.loads(marker.read_text()) != identity:
-        raise RunError(
-            f"{work} holds the curation of another pool, policy, protocol or sampler; name another --out, or remove it"
-        )
-    files.write_json(marker, identity)
-    return Split(folder)
 
 
 def _policy_record(config: SplitConfig, folder: Path) -> PolicyRef:

@@ -18,7 +18,7 @@ import yaml
 from pydantic import ValidationError
 
 from unlearnbench.errors import DataError, first_line
-from unlearnbench.io import json_rows, rows, streams, values
+from unlearnbench.io import chats, json_rows, rows, streams, values
 from unlearnbench.io.files import atomic, unreadable, write_json, write_text
 from unlearnbench.io.rows import Rows
 from unlearnbench.records import Record
@@ -99,17 +99,20 @@ def read_parquet(path: Path, columns: Mapping[str, pa.DataType] | None = None) -
     return pa.table({name: _cast(path, name, table[name], type_) for name, type_ in columns.items()})
 
 
-def read_records(path: Path, model: type[R]) -> tuple[R, ...]:
+def read_records(path: Path, model: type[R], names: Mapping[str, Sequence[str]] | None = None) -> tuple[R, ...]:
     """The records in a file of any format that `rows.read_rows` reads.
 
-    Values are taken as `values.py` says; a null, and a column that is absent, is the field's default. Columns that
-    the record does not have are ignored, unless one is called almost as a field that is absent, which is a typing
+    Values are taken as `values.py` says; a chat where a text is expected is what the user asked last; a null, and a
+    column that is absent, is the field's default. `names` are other columns that a field may be read from. Columns
+    that the record does not have are ignored, unless one is called almost as a field that is absent, which is a typing
     error. Raises DataError naming file, row (from 1) and field.
     """
+    names = names or {}
     if not streams.is_json(path):
+        present = rows.column_names(path)
         required = [name for name, field in model.model_fields.items() if field.is_required()]
-        rows.require_columns(path, rows.column_names(path), required)
-    return tuple(_lenient(where, model, row) for where, row in rows.read_dicts(path))
+        rows.require_columns(path, present, [name for name in required if not set(names.get(name, ())) & set(present)])
+    return tuple(_lenient(where, model, row, names) for where, row in rows.read_dicts(path))
 
 
 def read_json_record(path: Path, model: type[R]) -> R:
@@ -294,11 +297,12 @@ def _arrow_type(annotation: Any) -> pa.DataType:
     return _ARROW[annotation]
 
 
-def _lenient(where: str, model: type[R], row: Mapping[str, Any]) -> R:
+def _lenient(where: str, model: type[R], row: Mapping[str, Any], names: Mapping[str, Sequence[str]]) -> R:
     """The record in a row of somebody's table."""
     content = {}
     for name, field in model.model_fields.items():
-        value = row.get(name)
+        columns = (name, *names.get(name, ()))
+        value = next((value for column in columns if (value := json_rows.value_at(row, column)) is not None), None)
         if value is None or (value == "" and not field.is_required() and field.annotation is not str):
             continue
         try:
@@ -321,6 +325,8 @@ def _value(name: str, annotation: Any, value: Any) -> Any:
     """A value as its field wants it, where a table has it in another form. Raises Misfit."""
     kinds = [part for part in get_args(annotation) or (annotation,) if part is not types.NoneType]
     if kinds == [str]:
+        if chats.is_chat(value):
+            return chats.asked(value)
         if isinstance(value, int | float) and not isinstance(value, bool):
             return values.name(value) if float(value).is_integer() else repr(value)
         return values.name(value) if name.endswith("_id") else value
