@@ -265,8 +265,8 @@ def _golds(split: _Contents) -> Iterator[str]:
     for row, item in enumerate(split.items, start=1):
         if "\n" in item.answer.strip():
             yield (
-                f"{split.folder / split.names[0]}, row {row}, field 'answer': it has several lines, as a worked solution "
-                "has; give the final answer alone"
+                f"{split.folder / split.names[0]}, row {row}, field 'answer': it has several lines, as a worked "
+                "solution has; give the final answer alone"
             )
         earlier, other = first.setdefault(_words(item.prompt), (row, item))
         if other.answer != item.answer:

@@ -41,7 +41,7 @@ ITEM_COLUMNS: Mapping[str, Sequence[str]] = {
     "answer": ("reward_model.ground_truth", "final_answer", "gt_answer", "ground_truth", "gold"),
     "family": ("subject", "type", "category", "data_source"),
 }
-"""Columns of published data sets, and of verl's, that a pool's items are read from where they have no column of ours."""
+"""Columns of published data sets and of verl's that a pool's items are read from where they have none of ours."""
 
 PACKAGE = Path(__file__).resolve().parents[1]
 SHELVES = (PACKAGE / "_splits", PACKAGE.parent / "splits")  # inside a wheel; in a checkout
