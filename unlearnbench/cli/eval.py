@@ -129,8 +129,12 @@ def evaluate(
         together |= {"workers": workers, "processes": processes, "launch": beside()}
         if checkpoint:
             from unlearnbench.harness.evaluate import evaluate_checkpoints
+            from unlearnbench.harness.policy_ref import checkpoint_notes
+            from unlearnbench.splits import load_split
 
             result = evaluate_checkpoints(checkpoint, split, samples=samples, **together)
+            for note in (note for one in checkpoint for note in checkpoint_notes(one, load_split(split))):
+                click.echo(note, err=True)
         else:
             from unlearnbench.harness.evaluate import evaluate as run
 
