@@ -46,7 +46,7 @@ def read_csv(path: Path, wanted: Sequence[str] | None) -> Iterator[tuple[Sequenc
 def header(path: Path) -> tuple[list[str], str]:
     """The names of a file's columns, and what stands between values. Raises DataError."""
     with streams.opened(path) as stream:
-        line = next(streams.blocks(path, stream), b"")
+        line = next(streams.blocks(path, streams.pieces(stream)), b"")
     text = _decoded(path, line.partition(b"\n")[0])
     delimiter = "\t" if streams.format_of(path) == ".tsv" else max(DELIMITERS, key=text.count)
     names = [name.strip() for name in next(_reader(io.StringIO(text.rstrip("\r")), delimiter), [])]

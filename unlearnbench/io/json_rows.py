@@ -22,6 +22,7 @@ import pyarrow.json
 from unlearnbench.errors import DataError, first_line
 from unlearnbench.io import streams
 
+ROWS = 8_192
 PEEK = 64
 """Rows that types are guessed from. A wrong guess costs time, and changes nothing else."""
 CHAT = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
@@ -60,10 +61,12 @@ def read_objects(path: Path) -> Iterator[tuple[int, Object, float]]:
                 yield number, row, stream.done
 
 
-def first_objects(path: Path, most: int = PEEK) -> list[Object]:
-    """The first rows of a file, at most so many. Raises DataError as `read_json` does."""
+def first_objects(path: Path) -> list[Object]:
+    """The first rows of a file, at most PEEK. Raises DataError as `read_json` does."""
     with streams.opened(path) as stream:
-        return list(islice((row for _, rows in _parts(path, stream, _never) for row in rows), most))
+        for _, rows in _parts(path, stream, _never, PEEK):
+            return list(rows)
+    return []
 
 
 def value_at(row: Mapping[str, Any], name: str) -> Any:
@@ -109,21 +112,24 @@ def _object(where: str, row: object) -> Object:
 # --- lines and lists ------------------------------------------------------------------------------------------
 
 
-def _parts(path: Path, stream: streams.Stream, parse: Parse) -> Iterator[Part]:
-    blocks: Iterator[bytes] = streams.blocks(path, stream)
-    first = next((block for block in blocks if block.strip()), b"")
+def _parts(path: Path, stream: streams.Stream, parse: Parse, most: int = ROWS) -> Iterator[Part]:
+    """Rows in parts; of rows that Arrow does not parse at most `most` at once."""
+    pieces = streams.pieces(stream)
+    first = next((piece for piece in pieces if piece.strip()), b"")
     start = first.lstrip()
     if start.startswith(b"["):
-        return _list_parts(path, chain((start,), blocks), parse)
+        return _list_parts(path, chain((start,), pieces), parse, most)
+    blocks = streams.blocks(path, chain((first,), pieces))
     if streams.format_of(path) == ".json":
-        line, _, after = start.partition(b"\n")
-        more = b"" if after.strip() else next(blocks, b"")
-        if not (after + more).strip() or _why_not_json(line):
-            if why := _why_not_json(start + more):
+        known = list(islice(blocks, 2))
+        whole = b"".join(known)
+        line, _, after = whole.lstrip().partition(b"\n")
+        if not after.strip() or _why_not_json(line):
+            if why := _why_not_json(whole):
                 raise DataError(f"{path}: not valid JSON ({why})")
             raise DataError(f"{path}: a JSON list was expected, or several lines of one object each; write one of them")
-        blocks = chain((more,), blocks) if more else blocks
-    return _line_parts(path, chain((first,), blocks), parse)
+        blocks = chain(known, blocks)
+    return _line_parts(path, blocks, parse, most)
 
 
 def _why_not_json(text: bytes) -> str | None:
@@ -134,7 +140,7 @@ def _why_not_json(text: bytes) -> str | None:
     return None
 
 
-def _line_parts(path: Path, blocks: Iterable[bytes], parse: Parse) -> Iterator[Part]:
+def _line_parts(path: Path, blocks: Iterable[bytes], parse: Parse, most: int) -> Iterator[Part]:
     first = 1
     for block in blocks:
         lines = block.count(b"\n") + (not block.endswith(b"\n"))
@@ -142,7 +148,7 @@ def _line_parts(path: Path, blocks: Iterable[bytes], parse: Parse) -> Iterator[P
         if table is not None:
             yield range(first, first + lines), table
         else:
-            yield from _numbered(objects(path, first, _split(block)))
+            yield from _numbered(objects(path, first, _split(block)), most)
         first += lines
 
 
@@ -154,50 +160,63 @@ def _rows_of_lines(path: Path, first: int, block: bytes) -> Iterator[Object]:
     return (row for _, row in objects(path, first, _split(block)))
 
 
-def _numbered(found: Iterator[tuple[int, Object]]) -> Iterator[Part]:
-    """Rows as one part. Where one is wrong, those before it come first, as from any stream."""
-    numbered: list[tuple[int, Object]] = []
+def _numbered(found: Iterator[tuple[int, Object]], most: int) -> Iterator[Part]:
+    """Rows in parts of at most so many. Where one is wrong, those before it come first, as from any stream."""
     wrong: DataError | None = None
-    try:
-        numbered.extend(found)
-    except DataError as error:
-        wrong = error
-    if numbered:
-        yield [number for number, _ in numbered], [row for _, row in numbered]
-    if wrong is not None:
-        raise wrong
+    while wrong is None:
+        numbered: list[tuple[int, Object]] = []
+        try:
+            numbered.extend(islice(found, most))
+        except DataError as error:
+            wrong = error
+        if not numbered and wrong is None:
+            return
+        if numbered:
+            yield [number for number, _ in numbered], [row for _, row in numbered]
+    raise wrong
 
 
-def _list_parts(path: Path, blocks: Iterable[bytes], parse: Parse) -> Iterator[Part]:
+def _list_parts(path: Path, blocks: Iterable[bytes], parse: Parse, most: int) -> Iterator[Part]:
     """Parts of one list. A part for Arrow ends where an object seems to end and another to begin; where that was
     inside an object, Arrow refuses both halves."""
     rest, number, ended = b"", 1, False
     for place, block in enumerate(blocks):
         rest = rest.lstrip() + (block if place else block.removeprefix(b"["))
-        *_, cut = (None, *_BETWEEN.finditer(rest))
+        cut = None if ended else _last_between(rest)
         if cut is not None:
-            part = rest[: cut.start() + 1]
-            lines, cuts = _BETWEEN.subn(b"}\n{", part)
-            table = parse(lines, cuts + 1, partial(_rows_of_list, part))
+            part, between = rest[: cut.start() + 1], cut.group()
+            cuts = part.count(between)
+            table = parse(part.replace(between, b"}\n{"), cuts + 1, partial(_rows_of_list, part))
             if table is not None:
                 yield range(number, number + cuts + 1), table
                 number, rest = number + cuts + 1, rest[cut.end() - 1 :]
                 continue
-        found, rest, ended = _decoded(rest)
-        yield from _numbered(_checked(path, number, found))
-        number += len(found)
+        more = not ended
+        while more:
+            found, rest, ended = _decoded(rest, most, inside=number > 1)
+            yield from _numbered(_checked(path, number, found), most)
+            number += len(found)
+            more = len(found) == most
         if len(rest) > streams.LINE_LIMIT:
             raise streams.row_too_long(path)
     if not ended:
-        found, rest, ended = _decoded(rest)
-        yield from _numbered(_checked(path, number, found))
+        found, rest, ended = _decoded(rest, most, inside=number > 1)
+        yield from _numbered(_checked(path, number, found), most)
         number += len(found)
     if not ended or rest.strip():
         raise DataError(f"{path}, row {number}: not valid JSON ({_why(rest, ended)})")
 
 
+def _last_between(content: bytes) -> re.Match[bytes] | None:
+    """Where the last object seems to begin, with the end of the one before it."""
+    end = content.rfind(b"}")
+    while end >= 0 and not (found := _BETWEEN.match(content, end)):
+        end = content.rfind(b"}", 0, end)
+    return found if end >= 0 else None
+
+
 def _rows_of_list(content: bytes) -> Iterator[Object]:
-    return iter(_decoded(content)[0])
+    return iter(_decoded(content, PEEK, inside=False)[0])
 
 
 def _checked(path: Path, first: int, found: Sequence[Any]) -> Iterator[tuple[int, Object]]:
@@ -205,17 +224,20 @@ def _checked(path: Path, first: int, found: Sequence[Any]) -> Iterator[tuple[int
         yield number, _object(f"{path}, row {number}", row)
 
 
-def _decoded(content: bytes) -> tuple[list[Any], bytes, bool]:
-    """Whole elements at the start of a list's content, what follows them, and whether the list ended."""
+def _decoded(content: bytes, most: int, *, inside: bool) -> tuple[list[Any], bytes, bool]:
+    """Whole elements at the start of a list's content, at most so many, what follows, and whether the list ended.
+
+    `inside`: other elements are before them, so that a comma may come first.
+    """
     try:
         text = content.decode("utf-8")
     except UnicodeDecodeError as error:
         text = content[: error.start].decode("utf-8")  # the block may end inside of a character
     found: list[Any] = []
     place, ended = 0, False
-    while True:
+    while len(found) < most:
         place = _after_blanks(text, place)
-        if found and text[place : place + 1] == ",":
+        if (found or inside) and text[place : place + 1] == ",":
             place = _after_blanks(text, place + 1)
         if text[place : place + 1] == "]":
             place, ended = place + 1, True

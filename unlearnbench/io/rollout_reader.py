@@ -55,6 +55,10 @@ SCHEMA = pa.schema(
 _FINISH = {"stop": "stop", "eos": "stop", "length": "length", "max_tokens": "length", "model_length": "length"}
 
 
+ROWS = 16_384
+"""Most rollouts of a batch."""
+
+
 @dataclass(frozen=True)
 class Batch:
     """Rollouts of one file that follow each other.
@@ -98,7 +102,15 @@ def read_rollouts(
         return  # no row at all
     found = _found(path, columns or {}, extra)
     for batch in rows.read_rows(path, list(found.values())):
-        yield _Reader(batch, found).batch(seed, extra)
+        yield from _slices(_Reader(batch, found).batch(seed, extra))
+
+
+def _slices(batch: Batch) -> Iterator[Batch]:
+    """A batch in parts of at most ROWS rollouts: short ones, and many a row, make many of a block."""
+    rows_there = batch.rows.num_rows
+    for start in range(0, rows_there, ROWS):
+        done = batch.done if start + ROWS >= rows_there else min(batch.done, 0.999)
+        yield Batch(batch.source, batch.rows.slice(start, ROWS), batch.numbers[start : start + ROWS], done)
 
 
 def _found(path: Path, chosen: Mapping[str, str], extra: Sequence[str]) -> dict[str, str]:

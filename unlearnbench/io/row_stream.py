@@ -18,7 +18,7 @@ from unlearnbench.errors import DataError, first_line
 from unlearnbench.io import files
 from unlearnbench.io.json_rows import objects
 from unlearnbench.io.rows import require_columns
-from unlearnbench.io.streams import BLOCK, blocks
+from unlearnbench.io.streams import BLOCK, blocks, pieces
 
 MOST = 1024
 """Most rows of a batch; fewer where rows are long, so that a batch stays near BLOCK bytes."""
@@ -47,7 +47,7 @@ def lines_of(source: Path, place: Place) -> Iterator[tuple[Place, list[bytes], P
             offset = place.offset or (len(BOM_UTF8) if file.read(len(BOM_UTF8)) == BOM_UTF8 else 0)
             row = place.row
             file.seek(offset)
-            for block in blocks(source, file):
+            for block in blocks(source, pieces(file)):
                 lines = block.split(b"\n")
                 if not lines[-1]:
                     lines.pop()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from codecs import BOM_UTF8
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
@@ -91,15 +91,18 @@ def opened(path: Path) -> Iterator[Stream]:
         raise unreadable(path, error) from error
 
 
-def blocks(path: Path, file: Readable) -> Iterator[bytes]:
-    """The bytes of a stream cut at ends of lines, without the byte order mark that some editors put first.
-
-    Raises DataError where a line exceeds LINE_LIMIT.
-    """
-    rest, first = b"", True
+def pieces(file: Readable) -> Iterator[bytes]:
+    """The bytes of a stream in pieces of BLOCK, without the byte order mark that some editors put first."""
+    first = True
     while piece := file.read(BLOCK):
-        if first:
-            piece, first = piece.removeprefix(BOM_UTF8), False
+        yield piece.removeprefix(BOM_UTF8) if first else piece
+        first = False
+
+
+def blocks(path: Path, parts: Iterable[bytes]) -> Iterator[bytes]:
+    """The same bytes cut at ends of lines. Raises DataError where a line exceeds LINE_LIMIT."""
+    rest = b""
+    for piece in parts:
         end = piece.rfind(b"\n") + 1
         if end:
             yield rest + piece[:end]
