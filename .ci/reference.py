@@ -1,4 +1,4 @@
-"""What follows from the code: docs/reference/commands.md and verifier-rules.md, the modules in architecture.md, JSON schemas.
+"""Pages that follow from the code: commands.md, verifier-rules.md, the modules in architecture.md; JSON schemas.
 
 python .ci/reference.py            write what is not current
 python .ci/reference.py --check    only tell; exit status 1 if anything is not current
@@ -52,9 +52,9 @@ RULES_HEAD = """\
 
 <!-- Written by .ci/reference.py from the cases in tests/verifier_kinds; a test holds it to that. -->
 
-Each kind of gold answer has a rule, one answer that is accepted and one that is refused. Every line is a test. The order
-of gold and answer never changes a verdict. To check your own golds: `unlearnbench splits validate DIR` names those
-that only their own text can match, and `unlearnbench verify GOLD '\\boxed{ANSWER}'` judges one pair.
+Each kind of gold answer has a rule, one answer that is accepted and one that is refused. Every line is a test. The
+order of gold and answer never changes a verdict. To check your own golds: `unlearnbench splits validate DIR` names
+those that only their own text can match, and `unlearnbench verify GOLD '\\boxed{ANSWER}'` judges one pair.
 """
 
 

@@ -1,6 +1,10 @@
-"""`score` of a million rollouts: time and memory, beside the route of the paper's code.
+"""`score` of a million rollouts, in every format: time and memory, beside the route of the paper's code.
 
     python -m benchmarks.score [--rows 1000000] [--repeats 5] [--sample 2000]
+
+The formats are jsonl and parquet of our own rows, and the same rollouts as csv, compressed jsonl and csv, one JSON
+list, as TRL logs them (parquet, matched by the prompt), as verl dumps them (jsonl, matched by the prompt in its
+template), as chats, as verifiers writes them, and with 32 completions a row.
 
 The rollouts are of `micro`, three seeds: each item's reference solution, half of them with random digits changed and
 random lines of other solutions put before it, so that most differ from each other (a policy's own repeat far more,
@@ -11,13 +15,18 @@ completion) is timed on a sample and extrapolated, which the table says; gold an
 from __future__ import annotations
 
 import argparse
+import csv
+import gzip
+import io
 import json
 import random
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from itertools import groupby
 from pathlib import Path
+from typing import Any, TextIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -50,8 +59,9 @@ def main() -> None:
         for name, rows in (("quarter.jsonl", asked.rows // 4), ("whole.jsonl", asked.rows)):
             progress(f"writing {name}")
             sets[name] = elsewhere(write_rollouts, folder / name, items, rows // (SEEDS * len(items)))
-        progress("writing whole.parquet")
-        sets["whole.parquet"] = elsewhere(to_parquet, folder / "whole.jsonl", folder / "whole.parquet")
+        for name in FORMATS:
+            progress(f"writing {name}")
+            sets[name] = elsewhere(rewritten, folder / "whole.jsonl", folder / name)
         runs: dict[str, list[Ended]] = {name: [] for name in sets}
         for turn in range(asked.repeats):
             for name in sets:
@@ -70,7 +80,7 @@ def main() -> None:
             run, size = median(runs[name]), (folder / name).stat().st_size / 2**20
             rows.append(
                 [
-                    f"score, {name.partition('.')[2]}",
+                    f"score, {FORMATS.get(name, 'jsonl')}",
                     f"{sets[name]:,}",
                     f"{size:.0f}",
                     f"{run.seconds:.1f}",
@@ -80,6 +90,7 @@ def main() -> None:
                 ]
             )
         whole, total = median(runs["whole.jsonl"]), sets["whole.jsonl"]
+        others = [median(runs[name]) for name in FORMATS]
         paper = loading + each * total
         route = f"the paper's route, jsonl (extrapolated from {asked.sample:,})"
         rows.append([route, f"{total:,}", "", f"{paper:,.0f}", "", f"{total / paper:,.0f}", ""])
@@ -92,6 +103,18 @@ def main() -> None:
                     Target("rollouts/s, times the paper's route", paper / whole.seconds, 10, digits=0),
                     Target("peak memory in MiB", whole.mebibytes, 1024, at_most=True, digits=0),
                     Target("peak memory, times that of a quarter of the rows", growth, 1.1, at_most=True),
+                    Target(
+                        "slowest format, times jsonl",
+                        max(run.seconds for run in others) / whole.seconds,
+                        1.5,
+                        at_most=True,
+                    ),
+                    Target(
+                        "largest peak of a format, times jsonl",
+                        max(run.mebibytes for run in others) / whole.mebibytes,
+                        1.5,
+                        at_most=True,
+                    ),
                 ]
             )
         )
@@ -125,11 +148,66 @@ def completions(item: Item, lines: list[str], samples: int, rng: random.Random) 
         yield text
 
 
-def to_parquet(source: Path, path: Path) -> int:
-    """The same rows as parquet; returns their number."""
-    rows = pa.Table.from_pylist([json.loads(line) for line in source.open(encoding="utf-8")])
-    pq.write_table(rows, path)
-    return int(rows.num_rows)
+FORMATS = {
+    "whole.parquet": "parquet",
+    "whole.csv": "csv",
+    "whole.csv.gz": "csv, gzip",
+    "zipped.jsonl.gz": "jsonl, gzip",
+    "list.json": "one JSON list",
+    "trl.parquet": "TRL's parquet, by prompt",
+    "verl.jsonl": "verl's dump, by prompt",
+    "chats.jsonl": "verifiers' chats, by prompt",
+    "several.jsonl": "32 completions a row",
+}
+
+
+def rewritten(source: Path, path: Path) -> int:
+    """The same rollouts in another format; returns their number."""
+    rows = [json.loads(line) for line in source.open(encoding="utf-8")]
+    prompts = {item.item_id: item.prompt for item in load_split("micro").items}
+    name = path.name
+    if name == "trl.parquet":
+        columns = ("prompt", "completion", "seed")
+        table = [{"prompt": prompts[row["item_id"]], **row} for row in rows]
+        pq.write_table(pa.table({column: [row[column] for row in table] for column in columns}), path)
+    elif name.endswith("parquet"):
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    elif "csv" in name:
+        with _text(path) as file:
+            writer = csv.DictWriter(file, ["item_id", "seed", "completion"])
+            writer.writeheader()
+            writer.writerows(rows)
+    elif name == "list.json":
+        path.write_text(json.dumps(rows), encoding="utf-8")
+    else:
+        with _text(path) as file:
+            file.writelines(json.dumps(row) + "\n" for row in _as_others_write(name, rows, prompts))
+    return len(rows)
+
+
+def _as_others_write(name: str, rows: list[dict[str, Any]], prompts: dict[str, str]) -> Iterator[dict[str, Any]]:
+    if name == "verl.jsonl":
+        for row in rows:
+            asked = f"system\nYou are a helpful assistant.\nuser\n{prompts[row['item_id']]}\nassistant\n"
+            yield {"input": asked, "output": row["completion"], "gts": "1", "score": 0.0, "seed": row["seed"]}
+    elif name == "chats.jsonl":
+        for row in rows:
+            prompt = [{"role": "user", "content": prompts[row["item_id"]]}]
+            said = [{"role": "assistant", "content": row["completion"]}]
+            yield {"prompt": prompt, "completion": said, "reward": 0.0, "seed": row["seed"]}
+    elif name == "several.jsonl":
+        for (item, seed), some in groupby(rows, lambda row: (row["item_id"], row["seed"])):
+            texts = [row["completion"] for row in some]
+            for start in range(0, len(texts), 32):
+                yield {"item_id": item, "seed": seed, "completions": texts[start : start + 32]}
+    else:
+        yield from rows
+
+
+def _text(path: Path) -> TextIO:
+    if path.suffix == ".gz":
+        return io.TextIOWrapper(gzip.GzipFile(path, "wb", 1), encoding="utf-8", newline="")
+    return path.open("w", encoding="utf-8", newline="")
 
 
 def papers_route(path: Path, golds: dict[str, str], sample: int) -> tuple[float, float]:

@@ -60,12 +60,26 @@ def test_a_data_set_without_golds_is_named() -> None:
         trl.reward(["?"] * 2, ["x", "y"], answer=["1"])
 
 
+def test_the_items_are_logged_beside_the_completions() -> None:
+    logged: dict[str, list[Any]] = {}
+    ids = list("abcd")
+    assert trl.reward(["?"] * 4, TEXTS, answer=GOLDS, item_id=ids, log_extra=logged.__setitem__) == RIGHT
+    assert logged == {"item_id": ids}
+    assert trl.reward(["?"] * 4, TEXTS, answer=GOLDS, log_extra=logged.__setitem__) == RIGHT
+
+
 def test_verl_scores() -> None:
     told = {"index": 0, "item_id": "a", "split": "train"}
-    assert [
+    found = [
         verl.compute_score("unlearnbench/micro", text, gold, told) for text, gold in zip(TEXTS, GOLDS, strict=True)
-    ] == RIGHT
-    assert verl.compute_score(data_source="x", solution_str=TEXTS[0], ground_truth="1/2") == 1.0
+    ]
+    assert found == [{"score": right, "acc": right, "item_id": "a"} for right in RIGHT]
+    # verl wants the same entries of every call, whatever the data set
+    assert verl.compute_score(data_source="x", solution_str=TEXTS[0], ground_truth="1/2") == {
+        "score": 1.0,
+        "acc": 1.0,
+        "item_id": "",
+    }
 
 
 def test_a_verifier_that_fails_pays_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,7 +95,7 @@ import importlib.util, sys
 spec = importlib.util.spec_from_file_location("custom_module", {verl.__file__!r})
 module = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(module)
-print(module.compute_score("x", "\\\\boxed{{4}}", "4"), "torch" in sys.modules)
+print(module.compute_score("x", "\\\\boxed{{4}}", "4")["score"], "torch" in sys.modules)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["1.0", "False"]
@@ -155,5 +169,5 @@ def test_the_exported_verl_rows_can_be_scored(tmp_path: Path) -> None:
     path = export(load_split("micro"), "verl", tmp_path)
     for row in pq.read_table(path).slice(0, 5).to_pylist():
         gold = row["reward_model"]["ground_truth"]
-        assert verl.compute_score(row["data_source"], f"\\boxed{{{gold}}}", gold, row["extra_info"]) == 1.0
+        assert verl.compute_score(row["data_source"], f"\\boxed{{{gold}}}", gold, row["extra_info"])["score"] == 1.0
         assert json.dumps(row["prompt"][0]["role"]) == '"user"'

@@ -334,11 +334,11 @@ def test_base_rollouts_are_written_the_same_each_time_and_change_no_hash(tmp_pat
     ("row", "error"),
     [
         ({"item_id": "nobody", "completion": "x"}, r"row 2, field 'item_id': split planted has no item 'nobody'"),
-        ({"item_id": "core"}, r"row 2, field 'completion': no value"),
+        ({"item_id": "core"}, r"row 2, field 'completion': it is missing"),
         ({"item_id": "core", "completion": "x", "count": 0}, r"row 2, field 'count': it must be 1 or more"),
-        ({"item_id": "core", "completion": "x", "count": "many"}, r"rows 1 to 2, field 'count': not every value"),
-        ({"item_id": "core", "completion": "\ud800"}, r"rows 1 to 2, field 'completion': not every value"),
-        ({"item_id": 7, "completion": "x"}, r"rows 1 to 2, field 'item_id': not every value"),
+        ({"item_id": "core", "completion": "x", "count": "many"}, r"row 2, field 'count': a whole number from 0 was"),
+        ({"item_id": "core", "completion": "\ud800"}, r"row 2, field 'completion': half of a surrogate pair"),
+        ({"item_id": 7, "completion": "x"}, r"row 2, field 'item_id': split planted has no item '7'"),
     ],
 )
 def test_malformed_rows_are_named(
@@ -356,7 +356,7 @@ def test_folders_are_searched_for_rollouts_and_other_files_left(tmp_path: Path) 
     assert [file.path.name for file in find_rollouts([tmp_path, tmp_path / "a.parquet"])] == ["a.parquet"]
     with pytest.raises(DataError, match="column 'completion' is missing"):
         find_rollouts([tmp_path / "sub" / "counts.parquet"])
-    with pytest.raises(DataError, match="holds no parquet or jsonl file"):
+    with pytest.raises(DataError, match="has no file of rows with item_id and completion"):
         find_rollouts([tmp_path / "sub"])
 
 

@@ -52,8 +52,23 @@ def test_curation_labels_a_pool_and_resumes(small_split: Split, tmp_path: Path) 
     (tmp_path / "one/.curation/runs/2/after.0.parquet").unlink()
     assert curate(pool / "split.yaml", tmp_path / "one", compute=Compute(workers=1)).hash == before
     assert (tmp_path / "one/base_rollouts.parquet").read_bytes() == rollouts
+    kept = _rollouts(tmp_path / "one/.curation")
+    mended = [twin.model_copy(update={"prompt": f"{twin.prompt} "}) for twin in small_split.twins]
+    write_split(pool, config, items, twins=mended, canaries=list(small_split.canaries))
+    again = curate(pool / "split.yaml", tmp_path / "one", workers=1)
+    assert again.hash != before
+    assert again.twins[0].prompt == mended[0].prompt
+    assert _rollouts(tmp_path / "one/.curation") == kept, "only twins were measured again"
+    before = again.hash
     changed = config.model_copy(update={"seed": 99})
     write_split(pool, changed, items, twins=list(small_split.twins), canaries=list(small_split.canaries))
-    with pytest.raises(RunError, match="another pool, policy, protocol or sampler"):
+    with pytest.raises(RunError, match="of another pool, policy, protocol or sampler"):
         curate(pool / "split.yaml", tmp_path / "one")
     assert load_split(tmp_path / "one").hash == before
+
+
+def _rollouts(work: Path) -> dict[str, int]:
+    """When each file that does not depend on twins was written."""
+    files = (*(work / "base").glob("base*.parquet"), *(work / "runs").rglob("*.safetensors"))
+    files = (*files, *(path for name in ("after", "certify") for path in (work / "runs").rglob(f"{name}.*.parquet")))
+    return {str(path): path.stat().st_mtime_ns for path in files}

@@ -24,6 +24,7 @@ from unlearnbench.diagnosis.page import finding
 from unlearnbench.diagnosis.record import Diagnosis, SimilarityRecord
 from unlearnbench.errors import DataError, PolicyError, RunError
 from unlearnbench.harness.policy_ref import fingerprint, resolve
+from unlearnbench.harness.rollout_files import Reading
 from unlearnbench.io import tables
 from unlearnbench.splits import Split
 from unlearnbench.verifier import Verifier
@@ -236,11 +237,12 @@ def test_rollouts_from_a_file_give_the_same_cosines(
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"correct": "yes"}, "row 2, field 'correct': true or false was expected, not 'yes'"),
-        ({"correct": None}, "row 2, field 'correct'"),
-        ({"item_id": 7}, "row 2, field 'item_id': text was expected, not 7"),
+        ({"correct": "yes"}, "row 2, field 'correct': true or false (or 1 or 0) was expected, but it is 'yes'"),
+        ({"correct": None}, "row 2, field 'correct': it is missing"),
+        ({"item_id": None}, "row 2, field 'item_id': it is missing"),
+        ({"group": " "}, "row 2, field 'group': it is empty"),
         ({"prompt": None}, "row 2, field 'prompt': item 'x' has none"),
-        ({"prompt": "other"}, "row 2, field 'prompt': item 'x' had another prompt"),
+        ({"prompt": "other"}, "row 2, field 'prompt': item 'x' has another prompt in an earlier row"),
         ({"token_ids": []}, "row 2, field 'token_ids': whole numbers from 0 were expected"),
         ({"token_ids": [1, 10**6]}, "row 2, field 'token_ids': 1000000 is no token"),
         ({"token_ids": None}, "row 2: neither 'completion' nor 'token_ids'"),
@@ -253,6 +255,27 @@ def test_a_wrong_row_is_named(change: dict[str, Any], told: str, small_split: Sp
     with pytest.raises(DataError) as problem:
         unlearnbench.diagnose(small_split.policy_path, rollouts=file, out=tmp_path / "out", rollouts_per_item=4)
     assert f"{file}, {told}" in str(problem.value) and "\n" not in str(problem.value)
+
+
+def test_the_log_of_a_trainer_is_read_with_its_step_and_matched_by_its_prompt(
+    rows: list[dict[str, Any]], small_split: Split, tmp_path: Path
+) -> None:
+    """As TRL writes it: no ids, the reward as the verdict, several steps."""
+    asked = {item.item_id: item.prompt for item in small_split.items}
+    logged = [
+        {"step": step, "prompt": f"user\n{asked[row['item_id']]}\nassistant\n", "completion": text, "reward": reward}
+        for row in rows[:48]
+        for step, text, reward in ((1, row["completion"], 1.0), (2, "wrong", 0.0))
+    ]
+    file = write_rows(tmp_path / "given.jsonl", logged)
+    told: dict[str, Any] = {"split": small_split, "rollouts": file, "rollouts_per_item": 8, "cap": 8, "workers": 1}
+    with pytest.raises(DataError, match=r"are of several steps of a training \(1, 2\).*choose one step with --step N"):
+        unlearnbench.diagnose(small_split.policy_path, out=tmp_path / "both", **told)
+    one = unlearnbench.diagnose(small_split.policy_path, out=tmp_path / "one", reading=Reading(step=1), **told)
+    assert set(one.item_ids) == {row["item_id"] for row in rows[:48]}
+    used = tables.read_parquet(tmp_path / "one" / "rollouts.parquet").to_pylist()
+    assert {row["origin"] for row in used} == {"file"}
+    assert {row["prompt"] for row in used} == {asked[name] for name in one.item_ids}
 
 
 def test_one_token_and_identical_rollouts_are_taken_as_they_are(small_split: Split, tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
-"""`score` reads the per-sample logs of lm-eval-harness 0.4 and inspect_ai 0.3 as they write them."""
+"""`score` reads the per-sample logs of lm-eval-harness, lighteval, inspect_ai, prime-rl and verifiers as written."""
 
 from __future__ import annotations
 
+import gzip
 import json
 import struct
 import zipfile
@@ -11,9 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from unlearnbench.adapters.eval_logs import Known, is_log, read_log
+from unlearnbench.adapters.eval_logs import log_reader, read_log
+from unlearnbench.adapters.log_samples import Failures
+from unlearnbench.adapters.problem_index import ProblemIndex
 from unlearnbench.cli.main import run
 from unlearnbench.errors import DataError
 from unlearnbench.harness.score_rollouts import score_rollouts
@@ -104,8 +108,8 @@ def inspect_eval(path: Path, samples: list[dict[str, Any]], method: int) -> Path
 
 
 def read(path: Path, split: Split, seed: int = 0) -> list[Row]:
-    assert is_log(path)
-    batches = list(read_log(path, Known(split), seed))
+    assert log_reader(path) is not None
+    batches = list(read_log(path, ProblemIndex(split), seed))
     assert {number for batch in batches for number in batch.rows["seed"].to_pylist()} == {seed}
     assert batches[-1].done == 1.0
     rows = [row for batch in batches for row in batch.rows.to_pylist()]
@@ -164,6 +168,10 @@ def _requests(lines: list[dict[str, Any]]) -> None:
     lines[1]["resps"] = [["a"], ["b"]]
 
 
+def _none(lines: list[dict[str, Any]]) -> None:
+    lines[1]["resps"] = []
+
+
 def _foreign(lines: list[dict[str, Any]]) -> None:
     lines[1]["doc"] = {"question": "who?"}
     lines[1]["arguments"]["gen_args_0"]["arg_0"] = "who?"
@@ -179,6 +187,7 @@ def _surrogate(lines: list[dict[str, Any]]) -> None:
         (_twice, "row 2, field 'doc_id': 0 occurs twice"),
         (_scores, "row 2, field 'resps': generated text was expected"),
         (_requests, "row 2, field 'resps': the repeats of one request"),
+        (_none, "row 2, field 'resps': the repeats of one request"),
         (_foreign, "row 2: no field 'item_id', and its text is that of no problem of split tiny alone"),
         (_surrogate, "row 2, field 'resps': half of a surrogate pair"),
     ],
@@ -191,7 +200,7 @@ def test_what_is_wrong_in_a_log_of_lm_eval_is_named(
     path = tmp_path / "samples_a.jsonl"
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     with pytest.raises(DataError, match=says):
-        list(read_log(path, Known(tiny)))
+        list(read_log(path, ProblemIndex(tiny)))
 
 
 def test_what_is_wrong_in_a_log_of_inspect_is_named(tiny: Split, tmp_path: Path) -> None:
@@ -200,36 +209,155 @@ def test_what_is_wrong_in_a_log_of_inspect_is_named(tiny: Split, tmp_path: Path)
     path = tmp_path / "log.json"
     for bad, says in (
         (good | {"error": {"message": "no connection"}}, "row 2, field 'error': this sample failed"),
-        (good | {"output": {"model": "m", "choices": []}}, "row 2, field 'output': it holds no choices"),
         (good | {"input": "who?"}, "row 2: no field 'item_id'"),
         (7, "row 2: a sample was expected"),
     ):
         inspect_json(path, [good, bad])  # type: ignore[list-item]
         with pytest.raises(DataError, match=says):
-            list(read_log(path, Known(tiny)))
+            list(read_log(path, ProblemIndex(tiny)))
     path.write_text("{}")
     with pytest.raises(DataError, match="field 'samples'"):
-        list(read_log(path, Known(tiny)))
+        list(read_log(path, ProblemIndex(tiny)))
     packed = inspect_eval(tmp_path / "log.eval", [good], 93)
     content = bytearray(packed.read_bytes())
     content[60] ^= 255
     packed.write_bytes(bytes(content))
     with pytest.raises(DataError, match=r"log\.eval, samples/1_epoch_1\.json: it (is damaged|cannot be unpacked)"):
-        list(read_log(packed, Known(tiny)))
+        list(read_log(packed, ProblemIndex(tiny)))
     packed.write_bytes(b"PK nothing")
     with pytest.raises(DataError, match=r"is no readable \.eval log"):
-        list(read_log(packed, Known(tiny)))
-    with pytest.raises(DataError, match="holds no samples"):
-        list(read_log(inspect_eval(packed, [], zipfile.ZIP_DEFLATED), Known(tiny)))
+        list(read_log(packed, ProblemIndex(tiny)))
+    with pytest.raises(DataError, match="has no samples"):
+        list(read_log(inspect_eval(packed, [], zipfile.ZIP_DEFLATED), ProblemIndex(tiny)))
 
 
 def test_our_own_rows_are_no_log(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text('{"item_id": "a", "completion": "b"}\n')
-    assert not is_log(path)
+    assert log_reader(path) is None
     path.write_text("no json")
-    assert not is_log(path)
-    assert not is_log(tmp_path / "missing.jsonl")
+    assert log_reader(path) is None
+    assert log_reader(tmp_path / "missing.jsonl") is None
+
+
+# --- the forms that versions and back-ends give them ----------------------------------------------------------
+
+
+def _asked(prompt: str) -> list[dict[str, str]]:
+    return [{"role": "system", "content": "be brief"}, {"role": "user", "content": prompt}]
+
+
+ARGUMENTS: dict[str, Callable[[str], object]] = {
+    "named": lambda prompt: {"gen_args_0": {"arg_0": prompt, "arg_1": {"until": []}}},
+    "a list": lambda prompt: [[prompt, {"until": []}]],
+    "a chat": lambda prompt: [[_asked(prompt), {"until": []}]],
+    "JSON of a chat": lambda prompt: [[json.dumps(_asked(prompt)), {"until": []}]],
+    "JSON in a list": lambda prompt: {"gen_args_0": {"arg_0": [json.dumps(_asked(prompt))], "arg_1": {}}},
+    "a list of JSON in a list": lambda prompt: [[[json.dumps(_asked(prompt))], {}]],
+    "ChatML": lambda prompt: [[f"<|im_start|>user\n{prompt}<|im_end|>\n<|im_start|>assistant\n", {}]],
+    "few-shot": lambda prompt: [[f"Question: sum 1 1=\nAnswer: 2\n\nQuestion: {prompt}\nAnswer:", {}]],
+}
+
+
+@pytest.mark.parametrize("arguments", ARGUMENTS.values(), ids=ARGUMENTS)
+def test_a_prompt_is_found_however_lm_eval_writes_its_arguments(
+    arguments: Callable[[str], object], tiny: Split, tmp_path: Path
+) -> None:
+    item = tiny.items[2]
+    line = lm_eval_line(0, item, ["a"], {"question": "other words"}) | {"arguments": arguments(item.prompt)}
+    path = tmp_path / "samples_a.jsonl"
+    path.write_text(json.dumps(line) + "\n")
+    assert read(path, tiny) == [(item.item_id, "a", None)]
+
+
+@pytest.mark.parametrize("flat", [False, True])
+@pytest.mark.parametrize("form", ["jsonl", "jsonl.gz", "list", "json"])
+def test_a_log_of_lm_eval_may_be_compressed_or_one_list_and_its_responses_flat(
+    form: str, flat: bool, tiny: Split, tmp_path: Path
+) -> None:
+    items = list(tiny.items[:3])
+    lines = [lm_eval_line(n, item, ["a"], {"item_id": item.item_id}) for n, item in enumerate(items)]
+    lines = [line | ({"resps": ["a"]} if flat else {}) for line in lines]
+    text = json.dumps(lines, indent=1) if form in ("list", "json") else "".join(json.dumps(x) + "\n" for x in lines)
+    path = tmp_path / f"samples_a.{'jsonl' if form == 'list' else form}"
+    path.write_bytes(gzip.compress(text.encode()) if form.endswith("gz") else text.encode())
+    assert read(path, tiny) == [(item.item_id, "a", None) for item in items]
+
+
+def test_a_sample_of_inspect_that_hit_a_limit_is_an_empty_rollout(tiny: Split, tmp_path: Path) -> None:
+    """`inspect eval-retry` never runs it again: its error is null."""
+    item = tiny.items[0]
+    stopped: list[dict[str, Any]] = [
+        {"output": {"model": "m", "choices": []}, "limit": {"type": "token", "limit": 100}, "error": None},
+        {"output": {"model": "m", "choices": []}, "error": None},
+        {"output": None, "limit": {"type": "time", "limit": 9}},
+    ]
+    samples = [sample(k, 1, item, "", {}, **changes) for k, changes in enumerate(stopped)]
+    samples.append(sample(9, 1, item, "so \\boxed{5}", {}, limit={"type": "working", "limit": 9}))
+    expected = [(item.item_id, "", "length")] * 3 + [(item.item_id, "so \\boxed{5}", "length")]
+    assert read(inspect_json(tmp_path / "log.json", samples), tiny) == expected
+    assert read(inspect_eval(tmp_path / "log.eval", samples, zipfile.ZIP_DEFLATED), tiny) == expected
+
+
+def test_failed_samples_are_left_out_up_to_a_number_and_named(tiny: Split, tmp_path: Path) -> None:
+    item = tiny.items[0]
+    good, bad = sample(1, 1, item, "x", {}), sample(2, 1, item, "", {}, error={"message": "no connection"})
+    path = inspect_json(tmp_path / "log.json", [bad, good, bad])
+    failures = Failures(2)
+    (batch,) = read_log(path, ProblemIndex(tiny), 0, failures)
+    assert batch.rows["completion"].to_pylist() == ["x"]
+    assert failures.names == [f"{path}, row 1", f"{path}, row 3"]
+    for most, says in ((0, "row 1, field 'error'"), (1, "row 3, field 'error': .*, and 1 were left out before it")):
+        with pytest.raises(DataError, match=f"{says}.*--skip-failed N leaves out"):
+            list(read_log(path, ProblemIndex(tiny), 0, Failures(most)))
+
+
+@pytest.mark.parametrize("version", ["0.13", "documented", "0.6"])
+def test_details_of_lighteval_are_read(version: str, tiny: Split, tmp_path: Path) -> None:
+    items = list(tiny.items[:2])
+    rows = []
+    for item in items:
+        doc = {"query": item.prompt, "choices": [item.answer], "gold_index": 0, "specific": None}
+        response = {
+            "text": ["a", "b"],
+            "input": [{"role": "user", "content": item.prompt}],
+            "output_tokens": [[1], [2]],
+        }
+        if version == "0.6":
+            rows.append({"example": item.prompt, "full_prompt": f"<s>{item.prompt}", "predictions": ["a", "b"]})
+        elif version == "documented":
+            rows.append({"__doc__": doc, "__model_response__": response, "__metric__": {"acc": 0.0}})
+        else:
+            rows.append({"doc": doc, "model_response": response, "metric": {"acc": 0.0}})
+    path = tmp_path / "details_gsm8k|0_2025-11-05T14-43-47.148527.parquet"
+    pq.write_table(pa.Table.from_pylist(rows), path)
+    assert read(path, tiny) == [(item.item_id, text, None) for item in items for text in ("a", "b")]
+
+
+def test_traces_of_prime_rl_are_read_with_their_step(tiny: Split, tmp_path: Path) -> None:
+    item = tiny.items[0]
+
+    def trace(text: str | None, **more: Any) -> dict[str, Any]:
+        nodes = [{"message": message, "sampled": False} for message in _asked(item.prompt)]
+        said = {"message": {"role": "assistant", "content": text}, "sampled": True, "parent": 1}
+        return {"nodes": [*nodes, said] if text is not None else nodes, "rewards": {}, "stop_condition": "done"} | more
+
+    episodes = [
+        {"traces": [trace("a"), trace("b", is_truncated=True)], "run": {"type": "train", "work": {"step": 7}}},
+        {"traces": [trace(None)], "task": {"data": {"item_id": tiny.items[1].item_id}}, "run": {"work": {"step": 8}}},
+    ]
+    path = tmp_path / "traces.jsonl"
+    path.write_text("".join(json.dumps(episode) + "\n" for episode in episodes))
+    (batch,) = read_log(path, ProblemIndex(tiny))
+    assert batch.rows["step"].to_pylist() == [7, 7, 8]
+    assert read(path, tiny) == [
+        (item.item_id, "a", "stop"),
+        (item.item_id, "b", "length"),
+        (tiny.items[1].item_id, "", "length"),
+    ]
+    path.write_text(json.dumps({"traces": [trace("", stop_condition="error")]}) + "\n")
+    with pytest.raises(DataError, match="row 1, field 'traces': the run of this trace failed"):
+        list(read_log(path, ProblemIndex(tiny)))
 
 
 def test_logs_are_scored_with_the_seeds_that_are_named(tiny: Split, tmp_path: Path) -> None:

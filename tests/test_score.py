@@ -23,7 +23,7 @@ from unlearnbench.cli.main import run
 from unlearnbench.errors import DataError, RunError, VerifierError
 from unlearnbench.harness import score_rollouts as scoring
 from unlearnbench.harness.score_rollouts import score_rollouts
-from unlearnbench.io import rollout_reader
+from unlearnbench.io import streams
 from unlearnbench.io.tables import read_counts, read_json_record, read_parquet, write_parquet
 from unlearnbench.records import Cost, MethodRecord, Result, SpentBudget
 from unlearnbench.reports.run_report import rebuild
@@ -320,7 +320,7 @@ def test_many_seeds_at_once_are_written_whole_however_little_may_wait(
 ) -> None:
     monkeypatch.setattr(scoring, "WAITING", 20_000)
     monkeypatch.setattr(scoring, "ROW_GROUP", 100)
-    monkeypatch.setattr(rollout_reader, "BLOCK", 20_000)
+    monkeypatch.setattr(streams, "BLOCK", 20_000)
     rows = of_items(small_split, range(5))
     random.Random(2).shuffle(rows)
     score_rollouts([write(tmp_path / "rows.jsonl", rows)], small_split, tmp_path / "run")
@@ -348,10 +348,10 @@ def test_a_wrong_command_line_is_status_2_and_bad_data_1(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "rows.csv").touch()
+    (tmp_path / "rows.txt").touch()
     for words, status in (
         (("--out", "x"), 2),
-        (("rows.csv", "--out", "x"), 2),
+        (("rows.txt", "--out", "x"), 2),
         (("rows.jsonl",), 2),
         (("rows.jsonl", "--out", "x"), 1),
         (("rows.jsonl", "--out", "x", "--split", "nothing"), 1),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,9 @@ import pyarrow as pa
 import pytest
 from tiny import CANARIES, add_control, rehash
 
+from unlearnbench.adapters.export import export
 from unlearnbench.curation.validate import validate
+from unlearnbench.errors import DataError
 from unlearnbench.io import files, tables
 from unlearnbench.records import Canary, RelatedProblem
 from unlearnbench.splits import Split
@@ -220,3 +223,129 @@ def test_validation_of_related_problems(tiny: Split, case: str) -> None:
         rows[0]["leaked"] = True
         write()
         assert validate(tiny.path) == []
+
+
+# --- pools that have no labels yet ----------------------------------------------------------------------------
+
+Rows = list[dict[str, Any]]
+
+
+def pool(folder: Path, change: Callable[[Rows, Rows], None] = lambda items, twins: None, suffix: str = "jsonl") -> Path:
+    """A pool as somebody brings it: jsonl, columns of its own, no hashes."""
+    items: Rows = [
+        {
+            "item_id": k,
+            "prompt": f"sum {k} 5=",
+            "answer": k + 5,
+            "solution": None,
+            "family": "sums",
+            "level": k,
+            "source": "s",
+        }
+        for k in range(4)
+    ]
+    twins: Rows = [
+        {"twin_id": f"{k}-t", "item_id": k, "kind": "changed_numbers", "prompt": f"sum {k} 6=", "answer": k + 6}
+        for k in range(4)
+    ]
+    change(items, twins)
+    for name, rows in ((f"items.{suffix}", items), ("twins.jsonl", twins)):
+        files.write_text(folder / name, "".join(json.dumps(row) + "\n" for row in rows))
+    config = {
+        "name": "pool",
+        "base_policy": {"path": "p"},
+        "pool": {"items": f"items.{suffix}", "twins": "twins.jsonl"},
+    }
+    files.write_text(folder / "split.yaml", json.dumps(config))
+    return folder
+
+
+def _set(table: int, row: int, **changes: Any) -> Callable[[Rows, Rows], None]:
+    return lambda *tables: tables[table][row - 1].update(changes)
+
+
+def _misspelt(items: Rows, twins: Rows) -> None:
+    for item in items:
+        item["soluton"] = item.pop("solution")
+
+
+def _none_at_all(items: Rows, twins: Rows) -> None:
+    items.clear()
+    twins.clear()
+
+
+POOLS: dict[str, tuple[Callable[[Rows, Rows], None], str]] = {
+    "an id twice": (
+        _set(0, 2, item_id=0),
+        "items.jsonl, row 2, field 'item_id': '0' is already the id of items.jsonl, row 1",
+    ),
+    "an id of a twin": (
+        _set(1, 2, twin_id="3"),
+        "twins.jsonl, row 2, field 'twin_id': '3' is already the id of items.jsonl, row 4",
+    ),
+    "two golds of one prompt": (
+        _set(0, 3, prompt="sum 0  5="),
+        "items.jsonl, row 3, field 'answer': the prompt is that of item '0' (row 1), whose answer is '5' and not '7'",
+    ),
+    "a twin that is an item": (
+        _set(1, 2, prompt="sum 3 5="),
+        "twins.jsonl, row 2, field 'prompt': '1-t' has the prompt of item '3'",
+    ),
+    "a twin of nothing": (_set(1, 2, item_id=9), "twins.jsonl, row 2, field 'item_id': there is no item '9'"),
+    "a gold that is none": (_set(0, 4, answer="}{"), "items.jsonl, row 4, field 'answer': it states no answer"),
+    "a worked solution": (
+        _set(0, 4, answer="3 + 5\n#### 8"),
+        "items.jsonl, row 4, field 'answer': it has several lines",
+    ),
+    "an empty id": (_set(0, 4, item_id=" "), "items.jsonl, row 4, field 'item_id': it is empty"),
+    "an empty gold": (_set(0, 4, answer=""), "items.jsonl, row 4, field 'answer'"),
+    "a typing error": (_misspelt, "row 1, field 'soluton': there is no such field; did you mean 'solution'?"),
+    "nothing": (_none_at_all, "items.jsonl: it has no items"),
+}
+
+
+def test_a_pool_is_valid_before_it_has_labels(tmp_path: Path) -> None:
+    assert validate(pool(tmp_path / "pool")) == []
+    assert Split(tmp_path / "pool").items[2].answer == "7"
+
+
+def test_a_pool_may_be_a_published_data_set_or_what_verl_reads(tiny: Split, tmp_path: Path) -> None:
+    folder = pool(tmp_path / "pool")
+    (folder / "twins.jsonl").unlink()
+    told = '{"name": "pool", "base_policy": {"path": "p"}, "pool": {"items": "train.%s"}}'
+    files.write_text(folder / "split.yaml", told % "parquet")
+    export(tiny, "verl", folder)
+    assert validate(folder) == []
+    found = Split(folder).items
+    assert [(item.item_id, item.prompt, item.answer) for item in found] == [
+        (item.item_id, item.prompt, item.answer) for item in tiny.items
+    ]
+    assert {item.family for item in found} == {"unlearnbench/tiny"}
+    row = {"problem": "What is 2 + 3?", "solution": "\\boxed{5}", "answer": "5", "subject": "Algebra", "level": 2}
+    files.write_text(folder / "train.jsonl", json.dumps({**row, "unique_id": "test/algebra/1.json"}) + "\n")
+    files.write_text(folder / "split.yaml", told % "jsonl")
+    assert validate(folder) == []
+    (item,) = Split(folder).items
+    assert (item.item_id, item.prompt, item.family) == ("test/algebra/1.json", "What is 2 + 3?", "Algebra")
+
+
+@pytest.mark.parametrize("case", POOLS)
+def test_a_pool_is_checked_whole_before_anything_is_drawn(case: str, tmp_path: Path) -> None:
+    from unlearnbench import curate
+
+    change, sentence = POOLS[case]
+    folder = pool(tmp_path / "pool", change)
+    problems = validate(folder)
+    assert any(sentence in problem for problem in problems), problems
+    with pytest.raises(DataError) as caught:
+        curate(folder / "split.yaml", tmp_path / "out")
+    assert str(caught.value).startswith(problems[0])
+    assert f"`unlearnbench splits validate {folder}` lists all problems" in str(caught.value)
+    assert not list((tmp_path / "out").rglob("*.parquet"))
+
+
+def test_a_file_that_a_pool_names_has_to_be_there(tmp_path: Path) -> None:
+    folder = pool(tmp_path / "pool")
+    (folder / "twins.jsonl").unlink()
+    (problem,) = validate(folder)
+    assert f"there is no file {folder / 'twins.jsonl'}" in problem

@@ -211,12 +211,13 @@ def test_what_is_no_parquet(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("table", "sentence"),
     [
-        ({"item_id": ["a"]}, "column 'prompt' is missing"),
+        ({"item_id": ["a"]}, "column 'prompt' is missing; the file has item_id"),
         ({"item_id": ["a", ""]}, r"row 2, field 'item_id'"),
         ({"item_id": ["a", None]}, r"row 2, field 'item_id'"),
         ({"group": ["easy", "hard"]}, r"row 2, field 'group'"),
-        ({"thin": ["true", "perhaps"]}, r"row 2: column 'thin' must be bool, not 'perhaps'"),
-        ({"colour": ["red", "blue"]}, "unknown column 'colour'; Item rows have item_id, prompt"),
+        ({"item_id": ["a", " "]}, r"row 2, field 'item_id': it is empty"),
+        ({"thin": ["true", "perhaps"]}, r"row 2, field 'thin': true or false .* was expected, but it is 'perhaps'"),
+        ({"soluton": ["x", "y"]}, r"row 1, field 'soluton': there is no such field; did you mean 'solution'\?"),
     ],
 )
 def test_read_records_refuses_a_parquet_row(tmp_path: Path, table: dict[str, Any], sentence: str) -> None:
@@ -236,7 +237,8 @@ def test_read_records_refuses_a_parquet_row(tmp_path: Path, table: dict[str, Any
         ("{", "row 2: not valid JSON"),
         ("[" * 100_000, "row 2: not valid JSON"),
         ("[1]", "row 2: a JSON object was expected, not list"),
-        ('{"item_id": 1}', "row 2, field 'item_id'"),
+        ('{"item_id": 1.5}', "row 2, field 'prompt': it is missing"),
+        ('{"item_id": true, "prompt": "p", "answer": "1", "family": "f"}', "row 2, field 'item_id': text was expected"),
         ('{"item_id": "b", "prompt": "p", "answer": "1", "famly": "f"}', "row 2, field 'family'"),
         ("\udcff", "row 2: not valid JSON"),
     ],
@@ -247,6 +249,24 @@ def test_read_records_refuses_a_jsonl_row(tmp_path: Path, line: str, sentence: s
     path.write_bytes(path.read_bytes() + line.encode("utf-8", "surrogateescape"))
     with pytest.raises(DataError, match=sentence):
         tables.read_records(path, Item)
+
+
+def test_a_row_of_somebodys_table_is_taken_as_it_is_meant(tmp_path: Path) -> None:
+    """Numbers for texts and texts for numbers, nulls, and the columns that data sets have beside ours."""
+    path = tmp_path / "x.jsonl"
+    row = {"item_id": 7, "prompt": "1+1=", "answer": 2, "solution": None, "family": "sums", "group": None, "thin": 1}
+    extra = {"level": 3, "source": "s", "extra_info": {"index": 1}, "unique_id": "u", "reward_model": {"style": "rule"}}
+    path.write_text(json.dumps(row | extra) + "\n" + json.dumps({**row, "item_id": 8.0, "answer": 0.5}) + "\n")
+    expected = Item(item_id="7", prompt="1+1=", answer="2", family="sums", thin=True)
+    found = tables.read_records(path, Item)
+    assert found == (expected, expected.model_copy(update={"item_id": "8", "answer": "0.5"}))
+    (tmp_path / "x.csv").write_text('item_id,prompt,answer,family,group,thin,level\r\n7,"1+1=",2,sums,,true,3\r\n')
+    assert tables.read_records(tmp_path / "x.csv", Item) == (expected,)
+    (tmp_path / "n.jsonl").write_text('{"whole": 32.0, "real": "0.5"}\n{"whole": "32", "real": 1}\n')
+    assert tables.read_records(tmp_path / "n.jsonl", Numbers) == (
+        Numbers(whole=32, real=0.5),
+        Numbers(whole=32, real=1.0),
+    )
 
 
 def test_read_jsonl_streams(tmp_path: Path) -> None:
@@ -313,9 +333,9 @@ def test_counts_from_csv_and_parquet_agree(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
-def test_best_is_kept_and_other_columns_are_not(tmp_path: Path, suffix: str) -> None:
+def test_best_is_kept_where_a_row_has_it(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"c.{suffix}"
-    (tmp_path / "c.csv").write_text("note,best,correct,n,run,phase,item_id\nx,,1,2,1,base,a\ny,0.5,1,2,1,train,a\n")
+    (tmp_path / "c.csv").write_text(",best,correct,n,run,phase,item_id\n0,,1,2,1,base,a\n1,0.5,1,2,1,train,a\n")
     if suffix == "parquet":
         import pyarrow.csv
 
@@ -336,10 +356,16 @@ def test_best_is_kept_and_other_columns_are_not(tmp_path: Path, suffix: str) -> 
         ),
         ("a,base,1,-2,-3\n", "item 'a', phase 'base', run '1': n is -2, below 0"),
         ("a,base,1,2,-3\n", "item 'a', phase 'base', run '1': correct is -3, below 0"),
-        ("a,base,1,2,1\na,base,2,x,1\n", "row 2: column 'n' must be int64, not 'x'"),
-        ("a,base,1,2.5,1\n", "row 1: column 'n' must be int64, not '2.5'"),
-        ("a,base,1,2,\n", "row 1: column 'correct' must be int64, not ''"),
-        ("a,base,1\n", "not a readable csv file"),
+        ("a,base,1,2,1\na,base,2,x,1\n", "row 2, field 'n': a whole number was expected, but it is 'x'"),
+        ("a,base,1,2.5,1\n", "row 1, field 'n': a whole number was expected, but it is '2.5'"),
+        ("a,base,1,2,\n", "row 1, field 'correct': it is missing"),
+        ("a,base,1\n", "row 1: 3 values where the header names 5 columns"),
+        (",base,1,2,1\n", "row 1, field 'item_id': it is empty"),
+        (
+            "a,base,1,2,1\na,certified,1,2,1\n",
+            "row 2, field 'phase': there is no phase 'certified' .did you mean 'certify'",
+        ),
+        ("a,before,1,2,1\n", "row 1, field 'phase': there is no phase 'before'.*; phases are base, base_fresh, train"),
     ],
 )
 def test_counts_refused(tmp_path: Path, rows: str, sentence: str) -> None:
@@ -354,6 +380,11 @@ def test_counts_refused_for_their_columns(tmp_path: Path) -> None:
         ("item_id,phase,run,n\na,base,1,2\n", "column 'correct' is missing"),
         ("item_id,phase,run,n,n,correct\na,base,1,2,2,1\n", "column 'n' is there more than once"),
         ("", "not a readable csv file"),
+        ("item_id,phase,run,n,correct,bset\na,base,1,2,2,\n", r"there is no column 'bset' .*did you mean 'best'\?"),
+        (
+            "item_id,phase,run,n,correct,note\na,base,1,2,2,x\n",
+            r"there is no column 'note' in counts; they have item_id",
+        ),
     ):
         (tmp_path / "c.csv").write_text(content)
         with pytest.raises(DataError, match=sentence):
@@ -362,7 +393,7 @@ def test_counts_refused_for_their_columns(tmp_path: Path) -> None:
         tmp_path / "c.parquet",
         pa.table({"item_id": ["a", None], "phase": ["base"] * 2, "run": ["1"] * 2, "n": [1, 1], "correct": [1, 1]}),
     )
-    with pytest.raises(DataError, match=r"c\.parquet, row 2: no item_id"):
+    with pytest.raises(DataError, match=r"c\.parquet, row 2, field 'item_id': it is missing"):
         tables.read_counts(tmp_path / "c.parquet")
 
 

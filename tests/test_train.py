@@ -18,6 +18,7 @@ from unlearnbench.errors import MethodError, RunError, VerifierError
 from unlearnbench.harness.judge import track_of
 from unlearnbench.harness.privileged import asked
 from unlearnbench.method import LossBatch, Plan, overridden, settings_of, strays
+from unlearnbench.methods import load, locate
 from unlearnbench.methods.grpo import Grpo
 from unlearnbench.methods.no_training import NoTraining
 from unlearnbench.records import Recipe, RolloutGroup, Verdict
@@ -340,6 +341,62 @@ def test_a_method_that_breaks_the_contract_is_told_so_in_one_sentence(name: str,
     with pytest.raises((MethodError, RunError), match=message) as caught:
         run.run()
     assert "\n" not in str(caught.value)
+
+
+BLAMED = """
+import json
+from unlearnbench import Method
+
+class Mine(Method):
+    def advantages(self, rollouts):
+        return {body}
+"""
+BODIES = {
+    "its own line": ("1 / 0", 7),
+    "a library's fault, at its call": ("json.loads('{')", 7),
+    "numpy's fault, at its call": ("__import__('numpy').zeros((2, 2)) @ __import__('numpy').zeros(3)", 7),
+    "a service's refusal": ("self.run.item('nobody')", 7),
+    "a name that is not there": ("self.run.answers", 7),
+    "what it returned": ("None", 6),
+}
+
+
+@pytest.mark.parametrize("case", BODIES)
+def test_the_line_that_is_named_is_the_users_own(case: str, training: Any, tmp_path: Path) -> None:
+    body, line = BODIES[case]
+    file = tmp_path / "mine.py"
+    file.write_text(BLAMED.format(body=body))
+    run = training(load(locate(str(file))), tmp_path / "run", steps=1)
+    with pytest.raises(MethodError) as caught:
+        run.run()
+    assert f"({file}, line {line})" in str(caught.value)
+    assert "hooks.py" not in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("source", "line"),
+    [
+        ("def advantages(self):\n        return 0", 3),  # called with one argument too many: nothing of it runs
+        ("def select_items(self, step):\n        yield self.run.items[0].item_id\n        yield 1 / 0", 5),
+        ("def plan_rollouts(self, *_):\n        yield 1 / 0", 4),
+    ],
+)
+def test_a_wrong_signature_and_a_generator_are_blamed_on_their_file(
+    source: str, line: int, training: Any, tmp_path: Path
+) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(f"from unlearnbench import Method\nclass Mine(Method):\n    {source}\n")
+    run = training(load(locate(str(file))), tmp_path / "run", steps=1)
+    with pytest.raises(MethodError, match=rf"raised \w+: .*\({file}, line {line}\); fix this"):
+        run.run()
+
+
+def test_a_file_that_does_not_run_is_named_with_its_line(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    for source, line in (("x = 1\n1 / 0\n", 2), ("x = 1\n\ndef f(:\n", 3)):
+        file.write_text(source)
+        with pytest.raises(MethodError, match=rf"{file} does not run \(\w+: .*, {file}, line {line}\); fix this"):
+            load(locate(str(file)))
 
 
 def test_padding_never_reaches_the_loss(training: Any, tmp_path: Path) -> None:

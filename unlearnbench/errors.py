@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import sysconfig
+import traceback
+from collections.abc import Collection
+from pathlib import Path
+
 
 class UnlearnBenchError(Exception):
     """Base of all errors that end a command with status 1 and one sentence on standard error."""
@@ -50,3 +55,18 @@ def peer_lost(problem: BaseException) -> bool:
 def first_line(error: BaseException) -> str:
     """What an error says in its first line, or the name of its type where it says nothing."""
     return str(error).strip().split("\n")[0] or type(error).__name__
+
+
+def raised_at(problem: BaseException, own: Collection[str] = ()) -> str | None:
+    """`FILE, line N` of the last frame that is a user's, where an error was raised; None where there is none.
+
+    A user's are the files in `own`, and all files outside of this package, of installed packages and of Python itself.
+    """
+    if isinstance(problem, SyntaxError) and problem.filename and problem.lineno:
+        return f"{problem.filename}, line {problem.lineno}"
+    others = (str(Path(__file__).parent), sysconfig.get_path("stdlib"), "<")
+    for frame in reversed(traceback.extract_tb(problem.__traceback__)):
+        foreign = frame.filename.startswith(others) or "site-packages" in frame.filename
+        if frame.filename in own or not foreign:
+            return f"{frame.filename}, line {frame.lineno}"
+    return None

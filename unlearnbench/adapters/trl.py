@@ -4,15 +4,17 @@
 
     GRPOTrainer(model=..., reward_funcs=reward, train_dataset=load_dataset("parquet", data_files=...))
 
-The data set is that of `unlearnbench export --format trl`: TRL hands its columns to the reward function by name.
+The data set is that of `unlearnbench export --format trl`: TRL passes its columns to the reward function by name. With
+`log_completions=True` each logged completion has its `item_id`, and `unlearnbench score` reads these logs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from unlearnbench.errors import DataError
+from unlearnbench.io.chats import last_turn
 from unlearnbench.verifier import gold_texts, verify_golds
 
 Completion = str | Sequence[Mapping[str, Any]]
@@ -20,9 +22,16 @@ Completion = str | Sequence[Mapping[str, Any]]
 
 
 def reward(
-    prompts: Sequence[Any], completions: Sequence[Completion], answer: Sequence[Any] | None = None, **columns: Any
+    prompts: Sequence[Any],
+    completions: Sequence[Completion],
+    answer: Sequence[Any] | None = None,
+    item_id: Sequence[str] | None = None,
+    log_extra: Callable[[str, list[Any]], None] | None = None,
+    **columns: Any,
 ) -> list[float | None]:
     """1 for each completion that states the gold `answer`, or one of them where that is a list, else 0, in their order.
+
+    `log_extra` is TRL's: what is passed to it becomes a column of the completions that TRL logs.
 
     None where the verifier itself failed twice: TRL leaves such a completion out of the baseline and the loss. Raises
     DataError if the data set has no column `answer`, or one of another length, or if a gold is no answer (None, empty,
@@ -34,7 +43,9 @@ def reward(
         )
     if len(answer) != len(completions):
         raise DataError(f"{len(completions)} completions and {len(answer)} gold answers do not belong together")
-    items = columns.get("item_id") or [f"row {row} of the batch" for row in range(1, len(answer) + 1)]
+    if item_id is not None and log_extra is not None:
+        log_extra("item_id", list(item_id))
+    items = item_id or [f"row {row} of the batch" for row in range(1, len(answer) + 1)]
     golds = [gold_texts(gold, str(item)) for gold, item in zip(answer, items, strict=True)]
     verdicts = verify_golds(golds, [text_of(turns) for turns in completions])
     return [None if verdict.correct is None else float(verdict.correct) for verdict in verdicts]
@@ -42,10 +53,4 @@ def reward(
 
 def text_of(completion: Completion) -> str:
     """What the policy wrote: the text, or that of the last turn of the assistant's, in one or in several parts."""
-    if isinstance(completion, str):
-        return completion
-    turns = [turn for turn in completion if turn.get("role", "assistant") == "assistant"]
-    content = turns[-1].get("content") if turns else None
-    if isinstance(content, Sequence) and not isinstance(content, str):
-        content = "".join(str(piece.get("text") or "") for piece in content if isinstance(piece, Mapping))
-    return str(content or "")
+    return completion if isinstance(completion, str) else last_turn(completion, "assistant") or ""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from unlearnbench.cli.ray_option import ray_option
+from unlearnbench.cli.score import columns_option
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -50,7 +51,9 @@ class Names(click.ParamType[tuple[str, ...]]):
 @click.command("diagnose")
 @click.argument("policies", metavar="POLICY...", nargs=-1, required=True)
 @click.option("--split", help="A shipped split, or a folder with split.yaml [default: micro].")
-@click.option("--rollouts", type=click.Path(path_type=Path), help="Rollouts to use first (.jsonl or .parquet).")
+@click.option("--rollouts", type=click.Path(path_type=Path), help="A file of rollouts to use first, as `score` reads.")
+@columns_option
+@click.option("--step", type=click.IntRange(0), help="Use the rollouts of this training step in the file alone.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for the results.")
 @click.option("--revision", help="Revision of a policy on the Hub.")
 @click.option(
@@ -90,6 +93,8 @@ def diagnose(
     policies: tuple[str, ...],
     split: str | None,
     rollouts: Path | None,
+    columns: tuple[tuple[str, str], ...],
+    step: int | None,
     out: Path,
     revision: str | None,
     max_memory: int,
@@ -107,7 +112,10 @@ def diagnose(
     from unlearnbench.diagnosis.diagnose import diagnose_each
     from unlearnbench.diagnosis.options import Options
     from unlearnbench.errors import RunError
+    from unlearnbench.harness.rollout_files import Reading
 
+    if rollouts is None and (columns or step is not None):
+        raise click.UsageError("--column and --step say how --rollouts is read; give --rollouts.")
     try:
         Options(**options)
     except RunError as problem:
@@ -123,6 +131,7 @@ def diagnose(
             policies,
             split,
             rollouts=rollouts,
+            reading=Reading(columns=dict(columns), step=step),
             out=out,
             revision=revision,
             max_memory=max_memory,

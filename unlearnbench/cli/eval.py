@@ -158,7 +158,12 @@ def evaluate(
         together: dict[str, Any] = {"out": out, "compute": compute, "progress": progress, "placed": placed}
         together["diagnose"] = diagnose
         if checkpoint:
+            from unlearnbench.harness.policy_ref import checkpoint_notes
+            from unlearnbench.splits import load_split
+
             done = whole.evaluate_checkpoints(checkpoint, split, samples=samples, **together)
+            for note in (note for one in checkpoint for note in checkpoint_notes(one, load_split(split))):
+                click.echo(note, err=True)
         else:
             assert method is not None
             together |= {"samples": samples, "budget": budget, "settings": settings, "quick": quick}

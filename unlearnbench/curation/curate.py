@@ -16,7 +16,7 @@ import json
 import shutil
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,13 +24,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from unlearnbench.curation.workspace import workspace
 from unlearnbench.errors import RunError
 from unlearnbench.harness.training_jobs import Run, training_job
 from unlearnbench.io import files, tables
 from unlearnbench.io.folder_lock import locked
 from unlearnbench.io.rollout_store import write_base_rollouts
 from unlearnbench.methods import locate
-from unlearnbench.policies.samplers.engine import TRANSFORMERS, Engine
 from unlearnbench.policies.weights import parameters_of
 from unlearnbench.records import BudgetRef, PolicyRef, Protocol, SplitConfig, Twin
 from unlearnbench.scoring.labels import Labels, candidates, label_items, labels_table, summary
@@ -110,7 +110,7 @@ class Curation:
 
     def __init__(self, config: Path, work: Path, compute: Compute, progress: Watch | None) -> None:
         self.work, self.compute, self.progress = work, compute, progress
-        self.split = _workspace(config, work, compute.engine)
+        self.split, self.identity = workspace(config, work, compute.engine)
         self.verifier = Verifier(rule=self.split.config.protocol.verifier_rule, workers=compute.workers or 1)
         self.protocol = self.split.config.protocol
         self.runs = list(range(1, self.protocol.runs + 1))
@@ -216,7 +216,7 @@ class Curation:
             sealed=seal(self.split, self.work / "sealed"),
             method=locate("grpo"),
             purpose="label",
-            fingerprint=self.split.hash,
+            fingerprint=self.identity,
             limits=Limits(None, self.split.config.recipe.steps),
             compute=self.compute,
         )
@@ -258,35 +258,6 @@ class Curation:
 
 def _task(out: Path, root: str, problems: Problems, key: Key, n: int) -> MeasureTask:
     return MeasureTask(out=str(out.resolve()), root=root, problems=problems, key=key, n=n, distinct=True)
-
-
-def _workspace(config_file: Path, work: Path, engine: Engine) -> Split:
-    """The pool as an unlabelled split in the work folder. Raises RunError if another pool's work is there."""
-    source = Split(config_file.parent) if config_file.name == "split.yaml" else None
-    if source is None:
-        raise RunError(f"{config_file} must be named split.yaml and lie beside the pool's files; rename it")
-    folder = work / "pool"
-    fresh = {"group": None, "certified": None, "thin": False}
-    items = [item.model_copy(update=fresh) for item in source.items]
-    config: SplitConfig = source.config.model_copy(update={"files": {}, "budget": None})
-    policy = source.policy_path
-    if isinstance(policy, Path):
-        shutil.copytree(policy, folder / "policy", dirs_exist_ok=True)
-        path = config.base_policy.model_copy(update={"path": "policy"})
-        config = config.model_copy(update={"base_policy": path})
-    marker = work / "pool.json"
-    identity: dict[str, object] = {"seed": config.seed}
-    wanted = write_split(folder, config, items, twins=list(source.twins), canaries=list(source.canaries)).hash
-    identity["hash"] = wanted
-    if engine != TRANSFORMERS:
-        identity["sampler"] = asdict(engine)
-    drawn = any(path for name in ("base", "runs") for path in (work / name).rglob("*.parquet"))
-    if drawn and marker.is_file() and json.loads(marker.read_text()) != identity:
-        raise RunError(
-            f"{work} holds the curation of another pool, policy, protocol or sampler; name another --out, or remove it"
-        )
-    files.write_json(marker, identity)
-    return Split(folder)
 
 
 def _policy_record(config: SplitConfig, folder: Path) -> PolicyRef:

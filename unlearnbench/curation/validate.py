@@ -1,4 +1,4 @@
-"""Whether a split's folder is what it says: every check of `unlearnbench splits validate`, one function each.
+"""Whether a split's folder, or a pool's, is what it says: each check of `unlearnbench splits validate` in a function.
 
 Files are read directly and not through `Split`, so that one altered file does not hide what else is wrong.
 """
@@ -18,7 +18,7 @@ from unlearnbench.io import files, tables
 from unlearnbench.records import Canary, Item, RelatedProblem, Result, SplitConfig, Twin
 from unlearnbench.splits import Split
 from unlearnbench.splits.manifest import POLICY, RELEASED, waits, waits_for_policy
-from unlearnbench.splits.split import PARTS, unbuilt
+from unlearnbench.splits.split import ITEM_COLUMNS, PARTS, unbuilt
 from unlearnbench.splits.write import label_files
 
 T = TypeVar("T")
@@ -37,6 +37,17 @@ class _Contents:
     related: Mapping[str, tuple[RelatedProblem, ...]]
     """Rows of similar.parquet and sub_problems.parquet, by file name."""
 
+    @property
+    def names(self) -> tuple[str, str, str]:
+        """The files of items, twins and canaries, relative to the folder."""
+        return _names(self.config)
+
+    @property
+    def is_pool(self) -> bool:
+        """Whether it is still to be labelled."""
+        grouped = any(item.group is not None for item in self.items)
+        return not (self.config.files or grouped or self.counts is not None)
+
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
@@ -52,14 +63,42 @@ class Inspection:
 
 
 def validate(path: str | Path) -> list[str]:
-    """What is wrong with the split in that folder: a sentence each, naming file, row and field; empty if valid."""
+    """What is wrong with the split, or the pool of one, in that folder: a sentence each, naming file, row and field."""
     return inspect(path).problems
 
 
 def inspect(path: str | Path) -> Inspection:
-    """Every check of this module on the split in that folder."""
+    """Every check of this module on the split in that folder; of a pool without labels, those of its problems."""
     folder = Path(path)
     problems: list[str] = []
+    contents = _read(folder, problems)
+    if contents is None:
+        return Inspection(problems)
+    if not contents.is_pool:
+        problems += _hashes(contents)
+    if problems and not contents.items:
+        return Inspection(problems)  # whatever refers to items would only repeat that they cannot be read
+    for check in _POOL_CHECKS if contents.is_pool else _SPLIT_CHECKS:
+        problems += check(contents)
+    asked = _asked(contents)
+    unverified = list(_answers(asked))
+    return Inspection(problems + unverified, len(asked), len(unverified), ungradable_items(contents.items, folder))
+
+
+def pool_problems(config_file: Path) -> list[str]:
+    """What is wrong with the problems that a curation is to label, a sentence each: all that can be known before
+    anything is drawn. Reference solutions are not judged, as no label rests on them."""
+    problems: list[str] = []
+    contents = _read(config_file.parent, problems)
+    if contents is None or problems:
+        return problems
+    for check in _POOL_CHECKS:
+        problems += check(contents)
+    return problems + list(_answers([question for question in _asked(contents) if not question.of_solution]))
+
+
+def _read(folder: Path, problems: list[str]) -> _Contents | None:
+    """The files of a split; adds to `problems` what cannot be read. None where there is nothing to check."""
 
     def read(reader: Callable[[], T]) -> T | None:
         try:
@@ -73,29 +112,30 @@ def inspect(path: str | Path) -> Inspection:
 
     config = read(lambda: tables.read_yaml_record(folder / "split.yaml", SplitConfig))
     if config is None:
-        return Inspection(problems)
+        return None
     if waits(folder):
-        return Inspection([unbuilt(config.name)])
-    contents = _Contents(
+        problems.append(unbuilt(config.name))
+        return None
+    items, twins, canaries = _names(config)
+    for name in (config.pool.twins, config.pool.canaries):
+        if name is not None and not (folder / name).is_file():
+            problems.append(f"{folder / 'split.yaml'}, field 'pool': there is no file {folder / name}")
+    return _Contents(
         folder=folder,
         config=config,
-        items=read(lambda: tables.read_records(folder / "items.parquet", Item)) or (),
-        twins=optional("twins.parquet", lambda file: tables.read_records(file, Twin)) or (),
-        canaries=optional("canaries.json", lambda file: tables.read_records(file, Canary)) or (),
+        items=read(lambda: tables.read_records(folder / items, Item, ITEM_COLUMNS)) or (),
+        twins=optional(twins, lambda file: tables.read_records(file, Twin)) or (),
+        canaries=optional(canaries, lambda file: tables.read_records(file, Canary)) or (),
         counts=optional("counts.parquet", tables.read_counts),
         twin_counts=optional("twin_counts.parquet", lambda file: tables.read_counts(file, key="twin_id")),
         related={
             name: optional(name, lambda file: tables.read_records(file, RelatedProblem)) or () for name in RELATED
         },
     )
-    problems += _hashes(contents)
-    if problems and not contents.items:
-        return Inspection(problems)  # whatever refers to items would only repeat that they cannot be read
-    for check in (_ids, _labels, _groups, _parts, _references, _prompts, _related, _controls):
-        problems += check(contents)
-    asked = _asked(contents)
-    unverified = list(_answers(asked))
-    return Inspection(problems + unverified, len(asked), len(unverified), ungradable_items(contents.items, folder))
+
+
+def _names(config: SplitConfig) -> tuple[str, str, str]:
+    return config.pool.items, config.pool.twins or "twins.parquet", config.pool.canaries or "canaries.json"
 
 
 def _hashes(split: _Contents) -> Iterator[str]:
@@ -108,7 +148,7 @@ def _hashes(split: _Contents) -> Iterator[str]:
         if not file.is_file():
             yield f"{file}: split.yaml lists this file, and it is missing"
         elif files.sha256(file) != expected:
-            yield f"{file}: its hash is not the one in split.yaml; restore the file or make the split again"
+            yield f"{file}: its hash is not the one in split.yaml; restore the file, or curate the split anew"
     for name in label_files(split.folder, split.config):
         if name not in split.config.files:
             yield f"{split.folder / 'split.yaml'}, field 'files': the hash of {name} is missing"
@@ -117,10 +157,11 @@ def _hashes(split: _Contents) -> Iterator[str]:
 def _ids(split: _Contents) -> Iterator[str]:
     """Items, twins and canaries each have an id of their own: control counts keep all three in one column."""
     owner: dict[str, str] = {}
+    items, twins, canaries = split.names
     for name, field, ids in (
-        ("items.parquet", "item_id", [item.item_id for item in split.items]),
-        ("twins.parquet", "twin_id", [twin.twin_id for twin in split.twins]),
-        ("canaries.json", "item_id", [canary.item_id for canary in split.canaries]),
+        (items, "item_id", [item.item_id for item in split.items]),
+        (twins, "twin_id", [twin.twin_id for twin in split.twins]),
+        (canaries, "item_id", [canary.item_id for canary in split.canaries]),
     ):
         for row, identity in enumerate(ids, start=1):
             place = f"{split.folder / name}, row {row}"
@@ -130,10 +171,14 @@ def _ids(split: _Contents) -> Iterator[str]:
                 owner[identity] = f"{name}, row {row}"
 
 
-def _labels(split: _Contents) -> Iterator[str]:
-    """There are items, and every one has a group, unless the split's labels are those that were released."""
+def _not_empty(split: _Contents) -> Iterator[str]:
+    """There are items."""
     if not split.items:
-        yield f"{split.folder / 'items.parquet'}: it holds no items"
+        yield f"{split.folder / split.names[0]}: it has no items; add the problems of the pool"
+
+
+def _labels(split: _Contents) -> Iterator[str]:
+    """Every item has a group, unless the split's labels are those that were released."""
     if (split.folder / RELEASED).is_file():
         return  # what was released is a part of the pool: the rest has no label, and split and documents say so
     for row, item in enumerate(split.items, start=1):
@@ -192,12 +237,17 @@ def _parts(split: _Contents) -> Iterator[str]:
             yield f"{file}: item {item_id!r} of items.parquet is missing"
 
 
-def _references(split: _Contents) -> Iterator[str]:
-    """Twins belong to items of the split; counts are of its items and twins."""
+def _owners(split: _Contents) -> Iterator[str]:
+    """Twins belong to items of the split."""
     items = {item.item_id for item in split.items}
     for row, twin in enumerate(split.twins, start=1):
         if twin.item_id not in items:
-            yield f"{split.folder / 'twins.parquet'}, row {row}, field 'item_id': there is no item {twin.item_id!r}"
+            yield f"{split.folder / split.names[1]}, row {row}, field 'item_id': there is no item {twin.item_id!r}"
+
+
+def _references(split: _Contents) -> Iterator[str]:
+    """Counts are of the split's items and twins."""
+    items = {item.item_id for item in split.items}
     for name, key, counts, known in (
         ("counts.parquet", "item_id", split.counts, items),
         ("twin_counts.parquet", "twin_id", split.twin_counts, {twin.twin_id for twin in split.twins}),
@@ -213,12 +263,30 @@ def _unknown(file: Path, key: str, counts: pa.Table, known: set[str]) -> Iterato
             yield f"{file}, row {row}, field {key!r}: there is no {key.removesuffix('_id')} {identity!r} here"
 
 
+def _golds(split: _Contents) -> Iterator[str]:
+    """A gold answer is no worked solution, and items of one prompt have one: else a rollout is right and wrong."""
+    first: dict[str, tuple[int, Item]] = {}
+    for row, item in enumerate(split.items, start=1):
+        if "\n" in item.answer.strip():
+            yield (
+                f"{split.folder / split.names[0]}, row {row}, field 'answer': it has several lines, as a worked "
+                "solution has; give the final answer alone"
+            )
+        earlier, other = first.setdefault(_words(item.prompt), (row, item))
+        if other.answer != item.answer:
+            yield (
+                f"{split.folder / split.names[0]}, row {row}, field 'answer': the prompt is that of item "
+                f"{other.item_id!r} (row {earlier}), whose answer is {other.answer!r:.40} and not {item.answer!r:.40}"
+            )
+
+
 def _prompts(split: _Contents) -> Iterator[str]:
     """A twin is held out: its prompt is no item's, canary's or other twin's. Nor is a canary's any item's."""
     owner = {_words(item.prompt): f"item {item.item_id!r}" for item in split.items}
+    _, twins, canaries = split.names
     for name, prompts in (
-        ("canaries.json", [(canary.item_id, canary.prompt) for canary in split.canaries]),
-        ("twins.parquet", [(twin.twin_id, twin.prompt) for twin in split.twins]),
+        (canaries, [(canary.item_id, canary.prompt) for canary in split.canaries]),
+        (twins, [(twin.twin_id, twin.prompt) for twin in split.twins]),
     ):
         for row, (identity, prompt) in enumerate(prompts, start=1):
             if other := owner.get(_words(prompt)):
@@ -294,6 +362,8 @@ class _Asked(NamedTuple):
     completion: str
     correct: bool = True
     """What the verdict must be."""
+    of_solution: bool = False
+    """Whether the completion is a reference solution."""
 
 
 def _asked(split: _Contents) -> list[_Asked]:
@@ -303,20 +373,21 @@ def _asked(split: _Contents) -> list[_Asked]:
         return f"{split.folder / name}, row {row}, field {field!r}"
 
     asked = []
+    items, twins, canaries = split.names
     for row, item in enumerate(split.items, start=1):
-        asked.append(_Asked(place("items.parquet", row, "answer"), item.answer, f"\\boxed{{{item.answer}}}"))
+        asked.append(_Asked(place(items, row, "answer"), item.answer, f"\\boxed{{{item.answer}}}"))
         # Published solutions may state nothing that can be checked; those of a generated split must.
         if item.solution and (item.cause is not None or "\\boxed" in item.solution):
-            asked.append(_Asked(place("items.parquet", row, "solution"), item.answer, item.solution))
+            asked.append(_Asked(place(items, row, "solution"), item.answer, item.solution, of_solution=True))
     for row, twin in enumerate(split.twins, start=1):
-        asked.append(_Asked(place("twins.parquet", row, "answer"), twin.answer, f"\\boxed{{{twin.answer}}}"))
+        asked.append(_Asked(place(twins, row, "answer"), twin.answer, f"\\boxed{{{twin.answer}}}"))
     for name, problems in split.related.items():
         for row, problem in enumerate(problems, start=1):
             asked.append(_Asked(place(name, row, "answer"), problem.answer, f"\\boxed{{{problem.answer}}}"))
     for row, canary in enumerate(split.canaries, start=1):
-        true, answer = f"\\boxed{{{canary.true_answer}}}", place("canaries.json", row, "answer")
+        true, answer = f"\\boxed{{{canary.true_answer}}}", place(canaries, row, "answer")
         asked.append(_Asked(answer, canary.answer, f"\\boxed{{{canary.answer}}}"))
-        asked.append(_Asked(place("canaries.json", row, "true_answer"), canary.true_answer, true))
+        asked.append(_Asked(place(canaries, row, "true_answer"), canary.true_answer, true))
         asked.append(_Asked(answer, canary.answer, true, correct=False))
     return asked
 
@@ -326,7 +397,7 @@ def _answers(asked: list[_Asked]) -> Iterator[str]:
     from unlearnbench.verifier import Verifier
 
     verdicts = Verifier().verify_many([(question.gold, question.completion) for question in asked])
-    for (place, gold, completion, correct), verdict in zip(asked, verdicts, strict=True):
+    for (place, gold, completion, correct, _), verdict in zip(asked, verdicts, strict=True):
         if correct and not verdict.correct:
             stated = "no answer" if verdict.answer is None else repr(verdict.answer)
             yield f"{place}: it states {stated}, which does not verify against {gold!r} ({verdict.reason})"
@@ -336,3 +407,7 @@ def _answers(asked: list[_Asked]) -> Iterator[str]:
 
 def _words(prompt: str) -> str:
     return " ".join(prompt.split())  # a space more does not make another problem
+
+
+_POOL_CHECKS = (_not_empty, _ids, _golds, _owners, _prompts)
+_SPLIT_CHECKS = (*_POOL_CHECKS, _labels, _groups, _parts, _references, _related, _controls)

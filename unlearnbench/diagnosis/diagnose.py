@@ -17,6 +17,7 @@ from unlearnbench.diagnosis.run_folder import claim_several
 from unlearnbench.diagnosis.stages import Progress, Task
 from unlearnbench.errors import DataError, PolicyError
 from unlearnbench.harness.policy_ref import resolve
+from unlearnbench.harness.rollout_files import Reading
 from unlearnbench.splits import Split, load_split
 
 
@@ -25,6 +26,7 @@ def diagnose(
     split: str | Path | Split | None = None,
     *,
     rollouts: str | Path | None = None,
+    reading: Reading | None = None,
     out: str | Path | None = None,
     revision: str | None = None,
     max_memory: int = 4 * GIB,
@@ -37,17 +39,16 @@ def diagnose(
     """Gradient similarity of the items of a split (micro, if no rollouts are given), or of a file of rollouts.
 
     `policy` is a folder, a Hub id, a shipped split's name (its base policy), a run's checkpoint or a run of one seed;
-    `options` are the fields of `Options`; `ray` is the address of a Ray cluster for the work (`local`: started here).
-    A folder `out` that holds part of the same diagnosis is resumed; one of
-    another is refused with RunError. Raises DataError, SplitError, PolicyError, VerifierError.
+    `reading` says how the file is read, `options` are the fields of `Options`; `ray` is the address of a Ray cluster
+    for the work (`local`: started here). Part of the same diagnosis in the folder `out` is resumed; one of another is
+    refused with RunError. Raises DataError, SplitError, PolicyError, VerifierError.
     """
     places = resolve(policy)
     if len(places) > 1:
         names = ", ".join(str(place.source) for place in places)
         raise PolicyError(f"{policy} is a run of several seeds ({names}); name one of them, or use diagnose_each.")
-    task = Task(
-        Options(**options), _split(split, rollouts), _path(rollouts), max_memory, workers, ray, progress, planned
-    )
+    computed = (max_memory, workers, ray, progress, planned)
+    task = Task(Options(**options), _split(split, rollouts), _path(rollouts), reading or Reading(), *computed)
     return task.run(places[0], Path(out) if out is not None else task.default_folder(places[0]), revision)
 
 
@@ -56,6 +57,7 @@ def diagnose_each(
     split: str | Path | Split | None = None,
     *,
     rollouts: str | Path | None = None,
+    reading: Reading | None = None,
     out: str | Path,
     revision: str | None = None,
     max_memory: int = 4 * GIB,
@@ -73,9 +75,8 @@ def diagnose_each(
     from unlearnbench.diagnosis.page import write_comparison
 
     places = [place for policy in policies for place in resolve(policy)]
-    task = Task(
-        Options(**options), _split(split, rollouts), _path(rollouts), max_memory, workers, ray, progress, planned
-    )
+    computed = (max_memory, workers, ray, progress, planned)
+    task = Task(Options(**options), _split(split, rollouts), _path(rollouts), reading or Reading(), *computed)
     if len(places) == 1:
         return (task.run(places[0], Path(out), revision),)
     names = [f"{number}-{place.label.replace('/', '-')}" for number, place in enumerate(places, start=1)]

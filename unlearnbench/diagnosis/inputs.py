@@ -1,7 +1,8 @@
 """What `diagnose` starts from: items of some groups, from a split or a file of rollouts, and the rollouts of a file.
 
-A file (.jsonl or .parquet) has one row per rollout: `item_id`, `correct`, and `completion` or `token_ids`; `prompt`,
-which may be left out where a split knows the item; if wanted `group` and `finish`. Other columns are ignored.
+A file has one row a rollout in any format that `io/rollout_reader.py` reads: `item_id` (or a prompt that a split
+knows), `correct`, and `completion` or `token_ids`; `prompt`, which may be left out where a split knows the item; if
+wanted `group` and `finish`. Other columns are ignored.
 """
 
 from __future__ import annotations
@@ -15,14 +16,16 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
 
+from unlearnbench.adapters.problem_index import ProblemIndex
 from unlearnbench.diagnosis.options import Options
 from unlearnbench.diagnosis.record import Excluded
 from unlearnbench.diagnosis.similarity import Matrix
 from unlearnbench.errors import DataError, SplitError
-from unlearnbench.io import files, tables
-from unlearnbench.io.rollout_reader import FORMATS
+from unlearnbench.harness.rollout_files import Reading, of_one_step
+from unlearnbench.io.rollout_reader import Batch, read_rollouts
+from unlearnbench.records import Item
 from unlearnbench.rng import shuffled
 from unlearnbench.splits import Split
 
@@ -87,25 +90,23 @@ class Pool:
     file: Path | None
 
 
-def read_pool(
-    split: Split | None, file: Path | None, groups: Sequence[str] | None, items_per_group: int | None, seed: int
-) -> Pool:
-    """The items of these groups, at most so many of each: the first of a shuffle by the seed, in the pool's order.
+def read_pool(split: Split | None, file: Path | None, options: Options, reading: Reading) -> Pool:
+    """The items of the groups that are asked for, at most so many of each: the first of a shuffle by the seed, in the
+    pool's order.
 
     Groups default to those of DEFAULT_GROUPS that are there. Raises DataError naming file, row and field, or the groups
     that are there where none of those asked for is; SplitError for an unlabelled split.
     """
-    known = {} if split is None else {item.item_id: item for item in split.items}
     given: list[dict[str, Any]] = []
     found: dict[str, dict[str, Any]] = {}
     if file is not None:
-        for row in _rows(file, known):
+        for row in _rows(file, split, reading):
             place = found.setdefault(row["item_id"], {name: row[name] for name in ITEMS.names})
             for name in ("prompt", "group"):
                 if place[name] != row[name]:
                     raise DataError(
-                        f"{file}, row {row['row']}, field {name!r}: item {row['item_id']!r} had another {name} further "
-                        "up; give each item one"
+                        f"{file}, row {row['row']}, field {name!r}: item {row['item_id']!r} has another {name} in an "
+                        "earlier row; give each item one"
                     )
             given.append(row)
     elif split is not None:
@@ -116,7 +117,7 @@ def read_pool(
             for item in split.items
         }
     source = str(file or (split.path if split is not None else "the pool"))
-    chosen = _chosen(source, list(found.values()), groups, items_per_group, seed)
+    chosen = _chosen(source, list(found.values()), options)
     ids = {item["item_id"] for item in chosen}
     return Pool(
         pa.Table.from_pylist(chosen, schema=ITEMS),
@@ -131,9 +132,8 @@ def skill_of(family: str) -> str:
     return re.sub(r"^\d+-", "", family.rsplit("/", 1)[-1])
 
 
-def _chosen(
-    source: str, items: Sequence[dict[str, Any]], groups: Sequence[str] | None, most: int | None, seed: int
-) -> list[dict[str, Any]]:
+def _chosen(source: str, items: Sequence[dict[str, Any]], options: Options) -> list[dict[str, Any]]:
+    groups, most = options.groups, options.items_per_group
     there = list(dict.fromkeys(str(item["group"]) for item in items if item["group"] is not None))
     wanted = groups or ([UNGROUPED] if there == [UNGROUPED] else DEFAULT_GROUPS)
     used = [name for name in wanted if name in there]
@@ -143,103 +143,68 @@ def _chosen(
     kept: set[str] = set()
     for name in used:
         ids = [item["item_id"] for item in items if item["group"] == name]
-        kept.update(ids if most is None else shuffled(ids, "diagnose", seed, name)[:most])
+        kept.update(ids if most is None else shuffled(ids, "diagnose", options.seed, name)[:most])
     return [item for item in items if item["item_id"] in kept]
 
 
-def _rows(file: Path, known: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def _rows(file: Path, split: Split | None, reading: Reading) -> Iterator[dict[str, Any]]:
     """Rows with the fields of ITEMS and GIVEN, each checked."""
-    if file.suffix not in FORMATS:
-        raise DataError(f"{file} must end in {' or '.join(FORMATS)}; convert it, or name it by its format")
+    known = {} if split is None else {item.item_id: item for item in split.items}
+    index = None if split is None else ProblemIndex(split)
     empty = True
-    for number, row in _jsonl(file) if file.suffix == ".jsonl" else _parquet(file):
-        empty = False
-        yield _row(f"{file}, row {number}", number, row, known)
+    read = read_rollouts(file, columns=reading.columns, extra=("prompt", "correct", "token_ids", "group", "count"))
+    for batch in of_one_step((_named(batch, index) for batch in read), reading.step):
+        for place, row in enumerate(batch.rows.to_pylist()):
+            empty = False
+            yield _row(batch.where(place), batch.numbers[place], row, known)
     if empty:
-        raise DataError(f"{file} holds no rollouts; give a file with a row for each")
+        raise DataError(f"{file} has no rollouts; give a file with a row for each")
 
 
-def _jsonl(file: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    try:
-        with file.open("rb") as lines:
-            for number, line in enumerate(lines, start=1):
-                if line.strip():
-                    yield number, tables.json_object(f"{file}, row {number}", line)
-    except OSError as problem:
-        raise files.unreadable(file, problem) from problem
-
-
-def _parquet(file: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    try:
-        with pq.ParquetFile(file) as table:
-            names = [name for name in (*_READ, "count") if name in table.schema_arrow.names]
-            number = 0
-            for batch in table.iter_batches(4096, columns=names):
-                for row in batch.to_pylist():
-                    number += 1
-                    yield number, row
-    except OSError as problem:
-        raise files.unreadable(file, problem) from problem
-    except pa.ArrowException as problem:
-        raise DataError(f"{file} is not a readable parquet file: {str(problem).splitlines()[0]}") from problem
-
-
-def _row(where: str, number: int, row: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
-    if row.get("count") is not None:
+def _named(batch: Batch, index: ProblemIndex | None) -> Batch:
+    if index is not None:
+        return index.named(batch)
+    missing = pc.index(pc.is_null(batch.rows["item_id"]), True).as_py()
+    if missing >= 0:
         raise DataError(
-            f"{where}, field 'count': the file holds different completions with counts, whose order of sampling is "
-            "lost; give one row per rollout"
+            f"{batch.where(missing)}, field 'item_id': it is missing; add it, or name with --split the split that "
+            "knows the prompt"
         )
-    item_id = _text(where, row, "item_id")
-    item = known.get(item_id)
-    prompt = None if row.get("prompt") is None else _text(where, row, "prompt")
-    prompt = item.prompt if prompt is None and item is not None else prompt
+    return batch
+
+
+def _row(where: str, number: int, row: Mapping[str, Any], known: Mapping[str, Item]) -> dict[str, Any]:
+    if row["count"] is not None:
+        raise DataError(
+            f"{where}, field 'count': the file has different completions with counts, whose order of sampling is "
+            "lost; give one row a rollout"
+        )
+    item = known.get(row["item_id"])
+    # The split's text is what the policy is asked; a trainer logs it in its chat template.
+    prompt = row["prompt"] or None if item is None else item.prompt
     if prompt is None:
-        remedy = "; add it, or name the split that knows this item with --split"
-        raise DataError(f"{where}, field 'prompt': item {item_id!r} has none{remedy}")
-    correct = row.get("correct")
-    if not isinstance(correct, bool):
-        raise DataError(f"{where}, field 'correct': true or false was expected, not {_shown(correct)}")
-    tokens = row.get("token_ids")
-    if tokens is None and row.get("completion") is None:
+        raise DataError(
+            f"{where}, field 'prompt': item {row['item_id']!r} has none; add it, or name with --split the split that "
+            "knows this item"
+        )
+    if row["correct"] is None:
+        raise DataError(
+            f"{where}, field 'correct': it is missing; give each rollout its verdict, or name its column with --column "
+            "correct=NAME"
+        )
+    if row["token_ids"] is None and row["completion"] is None:
         raise DataError(f"{where}: neither 'completion' nor 'token_ids' is there; give one of them")
-    if tokens is not None and not _are_tokens(tokens):
-        raise DataError(f"{where}, field 'token_ids': whole numbers from 0 were expected, not {_shown(tokens)}")
-    group = row.get("group") if row.get("group") is not None else (item.group if item else UNGROUPED)
-    if group is not None and (not isinstance(group, str) or not group):
-        raise DataError(f"{where}, field 'group': a name was expected, not {_shown(group)}")
     return {
-        "item_id": item_id,
+        "item_id": row["item_id"],
         "row": number,
         "prompt": prompt,
         "answer": item.answer if item else None,
-        "group": group,
-        "completion": None if row.get("completion") is None else _text(where, row, "completion", empty=True),
-        "token_ids": tokens,
-        "finish": row.get("finish") if row.get("finish") in ("stop", "length") else None,
-        "correct": correct,
+        "group": row["group"] if row["group"] is not None else (item.group if item else UNGROUPED),
+        "completion": row["completion"],
+        "token_ids": row["token_ids"],
+        "finish": row["finish"],
+        "correct": row["correct"],
     }
-
-
-def _text(where: str, row: Mapping[str, Any], name: str, *, empty: bool = False) -> str:
-    value = row.get(name)
-    if not isinstance(value, str) or not (value or empty):
-        what = "it is missing" if value is None else f"text was expected, not {_shown(value)}"
-        raise DataError(f"{where}, field {name!r}: {what}")
-    if any("\ud800" <= character <= "\udfff" for character in value):
-        raise DataError(f"{where}, field {name!r}: it holds a lone surrogate, which no tokenizer reads; remove it")
-    return value
-
-
-def _are_tokens(value: object) -> bool:
-    return (
-        isinstance(value, list) and bool(value) and all(type(token) is int and 0 <= token < 1 << 31 for token in value)
-    )
-
-
-def _shown(value: object) -> str:
-    text = "nothing" if value is None else repr(value)
-    return text if len(text) <= 60 else text[:60] + "…"
 
 
 def with_rollouts(

@@ -25,6 +25,7 @@ from unlearnbench.diagnosis.run_folder import claim
 from unlearnbench.diagnosis.similarity import Matrix, Similarity, gram, similarity
 from unlearnbench.errors import DataError, PolicyError
 from unlearnbench.harness.policy_ref import Place, fingerprint
+from unlearnbench.harness.rollout_files import Reading
 from unlearnbench.io import files, tables
 from unlearnbench.io.folder_lock import locked
 from unlearnbench.splits import Split
@@ -47,6 +48,8 @@ class Task:
     options: Options
     split: Split | None
     rollouts: Path | None
+    reading: Reading
+    """How the file of rollouts is read."""
     max_memory: int
     workers: int | None
     ray: str | None
@@ -59,7 +62,8 @@ class Task:
             return _Stages(self, place, out, revision).diagnosis()
 
     def default_folder(self, place: Place) -> Path:
-        key = json.dumps([str(place.source), str(self.rollouts), self.options.as_json()], sort_keys=True)
+        what = [str(place.source), str(self.rollouts), *self.reading.choices, self.options.as_json()]
+        key = json.dumps(what, sort_keys=True)
         name = self.split.name if self.split is not None else "rollouts"
         return Path("runs") / name / f"diagnosis-{hashlib.sha256(key.encode()).hexdigest()[:8]}"
 
@@ -92,13 +96,7 @@ class _Stages:
         from unlearnbench.diagnosis.page import write_page
 
         claim(self.out, self.work, self._bound())
-        pool = read_pool(
-            self.task.split,
-            self.task.rollouts,
-            self.options.groups,
-            self.options.items_per_group,
-            self.options.seed,
-        )
+        pool = read_pool(self.task.split, self.task.rollouts, self.options, self.task.reading)
         facts = self._facts()
         planner = Planner(self.task.max_memory, self.task.workers, self.options, facts)
         excluded = self._gather(pool, planner)
@@ -125,7 +123,7 @@ class _Stages:
         return {
             "source": self.source,
             "split": None if split is None else split.hash,
-            "rollouts": None if file is None else files.sha256(file),
+            "rollouts": None if file is None else self.task.reading.fingerprint(file),
             **self._options(),
         }
 

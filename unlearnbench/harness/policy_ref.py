@@ -1,4 +1,4 @@
-"""Where a finished policy is that somebody wants evaluated: a folder, a LoRA adapter of the base, or the Hub."""
+"""Where a policy that is to be evaluated is: a folder, a LoRA adapter of the base, or a name on the Hub."""
 
 from __future__ import annotations
 
@@ -8,50 +8,65 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from unlearnbench.errors import PolicyError
+from unlearnbench.harness import checkpoint_files
 from unlearnbench.io.hub import quiet_hub
 from unlearnbench.splits import Split, load_split, shipped_splits
 
 WANTED = ("*.safetensors", "*.json", "*.jinja", "*.txt", "*.model")
-"""What is fetched of a policy on the Hub: no code, no pickled weights."""
+"""Files fetched of a policy on the Hub: no code, no pickled weights."""
 
 DECISIVE = (".safetensors", ".json", ".jinja", ".txt", ".model", ".tiktoken")
 """Endings of the files of a policy's folder that decide what is computed: weights, configuration, tokenizer."""
 
 
 def find_checkpoint(name: str | Path, split: Split) -> Path:
-    """The folder of a checkpoint, fetched from the Hub where `name` is no folder. Raises PolicyError."""
+    """The folder of a checkpoint, fetched from the Hub where `name` is no folder.
+
+    Raises PolicyError: it is not there, is of another architecture than the split's base policy, or has weights that
+    are not finite.
+    """
     folder = Path(name)
     if not folder.is_dir():
         if folder.exists() or str(name).startswith((".", "/", "~")) or str(name).count("/") != 1:
             raise PolicyError(f"There is no checkpoint {name}; give the folder of a saved policy, or OWNER/NAME.")
         folder = _fetched(str(name))
     folder = folder.resolve()
-    from unlearnbench.policies.policy import is_adapter, require_same_architecture
+    from unlearnbench.policies.policy import is_adapter
 
-    if is_adapter(folder):
-        return folder
-    if not (folder / "config.json").is_file():
-        raise PolicyError(f"The checkpoint {folder} has no config.json; give the folder of a saved policy.")
-    require_same_architecture(folder, split.policy_path)
+    if not is_adapter(folder):
+        if not (folder / "config.json").is_file():
+            raise PolicyError(f"The checkpoint {folder} has no config.json; give the folder of a saved policy.")
+        checkpoint_files.require_same_architecture(folder, split.policy_path)
+    checkpoint_files.require_finite(folder)
     return folder
 
 
-def whole_policy(folder: Path, split: Split, out: Path) -> Path:
-    """The folder of the policy itself: of an adapter, `out`, where it is written merged into the split's base.
+def checkpoint_notes(name: str | Path, split: Split) -> list[str]:
+    """What is accepted of a checkpoint although it differs from the split's base policy: a sentence each."""
+    folder = Path(name) if Path(name).is_dir() else _fetched(str(name))
+    return checkpoint_files.notes(folder, split.policy_path)
 
-    A kill in the middle leaves no `out`.
+
+def whole_policy(folder: Path, split: Split, out: Path) -> Path:
+    """The folder of the policy itself. Of an adapter that is `out`, where it is written merged into the split's base;
+    of a checkpoint without a tokenizer too, with the base's. A kill in the middle leaves no `out`.
     """
     from unlearnbench.policies.policy import is_adapter, merged, save_policy
 
+    base = split.policy_path
+    revision = split.config.base_policy.revision if isinstance(base, str) else None
     if not is_adapter(folder):
-        return folder
+        if checkpoint_files.has_tokenizer(folder):
+            return folder
+        if not out.is_dir():
+            checkpoint_files.with_tokenizer(folder, base, revision, out)
+        return out
     if not out.is_dir():
-        base, fresh = split.policy_path, out.with_name(f".{out.name}.tmp")
-        revision = split.config.base_policy.revision if isinstance(base, str) else None
+        fresh = out.with_name(f".{out.name}.tmp")
         shutil.rmtree(fresh, ignore_errors=True)
-        # On the CPU: this process measures nothing, and would hold memory of a GPU to its end.
-        told = merged(folder, base, revision=revision, prompt_format=split.config.prompt_format, device="cpu")
-        save_policy(told, fresh)
+        # On the CPU: this process measures nothing, and would keep memory of a GPU until it ends.
+        policy = merged(folder, base, revision=revision, prompt_format=split.config.prompt_format, device="cpu")
+        save_policy(policy, fresh)
         fresh.rename(out)
     return out
 
@@ -102,15 +117,15 @@ def resolve(policy: str | Path) -> list[Place]:
         return [Place(str(policy), str(policy))]
     here = folder.resolve()
     if any(folder.glob("*.safetensors")):
-        told = here.parent if here.name == "checkpoint" else here
+        named = here.parent if here.name == "checkpoint" else here
         plain = here.name not in ("checkpoint", "policy", "model")
-        return [Place(folder, here.name if plain else f"{told.parent.name}/{told.name}")]
+        return [Place(folder, here.name if plain else f"{named.parent.name}/{named.name}")]
     if any(folder.glob("checkpoint/*.safetensors")):  # of a policy, or of an adapter
         return [Place(folder / "checkpoint", f"{here.parent.name}/{here.name}")]
     seeds = sorted({path.parent.parent for path in folder.glob("*/checkpoint/*.safetensors")})
     if not seeds:
         raise PolicyError(
-            f"{folder} holds neither a policy (config.json and safetensors) nor a run's checkpoints; give one of them."
+            f"{folder} has neither a policy (config.json and safetensors) nor a run's checkpoints; give one of them."
         )
     return [Place(path / "checkpoint", f"{here.name}/{path.name}") for path in seeds]
 

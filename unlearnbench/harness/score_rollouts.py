@@ -9,11 +9,10 @@ integers an item and seed.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -24,13 +23,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from unlearnbench import __version__
-from unlearnbench.adapters.eval_logs import Known, is_log, read_log
-from unlearnbench.errors import DataError, RunError, VerifierError
+from unlearnbench.errors import RunError, VerifierError
 from unlearnbench.harness.rollout_counts import Problems, Tally
+from unlearnbench.harness.rollout_files import Progress, Reading, RolloutFiles, of_one_step, require_labels
 from unlearnbench.io import tables
-from unlearnbench.io.files import atomic, sha256, write_json
+from unlearnbench.io.files import atomic, write_json
 from unlearnbench.io.folder_lock import locked
-from unlearnbench.io.rollout_reader import Batch, read_rollouts
+from unlearnbench.io.rollout_reader import Batch
 from unlearnbench.records import Cost, MethodRecord, Result, SpentBudget
 from unlearnbench.scoring import score
 from unlearnbench.scoring.rates import Counts
@@ -42,7 +41,6 @@ ROW_GROUP = 32_768
 WAITING = 64 << 20
 """Bytes of judged rows, of all files together, that may wait to be written."""
 
-Progress = Callable[[float], None]
 _FILES = (("items.parquet", "item_id"), ("twins.parquet", "twin_id"), ("canaries.parquet", "item_id"))
 
 
@@ -52,30 +50,32 @@ def score_rollouts(
     out: str | Path,
     *,
     seeds: Sequence[int] | None = None,
+    reading: Reading | None = None,
     partial: bool = False,
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> Result:
     """Judge and score the rollouts in `files` (one set), and write the run's folder `out`.
 
-    Files hold our rows, or are logs of lm-eval-harness or inspect_ai. `seeds` names the training run of each file
-    that names none itself (0 where it is not given).
+    Files have rows of ours or of a trainer (`rollout_reader.NAMES`), or are logs of lm-eval-harness, lighteval,
+    inspect_ai, prime-rl or verifiers. `seeds` names the training run of each file that names none (default 0).
 
     Every item must be there with the same number of rollouts in every seed; with `partial`, what is there is
     scored, and the result is not comparable. Raises DataError naming file, row and field, or the first item that is
-    missing; RunError where `out` holds another run; VerifierError where the verifier itself fails.
+    missing; SeveralSteps where the files hold several steps and `reading` chooses none; SplitError where the split has
+    no labels; RunError where `out` holds another run; VerifierError where the verifier itself fails.
     """
     chosen = split if isinstance(split, Split) else load_split(split)
-    folder, sources = Path(out), [Path(file) for file in files]
-    runs = list(seeds) if seeds is not None else [0] * len(sources)
-    identity = {"split": chosen.name, "split_hash": chosen.hash, "rollouts": _fingerprint(sources, runs)}
+    require_labels(chosen)
+    folder, source = Path(out), RolloutFiles(files, seeds, reading or Reading())
+    identity = {"split": chosen.name, "split_hash": chosen.hash, "rollouts": source.fingerprint}
     rule, tally = chosen.config.protocol.verifier_rule, Tally(Problems(chosen))
     with locked(folder), _stage(folder) as stage:
         _refuse_another_run(folder, identity)
         with Verifier(rule, workers=workers or os.cpu_count() or 1) as verifier, _Writer(stage) as writer:
-            for batch in _batches(sources, runs, Known(chosen), progress):
+            for batch in of_one_step(source.batches(chosen, progress), source.reading.step):
                 place = tally.problems.places(batch)
-                judged = _judged(batch, place, tally.problems, verifier)
+                judged = judge(batch, place, tally.problems, verifier)
                 seed, sample = tally.add(batch, place, judged)
                 writer.write(batch, judged, tally.problems.phase[place], seed, sample)
             samples, why = tally.partial() if partial else (tally.complete(), None)
@@ -102,21 +102,11 @@ def score_rollouts(
 # --- the parts of it ------------------------------------------------------------------------------------------
 
 
-def _batches(sources: Sequence[Path], seeds: Sequence[int], known: Known, progress: Progress | None) -> Iterator[Batch]:
-    """All rows of all files; tells `progress` the share of the files' bytes that were read."""
-    sizes = [max(source.stat().st_size, 1) for source in sources]
-    before = 0
-    for source, size, seed in zip(sources, sizes, seeds, strict=True):
-        for batch in read_log(source, known, seed) if is_log(source) else read_rollouts(source, seed):
-            if batch.rows.num_rows:
-                yield batch
-            if progress:
-                progress((before + batch.done * size) / sum(sizes))
-        before += size
+def judge(batch: Batch, place: Counts, problems: Problems, verifier: Verifier) -> pa.Table:
+    """Columns correct, answer and reason; the same gold with the same completion is judged once.
 
-
-def _judged(batch: Batch, place: Counts, problems: Problems, verifier: Verifier) -> pa.Table:
-    """Columns correct, answer and reason; the same gold with the same completion is judged once."""
+    Raises VerifierError where the verifier itself failed twice on one.
+    """
     texts = batch.rows["completion"].combine_chunks().dictionary_encode()
     width = len(texts.dictionary)
     pairs, inverse = np.unique(problems.gold[place] * width + texts.indices.to_numpy(), return_inverse=True)
@@ -225,18 +215,6 @@ def _stage(folder: Path) -> Iterator[Path]:
         yield stage
     finally:
         shutil.rmtree(stage, ignore_errors=True)
-
-
-def _fingerprint(sources: Sequence[Path], seeds: Sequence[int]) -> str:
-    """Names a set of files by what is in them, in whatever order. Raises DataError if one is there twice."""
-    hashes: dict[str, Path] = {}
-    for source in sources:
-        digest = sha256(source)
-        if digest in hashes:
-            raise DataError(f"{source} holds the same rollouts as {hashes[digest]}; give each file once")
-        hashes[digest] = source
-    named = sorted(f"{digest}:{seed}" if seed else digest for digest, seed in zip(hashes, seeds, strict=True))
-    return hashlib.sha256("".join(named).encode()).hexdigest()
 
 
 def _refuse_another_run(folder: Path, identity: Mapping[str, str]) -> None:

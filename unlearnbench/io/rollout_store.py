@@ -1,7 +1,7 @@
 """Rollouts that were kept, of any kind: what `curate` and `eval` leave in their folders, and what others bring.
 
 Rows have `item_id` (or `twin_id`) and `completion`, and may have `count` (how often this completion was drawn),
-`correct` (the verdict of then), `finish` and `phase`; other columns are ignored.
+`correct` (the verdict of that time), `finish` and `phase`; other columns are ignored.
 """
 
 from __future__ import annotations
@@ -17,9 +17,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from unlearnbench.errors import DataError
-from unlearnbench.io import files, tables
+from unlearnbench.io import files, rows, streams, values
+from unlearnbench.io.rows import Rows
 
-BATCH = 65_536
+ROW_GROUP = 1 << 20
+"""Rows of a row group of base rollouts."""
 BASE_ROLLOUTS = "base_rollouts.parquet"
 """The file of a split's folder with its base policy's rollouts (`write_base_rollouts`). No label rests on it."""
 
@@ -43,7 +45,6 @@ BASE_SCHEMA = pa.schema(
     ]
 )
 _KEYS = ("item_id", "twin_id")
-_FORMATS = (".parquet", ".jsonl")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,31 +84,37 @@ class StoredBatch:
 
 
 def find_rollouts(paths: Iterable[Path]) -> list[StoredFile]:
-    """The files of rollouts among these: files as they are, and all that lie in these folders, sorted.
+    """The files of rollouts among these: files as they are, and all that are in these folders, sorted.
 
-    Raises DataError for a file that holds no rollouts, and for a folder without any.
+    Raises DataError for a file that has no rollouts, and for a folder without any.
     """
     found: dict[Path, StoredFile] = {}
     for path in map(Path, paths):
         if not path.is_dir():
-            found.setdefault(path.resolve(), _described(path, required=True))  # type: ignore[arg-type]
+            found.setdefault(path.resolve(), _described(path))
             continue
-        files = [file for file in sorted(path.rglob("*")) if file.suffix in _FORMATS and file.is_file()]
-        described = [stored for file in files if (stored := _described(file, required=False))]
+        inside = [file for file in sorted(path.rglob("*")) if _may_hold_rows(file)]
+        described = [_described(file) for file in inside if _key(rows.column_names(file)) is not None]
         if not described:
-            raise DataError(f"{path} holds no parquet or jsonl file with item_id and completion; name another folder")
+            raise DataError(f"{path} has no file of rows with item_id and completion; name another folder")
         for stored in described:
             found.setdefault(stored.path.resolve(), stored)
     return list(found.values())
 
 
+def _may_hold_rows(file: Path) -> bool:
+    """Whether a file of a folder is looked into: .json files there are settings and results."""
+    return file.is_file() and streams.is_tabular(file) and streams.format_of(file) != ".json"
+
+
 def read_stored(file: StoredFile) -> Iterator[StoredBatch]:
-    """The rows of a file in batches. Raises DataError naming file, row and field of a value of another type."""
-    return _read_parquet(file) if file.path.suffix == ".parquet" else _read_jsonl(file)
+    """The rows of a file in batches. Raises DataError naming file, row and field of a value of another kind."""
+    for batch in rows.read_rows(file.path, [file.key, *SCHEMA.names[1:]]):
+        yield StoredBatch(file, _table(file, batch), batch.numbers, batch.done)
 
 
 def read_all(files: Sequence[StoredFile], progress: Callable[[float], None] | None = None) -> Iterator[StoredBatch]:
-    """The rows of several files; `progress` is told the share of their bytes that has been read."""
+    """The rows of several files; `progress` receives the share of their bytes that has been read."""
     sizes = [max(file.path.stat().st_size, 1) for file in files]
     before, total = 0, sum(sizes)
     for file, size in zip(files, sizes, strict=True):
@@ -127,122 +134,55 @@ def write_base_rollouts(folder: Path, sources: Sequence[Path]) -> Path:
     target = folder / BASE_ROLLOUTS
     with files.atomic(target) as out, pq.ParquetWriter(out, BASE_SCHEMA, compression="zstd") as writer:
         for source in sources:
-            file = _described(source, required=True)
-            assert file is not None
-            for batch in _read_parquet(file, rows=1 << 20):
-                columns = batch.rows.rename_columns(["item_id", *SCHEMA.names[1:]]).select(BASE_SCHEMA.names)
+            for table in _grouped(batch.rows for batch in read_stored(_described(source))):
+                columns = table.rename_columns(["item_id", *SCHEMA.names[1:]]).select(BASE_SCHEMA.names)
                 writer.write_table(columns.cast(BASE_SCHEMA))
     return target
 
 
-def _described(path: Path, required: bool) -> StoredFile | None:
-    """What kind of file it is; None (or DataError, if `required`) where it holds no rollouts."""
-    if path.suffix not in _FORMATS:
-        raise DataError(f"{path} must end in {' or '.join(_FORMATS)}; convert it, or name it by its format")
-    names = _names(path)
-    key = next((key for key in _KEYS if key in names), None)
-    if key is None or "completion" not in names:
-        if required:
-            lacking = "completion" if key else "item_id"
-            raise DataError(f"{path}: column {lacking!r} is missing; the file has {', '.join(names) or 'no columns'}")
-        return None
-    return StoredFile(path, key, "correct" in names)
+def _grouped(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """The same rows in tables of ROW_GROUP rows, so that a file's bytes do not depend on how its source was read."""
+    waiting, count = [], 0
+    for table in tables:
+        waiting.append(table)
+        count += table.num_rows
+        if count >= ROW_GROUP:
+            joined = pa.concat_tables(waiting)
+            yield joined.slice(0, ROW_GROUP)
+            waiting = [joined.slice(ROW_GROUP)]
+            count = waiting[0].num_rows
+    if count:
+        yield pa.concat_tables(waiting)
 
 
-def _names(path: Path) -> list[str]:
-    """The columns of a file; of jsonl, the fields of its first row."""
-    try:
-        if path.suffix == ".parquet":
-            return list(pq.read_schema(path).names)
-        return list(next(tables.read_jsonl(path), {}))
-    except OSError as error:
-        raise files.unreadable(path, error) from error
-    except pa.ArrowException as error:
-        raise DataError(f"{path} is not a readable parquet file: {str(error).splitlines()[0]}") from error
+def _described(path: Path) -> StoredFile:
+    """What kind of file it is. Raises DataError where it has no rollouts."""
+    names = rows.column_names(path)
+    rows.require_columns(path, names, [next((key for key in _KEYS if key in names), _KEYS[0]), "completion"])
+    return StoredFile(path, str(_key(names)), "correct" in names)
 
 
-def _read_parquet(file: StoredFile, rows: int = BATCH) -> Iterator[StoredBatch]:
-    path = file.path
-    try:
-        with pq.ParquetFile(path, buffer_size=1 << 20, pre_buffer=False) as source:
-            present = source.schema_arrow.names
-            columns = [file.key, *(name for name in SCHEMA.names[1:] if name in present)]
-            total, first = source.metadata.num_rows, 1
-            for batch in source.iter_batches(rows, columns=columns):
-                read = {SCHEMA.names[0] if name == file.key else name: batch[name] for name in columns}
-                numbers = range(first, first + batch.num_rows)
-                first += batch.num_rows
-                yield StoredBatch(file, _table(file, read, numbers), numbers, (first - 1) / total)
-    except OSError as error:
-        raise files.unreadable(path, error) from error
-    except pa.ArrowException as error:
-        raise DataError(f"{path} is not a readable parquet file: {str(error).splitlines()[0]}") from error
+def _key(names: Sequence[str]) -> str | None:
+    """The column of the ids, of a file of rollouts."""
+    return next((key for key in _KEYS if key in names and "completion" in names), None)
 
 
-def _read_jsonl(file: StoredFile) -> Iterator[StoredBatch]:
-    path = file.path
-    fields = [file.key, *SCHEMA.names[1:]]
-    columns: dict[str, list[Any]] = {name: [] for name in SCHEMA.names}
-    numbers: list[int] = []
-    try:
-        size, read, held = max(path.stat().st_size, 1), 0, 0
-        with path.open("rb") as lines:
-            for number, line in enumerate(lines, start=1):
-                read += len(line)
-                if not line.strip():
-                    continue
-                row = tables.json_object(f"{path}, row {number}", line)
-                for name, field in zip(SCHEMA.names, fields, strict=True):
-                    columns[name].append(row.get(field))
-                numbers.append(number)
-                held += len(line)
-                if len(numbers) == BATCH or held > 1 << 24:
-                    yield StoredBatch(file, _table(file, columns, numbers), numbers, read / size)
-                    columns, numbers, held = {name: [] for name in SCHEMA.names}, [], 0
-    except OSError as error:
-        raise files.unreadable(path, error) from error
-    if numbers:
-        yield StoredBatch(file, _table(file, columns, numbers), numbers, 1.0)
-
-
-def _table(file: StoredFile, columns: dict[str, Any], numbers: Sequence[int]) -> pa.Table:
+def _table(file: StoredFile, batch: Rows) -> pa.Table:
     """Columns in the form of SCHEMA, checked: ids and completions are there, counts are 1 or more."""
-    read = {}
-    for field in SCHEMA:
-        name = file.key if field.name == "problem_id" else field.name
-        if field.name not in columns:
-            read[field.name] = pa.nulls(len(numbers), field.type)
-            continue
-        read[field.name] = _column(file.path, name, columns[field.name], field.type, numbers)
-    for name in SCHEMA.names[:2]:
-        if read[name].null_count:
-            row = numbers[pc.index(pc.is_null(read[name]), True).as_py()]
-            raise DataError(f"{file.path}, row {row}, field {file.key if name != 'completion' else name!r}: no value")
-    read["count"] = pc.fill_null(read["count"], 1)
+    read = {
+        "problem_id": values.column(batch, file.key, values.NAME, required=True),
+        "completion": values.column(batch, "completion", values.TEXT, required=True),
+        "count": pc.fill_null(values.column(batch, "count", values.WHOLE), 1),
+        "correct": values.column(batch, "correct", values.FLAG),
+        "finish": values.column(batch, "finish", values.NAME_OR_BLANK),
+        "phase": values.column(batch, "phase", values.NAME_OR_BLANK),
+    }
     row = pc.index(pc.less(read["count"], 1), True).as_py()
     if row >= 0:
-        raise DataError(f"{file.path}, row {numbers[row]}, field 'count': it must be 1 or more")
+        raise DataError(f"{batch.where(row)}, field 'count': it must be 1 or more")
     if file.phase:
         read["phase"] = pc.fill_null(read["phase"], file.phase)
     return pa.table([read[field.name] for field in SCHEMA], schema=SCHEMA)
-
-
-def _column(path: Path, name: str, values: Any, type_: pa.DataType, numbers: Sequence[int]) -> pa.Array:
-    try:
-        if isinstance(values, list):
-            return pa.array(values, type_)
-        if pa.types.is_dictionary(values.type) or pa.types.is_large_string(values.type):
-            values = values.cast(pa.string())
-        if pa.types.is_string(values.type) != pa.types.is_string(type_) and not pa.types.is_null(values.type):
-            raise pa.ArrowInvalid(f"it is {values.type}")
-        values = values.cast(type_)
-        values.validate(full=True)
-        return values
-    except (pa.ArrowException, UnicodeEncodeError, OverflowError, TypeError) as error:
-        raise DataError(
-            f"{path}, rows {numbers[0]} to {numbers[-1]}, field {name!r}: not every value is {type_} "
-            f"({str(error).splitlines()[0]})"
-        ) from error
 
 
 def distinct(rows: pa.Table) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:

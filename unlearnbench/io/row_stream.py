@@ -5,7 +5,6 @@ A file of jsonl is also read for its columns' types over all rows, so that it ca
 
 from __future__ import annotations
 
-import json
 from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -16,8 +15,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from unlearnbench.errors import DataError, first_line
-from unlearnbench.io import files, tables
-from unlearnbench.io.rollout_reader import BLOCK, blocks
+from unlearnbench.io import files
+from unlearnbench.io.json_rows import objects
+from unlearnbench.io.rows import require_columns
+from unlearnbench.io.streams import BLOCK, blocks, pieces
 
 MOST = 1024
 """Most rows of a batch; fewer where rows are long, so that a batch stays near BLOCK bytes."""
@@ -26,7 +27,6 @@ Progress = Callable[[str, int, float], None]
 """Takes what is being done, the rows it was done to, and the share of all."""
 
 _MISFITS = (pa.ArrowException, OverflowError, UnicodeEncodeError, TypeError)
-_decode = json.JSONDecoder().raw_decode
 
 
 class Place(NamedTuple):
@@ -46,7 +46,8 @@ def lines_of(source: Path, place: Place) -> Iterator[tuple[Place, list[bytes], P
         with source.open("rb") as file:
             offset = place.offset or (len(BOM_UTF8) if file.read(len(BOM_UTF8)) == BOM_UTF8 else 0)
             row = place.row
-            for block in blocks(source, file, offset):
+            file.seek(offset)
+            for block in blocks(source, pieces(file)):
                 lines = block.split(b"\n")
                 if not lines[-1]:
                     lines.pop()
@@ -57,21 +58,6 @@ def lines_of(source: Path, place: Place) -> Iterator[tuple[Place, list[bytes], P
                     yield begin, some, Place(offset, row), min(offset / size, 1.0)
     except OSError as error:
         raise files.unreadable(source, error) from error
-
-
-def objects(source: Path, first: int, lines: Sequence[bytes]) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Each row with its line's number; blank lines are skipped. Raises DataError naming file and row."""
-    for number, line in enumerate(lines, start=first):
-        try:
-            text = line.decode("utf-8")
-            row, end = _decode(text)
-        except (ValueError, RecursionError):
-            row, end, text = None, 0, ""
-        if end != len(text) or not isinstance(row, dict):  # unusual: blanks around it, or an error to be told
-            if not line.strip():
-                continue
-            row = tables.json_object(f"{source}, row {number}", line)
-        yield number, row
 
 
 def jsonl_schema(source: Path, tell: Progress) -> pa.Schema:
@@ -163,7 +149,7 @@ def parquet_schema(source: Path) -> pa.Schema:
         raise files.unreadable(source, error) from error
     except pa.ArrowException as error:
         raise _no_table(source, error) from error
-    tables.require_columns(source, schema.names, ("gold", "completion"))
+    require_columns(source, schema.names, ("gold", "completion"))
     return schema
 
 

@@ -1,4 +1,5 @@
-"""Files in and out: parquet, json, jsonl, csv and yaml, each read with its errors named and written atomically."""
+"""Tables and records as files: written atomically as parquet, json and jsonl; read in any format of `rows.py`, and
+yaml, with every error naming file, row and field."""
 
 from __future__ import annotations
 
@@ -12,13 +13,14 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv
 import pyarrow.parquet as pq
 import yaml
 from pydantic import ValidationError
 
 from unlearnbench.errors import DataError, first_line
+from unlearnbench.io import chats, json_rows, rows, streams, values
 from unlearnbench.io.files import atomic, unreadable, write_json, write_text
+from unlearnbench.io.rows import Rows
 from unlearnbench.records import Record
 
 R = TypeVar("R", bound=Record)
@@ -46,6 +48,11 @@ def _counts_schema(key: str) -> pa.Schema:
 COUNTS = _counts_schema("item_id")
 """The raw counts behind labels: `correct` of `n` rollouts of an item in one run of one phase."""
 TWIN_COUNTS = _counts_schema("twin_id")
+
+LABEL_PHASES = ("base", "base_fresh", "train", "trace", "after", "certify")
+"""Phases of counts that a curation makes (PROTOCOL 2)."""
+PHASES = (*LABEL_PHASES, "start", "eval", "twin", "canary")
+"""All phases: those of a curation, and those of a run that is scored."""
 
 
 # --- writing --------------------------------------------------------------------------------------------------
@@ -83,7 +90,7 @@ def read_parquet(path: Path, columns: Mapping[str, pa.DataType] | None = None) -
         with pq.ParquetFile(path) as file:
             if columns is None:
                 return file.read()
-            require_columns(path, file.schema_arrow.names, columns)
+            rows.require_columns(path, file.schema_arrow.names, columns)
             table = file.read(columns=list(columns))
     except OSError as error:
         raise unreadable(path, error) from error
@@ -92,18 +99,20 @@ def read_parquet(path: Path, columns: Mapping[str, pa.DataType] | None = None) -
     return pa.table({name: _cast(path, name, table[name], type_) for name, type_ in columns.items()})
 
 
-def read_records(path: Path, model: type[R]) -> tuple[R, ...]:
-    """The records of a parquet or, by suffix, jsonl or json file; columns whose field has a default may be absent.
+def read_records(path: Path, model: type[R], names: Mapping[str, Sequence[str]] | None = None) -> tuple[R, ...]:
+    """The records in a file of any format that `rows.read_rows` reads.
 
-    Raises DataError naming file, row (from 1) and field.
+    Values are taken as `values.py` says; a chat where a text is expected is what the user asked last; a null, and a
+    column that is absent, is the field's default. `names` are other columns that a field may be read from. Columns
+    that the record does not have are ignored, unless one is called almost as a field that is absent, which is a typing
+    error. Raises DataError naming file, row (from 1) and field.
     """
-    if Path(path).suffix == ".jsonl":
-        rows: Iterable[Any] = read_jsonl(path)
-    elif Path(path).suffix == ".json":
-        rows = _read_json_list(path)
-    else:
-        rows = _read_rows(path, model)
-    return tuple(_record(f"{path}, row {number}", model, row) for number, row in enumerate(rows, start=1))
+    names = names or {}
+    if not streams.is_json(path):
+        present = rows.column_names(path)
+        required = [name for name, field in model.model_fields.items() if field.is_required()]
+        rows.require_columns(path, present, [name for name in required if not set(names.get(name, ())) & set(present)])
+    return tuple(_lenient(where, model, row, names) for where, row in rows.read_dicts(path))
 
 
 def read_json_record(path: Path, model: type[R]) -> R:
@@ -129,25 +138,7 @@ def read_yaml_record(path: Path, model: type[R]) -> R:
 
 def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
     """One dict a line, streamed; blank lines are skipped. Raises DataError naming file and row (line, from 1)."""
-    try:
-        with Path(path).open("rb") as file:
-            for number, line in enumerate(file, start=1):
-                if not line.strip():
-                    continue
-                yield json_object(f"{path}, row {number}", line)
-    except OSError as error:
-        raise unreadable(path, error) from error
-
-
-def json_object(where: str, line: bytes) -> dict[str, Any]:
-    """The object that a line of jsonl holds. Raises DataError that begins with `where` (file and row)."""
-    try:
-        row = json.loads(line.decode("utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{where}: not valid JSON ({first_line(error)})") from error
-    if not isinstance(row, dict):
-        raise DataError(f"{where}: a JSON object was expected, not {type(row).__name__}")
-    return row
+    return (row for _, row, _ in json_rows.read_objects(Path(path)))
 
 
 def read_counts(
@@ -157,46 +148,87 @@ def read_counts(
     phases: Sequence[str] | None = None,
     best: bool = True,
 ) -> pa.Table:
-    """Counts from csv or parquet (by suffix): the columns of COUNTS, and `best` (float64) if the file has it.
+    """Counts in any format that `rows.read_rows` reads: the columns of COUNTS, and `best` (float64) if there is one.
 
     With `phases`, rows of other phases are left out, whatever they hold, and so is `best` outside phase train.
-    Raises DataError naming file, row and column, or item, phase and run: a missing column or value, a value of
-    another type, n < 0, correct < 0, correct > n, a repeated (item, phase, run).
+    Raises DataError naming file, row and column, or item, phase and run: an unknown column or phase, a missing value,
+    a value of another kind, n < 0, correct < 0, correct > n, a repeated (item, phase, run).
     """
-    schema = _counts_schema(key)
-    wanted = {field.name: field.type for field in schema}
-    text = Path(path).suffix == ".csv"
-    if text:
-        raw = _read_csv(path, [*wanted, "best"])
-        require_columns(path, raw.column_names, wanted)
-    else:
-        present = best and "best" in _column_names(path)
-        raw = read_parquet(path, wanted | ({"best": pa.float64()} if present else {}))
-    columns = {name: raw[name] for name in wanted}
-    used = None
+    path, schema = Path(path), _counts_schema(key)
+    present = rows.column_names(path)
+    rows.require_columns(path, present, schema.names)
+    _refuse_unknown(path, present, [*schema.names, "best"])
+    names = [*schema.names, *(["best"] if best and "best" in present else [])]
+    parts = [_counts(batch, key, names, phases) for batch in rows.read_rows(path, names)]
+    empty = pa.schema([*schema, *([("best", pa.float64())] if "best" in names else [])]).empty_table()
+    table = pa.concat_tables([empty, *parts])
+    row = _first_repeated([table[name] for name in (key, "phase", "run")])
+    if row is not None:
+        cell = _cell(table.slice(row, 1).to_pylist()[0], key)
+        raise DataError(f"{path}: {cell}: this row is there more than once")
+    return table
+
+
+def _refuse_unknown(path: Path, present: Sequence[str], known: Sequence[str]) -> None:
+    for name in present:
+        row_numbers = name in ("", "index", "__index_level_0__") or name.startswith("Unnamed:")  # as pandas writes them
+        if name not in known and "." not in name and not row_numbers:
+            near = _meant(name, known)
+            raise DataError(f"{path}: there is no column {name!r} in counts{near}; they have {', '.join(known)}")
+
+
+def _meant(name: str, known: Sequence[str]) -> str:
+    return "".join(f" (did you mean {near!r}?)" for near in get_close_matches(name, known, 1))
+
+
+def _counts(batch: Rows, key: str, names: Sequence[str], phases: Sequence[str] | None) -> pa.Table:
+    """The counts of some rows, checked but for repeated ones."""
+    phase = values.column(batch, "phase", values.NAME, required=True)
+    _check_phases(batch, phase)
     if phases is not None:
-        used = pc.is_in(columns["phase"], pa.array(phases, pa.string()))
-        zero = pa.scalar("0") if text else pa.scalar(0, pa.int64())
-        columns |= {name: pc.if_else(used, columns[name], zero) for name in ("n", "correct")}
-    columns = {name: _cast(path, name, column, wanted[name]) for name, column in columns.items()}
-    if best and "best" in raw.column_names:
-        columns["best"] = _read_best(path, raw["best"], None if phases is None else pc.equal(columns["phase"], "train"))
-    table = pa.table(columns)
-    _check_counts(path, table, key, used)
-    return table if used is None else table.filter(used)
+        used = pc.is_in(phase, pa.array(phases, pa.string()))
+        if not pc.all(used).as_py():
+            batch, phase = _only(batch, used), phase.filter(used)
+    columns = {"phase": phase}
+    for name, kind in ((key, values.NAME), ("run", values.NAME), ("n", values.SIGNED), ("correct", values.SIGNED)):
+        columns[name] = values.column(batch, name, kind, required=True)
+    table = pa.table({name: columns[name] for name in names if name != "best"})
+    _check_counts(batch, table, key)
+    if "best" in names:
+        table = table.append_column("best", _best(batch, None if phases is None else pc.equal(phase, "train")))
+    return table
 
 
-def _read_best(path: Path, column: pa.ChunkedArray, used: pa.ChunkedArray | None) -> pa.ChunkedArray:
-    """`best` as float64, null where it is empty or not used; a value outside [0, 1] is refused."""
+def _only(batch: Rows, used: pa.Array) -> Rows:
+    places = np.flatnonzero(used.to_numpy(zero_copy_only=False))
+    kept = {
+        name: [column[place] for place in places.tolist()] if isinstance(column, list) else column.filter(used)
+        for name, column in batch.columns.items()
+    }
+    return Rows(batch.source, kept, [batch.numbers[place] for place in places.tolist()], batch.done)
+
+
+def _check_phases(batch: Rows, phase: pa.Array) -> None:
+    unknown = pc.index(pc.is_in(phase, pa.array(PHASES)), False).as_py()
+    if unknown >= 0:
+        found = phase[unknown].as_py()
+        raise DataError(
+            f"{batch.where(unknown)}, field 'phase': there is no phase {found!r}{_meant(found, PHASES)}; phases are "
+            f"{', '.join(PHASES)}"
+        )
+
+
+def _best(batch: Rows, used: pa.Array | None) -> pa.Array:
+    """`best` as float64, null where there is none or where it is not used; a value outside [0, 1] is refused."""
     if used is not None:
-        column = pc.if_else(used, column, pa.scalar(None, column.type))
-    if pa.types.is_string(column.type):
-        column = pc.if_else(pc.equal(column, ""), pa.scalar(None, pa.string()), column)
-    best = _cast(path, "best", column, pa.float64())
-    best = pc.if_else(pc.is_nan(best), pa.scalar(None, pa.float64()), best)
+        places = used.to_pylist()
+        kept = [value if use else None for value, use in zip(rows.listed(batch.columns["best"]), places, strict=True)]
+        batch = Rows(batch.source, {"best": kept}, batch.numbers, batch.done)
+    best = values.column(batch, "best", values.NUMBER)
     row = pc.index(pc.or_(pc.less(best, 0), pc.greater(best, 1)), True).as_py()
     if row >= 0:
-        raise DataError(f"{path}, row {row + 1}, column 'best': {best[row].as_py()} is no mean reward from 0 to 1")
+        found = best[row].as_py()
+        raise DataError(f"{batch.where(row)}, field 'best': a mean reward from 0 to 1 was expected, but it is {found}")
     return best
 
 
@@ -208,31 +240,7 @@ def record_schema(model: type[Record]) -> pa.Schema:
 # --- parts of the readers, and the errors' words ---------------------------------------------------------------
 
 
-def _read_rows(path: Path, model: type[Record]) -> list[dict[str, Any]]:
-    names = _column_names(path)
-    schema = record_schema(model)
-    if unknown := [name for name in names if name not in schema.names]:
-        known = ", ".join(schema.names)
-        raise DataError(f"{path}: unknown column {unknown[0]!r}; {model.__name__} rows have {known}")
-    require_columns(path, names, [name for name, field in model.model_fields.items() if field.is_required()])
-    rows: list[dict[str, Any]] = read_parquet(path, {name: schema.field(name).type for name in names}).to_pylist()
-    return rows
-
-
-def _read_json_list(path: Path) -> list[Any]:
-    try:
-        content = json.loads(_bytes(path))
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: not valid JSON ({first_line(error)})") from error
-    if not isinstance(content, list):
-        raise DataError(f"{path}: a JSON list was expected, not {type(content).__name__}")
-    return content
-
-
-def _check_counts(path: Path, table: pa.Table, key: str, used: pa.ChunkedArray | None) -> None:
-    for name in (key, "phase", "run", "n", "correct"):
-        if table[name].null_count:
-            raise DataError(f"{path}, row {pc.index(pc.is_null(table[name]), True).as_py() + 1}: no {name}")
+def _check_counts(batch: Rows, table: pa.Table, key: str) -> None:
     for bad, words in (
         (pc.less(table["n"], 0), "n is {n}, below 0"),
         (pc.less(table["correct"], 0), "correct is {correct}, below 0"),
@@ -240,13 +248,8 @@ def _check_counts(path: Path, table: pa.Table, key: str, used: pa.ChunkedArray |
     ):
         row = pc.index(bad, True).as_py()
         if row >= 0:
-            values = table.slice(row, 1).to_pylist()[0]
-            raise DataError(f"{path}, row {row + 1}: {_cell(values, key)}: {words.format(**values)}")
-    used_table = table if used is None else table.filter(used)
-    row = _first_repeated([used_table[name] for name in (key, "phase", "run")])
-    if row is not None:
-        cell = _cell(used_table.slice(row, 1).to_pylist()[0], key)
-        raise DataError(f"{path}: {cell}: this row is there more than once")
+            found = table.slice(row, 1).to_pylist()[0]
+            raise DataError(f"{batch.where(row)}: {_cell(found, key)}: {words.format(**found)}")
 
 
 def _first_repeated(columns: Sequence[pa.ChunkedArray]) -> int | None:
@@ -261,37 +264,8 @@ def _first_repeated(columns: Sequence[pa.ChunkedArray]) -> int | None:
     return int(order[again].min()) if len(again) else None
 
 
-def _cell(values: Mapping[str, Any], key: str) -> str:
-    return f"{key.removesuffix('_id')} {values[key]!r}, phase {values['phase']!r}, run {values['run']!r}"
-
-
-def _read_csv(path: Path, text_columns: Sequence[str]) -> pa.Table:
-    # As text first: Arrow's own conversion errors do not name the row.
-    options = pyarrow.csv.ConvertOptions(column_types=dict.fromkeys(text_columns, pa.string()))
-    try:
-        return pyarrow.csv.read_csv(path, convert_options=options)
-    except OSError as error:
-        raise unreadable(path, error) from error
-    except pa.ArrowException as error:
-        raise DataError(f"{path} is not a readable csv file: {first_line(error)}") from error
-
-
-def _column_names(path: Path) -> list[str]:
-    try:
-        return list(pq.read_schema(path).names)
-    except OSError as error:
-        raise unreadable(path, error) from error
-    except pa.ArrowException as error:
-        raise DataError(f"{path} is not a readable parquet file: {first_line(error)}") from error
-
-
-def require_columns(path: Path, present: Sequence[str], wanted: Iterable[str]) -> None:
-    """Raise DataError naming the first of `wanted` columns that is not `present`, or is there twice."""
-    for name in wanted:
-        if name not in present:
-            raise DataError(f"{path}: column {name!r} is missing; the file has {', '.join(present) or 'no columns'}")
-        if list(present).count(name) > 1:
-            raise DataError(f"{path}: column {name!r} is there more than once")
+def _cell(found: Mapping[str, Any], key: str) -> str:
+    return f"{key.removesuffix('_id')} {found[key]!r}, phase {found['phase']!r}, run {found['run']!r}"
 
 
 def _cast(path: Path, name: str, column: pa.ChunkedArray, type_: pa.DataType) -> pa.ChunkedArray:
@@ -323,6 +297,47 @@ def _arrow_type(annotation: Any) -> pa.DataType:
     return _ARROW[annotation]
 
 
+def _lenient(where: str, model: type[R], row: Mapping[str, Any], names: Mapping[str, Sequence[str]]) -> R:
+    """The record in a row of somebody's table."""
+    content = {}
+    for name, field in model.model_fields.items():
+        columns = (name, *names.get(name, ()))
+        value = next((value for column in columns if (value := json_rows.value_at(row, column)) is not None), None)
+        if value is None or (value == "" and not field.is_required() and field.annotation is not str):
+            continue
+        try:
+            content[name] = _value(name, field.annotation, value)
+        except values.Misfit as error:
+            raise DataError(f"{where}, field {name!r}: {error}") from error
+    unknown = [name for name in row if name not in model.model_fields]
+    try:
+        record = model.model_validate(content)
+    except ValidationError as error:
+        raise DataError(f"{where}{_problem(model, error, unknown)}") from error
+    absent = [name for name in model.model_fields if name not in row]
+    for name in unknown:
+        for near in get_close_matches(name, absent, 1, 0.8):
+            raise DataError(f"{where}, field {name!r}: there is no such field; did you mean {near!r}?")
+    return record
+
+
+def _value(name: str, annotation: Any, value: Any) -> Any:
+    """A value as its field wants it, where a table has it in another form. Raises Misfit."""
+    kinds = [part for part in get_args(annotation) or (annotation,) if part is not types.NoneType]
+    if kinds == [str]:
+        if chats.is_chat(value):
+            return chats.asked(value)
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return values.name(value) if float(value).is_integer() else repr(value)
+        return values.name(value) if name.endswith("_id") else value
+    readers: Mapping[Any, Any] = {
+        bool: values.flag,
+        int: lambda one: values.whole_number(one, None),
+        float: values.number,
+    }
+    return readers[kinds[0]](value) if len(kinds) == 1 and kinds[0] in readers else value
+
+
 def _record(where: str, model: type[R], content: Any) -> R:
     try:
         return model.model_validate(content)
@@ -330,16 +345,19 @@ def _record(where: str, model: type[R], content: Any) -> R:
         raise DataError(f"{where}{_problem(model, error)}") from error
 
 
-def _problem(model: type[Record], error: ValidationError) -> str:
-    """The first error, as the end of a sentence; for a name that is missing or unknown, the one likely meant."""
+def _problem(model: type[Record], error: ValidationError, others: Sequence[str] = ()) -> str:
+    """The first error, as the end of a sentence; for a name that is missing or unknown, the one likely meant.
+
+    `others` are names beside the fields that the file has.
+    """
     first = error.errors(include_url=False)[0]
     if not first["loc"]:
         return f": {first['msg']}"
     *way, name = map(str, first["loc"])
     told = first["msg"]
     if first["type"] == "missing":
-        unknown = {str(key) for key in first["input"]} - set(_fields(model, way))
-        near = get_close_matches(name, unknown, 1)
+        unknown = {*map(str, first["input"]), *others} - set(_fields(model, way))
+        near = get_close_matches(name, sorted(unknown), 1)
         told = "it is missing" + "".join(f"; {other!r} is no field" for other in near)
     elif first["type"] == "extra_forbidden":
         near = get_close_matches(name, _fields(model, way), 1)

@@ -19,7 +19,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from unlearnbench.errors import MethodError, MethodNotFound
+from unlearnbench.errors import MethodError, MethodNotFound, first_line, raised_at
 
 BUILT_IN = (
     "grpo",
@@ -168,8 +168,10 @@ def _class_of(source: MethodSource, where: str) -> type[Any]:
             sys.modules[spec.name] = module
             spec.loader.exec_module(module)
     except (Exception, SystemExit) as problem:
+        place = raised_at(problem, [source.file])
+        at = "" if place is None else f", {place}"
         raise MethodError(
-            f"{where} does not run ({type(problem).__name__}: {problem}); fix it and try again."
+            f"{where} does not run ({type(problem).__name__}: {first_line(problem)}{at}); fix this and try again."
         ) from problem
     if source.class_name:
         found = getattr(module, source.class_name, None)

@@ -206,15 +206,42 @@ def merged(
         raise PolicyError(f"The adapter {adapter} has no {ADAPTER_WEIGHTS}; save it again as safetensors.")
     policy = load_policy(base, revision=revision, prompt_format=prompt_format, device=device, trained=True)
     try:
+        _fit_embeddings(policy.model, adapter / ADAPTER_WEIGHTS)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # peft calls what transformers has renamed
-            model = PeftModel.from_pretrained(policy.model, str(adapter), local_files_only=True).merge_and_unload()
+            adapted = PeftModel.from_pretrained(policy.model, str(adapter), local_files_only=True)
+            _untie(adapted)
+            model = adapted.merge_and_unload()
     except (OSError, ValueError, KeyError, RuntimeError, TypeError, SafetensorError) as problem:
         detail = str(problem).strip().split("\n")[0][:200]
         raise PolicyError(
             f"The adapter {adapter} does not fit the policy {base} ({detail}); give its own base."
         ) from problem
     return replace(policy, model=model.eval())
+
+
+def _fit_embeddings(model: Any, weights: Path) -> None:
+    """Give a base as many embeddings as an adapter's file has, whose trainer may have added tokens."""
+    from safetensors import safe_open
+
+    layers = (model.get_input_embeddings(), model.get_output_embeddings())
+    own = [name.rpartition(".")[2] for name, module in model.named_modules() if any(module is one for one in layers)]
+    ends = tuple(f".{name}.{kind}" for name in own for kind in ("weight", "base_layer.weight"))
+    with safe_open(weights, framework="pt") as file:
+        rows = max((file.get_slice(name).get_shape()[0] for name in file.keys() if name.endswith(ends)), default=0)  # noqa: SIM118
+    if rows > model.get_input_embeddings().weight.shape[0]:
+        model.resize_token_embeddings(rows, mean_resizing=False)
+
+
+def _untie(adapted: Any) -> None:
+    """Where one of embeddings and output layer is adapted, give each its own weights: merging would change both."""
+    layers = (adapted.get_input_embeddings(), adapted.get_output_embeddings())
+    if not any(hasattr(layer, "base_layer") for layer in layers):
+        return
+    inner, outer = (getattr(layer, "base_layer", layer) for layer in layers)
+    if inner is not None and outer is not None and inner.weight is outer.weight:
+        outer.weight = torch.nn.Parameter(outer.weight.detach().clone())
+        adapted.config.tie_word_embeddings = False
 
 
 def whole_weights(policy: Policy, *, keep: bool = True) -> dict[str, torch.Tensor] | None:
@@ -296,22 +323,3 @@ def restore_weights(policy: Policy, folder: Path) -> None:
         tied |= policy.model.state_dict().keys() - policy.trained().keys()
     if unknown or set(missing) - tied:
         raise PolicyError(f"The weights in {folder} are not those of {policy.source}; remove the folder and run again.")
-
-
-def require_same_architecture(folder: Path, base: Path | str) -> None:
-    """Raise PolicyError unless both folders' configurations describe the same architecture and vocabulary."""
-    if not Path(base).is_dir():
-        return
-    try:
-        ours, theirs = (json.loads((Path(p) / "config.json").read_text()) for p in (base, folder))
-    except (OSError, ValueError) as problem:
-        raise PolicyError(
-            f"The checkpoint {folder} has no readable config.json; give the folder of a saved policy."
-        ) from problem
-    keys = ("model_type", "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads")
-    for key in keys:
-        if ours.get(key) != theirs.get(key):
-            raise PolicyError(
-                f"The checkpoint {folder} has {key} {theirs.get(key)} where the split's base policy has "
-                f"{ours.get(key)}; evaluate a policy trained from the split's base, or choose its own split."
-            )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cached_property
@@ -35,6 +35,14 @@ PARTS: tuple[str, ...] = ("train", *GROUPS)
 
 HOME = "UNLEARNBENCH_HOME"
 """Environment variable: the folder of what was made on this machine, built splits among it."""
+
+ITEM_COLUMNS: Mapping[str, Sequence[str]] = {
+    "item_id": ("unique_id", "id", "extra_info.item_id", "extra_info.index"),
+    "prompt": ("problem", "question"),
+    "answer": ("reward_model.ground_truth", "final_answer", "gt_answer", "ground_truth", "gold"),
+    "family": ("subject", "type", "category", "data_source"),
+}
+"""Columns of published data sets and of verl's that a pool's items are read from where they have none of ours."""
 
 PACKAGE = Path(__file__).resolve().parents[1]
 SHELVES = (PACKAGE / "_splits", PACKAGE.parent / "splits")  # inside a wheel; in a checkout
@@ -137,6 +145,10 @@ class Split:
     @cached_property
     def hash(self) -> str:
         """Names the labels and what they rest on. Controls are not part of it, so they can be added later."""
+        return self.hash_without()
+
+    def hash_without(self, *names: str) -> str:
+        """As `hash`, of the split as it would be without these files."""
         stated = self.config.model_dump(
             mode="json",
             include={
@@ -150,12 +162,13 @@ class Split:
                 "files",
             },
         )
+        stated["files"] = {name: digest for name, digest in stated["files"].items() if name not in names}
         return hashlib.sha256(json.dumps(stated, sort_keys=True).encode()).hexdigest()
 
     @cached_property
     def items(self) -> tuple[Item, ...]:
         """All items; of a sealed or unlabelled split with group None."""
-        return tables.read_records(self._checked(self.config.pool.items), Item)
+        return tables.read_records(self._checked(self.config.pool.items), Item, ITEM_COLUMNS)
 
     @cached_property
     def twins(self) -> tuple[Twin, ...]:

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import inspect
 import math
-import traceback
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from unlearnbench.errors import MethodError, UnlearnBenchError, out_of_memory, peer_lost
+from unlearnbench.errors import MethodError, UnlearnBenchError, first_line, out_of_memory, peer_lost, raised_at
 from unlearnbench.method import LossBatch, Method, Plan, PoolItem, overridden
 from unlearnbench.records import Rollout, RolloutGroup
 
@@ -28,26 +26,40 @@ class Hooks:
         self.name = type(method).__name__
         for hook in overridden(type(method)):
             self._require_signature(hook)
+        self._files = _files(type(method))
 
     def call(self, hook: str, *arguments: Any) -> Any:
         """Raises MethodError, naming hook, file and line, for whatever the method's own code raises."""
+        return self._guarded(hook, getattr(self.method, hook), *arguments)
+
+    def _listed(self, hook: str, value: Any, remedy: str) -> list[Any]:
+        """What a hook returned as a list; a generator runs the method's code only now."""
+        if not isinstance(value, Iterable):
+            self._refuse(hook, repr(value), remedy)
+        found: list[Any] = self._guarded(hook, list, value)
+        return found
+
+    def _guarded(self, hook: str, function: Callable[..., Any], *arguments: Any) -> Any:
         try:
-            return getattr(self.method, hook)(*arguments)
+            return function(*arguments)
+        except MethodError as problem:  # of a service that the method asked for something
+            place = raised_at(problem, self._files)
+            if place is None or place in str(problem):
+                raise
+            raise MethodError(f"{str(problem).rstrip('.')} ({place}).") from problem
         except (UnlearnBenchError, KeyboardInterrupt):
             raise
         except (Exception, SystemExit) as problem:
             if out_of_memory(problem) or peer_lost(problem):
                 raise
+            place = raised_at(problem, self._files) or self._defined(hook)
             raise MethodError(
-                f"{self.name}.{hook} raised {type(problem).__name__}: {problem} ({_where(problem)}); fix it and run "
-                "the same command again."
+                f"{self.name}.{hook} raised {type(problem).__name__}: {first_line(problem)} ({place}); fix this and "
+                "run the same command again."
             ) from problem
 
     def selected(self, step: int, pool: Mapping[str, PoolItem]) -> list[str]:
-        ids = self.call("select_items", step)
-        if not isinstance(ids, Iterable):
-            self._refuse("select_items", repr(ids), "return ids of self.run.items")
-        ids = list(ids)
+        ids = self._listed("select_items", self.call("select_items", step), "return ids of self.run.items")
         for item_id in ids:
             if item_id not in pool:
                 self._refuse(
@@ -63,10 +75,8 @@ class Hooks:
         groups: Sequence[RolloutGroup],
         pool: Mapping[str, PoolItem],
     ) -> list[Plan]:
-        plans = self.call("plan_rollouts", step, round_, selected, groups)
-        if not isinstance(plans, Iterable):
-            self._refuse("plan_rollouts", repr(plans), "return a list of Plan(item_id, n), or [] to end the step")
-        plans = list(plans)
+        planned = self.call("plan_rollouts", step, round_, selected, groups)
+        plans = self._listed("plan_rollouts", planned, "return a list of Plan(item_id, n), or [] to end the step")
         for plan in plans:
             good = isinstance(plan, Plan) and isinstance(plan.n, int | np.integer)
             if not good or plan.item_id not in pool or plan.n < 1:
@@ -161,12 +171,16 @@ class Hooks:
             names = ", ".join(["self", *(parameter.name for parameter in wanted)])
             one = " is called with one rollout at a time and returns one number, and" if hook == "reward" else ""
             raise MethodError(
-                f"{self.name}.{hook}{takes} ({_defined(function)}):{one} is to be written as def {hook}({names})."
+                f"{self.name}.{hook}{takes} ({self._defined(hook)}):{one} is to be written as def {hook}({names})."
             )
 
-    def _refuse(self, hook: str, got: str, remedy: str) -> Any:
-        place = _defined(getattr(type(self.method), hook))
-        raise MethodError(f"{self.name}.{hook} returned {got}; {remedy}{f' ({place})' if place else ''}.")
+    def _refuse(self, hook: str, got: str, remedy: str) -> NoReturn:
+        raise MethodError(f"{self.name}.{hook} returned {got}; {remedy} ({self._defined(hook)}).")
+
+    def _defined(self, hook: str) -> str:
+        """Where a hook's code begins; of one that no code of Python can be seen of, its class."""
+        code = getattr(getattr(type(self.method), hook), "__code__", None)
+        return f"{code.co_filename}, line {code.co_firstlineno}" if code else self.name
 
 
 def _array(value: Any) -> Any:
@@ -177,15 +191,7 @@ def _array(value: Any) -> Any:
     return (value.float() if value.dtype in (torch.bfloat16, torch.float16) else value).numpy()
 
 
-def _defined(function: Any) -> str:
-    """File and line of a hook."""
-    code = getattr(function, "__code__", None)
-    return f"{code.co_filename}, line {code.co_firstlineno}" if code else ""
-
-
-def _where(problem: BaseException) -> str:
-    """File and line of the innermost frame of the user's own code, else of the innermost frame."""
-    frames = traceback.extract_tb(problem.__traceback__)
-    ours = str(Path(__file__).parents[1])
-    own = [f for f in frames if not f.filename.startswith(ours) and "site-packages" not in f.filename] or list(frames)
-    return f"{own[-1].filename}, line {own[-1].lineno}"
+def _files(cls: type[Any]) -> frozenset[str]:
+    """The files that a method's class, and those that it is made from, are written in."""
+    own = [value for one in cls.__mro__ if one not in Method.__mro__ for value in vars(one).values()]
+    return frozenset(value.__code__.co_filename for value in own if hasattr(value, "__code__"))

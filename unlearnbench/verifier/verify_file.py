@@ -22,8 +22,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from unlearnbench.errors import DataError, RunError
-from unlearnbench.io import files, tables
-from unlearnbench.io.rollout_reader import texts
+from unlearnbench.io import files, values
+from unlearnbench.io.json_rows import json_object, objects
 from unlearnbench.io.row_stream import (
     Place,
     Progress,
@@ -31,10 +31,10 @@ from unlearnbench.io.row_stream import (
     jsonl_tables,
     lines_of,
     no_parquet,
-    objects,
     parquet_schema,
     parquet_tables,
 )
+from unlearnbench.io.rows import Rows
 from unlearnbench.records import Rule, Verdict
 from unlearnbench.verifier import Verifier
 from unlearnbench.verifier.cache import deciding
@@ -227,7 +227,7 @@ def _write_lines(source: Path, log: VerdictLog, file: BinaryIO, tell: Progress) 
                 continue
             verdict = _next(ends, source)
             if _NAMES.search(line):
-                row = tables.json_object(f"{source}, row {number}", line)
+                row = json_object(f"{source}, row {number}", line)
                 written.append(json.dumps(row | json.loads(verdict)).encode())
             else:
                 written.append(b"%b, %b" % (line[:-1], verdict[1:]))
@@ -241,8 +241,10 @@ def _write_lines(source: Path, log: VerdictLog, file: BinaryIO, tell: Progress) 
 
 def _parquet_parts(source: Path, place: Place) -> Iterator[_Part]:
     for first, table, share in parquet_tables(source, ("gold", "completion"), place.offset):
+        columns = {name: table[name].combine_chunks() for name in ("gold", "completion")}
+        part = Rows(source, columns, range(first, first + table.num_rows))
         golds, completions = (
-            texts(source, first, name, table[name].combine_chunks()).to_pylist() for name in ("gold", "completion")
+            values.column(part, name, values.TEXT, required=True).to_pylist() for name in ("gold", "completion")
         )
         for row, gold in enumerate(golds, start=first):
             if not gold or gold.isspace():
