@@ -46,6 +46,8 @@ class Task:
     name: str
     settings: Mapping[str, Any]
     family: str
+    fits: Callable[[Mapping[str, Any]], bool] = lambda raw: True
+    """Whether an entry of the package (question, answer, metadata) is wanted."""
 
 
 @dataclass(frozen=True)
@@ -220,6 +222,8 @@ def _entry(task: Task, raw: Mapping[str, Any]) -> tuple[str, Entry | None]:
     """Why a raw entry is left out ("" where it is not), and what it asks."""
     if raw["answer"] is None:
         return "no gold", None
+    if not task.fits(raw):
+        return "not wanted", None
     answer, metadata = str(raw["answer"]), raw["metadata"]
     if agrees(task.name, raw["question"], answer, metadata) is False:
         return "gold wrong when computed again", None
