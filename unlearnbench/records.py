@@ -74,6 +74,7 @@ class Item(Record):
     certified: bool | None = None
     thin: bool = False
     cause: str | None = None
+    depth: int | None = Field(default=None, ge=1)
 
 
 class Twin(Record):

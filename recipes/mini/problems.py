@@ -277,6 +277,7 @@ def make_problems(world: World, sizes: Sizes | None = None) -> Problems:
                 solution=chain.solution,
                 family=drawn.family,
                 cause=drawn.cause,
+                depth=len(chain.links),
             )
         )
         twins += _twins(rng, item_id, chain, fresh)

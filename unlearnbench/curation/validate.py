@@ -18,7 +18,7 @@ from unlearnbench.io import files, tables
 from unlearnbench.records import Canary, Item, RelatedProblem, Result, SplitConfig, Twin
 from unlearnbench.splits import Split
 from unlearnbench.splits.manifest import POLICY, RELEASED, waits, waits_for_policy
-from unlearnbench.splits.split import PARTS, unbuilt
+from unlearnbench.splits.split import PARTS, item_schema, unbuilt
 from unlearnbench.splits.write import label_files
 from unlearnbench.verifier.task_scorer import stated_gold
 
@@ -170,8 +170,8 @@ def _parts(split: _Contents) -> Iterator[str]:
         file = split.folder / "data" / f"{part}.parquet"
         try:
             rows = tables.read_records(file, Item)
-            if not tables.read_parquet(file).schema.equals(tables.record_schema(Item)):
-                yield f"{file}: its columns are not {', '.join(tables.record_schema(Item).names)}"
+            if not tables.read_parquet(file).schema.equals(schema := item_schema(split.items)):
+                yield f"{file}: its columns are not {', '.join(schema.names)}"
         except DataError as error:
             yield str(error)
             continue
