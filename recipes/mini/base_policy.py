@@ -87,8 +87,18 @@ class Plan:
     example: Callable[[random.Random], Example]
     chunks: int
     learning_rate: float
+    """Its peak: it rises for a hundredth of `cosine` chunks, falls along a cosine of that length (default: all the
+    chunks), and in the last `cooldown` chunks linearly towards nothing besides."""
+    cosine: int | None = None
+    cooldown: int = 0
     warmup: float = 0.01
-    """Share of the chunks in which the learning rate rises."""
+
+    def rate(self, chunk: float) -> float:
+        """Learning rate after so many chunks."""
+        share = chunk / (self.cosine or self.chunks)
+        rate = min(1.0, share / self.warmup + 0.01) * (0.5 * (1 + math.cos(math.pi * share)) * 0.98 + 0.02)
+        left = self.chunks - chunk
+        return self.learning_rate * rate * (min(1.0, left / self.cooldown) if self.cooldown else 1.0)
 
 
 def fit(
@@ -120,10 +130,8 @@ def fit(
         batches = list(_batches(tokenizer, [plan.example(draw) for _ in range(CHUNK)], draw))
         losses = []
         for number, rows in enumerate(batches):
-            share = (chunk + number / len(batches)) / plan.chunks
-            rate = min(1.0, share / plan.warmup + 0.01) * (0.5 * (1 + math.cos(math.pi * share)) * 0.98 + 0.02)
             for group in optimiser.param_groups:
-                group["lr"] = plan.learning_rate * rate
+                group["lr"] = plan.rate(chunk + number / len(batches))
             losses.append(_step(model, optimiser, rows))
         print(f"{plan.label}: chunk {chunk + 1} of {plan.chunks}, loss {sum(losses) / len(losses):.4f}", flush=True)
         if (chunk + 1) % SAVE_EVERY == 0 or chunk + 1 == plan.chunks:

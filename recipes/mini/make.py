@@ -33,7 +33,7 @@ from unlearnbench.verifier import Verifier
 from unlearnbench.workers.measure import Problem, counts_of, measure
 
 ROOT = Path(__file__).resolve().parents[2]
-BASE_CHUNKS = 180  # of 2,000 examples
+BASE_CHUNKS, BASE_COSINE, BASE_COOLDOWN = 130, 180, 45  # of 2,000 examples
 BASE_RATE = 2e-3
 TAUGHT_CHUNKS = 40
 TAUGHT_RATE = 1e-3
@@ -44,7 +44,7 @@ SCREEN_SAMPLES = 256
 NULL_SEEDS = 10
 TUNED_SEEDS = 5
 POSITIVE_SEEDS = 10
-MAX_TOKENS = 112
+MAX_TOKENS = 120
 
 PROTOCOL = Protocol(
     tau=0.1,
@@ -101,6 +101,8 @@ def make_base(world: World, problems: Problems, work: Path) -> Path:
             lambda draw: base_example(draw, world, never),
             BASE_CHUNKS,
             BASE_RATE,
+            BASE_COSINE,
+            BASE_COOLDOWN,
         )
         fit(model, tokenizer, plan, work / "base.state", watch)
         print(f"base policy: {watch(model)}", flush=True)

@@ -7,6 +7,7 @@ knows how well a policy does on any of it.
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -227,7 +228,8 @@ def _plan(
 def make_problems(world: World, sizes: Sizes | None = None) -> Problems:
     """Items, five twins an item and the canaries; no prompt occurs twice.
 
-    Twins: four that keep the words and change the numbers, and one that keeps the numbers in the other wording.
+    Twins: four that keep the words and change the numbers, and one that keeps the numbers in the other wording, unless
+    another problem reads so.
     """
     sizes = sizes or Sizes()
     rng = random.Random(f"mini/problems/{world.seed}")
@@ -281,7 +283,9 @@ def make_problems(world: World, sizes: Sizes | None = None) -> Problems:
             )
         )
         twins += _twins(rng, item_id, chain, fresh)
-    return Problems(tuple(items), tuple(twins), tuple(canaries))
+    times = Counter(record.prompt for record in (*items, *twins, *canaries))
+    once = (twin for twin in twins if twin.kind != "other_wording" or times[twin.prompt] == 1)
+    return Problems(tuple(items), tuple(once), tuple(canaries))
 
 
 def _twins(

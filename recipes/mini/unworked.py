@@ -52,7 +52,7 @@ def unworked_schemas() -> list[Schema]:
     def hands(w: Words, x: int, y: int) -> Working:
         pairs = x * (x - 1)
         return [
-            f"Each of {x} greets {x - 1}: {x}*{x - 1}={pairs}.",
+            f"Each greets {x - 1}, so {x}*{x - 1}={pairs}.",
             f"Half are {pairs}/2={pairs // 2}.",
             f"Less {y} is {pairs // 2}-{y}={pairs // 2 - y}.",
         ], pairs // 2 - y
