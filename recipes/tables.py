@@ -11,11 +11,12 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import comb
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from unlearnbench.io import tables
+from unlearnbench.io import files, tables
 from unlearnbench.records import GROUPS, Item
 from unlearnbench.scoring.rates import is_above, most_below, upper_limit
 from unlearnbench.splits import Control, Split
@@ -66,6 +67,15 @@ def probes(split: Split) -> dict[str, str]:
         if twin.kind == "changed_numbers" and all(cell is not None and cell.rate <= tau for cell in cells):
             found.setdefault(twin.item_id, twin.twin_id)
     return found
+
+
+def control_in(folder: Path) -> Control | None:
+    """A control from its folder: its counts alone; None where there is none."""
+    file = folder / "counts.parquet"
+    if not file.is_file():
+        return None
+    counts = tables.read_counts(file)
+    return Control(None, counts, tuple(sorted({int(run) for run in counts["run"].to_pylist()})), files.sha256(file))
 
 
 @dataclass(frozen=True)
