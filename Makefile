@@ -54,17 +54,17 @@ format: .venv/.dev ## let ruff mend what it can
 bench: .venv-bench/.ready ## the figures of benchmarks/, side by side with TRL and lm-eval (ARGS="--all")
 	.venv-bench/bin/python -m benchmarks.run $(ARGS)
 
-calibrate: .venv/.runtime ## simulate how often the score's intervals hold the truth: the tables of docs/statistics.md
+calibrate: .venv/.runtime ## simulate how often the score's intervals hold the truth: the tables of docs/reference/statistics.md
 	$(BIN)/python -m calibration.run $(ARGS)
 
-experiments: .venv/.runtime ## every method and the paper's experiments on micro: docs/experiments.md (2 hours; it resumes)
+experiments: .venv/.runtime ## every method and the paper's experiments on micro: docs/results/experiments.md (2 hours; it resumes)
 	$(BIN)/python -m experiments.sweep
 	$(BIN)/python -m experiments.page
 
 micro: .venv/.runtime ## make splits/micro anew; SEED=7 makes the sealed variant build/micro-7
 	$(BIN)/python -m recipes.micro.make $(if $(strip $(SEED)),--seed $(SEED))
 
-real: .venv-vllm/.ready ## a real language model end to end on a CPU: docs/real-model.md (ARGS=--short, MATH=FILE)
+real: .venv-vllm/.ready ## a real language model end to end on a CPU: docs/results/real-model.md (ARGS=--short, MATH=FILE)
 	MATH="$(strip $(MATH))" .venv-vllm/bin/python -m recipes.real.make $(ARGS)
 
 site: .venv/.runtime ## the leaderboard as static pages in build/site (ARGS="--out DIR")

@@ -1,4 +1,4 @@
-"""Run docs/first-hour.ipynb from its first cell to its last, away from the checkout.
+"""Run docs/guide/first-hour.ipynb from its first cell to its last, away from the checkout.
 
     python .ci/notebook.py            run it; exit status 1 if a cell fails
     python .ci/notebook.py --write    and keep what the cells show
@@ -20,7 +20,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
 ROOT = Path(__file__).resolve().parents[1]
-NOTEBOOK = ROOT / "docs/first-hour.ipynb"
+NOTEBOOK = ROOT / "docs/guide/first-hour.ipynb"
 LIMIT = 300  # seconds of a cell
 MOST_PLAIN = 300  # characters kept of what a cell shows as plain text, where it shows HTML too
 

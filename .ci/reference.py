@@ -1,4 +1,4 @@
-"""The reference pages that follow from the code: docs/commands.md and the JSON schemas of the package.
+"""What follows from the code: docs/reference/commands.md, the modules in architecture.md, and the JSON schemas.
 
 python .ci/reference.py            write what is not current
 python .ci/reference.py --check    only tell; exit status 1 if anything is not current
@@ -7,9 +7,11 @@ python .ci/reference.py --check    only tell; exit status 1 if anything is not c
 from __future__ import annotations
 
 import argparse
+import ast
 import importlib
 import inspect
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -45,7 +47,7 @@ progress to standard error, and only to a terminal. Where a command prints a tab
 
 
 def commands() -> str:
-    """docs/commands.md: every command with its arguments and options, in the order of `unlearnbench --help`."""
+    """docs/reference/commands.md: every command with its options, in the order of `unlearnbench --help`."""
     context = click.Context(cli, info_name="unlearnbench")
     parts = [HEAD, "| command | does |\n|---|---|"]
     named = [(name, cli.get_command(context, name)) for name in COMMANDS]
@@ -87,6 +89,23 @@ def _cell(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;").replace("*", "\\*")
 
 
+def architecture() -> str:
+    """docs/reference/architecture.md with its list of modules, room by room in the order of the page's first table."""
+    page = (ROOT / "docs/reference/architecture.md").read_text(encoding="utf-8")
+    package = ROOT / "unlearnbench"
+    parts = []
+    for room in re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE):
+        paths = sorted((package / room).rglob("*.py")) or [package / f"{room}.py"]
+        lines = []
+        for path in paths:
+            name, told = path.relative_to(package).as_posix(), ast.get_docstring(ast.parse(path.read_text("utf-8")))
+            sentence = re.split(r"(?<=\.)\s", " ".join((told or "").split("\n\n")[0].split()))[0]
+            lines.append(f"- [`{name}`](../../unlearnbench/{name}): {sentence}")
+        parts.append(f"### {room}\n\n" + "\n".join(lines))
+    begin, end = re.split(r"(?<=-->)(?=\n)", page[: page.index("<!-- /modules -->")])[0], "<!-- /modules -->\n"
+    return "\n\n".join([begin, *parts, end])
+
+
 def schema(name: str) -> dict[str, Any]:
     """The JSON schema of a file, which names itself and says what it describes."""
     module, record, what = SCHEMAS[name]
@@ -108,7 +127,10 @@ def _untitled(part: Any) -> Any:
 
 def written() -> dict[Path, str]:
     """Every file that follows from the code, with what it should hold."""
-    files = {ROOT / "docs/commands.md": commands()}
+    files = {
+        ROOT / "docs/reference/commands.md": commands(),
+        ROOT / "docs/reference/architecture.md": architecture(),
+    }
     for name in SCHEMAS:
         text = json.dumps(schema(name), indent=1, ensure_ascii=False)
         files[ROOT / f"unlearnbench/schemas/{name}.json"] = text + "\n"

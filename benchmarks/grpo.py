@@ -1,9 +1,12 @@
-"""Some steps of unlearnbench's own GRPO loop, timed and counted: the real loop with verifier, ledger and KL."""
+"""Some steps of unlearnbench's own GRPO loop, timed and counted: the real loop with judge, verifier, ledger and KL."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import ExitStack
+import os
+import queue
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,19 +14,27 @@ import torch
 
 from benchmarks.machine import now
 from benchmarks.phases import Phases
-from unlearnbench.method import settings_of
+from unlearnbench.harness.judge import Judge, Terms
+from unlearnbench.method import PoolItem, settings_of
 from unlearnbench.methods.grpo import Grpo
 from unlearnbench.policies.policy import load_policy
 from unlearnbench.policies.samplers.transformers import TransformersSampler
-from unlearnbench.records import Item
-from unlearnbench.splits import Split
-from unlearnbench.training.loop import Limits, Training
+from unlearnbench.records import Canary, Item
+from unlearnbench.splits import Split, seal
+from unlearnbench.splits.sealed import read_sealed
+from unlearnbench.training.build import Models
+from unlearnbench.training.loop import Training
+from unlearnbench.training.run_spec import Limits, RunSpec
 from unlearnbench.verifier import Verifier
+from unlearnbench.workers.channel import receive, receive_json, send
+from unlearnbench.workers.judge_client import JudgeClient
+from unlearnbench.workers.messages import Request
+from unlearnbench.workers.worker import Link
 
 WARM_UP = 1
 """Steps at the start of a run that are counted as work but not timed."""
 
-GENERATE, VERIFY, FORWARD_ONLY = "generate", "verify", "forward only (old policy, reference)"
+GENERATE, VERIFY, FORWARD_ONLY = "generate", "verify (the judge)", "forward only (old policy, reference)"
 UPDATE, OPTIMISER, LEDGER, REST = "forward and backward", "optimiser and clipping", "ledger", "the rest"
 PHASES = (GENERATE, VERIFY, FORWARD_ONLY, UPDATE, OPTIMISER, LEDGER, REST)
 
@@ -80,71 +91,99 @@ class Stamps:
         return self.ends[-1] - self.ends[WARM_UP - 1]
 
 
-def make_training(
+@contextmanager
+def training_of(
     split: Split, folder: Path, root: str, steps: int, *, drop: bool, stamps: Stamps | None = None
-) -> Training:
-    """GRPO on a sealed split, from its base policy."""
+) -> Iterator[Training]:
+    """GRPO from the split's base policy, with a judge at the other end of a pipe, as `eval` has it."""
+    sealed = read_sealed(seal(split, folder / "sealed"))
     settings = settings_of(Grpo, split.config.recipe, {"drop_zero_signal": drop})
-    policy = load_policy(split.policy_path, trained=True)
-    training = Training(
-        Grpo(settings),
-        split.items,
-        policy,
-        load_policy(split.policy_path),
-        TransformersSampler(policy),
-        Verifier(rule=split.config.protocol.verifier_rule),
-        root=root,
-        seed=1,
-        limits=Limits(None, steps),
-        folder=folder,
-        fingerprint=root,
-        knows_traces=True,
-        progress=None if stamps is None else lambda *_: stamps.step_ended(),
-    )
-    training.resume()
-    return training
+    policy = load_policy(sealed.policy, trained=True)
+    base = split.policy_path
+    assert isinstance(base, Path)
+    terms = Terms("grpo", "", 1, root, settings.max_tokens, base, None)
+    with Verifier(rule=split.config.protocol.verifier_rule) as verifier:
+        ready(verifier)
+        with piped(Judge(split, folder, verifier, terms)) as judge:
+            training = Training(
+                Grpo(settings),
+                [PoolItem(item_id, prompt) for item_id, prompt in sealed.pool],
+                Models(policy, load_policy(sealed.policy), TransformersSampler(policy)),
+                judge,
+                RunSpec(root, 1, Limits(None, steps), folder, root),
+                progress=None if stamps is None else lambda *_: stamps.step_ended(),
+            )
+            training.resume()
+            yield training
 
 
-def schedule(training: Training, steps: int) -> list[list[Item]]:
-    """The items of each step, as the loop will select them."""
-    return [[training.items[name] for name in training.hooks.selected(k, training.items)] for k in range(steps)]
+@contextmanager
+def piped(judge: Judge) -> Iterator[JudgeClient]:
+    """The judge in a thread of this process, asked over pipes by the messages of a training process."""
+    (theirs, mine), (hears, speaks) = os.pipe(), os.pipe()
+    answers: queue.SimpleQueue[object] = queue.SimpleQueue()
+
+    def answer() -> None:
+        with os.fdopen(theirs, "rb") as requests, os.fdopen(speaks, "wb") as replies:
+            while (found := receive(requests)) is not None:
+                message, arrays = found
+                assert isinstance(message, Request.__args__)
+                send(replies, judge.answer(message, arrays))
+
+    def listen() -> None:
+        with os.fdopen(hears, "rb") as replies:
+            while (found := receive_json(replies)) is not None:
+                answers.put(found[0])
+
+    threads = [threading.Thread(target=work, daemon=True) for work in (answer, listen)]
+    for thread in threads:
+        thread.start()
+    with os.fdopen(mine, "wb") as reports:
+        yield JudgeClient(Link(reports, answers))
+    for thread in threads:
+        thread.join()
+
+
+def schedule(training: Training, split: Split, steps: int) -> list[list[Item | Canary]]:
+    """The problems of each step, as the loop will select them."""
+    problems: dict[str, Item | Canary] = {problem.item_id: problem for problem in (*split.items, *split.canaries)}
+    return [[problems[name] for name in training.hooks.selected(k, training.pool)] for k in range(steps)]
 
 
 def run(split: Split, folder: Path, root: str, steps: int, *, drop: bool, phases: Phases | None = None) -> Work:
     """`steps` steps and the warm-up, with the writing of the ledger at the end."""
     steps += WARM_UP
     stamps = Stamps(phases)
-    training = make_training(split, folder, root, steps, drop=drop, stamps=stamps)
-    ready(training.verifier)
     updates = 0
 
     def count(*_: object) -> None:
         nonlocal updates
         updates += 1
 
-    training.optimiser.register_step_post_hook(count)
-    with training.verifier, ExitStack() as stack:
+    with ExitStack() as stack:
+        training = stack.enter_context(training_of(split, folder, root, steps, drop=drop, stamps=stamps))
+        training.optimiser.register_step_post_hook(count)
         if phases is not None:
             for owner, name, phase in (
-                (training.sampler, "generate", GENERATE),
-                (training.verifier, "verify_many", VERIFY),
-                (training, "_reference_logprobs", FORWARD_ONLY),
-                (training, "_backward", UPDATE),
+                (training.models.sampler, "generate", GENERATE),
+                (training.judge, "verdicts", VERIFY),
+                (training.passes, "reference_logprobs", FORWARD_ONLY),
+                (training.passes, "backward", UPDATE),
                 (training.optimiser, "step", OPTIMISER),
                 (torch.nn.utils, "clip_grad_norm_", OPTIMISER),
-                (training.ledger, "record", LEDGER),
-                (training.ledger, "log", LEDGER),
-                (training.ledger, "flush", LEDGER),
+                (training.judge, "record", LEDGER),
+                (training.judge, "log", LEDGER),
+                (training.judge, "save", LEDGER),
             ):
                 stack.enter_context(phases.timing(owner, name, phase))
         training.run()
         began = now()
-        training.ledger.flush(steps)
+        training.judge.save(steps)
         flushed = (now() - began) * (steps - WARM_UP) / steps
     return Work(
         steps=steps,
         seconds=stamps.seconds + flushed,
-        prompts=_prompts(schedule(training, steps)),
+        prompts=_prompts(schedule(training, split, steps)),
         rollouts=training.meter.verifier_calls,
         generated=training.meter.generated,
         forward=training.meter.forward,
@@ -153,5 +192,5 @@ def run(split: Split, folder: Path, root: str, steps: int, *, drop: bool, phases
     )
 
 
-def _prompts(scheduled: Sequence[Sequence[Item]]) -> tuple[tuple[str, ...], ...]:
-    return tuple(tuple(item.prompt for item in step) for step in scheduled)
+def _prompts(scheduled: Sequence[Sequence[Item | Canary]]) -> tuple[tuple[str, ...], ...]:
+    return tuple(tuple(problem.prompt for problem in step) for step in scheduled)

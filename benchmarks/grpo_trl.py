@@ -20,7 +20,7 @@ from trl import GRPOConfig, GRPOTrainer
 
 from benchmarks.grpo import FORWARD_ONLY, GENERATE, OPTIMISER, UPDATE, VERIFY, Stamps, Work, ready
 from benchmarks.phases import Phases
-from unlearnbench.records import Item, Recipe
+from unlearnbench.records import Canary, Item, Recipe
 from unlearnbench.splits import Split
 from unlearnbench.verifier import Verifier
 
@@ -45,7 +45,7 @@ class _Counts:
 
 
 def run(
-    split: Split, folder: Path, scheduled: Sequence[Sequence[Item]], seed: int, phases: Phases | None = None
+    split: Split, folder: Path, scheduled: Sequence[Sequence[Item | Canary]], seed: int, phases: Phases | None = None
 ) -> Work:
     """One step for each entry of `scheduled`; the first WARM_UP are not timed."""
     recipe, steps = split.config.recipe, len(scheduled)

@@ -90,16 +90,24 @@ def steps_of(run: Path) -> int:
 
 def workers_of(parent: int) -> list[int]:
     """Worker processes that a process has started and that still run, oldest first."""
+    workers = []
+    for child in _children(parent):
+        with suppress(OSError):  # a process that has ended meanwhile
+            command = Path(f"/proc/{child}/cmdline").read_bytes()
+            if b"unlearnbench.workers.supervisor" in command:
+                workers += _children(child)[:1]  # behind the walls that the supervisor built
+            elif b"unlearnbench.workers.worker" in command:
+                workers.append(child)
+    return workers
+
+
+def _children(parent: int) -> list[int]:
+    """Processes that a process has started and that still run, oldest first."""
     children: list[int] = []
     for listed in Path(f"/proc/{parent}/task").glob("*/children"):
         with suppress(OSError):  # a thread that has ended meanwhile
             children += [int(child) for child in listed.read_text().split()]
-    workers = []
-    for child in sorted(children):
-        with suppress(OSError):  # a process that has
-            if b"unlearnbench.workers.worker" in Path(f"/proc/{child}/cmdline").read_bytes():
-                workers.append(child)
-    return workers
+    return sorted(children)
 
 
 def high_water(pid: int) -> int:

@@ -1,4 +1,4 @@
-"""Peak memory of one training pass with each option of `--trainer`, as the table in docs/at-scale.md:
+"""Peak memory of one training pass with each option of `--trainer`, as the table in docs/guide/at-scale.md:
 
     python -m benchmarks.pass_memory
 

@@ -1,6 +1,6 @@
 """`make bench`: the benchmarks one after another, each in a process of its own, on one thread.
 
-    python -m benchmarks.run [NAME ...] [--all] [--data DIR] [--write docs/benchmarks.md]
+    python -m benchmarks.run [NAME ...] [--all] [--data DIR] [--write docs/results/benchmarks.md]
 
 Without names, those that take minutes; `--all` adds `memory` (two long runs) and `whole` (a fresh clone). `--write`
 puts each table into its place in a page, between `<!-- NAME -->` and `<!-- /NAME -->`, instead of what was there.

@@ -35,21 +35,23 @@ def main() -> None:
     one_thread()
     from benchmarks import grpo, grpo_trl
     from benchmarks.phases import Phases
-    from unlearnbench.splits import load_split, seal
+    from unlearnbench.policies.policy import load_policy
+    from unlearnbench.splits import load_split
 
     done: dict[str, list[Work]] = {DROPPED: [], KEPT: [], TRL: []}
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        split = load_split(seal(load_split("micro"), folder / "sealed"))
-        parameters = grpo.make_training(split, folder / "none", "none", 0, drop=True).policy.parameters
+        split = load_split("micro")
+        parameters = load_policy(split.policy_path).parameters
 
         def once(name: str, turn: int, steps: int, phases: Phases | None = None) -> Work:
             root, out = f"benchmarks/training/{turn}", folder / f"{name}-{turn}"
             if name != TRL:
                 return grpo.run(split, out, root, steps, drop=name == DROPPED, phases=phases)
             steps += grpo.WARM_UP
-            training = grpo.make_training(split, folder / f"schedule-{turn}", root, steps, drop=True)
-            return grpo_trl.run(split, out, grpo.schedule(training, steps), turn + 1, phases)
+            with grpo.training_of(split, folder / f"schedule-{turn}", root, steps, drop=True) as training:
+                scheduled = grpo.schedule(training, split, steps)
+            return grpo_trl.run(split, out, scheduled, turn + 1, phases)
 
         def side(name: str) -> Callable[[int], float]:
             def measured(turn: int) -> float:

@@ -8,11 +8,13 @@ from typing import NamedTuple
 import numpy as np
 
 from calibration.settings import Setting
-from unlearnbench.scoring.conversion_rule import conversion_arm, converted, rate_arm
-from unlearnbench.scoring.counts import Cells, read_phase
-from unlearnbench.scoring.intervals import Arm, gain_intervals, mean_interval, twin_verdict
+from unlearnbench.scoring.conversion_rule import share_arm
+from unlearnbench.scoring.intervals import Arm, gain_intervals, twin_verdict
+from unlearnbench.scoring.nulls import control_outcomes
+from unlearnbench.scoring.probes import probes_of
 from unlearnbench.scoring.rates import newcombe_paired
 from unlearnbench.scoring.simulation import Simulation
+from unlearnbench.scoring.twin_scores import twin_gain
 from unlearnbench.splits import load_split
 
 
@@ -43,7 +45,7 @@ def coverage(setting: Setting, repeats: int) -> Covered:
     hits, independent, families = np.zeros(2), 0, design.families
     for number in range(repeats):
         drawn = simulation.draw(rng)
-        arms = [conversion_arm(cells, design.tau, design.seeds) for cells in (drawn.method, drawn.null)]
+        arms = [share_arm(arm.hits(design.tau)) for arm in (drawn.method, drawn.null)]
         intervals = gain_intervals(arms[0], arms[1], families)
         for index, (interval, truth) in enumerate(zip(intervals, (drawn.gain, simulation.gain), strict=True)):
             if interval is None:
@@ -85,25 +87,20 @@ def verdicts(job: tuple[Setting, float], repeats: int) -> Verdicts:
     """Verdicts on twins that a given share of their item's rise reaches."""
     setting, carried = job
     simulation, design = Simulation(setting.world, setting.design), setting.design
-    rng, families, found, hits = setting.generator(), design.families, [], 0
+    rng, families, found, hits = setting.generator(), design.families, [], 0.0
     for _ in range(repeats):
-        drawn = simulation.draw_twins(rng, carried)
-        hit = converted(drawn.method, design.tau)
-        chosen = hit[drawn.owner]
-        hits += int(hit.sum())
-        if not hit.any():
+        drawn = simulation.draw(rng, carried)
+        hit = drawn.method.hits(design.tau, probed=False)
+        hits += float(hit.mean(axis=1).sum())
+        chosen = hit.any(axis=1)
+        if not chosen.any():
             continue
-        owners = drawn.owner[chosen].tolist()
-        own = float((drawn.method[hit].rates - drawn.null[hit].rates).mean())
-        twins, null_twins = drawn.twins[chosen], drawn.null_twins[chosen]
-        interval = mean_interval(
-            twins.rates - null_twins.rates,
-            [str(owner) for owner in owners],
-            [families[owner] for owner in owners],
-            [rate_arm(twins), rate_arm(null_twins)],
-            beyond=False,
-            rollouts=float(twins.n.sum()) / int(hit.sum()),
-        )
+        rows = np.flatnonzero(chosen)
+        weights, places = hit[rows].astype(float), [families[row] for row in rows.tolist()]
+        method, null = drawn.method.items[rows], drawn.null.items[rows]
+        own = float((weights * (method.correct / method.n - null.rates[:, None])).sum() / weights.sum())
+        twins, others = drawn.method.probes[rows], drawn.null.probes[rows]
+        interval = twin_gain(weights, twins, others, [str(row) for row in rows], places)[1]
         found.append(twin_verdict(interval, own))
     shares = [found.count(verdict) / max(len(found), 1) for verdict in ("generalised", "memorised")]
     return Verdicts(hits / repeats, *shares)
@@ -129,19 +126,17 @@ def null_against_null(seeds: int = 3, every: int = 1) -> list[NullPairs]:
     if control is None:
         raise ValueError("split micro has no null control")
     items = [item for item in split.items if item.group == "unlearnable"]
-    runs = [str(seed) for seed in control.seeds]
-    cells = Cells.of(read_phase(control.counts, "eval", [item.item_id for item in items], runs=runs, strict=False))
     families, tau = [item.family for item in items], split.config.protocol.tau
+    hits = control_outcomes(control, items, probes_of(split), tau, "null control").converted
     arms: dict[tuple[int, ...], Arm] = {}
 
     def arm(chosen: tuple[int, ...]) -> Arm:
         if chosen not in arms:
-            part = Cells(cells.correct[:, chosen], cells.n[:, chosen])
-            arms[chosen] = conversion_arm(part, tau, seeds)
+            arms[chosen] = share_arm(hits[:, chosen])
         return arms[chosen]
 
-    threes = list(combinations(range(cells.runs), seeds))
-    remaining = [(one, tuple(sorted(set(range(cells.runs)) - set(one)))) for one in threes]
+    threes = list(combinations(range(hits.shape[1]), seeds))
+    remaining = [(one, tuple(sorted(set(range(hits.shape[1])) - set(one)))) for one in threes]
     disjoint = [(one, other) for one in threes for other in threes if one < other and not set(one) & set(other)]
     rows = []
     for pairs in (remaining, disjoint[::every]):

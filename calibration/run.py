@@ -1,4 +1,4 @@
-"""`make calibrate`: how often the intervals hold the truth, in full, as the tables of docs/statistics.md.
+"""`make calibrate`: how often the intervals hold the truth, in full, as the tables of docs/reference/statistics.md.
 
     python -m calibration.run [--repeats 1000] [--twin-repeats 1000] [--workers 2] [--only "held out"]
 

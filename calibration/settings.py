@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from unlearnbench.scoring.simulation import Design, World, uneven_sizes
+from unlearnbench.scoring.simulation import Design, World
 from unlearnbench.splits import load_split
 
 
@@ -37,7 +37,7 @@ def micro_families() -> list[str]:
 
 
 def _sized(items: int, families: int, seed: int, evenness: float = 6.0) -> tuple[int, ...]:
-    return uneven_sizes(items, families, np.random.Generator(np.random.Philox(key=[seed, families])), evenness)
+    return _uneven(items, families, np.random.Generator(np.random.Philox(key=[seed, families])), evenness)
 
 
 def _settings(worlds: dict[str, World], designs: dict[str, Design]) -> list[Setting]:
@@ -215,3 +215,10 @@ def twin_settings() -> list[Setting]:
         "restless method",
     )
     return _settings({name: named[name] for name in names}, {"micro": Design.of(micro_families())})
+
+
+def _uneven(items: int, families: int, rng: np.random.Generator, evenness: float) -> tuple[int, ...]:
+    """Sizes of families that differ (Dirichlet with this concentration), at least one each, `items` in all."""
+    shares = np.cumsum(rng.dirichlet(np.full(families, evenness)))
+    edges = np.concatenate([[0], np.round(shares * (items - families)).astype(int)])
+    return tuple((np.diff(edges) + 1).tolist())

@@ -1,4 +1,4 @@
-"""docs/experiments.md from the runs' files: the paper's experiments on `micro`, beside what the paper says.
+"""docs/results/experiments.md from the runs' files: the paper's experiments on `micro`, beside what the paper says.
 
     python -m experiments.page                     # the page, its pictures, leaderboard/entries and the methods' gains
     python -m experiments.page --runs DIR          # runs that lie elsewhere
@@ -124,11 +124,11 @@ def write(folder: Path, work: Path, root: Path, workers: int | None = None) -> N
     """The page, its pictures, the leaderboard's entries and the methods' gains, under `root`."""
     runs = collect(folder, load_split("micro"))
     found = gradients.diagnose_all(gradients.places(runs), runs.split, work / "similarity", _tell, workers)
-    text = page(runs, found, root / "docs")
+    text = page(runs, found, root / "docs/results")
     _tell("entries of the leaderboard")
     write_entries(runs, root / "leaderboard" / "entries", work / "bundles")
     write_gains(runs, root / MEASURED.relative_to(ROOT))
-    files.write_text(root / "docs" / "experiments.md", text)
+    files.write_text(root / "docs/results/experiments.md", text)
     for name in runs.missing:
         _tell(f"missing: {name}")
 

@@ -138,7 +138,7 @@ def section(split: Split) -> Section:
     text = blocks(
         paragraph(
             f"{total} items; the labels rest on {runs} runs and {ways[0].name} an item, before and after each. Shares "
-            "of the whole by what the base policy has seen of the items' names (docs/micro.md has every family):"
+            "of the whole by what the base policy has seen of the items' names ([micro.md](micro.md) has every family):"
         ),
         _by_cause(split),
         paragraph("Beside the paper's settings, in percent of hard items (all that are not easy):"),

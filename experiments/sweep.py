@@ -1,4 +1,4 @@
-"""All runs that docs/experiments.md rests on: every method at 1x, the best at 4x, and what single experiments need.
+"""All runs behind docs/results/experiments.md: every method at 1x, the best at 4x, and those of single experiments.
 
     python -m experiments.sweep                    # everything; what was done before is not done again
     python -m experiments.sweep grpo maxrl-4x      # these runs alone
@@ -18,6 +18,7 @@ from unlearnbench import Result
 from unlearnbench.cli.progress import Bars
 from unlearnbench.harness.evaluate import evaluate
 from unlearnbench.methods import BUILT_IN
+from unlearnbench.workers.jobs import Compute
 
 ROOT = Path(__file__).resolve().parents[1]
 RUNS = ROOT / "build" / "experiments"
@@ -50,7 +51,7 @@ class Planned:
                 out=folder / self.name,
                 budget=self.budget,
                 settings=self.settings,
-                workers=workers,
+                compute=Compute(workers=workers),
                 progress=bars.show,
             )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import shutil
 from collections import Counter
 from collections.abc import Callable
@@ -35,6 +36,12 @@ def pytest_collection_finish() -> None:
     gc.freeze()
     gc.set_threshold(10_000, 20, 20)  # a figure makes thousands of objects, and a search goes through all of them
     gc.enable()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _home(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What the package keeps of a machine, it keeps in a folder of these tests."""
+    os.environ.setdefault("UNLEARNBENCH_HOME", str(tmp_path_factory.mktemp("home")))
 
 
 @pytest.fixture(scope="session")
@@ -101,39 +108,33 @@ def tiny(template: Path, tmp_path: Path) -> Split:
 @pytest.fixture
 def training(small_split: Split, tmp_path_factory: pytest.TempPathFactory):  # type: ignore[no-untyped-def]
     """Make the run of a method class on the small split: `training(cls, folder, steps=6, **settings)`."""
-    from unlearnbench.method import Method, settings_of
+    from local_judge import local_judge
+
+    from unlearnbench.method import Method, PoolItem, settings_of
     from unlearnbench.policies.lora import adapt
     from unlearnbench.policies.policy import load_policy
     from unlearnbench.policies.samplers.transformers import TransformersSampler
-    from unlearnbench.splits import load_split, seal
-    from unlearnbench.training.loop import Limits, Training
-    from unlearnbench.verifier import Verifier
-    from unlearnbench.workers.privileged_data import Privileges
+    from unlearnbench.splits import seal
+    from unlearnbench.splits.sealed import read_sealed
+    from unlearnbench.training.build import Models
+    from unlearnbench.training.loop import Training
+    from unlearnbench.training.run_spec import Limits, RunSpec
 
-    sealed = seal(small_split, tmp_path_factory.mktemp("sealed") / "copy")
+    sealed = read_sealed(seal(small_split, tmp_path_factory.mktemp("sealed") / "copy"))
 
     def make(  # type: ignore[no-untyped-def]
         cls: type[Method], folder, steps: int = 6, seed: int = 1, flops: int | None = None, sampler=None, **changes
     ):
-        split = load_split(sealed)
-        settings = settings_of(cls, split.config.recipe, changes)
-        policy, reference = load_policy(split.policy_path), load_policy(split.policy_path)
+        settings = settings_of(cls, sealed.config.recipe, changes)
+        policy, reference = load_policy(sealed.policy), load_policy(sealed.policy)
         if settings.lora is not None:
             policy, reference = adapt(policy, settings.lora, f"test/{seed}")
         run = Training(
             cls(settings),
-            split.items,
-            policy,
-            reference,
-            (sampler or TransformersSampler)(policy),
-            Verifier(),
-            root=f"test/{seed}",
-            seed=seed,
-            limits=Limits(flops, steps),
-            folder=folder,
-            fingerprint="test",
-            knows_traces=True,
-            ask=Privileges(small_split, folder).answer,
+            [PoolItem(item_id, prompt) for item_id, prompt in sealed.pool],
+            Models(policy, reference, (sampler or TransformersSampler)(policy)),
+            local_judge(small_split, folder, max_tokens=settings.max_tokens),
+            RunSpec(f"test/{seed}", seed, Limits(flops, steps), folder, "test"),
         )
         run.resume()
         return run

@@ -25,7 +25,15 @@ from itertools import groupby
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-DOCUMENTS = ("README.md", "CONTRIBUTING.md", "docs/*.md", "splits/README.md", "leaderboard/*.md", "recipes/*/README.md")
+DOCUMENTS = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "docs/*.md",
+    "docs/*/*.md",
+    "splits/README.md",
+    "leaderboard/*.md",
+    "recipes/*/README.md",
+)
 RUNNABLE = ("python", "bash")
 EXAMPLES = ("json", "jsonl", "yaml")
 LANGUAGES = (*RUNNABLE, *EXAMPLES, "text")

@@ -13,7 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from made_run import SAMPLES, SEEDS
 
-from unlearnbench.harness.evaluate import Plan, score_run
+from unlearnbench.harness.evaluate import score_run
+from unlearnbench.harness.run_config import RunConfig
 from unlearnbench.io import files, tables
 from unlearnbench.io.safe_zip import read_archive
 from unlearnbench.leaderboard.bundle import Statement, member_limit, repack, write_bundle
@@ -41,7 +42,7 @@ def make_run(
     source = folder.parent / "my_algo.py"
     files.write_text(source, METHOD)
     samples = 8 if quick else SAMPLES
-    plan = Plan(
+    config = RunConfig(
         split=split,
         method=MethodSource("my_algo", str(source), None, None),
         seeds=seeds,
@@ -50,18 +51,18 @@ def make_run(
         quick=quick,
     )
     for seed in seeds:
-        _write_seed(folder / str(seed), plan, seed, converts)
-    score_run(plan, folder)
+        _write_seed(folder / str(seed), config, seed, converts)
+    score_run(config, folder)
     return folder
 
 
-def _write_seed(place: Path, plan: Plan, seed: int, converts: int) -> None:
+def _write_seed(place: Path, config: RunConfig, seed: int, converts: int) -> None:
     draw = np.random.default_rng(seed)
-    split = plan.split
-    files.write_json(place / "config.json", plan.configuration() | {"seed": seed})
+    split = config.split
+    files.write_json(place / "config.json", config.configuration() | {"seed": seed})
     files.write_json(place / "environment.json", {"python": "3.11", "packages": {"torch": "2.9"}})
     files.write_text(place / "method.py", METHOD)
-    method = {"name": "my_algo", "class": "Mine", "source_hash": plan.method.hash, "track": "verifier", "reads": []}
+    method = {"name": "my_algo", "class": "Mine", "source_hash": config.method.hash, "track": "verifier", "reads": []}
     files.write_json(place / "method.json", method | {"settings": {"kl": 0.001}, "hooks": [], "start": "base"})
     cost = {"generated_tokens": 10_000, "trained_tokens": 10_000, "forward_tokens": 10_000, "flops": 999 * 10**9}
     cost |= {"verifier_calls": 640, "ungradable": 0}
@@ -71,7 +72,7 @@ def _write_seed(place: Path, plan: Plan, seed: int, converts: int) -> None:
     ]
     canaries = [(canary.item_id, canary.answer, 0.0) for canary in split.canaries]
     for name, rows in (("items", problems), ("canaries", canaries)):
-        drawn = [row for problem in rows for row in _rollouts(*problem, plan.samples, draw)]
+        drawn = [row for problem in rows for row in _rollouts(*problem, config.samples, draw)]
         tables.write_parquet(place / f"evaluation/{name}.parquet", pa.Table.from_pylist(drawn))
     _write_training(place, split, draw)
 

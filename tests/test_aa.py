@@ -14,7 +14,6 @@ from toy import HARD, NULL_SEEDS, counts, make
 from unlearnbench.errors import RunError
 from unlearnbench.io import tables
 from unlearnbench.scoring.null_vs_null import null_against_null
-from unlearnbench.scoring.rates import lower_limit
 from unlearnbench.splits import Split
 
 
@@ -24,13 +23,8 @@ def split(tmp_path_factory: pytest.TempPathFactory) -> Split:
 
 
 def by_hand(solved: Collection[str], seeds: Sequence[int]) -> float:
-    """Conversion of the unlearnable items by these seeds, PROTOCOL 3.3 word for word."""
-    hits = 0
-    for name in HARD:
-        correct = [16 if {name, f"{name}/{seed}"} & set(solved) else 1 for seed in seeds]
-        above = sum(bool(lower_limit(c, 32) > 0.1) for c in correct)
-        hits += sum(correct) / (32 * len(seeds)) >= 0.25 and above >= 2 * len(seeds) / 3
-    return hits / len(HARD)
+    """Conversion of the unlearnable items by these seeds: of those solved with their probes, the mean over seeds."""
+    return float(np.mean([bool({name, f"{name}/{seed}"} & set(solved)) for name in HARD for seed in seeds]))
 
 
 @pytest.fixture
@@ -46,17 +40,14 @@ def test_the_null_against_itself_by_brute_force(uneven: tuple[Split, set[str]]) 
     seen: list[float] = []
     told = null_against_null(split, 2, seen.append)
 
-    def mean(seeds: Sequence[int], size: int) -> float:
-        return float(np.mean([by_hand(solved, chosen) for chosen in combinations(seeds, size)]))
-
     pairs = list(combinations(NULL_SEEDS, 2))
-    rest = [by_hand(solved, one) - mean([s for s in NULL_SEEDS if s not in one], 2) for one in pairs]
+    rest = [by_hand(solved, one) - by_hand(solved, [s for s in NULL_SEEDS if s not in one]) for one in pairs]
     part = told.method_against_rest
     assert (part.comparisons, part.of, part.intervals) == (15, 15, 15)
     assert part.mean_absolute_gain == pytest.approx(np.mean(np.abs(rest)))
     assert part.gain_sd == pytest.approx(np.std(rest)) and part.mean_gain == pytest.approx(np.mean(rest))
     assert (part.smallest_gain, part.largest_gain) == pytest.approx((min(rest), max(rest)))
-    assert told.rate == pytest.approx(mean(NULL_SEEDS, 2)) and (told.items, told.families) == (48, 12)
+    assert told.rate == pytest.approx(by_hand(solved, NULL_SEEDS)) and (told.items, told.families) == (48, 12)
 
     disjoint = [(a, b) for a, b in combinations(pairs, 2) if not set(a) & set(b)]
     gains = [abs(by_hand(solved, a) - by_hand(solved, b)) for a, b in disjoint]

@@ -23,11 +23,12 @@ from unlearnbench.curation.augment.openai_client import Endpoint
 from unlearnbench.curation.augment.prompts import Kind, problems_in, shown
 from unlearnbench.curation.text_overlap import Repeats
 from unlearnbench.errors import DataError, RunError, SplitError
+from unlearnbench.harness.privileged import Privileged
 from unlearnbench.io.tables import read_records
 from unlearnbench.records import RelatedProblem
 from unlearnbench.splits import Split, load_split, write_split
 from unlearnbench.splits.source_dataset import INSTRUCTION, stripped
-from unlearnbench.workers.privileged_data import Privileges
+from unlearnbench.verifier import Verifier
 
 Fault = Callable[[int], tuple[int, bytes, dict[str, str]] | None]
 
@@ -76,7 +77,7 @@ class _Handler(BaseHTTPRequestHandler):
         request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         with self.server.lock:
             self.server.seen.append(request)
-            self.server.headers_seen.append(dict(self.headers))
+            self.server.headers_seen.append({name.title(): value for name, value in self.headers.items()})
             number = len(self.server.seen)
         fault = self.server.fault(number)
         if fault is not None:
@@ -126,7 +127,7 @@ def _completion(text: str, finish: str = "stop") -> tuple[int, bytes, dict[str, 
 
 
 def _run(server: Server, split: Split, out: Path, **changes: Any) -> module.Summary:
-    endpoint = Endpoint(server.url, pause=0.001, timeout=20)
+    endpoint = Endpoint(server.url, timeout=20)
     settings: dict[str, Any] = {"workers": 2} | changes
     return augment(split, settings.pop("kind", "similar"), endpoint, "writer", "solver", out, **settings)
 
@@ -165,12 +166,13 @@ def test_a_template_is_no_part_of_the_problem(server: Server, tmp_path: Path, he
     sent = [_sent(request) for request in server.seen]
     assert not any("<|im_start|>" in text or INSTRUCTION in text for text in sent)
     shutil.copy(tmp_path / "out" / "similar.parquet", split.path)
-    given = Privileges(split, tmp_path).answer("similar")
-    for item in wrapped:
-        for row in given.get(item.item_id, ()):  # the policy is shown them as it is shown the item
-            assert (row["prompt"][: len(head)], row["prompt"][-len(tail) :]) == (head, tail)
-            assert row["prompt"].count(INSTRUCTION[:30]) == 1
-    assert sum(map(len, given.values())) == 4
+    privileged = Privileged(split, tmp_path)
+    with Verifier() as verifier:
+        given = [privileged.ask("similar", item.item_id, None, verifier) for item in split.items]
+    for _, prompt in (problem for problems in given for problem in problems):
+        assert (prompt[: len(head)], prompt[-len(tail) :]) == (head, tail)  # the policy is shown it as its item
+        assert prompt.count(INSTRUCTION[:30]) == 1
+    assert sum(map(len, given)) == 4
 
 
 def test_no_twin_and_no_other_item_is_sent(server: Server, tiny: Split, tmp_path: Path) -> None:
@@ -218,7 +220,7 @@ def test_an_endpoint_that_fails_is_one_sentence_and_nothing_is_lost(
     server: Server, tiny: Split, tmp_path: Path, fault: tuple[int, bytes, dict[str, str]], says: str
 ) -> None:
     server.fault = lambda number: fault if number > 5 else None  # the first item takes five requests
-    endpoint = Endpoint(server.url, pause=0.001, attempts=3, timeout=20)
+    endpoint = Endpoint(server.url, attempts=3, timeout=20)
     with pytest.raises(RunError, match=says) as raised:
         augment(tiny, "similar", endpoint, "writer", "solver", tmp_path / "out", workers=1)
     assert "\n" not in str(raised.value)
@@ -291,6 +293,21 @@ def test_a_server_that_repeats_the_key_does_not_get_it_printed(
         assert "OPENAI_API_KEY holds a line break or another character that no key has" in told.err
         assert "secret" not in told.err
         assert len(told.err.strip().splitlines()) == 1
+
+
+def test_a_key_follows_no_redirect(
+    server: Server, tiny: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
+    with Server() as other:
+        thread = threading.Thread(target=other.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        server.fault = lambda _: (308, b"", {"Location": f"{other.url}/chat/completions"})
+        with pytest.raises(RunError, match="refuses with 308; it points elsewhere"):
+            _run(server, tiny, tmp_path / "out", workers=1)
+        other.shutdown()
+        thread.join()
+        assert other.seen == []
 
 
 @pytest.mark.parametrize("url", ["localhost:8000", "file:///etc/passwd", "http://user:secret@localhost/v1", "http://"])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -17,7 +16,8 @@ import torch
 from benchmarks import memory, phases, run, whole
 from benchmarks.grpo import ready
 from benchmarks.turns import Side, Target, judged, table, take_turns
-from unlearnbench.splits import Split, load_split, seal
+from unlearnbench.io.child import command
+from unlearnbench.splits import Split
 from unlearnbench.verifier import Verifier
 
 pytestmark = pytest.mark.checkout
@@ -35,25 +35,20 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-@pytest.fixture(scope="module")
-def sealed(small_split: Split, tmp_path_factory: pytest.TempPathFactory) -> Split:
-    return load_split(seal(small_split, tmp_path_factory.mktemp("benchmarks") / "sealed"))
-
-
-def test_our_steps_are_counted_as_the_budget_counts_them(sealed: Split, tmp_path: Path) -> None:
+def test_our_steps_are_counted_as_the_budget_counts_them(small_split: Split, tmp_path: Path) -> None:
     from benchmarks import grpo
 
-    work = grpo.run(sealed, tmp_path / "run", "test", STEPS, drop=False)
-    recipe = sealed.config.recipe
+    work = grpo.run(small_split, tmp_path / "run", "test", STEPS, drop=False)
+    recipe = small_split.config.recipe
     assert work.steps == STEPS + grpo.WARM_UP
     assert [len(prompts) for prompts in work.prompts] == [recipe.prompts_per_step] * work.steps
     assert work.rollouts == work.steps * recipe.prompts_per_step * recipe.group_size
     assert work.updates == work.steps * recipe.updates_per_batch
     assert work.step > 0
 
-    same = grpo.make_training(sealed, tmp_path / "same", "test", work.steps, drop=False)
-    same.run()
-    assert sum(work.flops(same.policy.parameters).values()) * work.steps == pytest.approx(same.meter.flops)
+    with grpo.training_of(small_split, tmp_path / "same", "test", work.steps, drop=False) as same:
+        same.run()
+    assert sum(work.flops(same.models.policy.parameters).values()) * work.steps == pytest.approx(same.meter.flops)
 
 
 def test_a_timed_step_does_not_start_the_verifiers_worker() -> None:
@@ -62,28 +57,29 @@ def test_a_timed_step_does_not_start_the_verifiers_worker() -> None:
         assert len(verifier._live) == 1
 
 
-def test_dropping_dead_groups_spares_training_but_no_rollout(sealed: Split, tmp_path: Path) -> None:
+def test_dropping_dead_groups_spares_training_but_no_rollout(small_split: Split, tmp_path: Path) -> None:
     from benchmarks import grpo
 
-    kept, dropped = (grpo.run(sealed, tmp_path / str(drop), "test", STEPS, drop=drop) for drop in (False, True))
+    kept, dropped = (grpo.run(small_split, tmp_path / str(drop), "test", STEPS, drop=drop) for drop in (False, True))
     assert dropped.prompts == kept.prompts
     assert dropped.rollouts == kept.rollouts
     assert 0 < dropped.trained < kept.trained
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_trl_does_the_same_work(sealed: Split, tmp_path: Path) -> None:
+def test_trl_does_the_same_work(small_split: Split, tmp_path: Path) -> None:
     """Same prompts in the same steps, as many rollouts and updates, and all of their tokens trained on."""
     pytest.importorskip("trl", reason="TRL is in the environment of `make bench`")
     from benchmarks import grpo, grpo_trl
 
-    ours = grpo.run(sealed, tmp_path / "ours", "test", STEPS, drop=False)
-    training = grpo.make_training(sealed, tmp_path / "schedule", "test", ours.steps, drop=False)
-    theirs = grpo_trl.run(sealed, tmp_path / "theirs", grpo.schedule(training, ours.steps), seed=1)
+    ours = grpo.run(small_split, tmp_path / "ours", "test", STEPS, drop=False)
+    with grpo.training_of(small_split, tmp_path / "schedule", "test", ours.steps, drop=False) as training:
+        scheduled = grpo.schedule(training, small_split, ours.steps)
+    theirs = grpo_trl.run(small_split, tmp_path / "theirs", scheduled, seed=1)
     assert theirs.prompts == ours.prompts
     assert (theirs.steps, theirs.rollouts, theirs.updates) == (ours.steps, ours.rollouts, ours.updates)
     for work in (ours, theirs):  # every rollout is trained on once, prompt and completion
-        group = sealed.config.recipe.group_size
+        group = small_split.config.recipe.group_size
         assert work.trained == work.generated + group * sum(len(p) for step in work.prompts for p in step)
     assert theirs.forward == 2 * theirs.trained  # old policy and reference
     assert ours.forward == ours.trained  # reference
@@ -245,8 +241,8 @@ def test_stages_that_run_side_by_side_share_the_time_on_the_wall(tmp_path: Path)
 
 @pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="peaks are read from /proc")
 def test_workers_and_their_peaks_are_found(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "unlearnbench.workers.worker"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, cwd=tmp_path) as worker:
+    started = command("unlearnbench.workers.worker:exit_with_main")
+    with subprocess.Popen(started, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, cwd=tmp_path) as worker:
         try:
             deadline = time.monotonic() + 10  # its command line is empty until it has replaced its parent's program
             while not memory.workers_of(os.getpid()) and time.monotonic() < deadline:
@@ -260,7 +256,7 @@ def test_workers_and_their_peaks_are_found(tmp_path: Path) -> None:
 
 
 def test_the_page_has_a_place_for_every_benchmark() -> None:
-    page = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs/results/benchmarks.md").read_text(encoding="utf-8")
     for name in run.QUICK + run.LONG:
         assert (ROOT / "benchmarks" / f"{name}.py").is_file()
         assert f"new {name}" in run.replaced(page, name, f"new {name}")

@@ -12,7 +12,7 @@ import pytest
 from calibration import run
 from calibration.measure import coverage, null_against_null, verdicts
 from calibration.settings import ONCE_WORLDS, TUNING_WORLDS, Setting, all_sets
-from unlearnbench.scoring.conversion_rule import conversion_arm
+from unlearnbench.scoring.conversion_rule import share_arm
 from unlearnbench.scoring.intervals import gain_intervals
 from unlearnbench.scoring.simulation import Design, Simulation
 
@@ -49,7 +49,7 @@ def test_runs_taken_for_alike_would_not_pass() -> None:
     held = 0
     for _ in range(100):
         drawn = simulation.draw(rng)
-        arms = [conversion_arm(cells, TAU, 3) for cells in (drawn.method, drawn.null)]
+        arms = [share_arm(arm.hits(TAU)) for arm in (drawn.method, drawn.null)]
         fixed = [replace(arm, deviations=np.zeros_like(arm.deviations)) for arm in arms]
         these, _ = gain_intervals(fixed[0], fixed[1], DESIGN.families)
         assert these is not None
@@ -78,9 +78,8 @@ def test_three_seeds_cost_more_than_five() -> None:
         rng, found = np.random.default_rng(4), []
         for _ in range(40):
             drawn = simulation.draw(rng)
-            these, _ = gain_intervals(
-                conversion_arm(drawn.method, TAU, seeds), conversion_arm(drawn.null, TAU, seeds), DESIGN.families
-            )
+            arms = [share_arm(arm.hits(TAU)) for arm in (drawn.method, drawn.null)]
+            these, _ = gain_intervals(arms[0], arms[1], DESIGN.families)
             assert these is not None
             found.append(these[1] - these[0])
         widths.append(np.mean(found))
@@ -93,7 +92,7 @@ def test_the_tables_of_the_document_are_those_of_the_settings(
     monkeypatch.setattr(sys, "argv", ["run", "--only", "not claimed", "--repeats", "20", "--workers", "1"])
     run.main()
     printed = capsys.readouterr().out
-    page = (Path(__file__).resolve().parents[1] / "docs" / "statistics.md").read_text(encoding="utf-8")
+    page = (Path(__file__).resolve().parents[1] / "docs/reference/statistics.md").read_text(encoding="utf-8")
     assert "### Not claimed: 9 settings, 20 experiments each" in printed
     assert printed.count("| 1 family in 30 lifted |") == 3
     missing = [

@@ -204,12 +204,12 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(folder: Path, monkeypat
     assert "Permission denied" in _refused(_call(new_method, "my_algo"))
 
 
-# --- docs/methods.md ------------------------------------------------------------------------------------------
+# --- docs/guide/your-own-method.md --------------------------------------------------------------------------------
 
 
 @pytest.mark.checkout
 def test_the_worked_example_of_the_documents_runs(folder: Path) -> None:
-    text = (ROOT / "docs/methods.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs/guide/your-own-method.md").read_text(encoding="utf-8")
     example = next(
         block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "second_chance.py" in block
     )

@@ -8,7 +8,6 @@ import re
 import subprocess
 import sys
 from collections.abc import Collection, Sequence
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from unlearnbench.records import Cost, MethodRecord, Sampling, SpentBudget
 from unlearnbench.scoring.comparability import read_run
 from unlearnbench.scoring.comparison import compare, paired_intervals
 from unlearnbench.scoring.intervals import Arm, gain_intervals
-from unlearnbench.scoring.score import SCORER_VERSION, score
+from unlearnbench.scoring.score import SCORER_VERSION, RunFacts, score
 from unlearnbench.splits import Split
 
 SPREAD = set(HARD[:24])  # two of every family
@@ -42,13 +41,12 @@ def run(
     name: str = "m",
     settings: dict[str, Any] | None = None,
     environment: dict[str, Any] | None = None,
+    memorised: Collection[str] = (),
     **changes: Any,
 ) -> Path:
     """A scored run's folder; `changes` alter its result.json afterwards."""
-    measured = counts(seeds, solved, changes.get("samples", 32))
-    result = score(
-        split,
-        measured,
+    measured = counts(seeds, solved, changes.get("samples", 32), memorised)
+    facts = RunFacts(
         method=MethodRecord(name=name, source_hash=name * 8, track="verifier", settings=settings or {}),
         seeds=seeds,
         samples=changes.get("samples", 32),
@@ -56,8 +54,8 @@ def run(
         budget=SpentBudget(multiple=1.0, limit=1000, used=[len(name) * 100] * len(seeds)),
         cost=Cost(flops=100 * len(name) * len(seeds), generated_tokens=7 * len(seeds), seconds=3.0, device="d"),
         code_version="0.1.0",
-        null=split.control("null_control"),
-    ).model_copy(update=changes)
+    )
+    result = score(split, measured, facts, split.control("null_control")).model_copy(update=changes)
     tables.write_parquet(folder / "counts.parquet", measured)
     files.write_json(folder / "result.json", result)
     if environment is not None:
@@ -170,9 +168,10 @@ def test_a_comparison_counted_by_hand(split: Split, tmp_path: Path) -> None:
     one, other = run(tmp_path / "one", split, mine, name="mmm"), run(tmp_path / "other", split, theirs, (7, 8, 9))
     told = compare([read_run(one), read_run(other)], split)
     pair = told.pairs[0]
-    assert (pair.first, pair.second, pair.seeds, pair.items) == ("A", "B", 3, 48)
-    assert (pair.first_conversion, pair.second_conversion) == (25 / 48, 2 / 48)
-    assert pair.gain == pytest.approx(23 / 48)
+    assert (pair.first, pair.second, pair.seeds, pair.items) == ("A", "B", (3, 3), 48)
+    assert (pair.first_conversion, pair.second_conversion) == pytest.approx((25 / 48, 2 / 48))
+    assert pair.gain == pair.solved_gain == pytest.approx(23 / 48)
+    assert pair.p == pytest.approx(2 / 20)  # two-sided, and 3 runs of 6 have 20 ways
     assert pair.interval and pair.interval[0] < pair.gain < pair.interval[1]
     assert pair.interval_families and 0 < pair.interval_families[0] < pair.gain
     assert pair.claim == "first" and not pair.a_a and pair.shared_draws == []
@@ -198,19 +197,21 @@ def test_the_order_of_the_runs_changes_signs_only(split: Split, tmp_path: Path) 
     assert forth.only_first[0].item_id == back.only_second[0].item_id
 
 
-def test_more_seeds_in_one_run_are_scored_as_subsets(split: Split, tmp_path: Path) -> None:
+def test_runs_of_any_number_of_seeds_are_compared(split: Split, tmp_path: Path) -> None:
     partly = {*(f"hard-01/{seed}" for seed in (11, 12)), *(f"hard-02/{seed}" for seed in (11, 12, 13, 14))}
     one = run(tmp_path / "one", split, partly, (11, 12, 13, 14, 15))
     other = run(tmp_path / "other", split, set(), (1, 2, 3))
     pair = compare([read_run(one), read_run(other)], split).pairs[0]
+    assert pair.seeds == (5, 3) and pair.first_conversion == pytest.approx((2 / 5 + 4 / 5) / 48)
+    assert [(item.item_id, item.first_share) for item in pair.only_first] == [("hard-02", 0.8)]  # most of its seeds
 
-    def share(good: set[int]) -> float:  # 16 of 32 in two of three seeds are a pooled rate of a third: converted
-        subsets = list(combinations((11, 12, 13, 14, 15), 3))
-        return sum(len(good & set(subset)) >= 2 for subset in subsets) / len(subsets)
 
-    assert (share({11, 12}), share({11, 12, 13, 14})) == (0.3, 1.0)
-    assert pair.seeds == 3 and pair.first_conversion == pytest.approx(1.3 / 48)
-    assert [(item.item_id, item.first_share) for item in pair.only_first] == [("hard-02", 1.0)]
+def test_items_that_were_memorised_are_solved_and_not_converted(split: Split, tmp_path: Path) -> None:
+    one = run(tmp_path / "one", split, SPREAD, memorised=set(HARD[:12]))
+    other = run(tmp_path / "other", split, set(), (4, 5, 6))
+    told = compare([read_run(one), read_run(other)], split)
+    assert (told.runs[0].solved, told.runs[0].converted, told.runs[0].with_probe) == (24, 12, 48)
+    assert (told.pairs[0].solved_gain, told.pairs[0].gain) == pytest.approx((24 / 48, 12 / 48))
 
 
 def test_a_difference_in_one_family_is_not_claimed(split: Split, tmp_path: Path) -> None:
@@ -260,7 +261,7 @@ def test_paired_intervals_take_the_better_run_for_the_method(lead: int) -> None:
 def test_counts_that_do_not_give_the_result_are_refused(split: Split, tmp_path: Path) -> None:
     one, other = run(tmp_path / "one", split, SPREAD), run(tmp_path / "other", split, set())
     tables.write_parquet(other / "counts.parquet", counts((1, 2, 3), {"hard-05"}))
-    with pytest.raises(DataError, match=r"other: by counts.parquet 1 of 48 .* result.json says 0 of 48"):
+    with pytest.raises(DataError, match=r"by counts.parquet 1 of 48 .* are solved, and result.json says 0 of 48"):
         compare([read_run(one), read_run(other)], split)
     tables.write_parquet(other / "counts.parquet", counts((1, 2), set()))
     with pytest.raises(DataError, match=r"counts.parquet: item 'hard-00', phase eval, run '3': n is 0"):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from math import comb
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -25,7 +27,7 @@ from unlearnbench.records import (
     SplitConfig,
     Twin,
 )
-from unlearnbench.scoring.score import SCORER_VERSION, score
+from unlearnbench.scoring.score import SCORER_VERSION, RunFacts, score
 
 Row = tuple[str, str, str, int, int]
 TAU = 0.1
@@ -49,20 +51,28 @@ ITEMS = tuple(
         group=group,
         thin=(group, i) == ("unlearnable", 0),
     )
-    for group, size in {"easy": 4, "learnable": 4, "unlearnable": 8, "boundary": 2}.items()
+    for group, size in {"easy": 4, "learnable": 4, "unlearnable": 8, "unstable": 2}.items()
     for i in range(size)
 )
 TWINS = tuple(
-    Twin(twin_id=f"{item.item_id}-{kind}-{i}", item_id=item.item_id, kind=kind, prompt="p", answer="1")
+    Twin(
+        twin_id=f"{item.item_id}-{kind}-{i}",
+        item_id=item.item_id,
+        kind=kind,
+        prompt="p",
+        answer="1",
+        probe=(kind, i) == ("changed_numbers", 1),
+    )
     for item in ITEMS
     if item.group == "unlearnable"
     for kind in ("changed_numbers", "other_wording")
     for i in range(2)
 )
 CANARIES = (Canary(item_id="canary", prompt="p", answer="1", true_answer="2", family="a"),)
+LABELLING = ("101", "102", "103", "104")
 
 
-def counted(ids: list[str], phase: str, runs: Any, n: int, correct: Any) -> list[Row]:
+def counted(ids: Any, phase: str, runs: Any, n: int, correct: Any) -> list[Row]:
     return [(name, phase, str(run), n, correct(name)) for name in ids for run in runs]
 
 
@@ -71,12 +81,17 @@ def base_rate(name: str) -> int:
 
 
 def split(**changes: Any) -> Any:
-    """A split in memory: what `score` reads of a `Split`."""
+    """A split in memory: what `score` reads of a `Split`. Of two unstable items one and three of four runs learned."""
     ids = [item.item_id for item in ITEMS]
     twins = [twin.twin_id for twin in TWINS]
     twin_rows = counted(twins, "base", "0", 32, lambda _: 0) + counted(
-        twins, "after", "12", 32, lambda name: 20 if name.startswith("unlearnable-1-") else 0
+        twins, "after", ["12"], 32, lambda name: 20 if name.startswith("unlearnable-1-other") else 0
     )
+    labelled = [
+        (name, "after", run, 512, 400 if learned(name, place) else 0)
+        for name in ids
+        for place, run in enumerate(LABELLING)
+    ]
     parts: dict[str, Any] = {
         "config": SplitConfig(name="toy", base_policy=PolicyRef(path="policy")),
         "name": "toy",
@@ -84,36 +99,63 @@ def split(**changes: Any) -> Any:
         "items": ITEMS,
         "twins": TWINS,
         "canaries": CANARIES,
-        "counts": lambda: table(counted(ids, "base_fresh", "0", 128, base_rate)),
+        "counts": lambda: table(counted(ids, "base_fresh", "0", 128, base_rate) + labelled),
         "twin_counts": lambda: table(twin_rows, "twin_id"),
+        "control": lambda kind, multiple="1x": None,
+        "tuned_nulls": dict,
+        "ids": lambda group: tuple(item.item_id for item in ITEMS if item.group == group),
     }
     return SimpleNamespace(**parts | changes)
 
 
-def counts(runs: Any, solved: set[str], n: int = 32, *, twins: int = 0, canary: int = 0, easy: int = 30) -> pa.Table:
-    """Counts of all items, where unlearnable items in `solved` have half of n correct and others none."""
+def learned(name: str, place: int) -> bool:
+    """Whether a labelling run learned the item."""
+    if name.startswith("unstable"):
+        return place < {"unstable-0": 1, "unstable-1": 3}[name]
+    return name.startswith(("easy", "learnable"))
 
-    def correct(name: str) -> int:
+
+def counts(
+    runs: Any,
+    solved: Any,
+    n: int = 32,
+    *,
+    probes: Any = None,
+    canary: int = 0,
+    easy: int = 30,
+    wordings: int = 0,
+) -> pa.Table:
+    """Counts of all items: those in `solved` have half of n correct, others none.
+
+    A name with /seed counts in that seed alone. `probes` are the items whose probe is half right too (default: all
+    that are solved); `wordings` is how many rollouts of each twin in other words are right.
+    """
+    held = solved if probes is None else probes
+
+    def in_run(names: Any, name: str, run: Any) -> bool:
+        return bool({name, f"{name}/{run}"} & set(names))
+
+    def correct(name: str, run: Any) -> int:
         if name.startswith("easy"):
             return min(easy, n)
-        return n // 2 if name in solved or name.startswith("learnable") else 0
+        return n // 2 if in_run(solved, name, run) or name.startswith("learnable") else 0
 
-    def of_twin(name: str) -> int:
-        return twins if "changed_numbers" in name else 0
+    def of_twin(twin: Twin, run: Any) -> int:
+        if twin.kind == "other_wording":
+            return wordings
+        return n // 2 if in_run(held, twin.item_id, run) else 0
 
-    return table(
-        counted([item.item_id for item in ITEMS], "eval", runs, n, correct)
-        + counted([twin.twin_id for twin in TWINS], "twin", runs, 32, of_twin)
-        + counted(["canary"], "canary", runs, 32, lambda _: canary)
-    )
-
-
-def control(solved: set[str] = frozenset(), runs: Any = NULL_SEEDS, n: int = 32) -> Any:  # type: ignore[assignment]
-    return SimpleNamespace(counts=counts(runs, solved, n), seeds=tuple(runs), hash="beef", result=None)
+    rows = [(item.item_id, "eval", str(run), n, correct(item.item_id, run)) for item in ITEMS for run in runs]
+    rows += [(twin.twin_id, "twin", str(run), n, of_twin(twin, run)) for twin in TWINS for run in runs]
+    return table(rows + counted(["canary"], "canary", runs, 32, lambda _: canary))
 
 
-def scored(measured: pa.Table, of: Any = None, **how: Any) -> Result:
-    arguments: dict[str, Any] = {
+def control(solved: Any = (), runs: Any = NULL_SEEDS, n: int = 32, **how: Any) -> Any:
+    return SimpleNamespace(counts=counts(runs, solved, n, **how), seeds=tuple(runs), hash="beef", result=None)
+
+
+def scored(measured: pa.Table, of: Any = None, null: Any = "shipped", **how: Any) -> Result:
+    facts: dict[str, Any] = {
         "method": MethodRecord(name="m", source_hash="s", track="verifier"),
         "seeds": SEEDS,
         "samples": 32,
@@ -121,53 +163,122 @@ def scored(measured: pa.Table, of: Any = None, **how: Any) -> Result:
         "budget": SpentBudget(multiple=1.0, limit=10, used=[9, 9, 9]),
         "cost": Cost(),
         "code_version": "0",
-        "null": control(),
     }
-    return score(of or split(), measured, **arguments | how)
+    return score(of or split(), measured, RunFacts(**facts | how), control() if null == "shipped" else null)
 
 
 SOLVED = {f"unlearnable-{i}" for i in (0, 1, 2, 4)}  # families a, b, c, a
 
 
 def test_a_result_counted_by_hand() -> None:
-    result = scored(counts(SEEDS, SOLVED, twins=16, canary=16, easy=0), null=control({"unlearnable-4"}))
+    measured = counts(SEEDS, SOLVED, probes=SOLVED - {"unlearnable-2"}, canary=16, easy=0)
+    result = scored(measured, null=control({"unlearnable-4"}, easy=16))
     assert result.comparable and result.why_not_comparable is None and result.scorer_version == SCORER_VERSION
     assert result.split == "toy" and result.split_hash == "f00" and set(result.groups) == set(GROUPS)
 
     core = result.groups["unlearnable"]
-    assert (core.items, core.converted, core.conversion, core.converted_at_start) == (8, 4, 0.5, 0)
+    assert (core.items, core.with_probe, core.solved, core.converted, core.memorised) == (8, 8, 4, 3, 1)
+    assert (core.conversion, core.converted_at_start) == (3 / 8, 0)
     assert (core.rate_before, core.rate_start, core.rate_after) == (4 / 128, 4 / 128, 0.25)
     assert list(core.pass_at_k) == ["1", "2", "4", "8", "16", "32"]
     assert core.pass_at_k["1"] == pytest.approx(0.25) and core.pass_at_k["32"] == 0.5
     assert core.pass_at_k["2"] == pytest.approx(0.5 * (1 - comb(16, 2) / comb(32, 2)))
     assert core.rate_after_interval is not None and core.conversion_interval is not None
-    assert result.groups["learnable"].converted == 4 and result.groups["no_reward"].items == 0
-    assert result.groups["easy"].converted_at_start == 4
+    learnable = result.groups["learnable"]
+    assert (learnable.solved, learnable.converted, learnable.conversion) == (4, None, None)  # they have no probes
+    assert result.groups["no_reward"].items == 0 and result.groups["easy"].converted_at_start == 4
 
     gain = result.conversion
-    assert (gain.method_rate, gain.null_rate, gain.gain) == (0.5, 0.125, 0.375)
-    assert (gain.null_hash, gain.null_seeds, gain.strong_null_rate) == ("beef", 5, None)
-    assert gain.interval is not None and gain.interval[0] < 0.375 < gain.interval[1]
-    assert gain.interval_families is not None and gain.interval_families[0] < 0.375 < gain.interval_families[1]
+    assert (gain.method_rate, gain.null_rate, gain.gain) == (3 / 8, 1 / 8, 2 / 8)
+    assert (gain.solved_gain, gain.memorised_rate) == (3 / 8, 1 / 8)
+    assert (gain.null_hash, gain.null_seeds, gain.tuned_null, gain.ceiling) == ("beef", 5, None, None)
+    assert gain.interval is not None and gain.interval[0] < 0.25 < gain.interval[1]
+    assert gain.interval_families is not None and gain.interval_families[0] <= gain.interval[0]
+    assert gain.interval_families[1] >= gain.interval[1]
+    assert gain.p is not None and gain.p >= 1 / comb(8, 3)
     assert (gain.naive.any_seed, gain.naive.two_seeds) == (0.5, 0.5)
-    assert {name: (part.items, part.converted) for name, part in gain.families.items()} == {
-        "a": (2, 2),
-        "b": (2, 1),
-        "c": (2, 1),
-        "d": (2, 0),
+    assert {name: (part.items, part.solved, part.converted) for name, part in gain.families.items()} == {
+        "a": (2, 2, 2),
+        "b": (2, 1, 1),
+        "c": (2, 1, 0),
+        "d": (2, 0, 0),
     }
-    assert gain.scope == "families" and "7 of 32" in gain.rule
+    assert gain.scope == "in a and b only" and "8 of 32" in gain.rule
     assert (result.thin.items, result.thin.converted) == (1, 1)
     assert (result.canaries.items, result.canaries.converted) == (1, 1)
-    assert (result.retention.easy_items, result.retention.easy_lost) == (4, 4)
-    assert result.retention.easy_rate_change == pytest.approx(-100 / 128)
+    kept = result.retention
+    assert (kept.easy_items, kept.easy_lost, kept.null_easy_lost) == (4, 4, 0)
+    assert kept.easy_rate_change == pytest.approx(-100 / 128)
+    assert kept.null_easy_rate_change == pytest.approx(0.5 - 100 / 128)
 
-    twins = result.twins["changed_numbers"]  # those of unlearnable-1 were learned in labelling
-    assert (twins.items, twins.eligible, twins.rate, twins.null_rate, twins.gain) == (3, 6, 0.5, 0.0, 0.5)
-    assert twins.verdict == "generalised"
-    assert result.twins["other_wording"].verdict == "memorised" and result.twins["other_wording"].gain == 0
+    twins = result.twins["changed_numbers"]  # two of each of four solved items, those of one did not rise
+    assert (twins.items, twins.eligible, twins.rate, twins.null_rate) == (4, 8, 0.375, 0.125)
+    assert (twins.gain, twins.own_gain) == (0.25, 0.375)
+    other = result.twins["other_wording"]  # those of unlearnable-1 were learned in labelling
+    assert (other.items, other.eligible, other.gain, other.verdict) == (3, 6, 0, "memorised")
     assert "same_skill" not in result.twins
     assert Result.model_validate_json(result.model_dump_json()).model_dump_json() == result.model_dump_json()
+
+
+def test_conversions_are_a_mean_over_seeds_of_items_solved_with_their_probe() -> None:
+    measured = counts(
+        SEEDS,
+        {"unlearnable-0", "unlearnable-1/1", "unlearnable-1/2", "unlearnable-2/3"},
+        probes={"unlearnable-0/1", "unlearnable-1/2", "unlearnable-1/3", "unlearnable-2/3", "unlearnable-3"},
+    )
+    core = scored(measured).groups["unlearnable"]
+    assert core.solved == pytest.approx((3 + 2 + 1) / 3)
+    assert core.converted == pytest.approx((1 + 1 + 1) / 3)
+    assert core.memorised == pytest.approx((2 + 1 + 0) / 3)
+
+
+def test_one_seed_means_what_three_seeds_mean() -> None:
+    measured = counts(SEEDS, {"unlearnable-0", "unlearnable-1/1", "unlearnable-1/2"})
+    runs = np.array(measured["run"].to_pylist())
+    alone = [scored(measured.filter(runs == str(seed)), seeds=[seed]).conversion.method_rate for seed in SEEDS]
+    together = scored(measured).conversion.method_rate
+    assert together is not None and together == pytest.approx(np.mean([rate for rate in alone if rate is not None]))
+
+
+def test_an_item_without_a_probe_counts_as_solved_alone_and_the_rule_says_so() -> None:
+    some = tuple(twin for twin in TWINS if twin.item_id != "unlearnable-0")
+    measured = counts(SEEDS, SOLVED)
+    kept = np.array([not name.startswith("unlearnable-0-") for name in measured["item_id"].to_pylist()])
+    result = scored(measured.filter(kept), split(twins=some))
+    core = result.groups["unlearnable"]
+    assert (core.with_probe, core.solved, core.converted, core.memorised) == (7, 4, 3, 0)
+    assert "(1 of 8 items have no probe, and never convert)" in result.conversion.rule
+
+
+def test_probes_that_are_not_marked_are_the_first_eligible_ones() -> None:
+    bare = tuple(twin.model_copy(update={"probe": None}) for twin in TWINS)
+
+    def measured(first: int) -> Any:
+        rows = [
+            (twin.twin_id, phase, "1", 32, first if twin.twin_id.endswith("changed_numbers-0") else 0)
+            for twin in bare
+            for phase in ("base", "after")
+        ]
+        return lambda: table(rows, "twin_id")
+
+    whole = counts(SEEDS, SOLVED)
+    names = whole["item_id"].to_pylist()
+    without_first = [
+        0 if name.endswith("changed_numbers-0") else c
+        for name, c in zip(names, whole["correct"].to_pylist(), strict=True)
+    ]
+    only_second = whole.set_column(4, whole.schema.field(4), pa.array(without_first, whole.schema.field(4).type))
+    assert scored(only_second, split(twins=bare, twin_counts=measured(4))).groups["unlearnable"].converted == 4
+    # the first candidate is eligible, so it is the probe, and it did not rise
+    assert scored(only_second, split(twins=bare, twin_counts=measured(3))).groups["unlearnable"].memorised == 4
+
+
+def test_probes_that_were_not_measured_leave_conversion_unknown_and_the_result_incomparable() -> None:
+    whole = counts(SEEDS, SOLVED)
+    result = scored(whole.filter(np.array([phase != "twin" for phase in whole["phase"].to_pylist()])))
+    core = result.groups["unlearnable"]
+    assert (core.solved, core.converted, result.conversion.gain, result.conversion.solved_gain) == (4, None, None, 0.5)
+    assert not result.comparable and "probes" in str(result.why_not_comparable)
 
 
 @pytest.mark.parametrize(
@@ -196,13 +307,14 @@ def test_a_policy_that_starts_elsewhere() -> None:
 
 
 def test_the_nulls_own_result_is_comparable_and_has_no_gain() -> None:
-    result = scored(counts(SEEDS, SOLVED), null=None)
+    result = scored(counts(SEEDS, SOLVED), null=None, own_control=True)
     assert result.comparable and result.conversion.gain is None and result.conversion.null_hash is None
     assert result.conversion.method_rate == 0.5 and result.conversion.scope is None
     assert result.twins["changed_numbers"].verdict == "undecided"
+    assert result.frontier is not None and result.frontier.gain is None
 
 
-@pytest.mark.parametrize("kind", ["checkpoint", "score"])
+@pytest.mark.parametrize("kind", ["eval", "checkpoint", "score"])
 def test_other_results_without_a_null_are_not_comparable(kind: str) -> None:
     result = scored(counts(SEEDS, SOLVED), null=None, kind=kind)
     assert not result.comparable and "split toy has no null control" in str(result.why_not_comparable)
@@ -210,7 +322,7 @@ def test_other_results_without_a_null_are_not_comparable(kind: str) -> None:
 
 def test_fewer_null_seeds_than_seeds() -> None:
     result = scored(counts(SEEDS, SOLVED), null=control(runs=(1, 2)))
-    assert not result.comparable and result.conversion.gain is None and result.conversion.null_seeds == 2
+    assert not result.comparable and result.conversion.gain is None
     assert str(result.why_not_comparable).startswith("the null control has 2 seeds, fewer than the 3")
 
 
@@ -221,27 +333,24 @@ def test_as_many_null_seeds_as_seeds() -> None:
 
 def test_one_seed_has_a_gain_without_interval_and_is_not_comparable() -> None:
     result = scored(counts([1], SOLVED), seeds=[1])
-    assert (result.conversion.gain, result.conversion.interval, result.conversion.naive.two_seeds) == (
-        0.5,
-        None,
-        None,
-    )
+    found = result.conversion
+    assert (found.gain, found.interval, found.naive.two_seeds) == (0.5, None, None)
     assert result.why_not_comparable == "the protocol asks for at least 3 seeds, and this run has 1"
 
 
 def test_fewer_samples_leave_conversion_undefined() -> None:
     result = scored(counts(SEEDS, SOLVED, n=16), samples=16)
     core = result.groups["unlearnable"]
-    assert (core.converted, core.conversion, core.conversion_interval, core.rate_after) == (None, None, None, 0.25)
+    assert (core.solved, core.converted, core.conversion, core.rate_after) == (None, None, None, 0.25)
     assert (result.conversion.gain, result.thin.converted, result.retention.easy_lost) == (None, None, None)
     assert result.conversion.naive.any_seed == 0.5 and result.twins["changed_numbers"].items == 0
-    assert result.why_not_comparable == "16 samples an item and seed are fewer than the 32 that `converted` needs"
+    assert result.why_not_comparable == "16 samples per item and seed are fewer than the 32 that `solved` needs"
 
 
 def test_a_null_with_more_samples_is_refused_and_one_with_fewer_is_not() -> None:
     fewer = scored(counts(SEEDS, SOLVED), null=control(n=64))
     assert fewer.conversion.gain is None
-    assert fewer.why_not_comparable == "the null control has 64 samples an item and this run 32; take 64 here too"
+    assert fewer.why_not_comparable == ("the null control has 64 samples per item and this run 32; take as many here")
     assert scored(counts(SEEDS, SOLVED, n=64), samples=64).conversion.gain == 0.5
 
 
@@ -262,46 +371,64 @@ def test_a_partial_run_is_scored_on_what_is_there() -> None:
         scored(some)
 
 
-def test_the_strong_null_is_compared_as_the_null_is() -> None:
-    measured, tuned = counts(SEEDS, SOLVED), control({"unlearnable-4"}, runs=(21, 22, 23, 24))
-    beside = scored(measured, strong_null=tuned)
-    against = scored(measured, null=tuned).conversion
-    found = beside.conversion
-    assert (found.strong_null_rate, found.strong_null_gain, found.strong_null_seeds) == (0.125, 0.375, 4)
-    assert found.strong_null_interval is not None and found.strong_null_interval == against.interval_families
-    assert (found.null_rate, found.gain, found.null_seeds) == (0.0, 0.5, 5)
-    assert beside.comparable and (against.strong_null_seeds, against.strong_null_gain) == (0, None)
+def test_the_tuned_null_is_the_best_rate_among_those_that_forget_no_more() -> None:
+    rates = {
+        0.5: control({"unlearnable-4"}, runs=(21, 22, 23)),
+        1.4: control({"unlearnable-4", "unlearnable-5"}, runs=(31, 32, 33)),
+        2.8: control(SOLVED, runs=(41, 42, 43), easy=0),  # converts most, and forgot every easy item
+    }
+    careful = scored(counts(SEEDS, SOLVED), split(tuned_nulls=lambda: rates)).conversion
+    assert careful.tuned_null is not None
+    tuned = careful.tuned_null
+    assert (tuned.learning_rate, tuned.rate, tuned.easy_lost, tuned.seeds) == (1.4, 0.25, 0.0, 3)
+    assert tuned.gain == pytest.approx(0.25)
+    against = scored(counts(SEEDS, SOLVED), null=rates[1.4]).conversion
+    assert tuned.interval is not None and tuned.interval == against.interval_families
+    assert (careful.null_rate, careful.gain) == (0.0, 0.5)
+
+    careless = scored(counts(SEEDS, SOLVED, easy=0), split(tuned_nulls=lambda: rates)).conversion
+    assert careless.tuned_null is not None  # a method that forgets all must beat the rate that does
+    assert (careless.tuned_null.learning_rate, careless.tuned_null.easy_lost, careless.tuned_null.gain) == (2.8, 1.0, 0)
 
 
-def test_a_strong_null_that_cannot_be_compared_is_known_to_be_there() -> None:
-    for tuned in (control(SOLVED, runs=(21, 22)), control(SOLVED, n=64)):  # too few seeds; more samples an item
-        found = scored(counts(SEEDS, SOLVED), strong_null=tuned)
-        assert found.comparable and found.conversion.gain == 0.5
-        assert found.conversion.strong_null_seeds == len(tuned.seeds)
-        assert (found.conversion.strong_null_rate, found.conversion.strong_null_gain) == (None, None)
+def test_a_twentieth_of_the_easy_items_may_be_lost_in_any_case() -> None:
+    """Of 4 easy items one lost in one of 5 seeds is 5 %; in two, 10 %."""
+    for seeds, allowed in ((1, True), (2, False)):
+        tuned = control(SOLVED, runs=NULL_SEEDS)
+        rows = tuned.counts.to_pylist()
+        for row in rows:
+            if row["item_id"] == "easy-0" and int(row["run"]) < NULL_SEEDS[0] + seeds:
+                row["correct"] = 0
+        tuned.counts = pa.Table.from_pylist(rows, tuned.counts.schema)
+        found = scored(counts(SEEDS, SOLVED), split(tuned_nulls=lambda tuned=tuned: {1.0: tuned})).conversion
+        assert (found.tuned_null is not None) == allowed
 
 
-def test_without_a_gain_there_is_none_over_the_strong_null() -> None:
-    for how in ({"null": None}, {"why_not_comparable": "--partial"}):
-        found = scored(counts(SEEDS, SOLVED), strong_null=control({"unlearnable-4"}), **how).conversion
-        assert (found.strong_null_rate, found.strong_null_gain, found.strong_null_interval) == (0.125, None, None)
+def test_the_ceiling_is_the_positive_controls_conversion() -> None:
+    positive = control({f"unlearnable-{i}" for i in range(8)}, probes={f"unlearnable-{i}" for i in range(6)})
+    at = split(control=lambda kind, multiple="1x": positive if kind == "positive_control" else None)
+    assert scored(counts(SEEDS, SOLVED), at).conversion.ceiling == 0.75
 
 
-def test_the_strong_nulls_learning_rate_is_stated_as_a_multiple_of_the_recipes() -> None:
-    tuned = control(SOLVED)
-    assert scored(counts(SEEDS, SOLVED), strong_null=tuned).conversion.strong_null_factor is None
-    rate = split().config.recipe.learning_rate
-    tuned.result = SimpleNamespace(
-        method=MethodRecord(name="grpo", source_hash="s", track="verifier", settings={"learning_rate": 4 * rate})
-    )
-    assert scored(counts(SEEDS, SOLVED), strong_null=tuned).conversion.strong_null_factor == pytest.approx(4)
+def test_the_frontier_weighs_items_by_how_often_labelling_runs_failed_them() -> None:
+    method = {"unlearnable-0", "unstable-0/1", "unstable-1"}
+    found = scored(counts(SEEDS, method), null=control({"unstable-1", "unlearnable-5/11"})).frontier
+    weights = 8 * 1 + 0.75 + 0.25  # unstable-0: one of four runs solved it; unstable-1: three of four
+    assert found is not None and found.method == pytest.approx((1 + 0.75 / 3 + 0.25) / weights)
+    assert found.null == pytest.approx((0.25 + 1 / 5) / weights)
+    assert found.gain == pytest.approx((1 + 0.75 / 3 - 1 / 5) / weights)
+    assert found.interval is not None and found.interval_families is not None and found.p is not None
+    assert found.interval_families[0] <= found.interval[0] < found.gain < found.interval[1]
 
 
-def test_a_result_written_before_there_were_strong_nulls_is_read() -> None:
-    stated = scored(counts(SEEDS, SOLVED)).model_dump(mode="json")
-    for name in ("strong_null_gain", "strong_null_interval", "strong_null_seeds", "strong_null_factor"):
-        del stated["conversion"][name]
-    assert Result.model_validate(stated).conversion.strong_null_gain is None
+def test_a_result_of_score_version_1_is_read_and_has_what_version_2_has_not_measured_left_open() -> None:
+    stated = json.loads((Path(__file__).parent / "result_v1.json").read_text(encoding="utf-8"))
+    assert stated["scorer_version"].startswith("1.")
+    told = Result.model_validate(stated)
+    core = told.groups["unlearnable"]
+    assert (told.schema_version, core.with_probe) == (1, 0)
+    assert told.conversion.gain == stated["conversion"]["gain"]
+    assert (told.frontier, told.steps, told.conversion.p, told.conversion.solved_gain) == (None, None, None, None)
 
 
 def test_a_split_without_fresh_base_counts_twins_or_canaries() -> None:
@@ -310,9 +437,11 @@ def test_a_split_without_fresh_base_counts_twins_or_canaries() -> None:
     only = measured.filter(np.array([phase == "eval" for phase in measured["phase"].to_pylist()]))
     result = scored(only, bare)
     core = result.groups["unlearnable"]
-    assert (core.rate_before, core.rate_start, core.converted_at_start, core.converted) == (None, None, None, 4)
+    assert (core.rate_before, core.rate_start, core.converted_at_start, core.solved) == (None, None, None, 4)
+    assert (core.converted, result.conversion.gain, result.conversion.solved_gain) == (None, None, 0.5)
+    assert "Whether an item was learned or memorised was not measured" in result.conversion.rule
     assert result.twins == {} and (result.canaries.items, result.canaries.converted) == (0, 0)
-    assert result.retention.easy_rate_change is None and result.conversion.gain == 0.5
+    assert result.retention.easy_rate_change is None and result.frontier is None
 
 
 @pytest.mark.parametrize(
@@ -342,6 +471,6 @@ def test_a_null_that_lacks_an_item_is_refused() -> None:
 
 
 def test_the_score_does_not_depend_on_the_order_of_rows() -> None:
-    measured = counts(SEEDS, SOLVED, twins=3)
+    measured = counts(SEEDS, SOLVED, wordings=3)
     shuffled = measured.take(np.random.default_rng(0).permutation(measured.num_rows))
     assert scored(measured) == scored(shuffled)

@@ -77,13 +77,13 @@ def test_what_a_reader_left_at_the_root_of_the_checkout_is_in_no_blocks_way(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = tmp_path / "root"
-    for name in ("docs/page.md", "my-pool/split.yaml"):
+    for name in ("pages/page.md", "my-pool/split.yaml"):
         files.write_text(root / name, "")
     monkeypatch.setattr(page_runner, "ROOT", root)
-    for words in (["init", "-q"], ["add", "docs"]):
+    for words in (["init", "-q"], ["add", "pages"]):
         subprocess.run(["git", *words], cwd=root, check=True)
     page_runner.lay_out(tmp_path / "checkout")
-    assert sorted(path.name for path in (tmp_path / "checkout").iterdir()) == [".venv", "docs"]
+    assert sorted(path.name for path in (tmp_path / "checkout").iterdir()) == [".venv", "pages"]
 
 
 def test_a_block_that_fails_is_told_with_its_place_and_words(tmp_path: Path) -> None:
@@ -191,29 +191,96 @@ def test_what_follows_from_the_code_is_current() -> None:
     assert stale == [], "run python .ci/reference.py"
 
 
+def _prose(path: Path) -> str:
+    """The text of a page without its blocks, or of a notebook's markdown cells."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".ipynb":
+        cells = [cell["source"] for cell in json.loads(text)["cells"] if cell["cell_type"] == "markdown"]
+        return "\n\n".join("".join(source) for source in cells)
+    return re.sub(r"^(\s*)```.*?^\1```$", "", text, flags=re.DOTALL | re.MULTILINE)
+
+
 def _anchors(path: Path) -> set[str]:
-    """The anchors of a page's headings, as GitHub makes them."""
-    headings = re.findall(r"^#+ (.+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-") for heading in headings}
+    """The anchors of a page: those of its headings, as GitHub makes them, and those that it sets itself."""
+    text, found = _prose(path), set[str]()
+    for heading in re.findall(r"^#+ (.+)$", text, re.MULTILINE):
+        name = re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
+        found.add(next(one for one in (name, *(f"{name}-{number}" for number in range(1, 99))) if one not in found))
+    return found | set(re.findall(r'<a id="([^"]+)"></a>', text))
 
 
-@pytest.mark.parametrize("path", documents(), ids=lambda path: str(path.relative_to(ROOT)))
-def test_links_lead_somewhere(path: Path) -> None:
-    text = re.sub(r"```.*?```", "", path.read_text(encoding="utf-8"), flags=re.DOTALL)
+def _dead_links(path: Path) -> list[str]:
+    """Links of a page to a file, or to an anchor of a page, that is not there."""
     dead = []
-    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+    for link in re.findall(r"\]\(([^)\s]+)\)", _prose(path)):
         target, _, anchor = link.partition("#")
         if "://" in link:
             continue
         there = (path.parent / target).resolve() if target else path
         if not there.exists() or (anchor and there.suffix == ".md" and anchor not in _anchors(there)):
             dead.append(link)
-    assert dead == []
+    return dead
+
+
+LINKED = [*documents(), *sorted((ROOT / "docs").rglob("*.ipynb"))]
+
+
+@pytest.mark.parametrize("path", LINKED, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_lead_somewhere(path: Path) -> None:
+    assert _dead_links(path) == []
+
+
+def test_a_link_to_no_file_and_to_no_anchor_is_found(tmp_path: Path) -> None:
+    page, other = tmp_path / "page.md", tmp_path / "other.md"
+    files.write_text(other, '# One Word\n\n## Twice\n\n## Twice\n\n<a id="3.3"></a>\n```text\n# no heading\n```\n')
+    good = "[a](other.md) [b](other.md#one-word) [c](other.md#twice-1) [d](other.md#3.3) [e](https://x.org/y.md#z)"
+    files.write_text(page, f"# Page\n{good} [f](#page)\n```text\n[g](none.md)\n```\n")
+    assert _dead_links(page) == []
+    files.write_text(page, "[a](none.md) [b](other.md#3.4) [c](other.md#no-heading) [d](#page)\n")
+    assert _dead_links(page) == ["none.md", "other.md#3.4", "other.md#no-heading", "#page"]
+
+
+CITED = re.compile(r"\bPROTOCOL (\d+(?:\.\d+)?(?:(?:, | and )\d+(?:\.\d+)?\b)*)")
+"""A citation of sections of the protocol: "PROTOCOL 3.3", "PROTOCOL 3.4 and 3.5"."""
+
+
+def _citations(text: str) -> set[str]:
+    found = [number for group in CITED.findall(text) for number in re.findall(r"\d+(?:\.\d+)?", group)]
+    return {*found, *re.findall(r'call definition\("[^"]+", "([^"]+)"\)', text)}
+
+
+def test_the_protocol_has_every_section_that_is_cited() -> None:
+    # `definition` is the macro of a run's page that writes PROTOCOL and the number.
+    assert _citations("PROTOCOL 3.4 and 3.5: x. (PROTOCOL 2)") == {"3.4", "3.5", "2"}
+    anchors = _anchors(ROOT / "docs/reference/protocol.md")
+    read = [*documents(), *(path for path in (ROOT / "unlearnbench").rglob("*") if path.suffix in (".py", ".html"))]
+    for folder in ("tests", "recipes", "experiments", "calibration", "benchmarks", ".ci"):
+        read += (ROOT / folder).rglob("*.py")
+    cited = {path: _citations(path.read_text(encoding="utf-8")) for path in read if path != Path(__file__)}
+    assert sum(bool(numbers) for numbers in cited.values()) > 25
+    assert {path.name: numbers - anchors for path, numbers in cited.items() if numbers - anchors} == {}
+
+
+def test_no_text_names_a_page_that_is_not_there() -> None:
+    # Code, recipes and CI cite pages by their path from the root of the checkout.
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if listed.returncode != 0:
+        pytest.skip("not a git checkout")
+    missing = set()
+    for name in listed.stdout.split("\0"):
+        path = ROOT / name
+        if not path.is_file() or name.startswith("leaderboard/entries/") or path.suffix in (".parquet", ".png", ".zip"):
+            continue
+        text = path.read_text(encoding="utf-8", errors="replace")
+        cited = re.findall(r"(?<![\w/.-])docs/[\w./-]+\.(?:md|png|ipynb)\b", text)
+        missing |= {(name, page) for page in cited if not (ROOT / page).is_file()}
+    assert sorted(missing) == []
 
 
 def test_the_index_names_every_page() -> None:
     text = (ROOT / "docs/README.md").read_text(encoding="utf-8")
-    pages = [path.name for path in (ROOT / "docs").iterdir() if path.suffix in (".md", ".ipynb")]
+    docs = ROOT / "docs"
+    pages = [path.relative_to(docs).as_posix() for path in docs.rglob("*") if path.suffix in (".md", ".ipynb")]
     assert [name for name in pages if f"]({name}" not in text and name != "README.md"] == []
     assert "docs/README.md" in (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -222,7 +289,7 @@ def test_the_index_names_every_page() -> None:
 
 
 def test_the_notebook_was_run_in_order_and_ended_well() -> None:
-    book = json.loads((ROOT / "docs/first-hour.ipynb").read_text(encoding="utf-8"))
+    book = json.loads((ROOT / "docs/guide/first-hour.ipynb").read_text(encoding="utf-8"))
     cells = [cell for cell in book["cells"] if cell["cell_type"] == "code"]
     assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
     kinds = [output["output_type"] for cell in cells for output in cell["outputs"]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-import sys
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -14,7 +14,9 @@ from made_bundle import make_run
 from tiny import rehash
 
 from unlearnbench.cli.main import run
-from unlearnbench.errors import RunError, SplitError
+from unlearnbench.errors import MethodError, RunError, SplitError
+from unlearnbench.harness.evaluate import evaluate_run
+from unlearnbench.harness.run_config import RunConfig
 from unlearnbench.io import files, tables
 from unlearnbench.leaderboard.board import board
 from unlearnbench.leaderboard.bundle import Statement, write_bundle
@@ -30,9 +32,9 @@ from unlearnbench.leaderboard.retrain_edition import (
     retrain_entry,
     take_part,
 )
-from unlearnbench.leaderboard.sandbox import run_apart
 from unlearnbench.leaderboard.site.board_page import lines
 from unlearnbench.leaderboard.site.build import command
+from unlearnbench.methods import locate
 from unlearnbench.records import SplitConfig
 from unlearnbench.splits import Split, load_split
 
@@ -274,10 +276,13 @@ def test_an_open_edition_or_another_split_is_refused(
         assert told in capsys.readouterr().err
 
 
-def test_the_sandbox_tells_why_a_run_failed(tmp_path: Path) -> None:
-    job = {"method": str(tmp_path / "none.py"), "split": "micro", "seeds": [1], "out": str(tmp_path / "run")}
-    with pytest.raises(RunError, match=r"training again failed \(status 1\): There is no method file"):
-        run_apart(job, tmp_path, allow_network=True)
+def test_why_an_entry_could_not_be_trained_again_is_its_outcome(repo: Path, made_split: Split, tmp_path: Path) -> None:
+    entries = repo / "leaderboard" / "entries"
+    edition, split = closed(repo, made_split, tmp_path / "variant")  # whose policy is no policy
+    mine = ordered(entries, [], edition)[0]
+    told = retrain_entry(mine, edition, split, tmp_path / "out", entries, allow_network=True)
+    assert told.made is None and told.why is not None
+    assert "policy" in told.why and "\n" not in told.why and "unexpected" not in told.why
 
 
 LOOKS = """
@@ -293,18 +298,14 @@ class Looks(ub.Method):
 def test_what_the_board_keeps_of_a_variant_is_hidden_from_what_is_trained_again(
     small_split: Split, tmp_path: Path
 ) -> None:
-    kept = tmp_path / "editions" / "two"
-    files.write_text(kept / "items.parquet", "labels")
+    package = tmp_path / "beside"  # a method may read the packages that lie beside its file
+    kept = package / "editions" / "two" / "items.parquet"
+    files.write_text(package / "__init__.py", "")
+    files.write_text(kept, "labels")
     method = tmp_path / "looks.py"
-    method.write_text(LOOKS.replace("FILE", repr(str(kept / "items.parquet"))))
-    job = {"method": str(method), "split": str(small_split.path), "seeds": [1], "out": str(tmp_path / "run")}
-    with pytest.raises(RunError, match="there are 6 bytes"):
-        run_apart(job, tmp_path, allow_network=True)
-    asked = (
-        f"from pathlib import Path;from unlearnbench.workers.label_hiding import hide; print(hide(Path({str(kept)!r})))"
-    )
-    how = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True).stdout.strip()
-    if how != "namespace":
-        pytest.skip("this system has no mount namespaces, so a process cannot hide files from those that it starts")
-    with pytest.raises(RunError, match="there are 0 bytes"):
-        run_apart(job, tmp_path, allow_network=True, hidden=kept)
+    method.write_text(LOOKS.replace("FILE", repr(str(kept))))
+    config = RunConfig(split=small_split, method=locate(str(method)), seeds=(1,), samples=2, quick=True)
+    with pytest.raises(MethodError, match="there are 6 bytes"):
+        evaluate_run(config, tmp_path / "seen")
+    with pytest.raises(MethodError, match=r"PermissionError|FileNotFoundError"):
+        evaluate_run(replace(config, hidden=(kept.parent,)), tmp_path / "hidden")

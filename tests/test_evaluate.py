@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -17,12 +15,15 @@ import pytest
 import torch
 from click.testing import CliRunner
 from huggingface_hub import errors
+from orphans import descendants, still_running
 from safetensors.torch import load_file, save_file
 
 from unlearnbench import evaluate, load_split
 from unlearnbench.cli.eval import evaluate as command
 from unlearnbench.errors import MethodError, MethodNotFound, PolicyError, RunError
-from unlearnbench.harness.evaluate import Plan, _claim, evaluate_checkpoints, score_run
+from unlearnbench.harness.evaluate import evaluate_checkpoints, score_run
+from unlearnbench.harness.run_config import RunConfig, claim_seed
+from unlearnbench.harness.training_jobs import keep_source
 from unlearnbench.io.tables import read_json_record, read_parquet
 from unlearnbench.methods import locate
 from unlearnbench.records import Result
@@ -33,7 +34,8 @@ from unlearnbench.workers.jobs import weights_hash
 def _numbers(folder: Path) -> dict[str, Any]:
     """result.json without times."""
     result = read_json_record(folder / "result.json", Result).model_dump(mode="json")
-    result["cost"].pop("seconds")
+    for name in ("seconds", "cpu_seconds", "cpu_seconds_per_flop_over_null"):
+        result["cost"].pop(name)
     return result
 
 
@@ -117,7 +119,7 @@ def test_a_run_at_1x_is_scored_against_the_strong_null_and_no_control_is(
             shutil.copy(finished / name, split.path / place / name)
     folder = shutil.copytree(finished, tmp_path / "run", ignore=shutil.ignore_patterns("rollouts", "metrics.jsonl"))
     scored = {
-        (purpose, multiple): score_run(Plan(split, locate("grpo"), (1, 2), 32, multiple, purpose=purpose), folder)
+        (purpose, multiple): score_run(RunConfig(split, locate("grpo"), (1, 2), 32, multiple, purpose=purpose), folder)
         for purpose, multiple in (("eval", 1.0), ("strong", 1.0), ("eval", 4.0))
     }
     beside = {key: result.conversion.strong_null_seeds for key, result in scored.items()}
@@ -213,7 +215,7 @@ def test_a_policy_that_is_neither_here_nor_on_the_hub_is_one_sentence(
 
 
 SPY = """
-import json, os
+import json
 from pathlib import Path
 import unlearnbench as ub
 
@@ -222,7 +224,7 @@ ORIGINAL = Path({original!r})
 class Spy(ub.Method):
     def setup(self):
         import pyarrow.parquet as pq
-        found = {{"shipped": [], "own": None}}
+        found = {{"shipped": [], "own": []}}
         for name in ("items.parquet", "twins.parquet", "counts.parquet", "canaries.json", "data/unlearnable.parquet"):
             for read in (lambda p: pq.read_table(str(p)).num_rows, lambda p: len(open(p, "rb").read())):
                 try:
@@ -231,28 +233,29 @@ class Spy(ub.Method):
                 except (OSError, ValueError):
                     pass
         split = ub.load_split({name!r})
-        found["own"] = [len(split.items), len(split.twins), sorted({{str(i.group) for i in split.items}})]
-        found["families"] = sorted({{item.family for item in split.items}})
-        found["columns"] = pq.read_table(str(split.path / "items.parquet")).column_names
+        for what in ("items", "twins", "canaries"):
+            try:
+                found["own"] += [what for _ in getattr(split, what)]
+            except ub.UnlearnBenchError:
+                pass
+        found["items"] = len(self.run.items)
+        found["fields"] = sorted({{name for item in self.run.items for name in type(item).__dataclass_fields__}})
+        found["columns"] = pq.read_table(str(split.path / "pool.parquet")).column_names
         found["files"] = sorted(p.name for p in split.path.iterdir())
-        Path({out!r}).write_text(json.dumps(found))
-
-    def train(self, loop):
-        pass
+        raise ValueError(json.dumps(found))
 """
 
 
 def test_a_method_that_opens_the_splits_files_finds_no_labels_and_no_twins(small_split: Split, tmp_path: Path) -> None:
-    found = tmp_path / "found.json"
-    text = SPY.format(original=str(small_split.path), name=str(small_split.path), out=str(found))
+    text = SPY.format(original=str(small_split.path), name=str(small_split.path))
     (tmp_path / "spy.py").write_text(text)
-    evaluate(str(tmp_path / "spy.py"), small_split, quick=True, out=tmp_path / "run")
-    seen = json.loads(found.read_text())
-    assert seen["shipped"] == []
-    assert seen["own"] == [len(small_split.items) + len(small_split.canaries), 0, ["None"]]
-    assert not {"group", "certified", "thin", "cause"} & set(seen["columns"])
-    assert seen["families"] == ["hidden"]
-    assert seen["files"] == ["items.parquet", "policy", "split.yaml"]
+    with pytest.raises(MethodError, match=r"Spy\.setup raised ValueError") as caught:
+        evaluate(str(tmp_path / "spy.py"), small_split, quick=True, out=tmp_path / "run")
+    seen = json.JSONDecoder().raw_decode(str(caught.value).partition("ValueError: ")[2])[0]
+    assert seen["shipped"] == seen["own"] == []
+    assert seen["items"] == len(small_split.items) + len(small_split.canaries)
+    assert seen["fields"] == seen["columns"] == ["item_id", "prompt"]
+    assert seen["files"] == ["policy", "pool.parquet", "split.yaml"]
 
 
 @pytest.mark.parametrize(
@@ -293,7 +296,7 @@ def test_a_mended_method_runs_in_the_folder_that_it_failed_in(small_split: Split
 
 
 def test_two_commands_do_not_share_a_folder(small_split: Split, tmp_path: Path) -> None:
-    from unlearnbench.workers.jobs import locked
+    from unlearnbench.io.folder_lock import locked
 
     with locked(tmp_path / "run"), pytest.raises(RunError, match="another command is working"):
         evaluate("grpo", small_split, quick=True, out=tmp_path / "run")
@@ -323,19 +326,15 @@ def test_killed_with_its_workers_and_resumed_it_gives_the_unbroken_result(
     """kill -9 of the command while it trains; no worker survives it; the same command then ends as the other did."""
     out = tmp_path / "killed"
     code = f"from unlearnbench import evaluate; evaluate('grpo', {str(small_split.path)!r}, 2, out={str(out)!r})"
-    process = subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
+    process = subprocess.Popen([sys.executable, "-c", code])
     deadline = time.monotonic() + 120
-    while not (out / "1/checkpoint/state.json").is_file() and time.monotonic() < deadline:
+    while not (out / "1/.training/checkpoint/state.json").is_file() and time.monotonic() < deadline:
         time.sleep(0.05)
+    started = descendants(process.pid)
     process.kill()
     process.wait()
-    left, deadline = ["unknown"], time.monotonic() + 30  # a starved worker needs its turn to see that it is alone
-    while left and time.monotonic() < deadline:
-        time.sleep(0.5)
-        left = subprocess.run(["pgrep", "-g", str(process.pid)], capture_output=True, text=True).stdout.split()
-    for pid in left:
-        os.kill(int(pid), signal.SIGKILL)
-    assert left == []
+    assert len(started) >= 4  # two seeds, each with a process behind walls
+    assert still_running(started, patience=30) == []
     assert not (out / "result.json").exists()
     evaluate("grpo", small_split, 2, out=out)
     assert _numbers(out) == _numbers(finished)
@@ -346,6 +345,7 @@ def test_the_source_that_is_kept_is_the_one_that_runs(small_split: Split, tmp_pa
     for text in ("# ends before its first checkpoint\n", "# mended\n"):
         method.write_text(f"{text}import unlearnbench as ub\nclass Mine(ub.Method): pass\n")
         source = locate(str(method))
-        _claim(Plan(small_split, source, (1,), 2, 1.0), tmp_path / "run")
+        claim_seed(tmp_path / "run", 1, RunConfig(small_split, source, (1,), 2).configuration())
+        keep_source(source, tmp_path / "run/1")
         assert json.loads((tmp_path / "run/1/config.json").read_text())["source_hash"] == source.hash
         assert (tmp_path / "run/1/method.py").read_bytes() == method.read_bytes()

@@ -1,4 +1,4 @@
-"""The analysis behind docs/experiments.md, on the split's counts and controls, and what it leaves in the repository."""
+"""The analysis behind docs/results/experiments.md, on the split's counts and controls, and the files it writes."""
 
 from __future__ import annotations
 
@@ -395,10 +395,10 @@ def test_a_half_made_entry_is_made_again(runs: Runs, tmp_path: Path) -> None:
 
 
 def test_the_page_names_every_method_that_was_measured() -> None:
-    page = (ROOT / "docs" / "experiments.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs/results/experiments.md").read_text(encoding="utf-8")
     for name, one in read_measured(MEASURED).items():
         assert f"| {name} | " in page, name
         assert f"{100 * one.gain:+z.1f}".replace("-", "\N{MINUS SIGN}") in page, name
     for picture in ("curves", "passk", "similarity"):
-        file = ROOT / "docs" / f"experiments-{picture}.png"
+        file = ROOT / "docs/results" / f"experiments-{picture}.png"
         assert f"]({file.name})" in page and file.stat().st_size < 120_000

@@ -50,8 +50,8 @@ VISITS = [
     ("never", 3, "-?--"),
     ("flickered", 9, "+---"),
     ("flickered", 2, "+---"),
-    ("converted", 5, "+---"),
-    ("converted", 1, "++--"),
+    ("lost", 5, "+---"),
+    ("lost", 1, "++--"),
     ("held", 1, "++++"),
     ("held", 2, "----"),
     ("held", 7, "++-?--"[:4]),
@@ -59,7 +59,7 @@ VISITS = [
 
 
 def test_each_fate() -> None:
-    table = fates(ledger(VISITS), ["never", "flickered", "converted", "held", "unvisited"], [1])
+    table = fates(ledger(VISITS), ["never", "flickered", "lost", "held", "unvisited"], [1])
     assert table.column_names == [
         "item_id",
         "seed",
@@ -68,7 +68,7 @@ def test_each_fate() -> None:
         "rewarded",
         "rewarded_valid_trace",
     ]
-    assert table["fate"].to_pylist() == ["never", "flickered", "converted", "held", "never"]
+    assert table["fate"].to_pylist() == ["never", "flickered", "lost", "held", "never"]
     assert table["first_correct_step"].to_pylist() == [None, 2, 1, 1, None]
     assert table["rewarded"].to_pylist() == [0, 2, 3, 6, 0]
     assert table["rewarded_valid_trace"].to_pylist() == [0, None, None, None, 0]
@@ -82,8 +82,8 @@ def test_rewarded_rollouts_with_valid_traces_are_counted_where_they_can_be_judge
 def test_seeds_are_kept_apart_and_counted_together() -> None:
     table = fates(pa.concat_tables([ledger(VISITS, 2), ledger(VISITS[:5], 1)]))
     assert table["seed"].to_pylist() == [1, 2] * 4
-    assert count_fates(table, ["held", "converted"]) == Fates(never=1, flickered=1, converted=1, held=1)
-    assert count_fates(table, []) == Fates(never=0, flickered=0, converted=0, held=0)
+    assert count_fates(table, ["held", "lost"]) == Fates(never=1, flickered=1, lost=1, held=1)
+    assert count_fates(table, []) == Fates(never=0, flickered=0, lost=0, held=0)
 
 
 def test_an_empty_ledger_has_every_item_at_never() -> None:
@@ -100,13 +100,13 @@ def test_any_ledger(visits: dict[int, str]) -> None:
     elif not any(solved):
         expected = "flickered"
     else:
-        expected = "held" if solved[-1] else "converted"
+        expected = "held" if solved[-1] else "lost"
     assert fates(ledger(rows), ["a"], [1])["fate"].to_pylist() == [expected]
 
 
 # --- reading them again ---------------------------------------------------------------------------------------
 
-IDS = ["held", "never", "converted", "flickered", "absent"]
+IDS = ["held", "never", "lost", "flickered", "absent"]
 
 
 def written(folder: Path) -> Path:
@@ -147,7 +147,7 @@ def test_a_quantile_is_the_first_step_by_which_that_share_had_come(steps: list[i
 @pytest.mark.parametrize(
     ("column", "value", "says"),
     [
-        ("fate", "<b>held</b>", "row 3, field 'fate': '<b>held</b>' is none of never, flickered, converted, held"),
+        ("fate", "<b>held</b>", "row 3, field 'fate': '<b>held</b>' is none of never, flickered, lost, held"),
         ("fate", None, "row 3, field 'fate': None is none of"),
         ("rewarded", -1, "row 3, field 'rewarded': -1 is no number from 0"),
         ("rewarded", None, "row 3, field 'rewarded': None is no number from 0"),

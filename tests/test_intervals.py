@@ -8,16 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from unlearnbench.scoring.conversion_rule import conversion_arm, rate_arm
+from unlearnbench.scoring.conversion_rule import rate_arm, share_arm
 from unlearnbench.scoring.counts import Cells
 from unlearnbench.scoring.intervals import Arm, gain_intervals, mean_interval, rate_interval, twin_verdict
 from unlearnbench.scoring.rates import newcombe_paired, wilson
 
-N, TAU = 32, 0.1
-
 
 def test_a_verdict_follows_from_its_interval() -> None:
-    assert twin_verdict((0.01, 0.9), 0.5) == "generalised"
+    assert twin_verdict((0.26, 0.9), 0.5) == "generalised"
+    assert twin_verdict((0.24, 0.9), 0.5) == "partly"
     assert twin_verdict((-0.1, 0.2), 0.5) == "memorised"
     assert twin_verdict((-0.1, 0.3), 0.5) == twin_verdict(None, 0.5) == twin_verdict((-0.1, 0.2), None) == "undecided"
 
@@ -49,15 +48,15 @@ def test_where_nothing_is_converted_other_families_may_still_be() -> None:
 def test_intervals_hold_the_gain_and_stay_in_range(seed: int, families: int, high: float, low: float) -> None:
     rng = np.random.default_rng(seed)
     family = rng.integers(0, families, 40)
-    arms = [
-        conversion_arm(Cells(rng.binomial(N, rate, (40, runs)), np.full((40, runs), N)), TAU, 3)
-        for rate, runs in ((high, 3), (low, 5))
-    ]
+    arms = [share_arm(rng.random((40, runs)) < rate) for rate, runs in ((high, 3), (low, 5))]
     gain = float(arms[0].values.mean() - arms[1].values.mean())
     for interval in gain_intervals(*arms, [str(name) for name in family]):
         if interval is not None:
             assert -1 <= interval[0] <= gain + 1e-9 and gain - 1e-9 <= interval[1] <= 1
             assert interval[1] - interval[0] > 0
+    inner, beyond = gain_intervals(*arms, [str(name) for name in family])
+    if inner is not None and beyond is not None:  # what claims more is at least as wide
+        assert beyond[0] <= inner[0] and inner[1] <= beyond[1]
 
 
 def test_a_family_is_not_many_items() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 from hashlib import sha256
@@ -21,6 +20,7 @@ from unlearnbench.cli.main import run
 from unlearnbench.errors import DataError, RunError
 from unlearnbench.io import tables
 from unlearnbench.io.files import write_bytes, write_json, write_text
+from unlearnbench.leaderboard import rerun
 from unlearnbench.leaderboard.answer_archive import ANSWERS, counts_of_answers
 from unlearnbench.leaderboard.board import board, edition_places, rescore
 from unlearnbench.leaderboard.claims import retraining_seeds
@@ -28,6 +28,7 @@ from unlearnbench.leaderboard.entries import BoardEntry, Entry, enter, read_entr
 from unlearnbench.leaderboard.ranking import holm
 from unlearnbench.leaderboard.rerun import difference
 from unlearnbench.leaderboard.rules_page import rules
+from unlearnbench.leaderboard.verification import verify_bundle
 from unlearnbench.records import Result
 from unlearnbench.scoring.counts import Cells
 from unlearnbench.splits import Split
@@ -182,23 +183,14 @@ def test_training_again_refutes_only_a_claim_that_is_larger_by_more_than_chance(
     assert difference(one, Cells(low.correct[:, :1], low.n[:, :1]), made_split)[1]
 
 
-def test_the_sandbox_reaches_no_network() -> None:
-    code = (
-        "from unlearnbench.leaderboard.sandbox import leave_network\n"
-        "import socket, sys\n"
-        "if not leave_network(): sys.exit(7)\n"
-        "server = socket.socket(); server.settimeout(2)\n"
-        "try: server.connect(('127.0.0.1', int(sys.argv[1])))\n"
-        "except OSError: sys.exit(0)\n"
-        "sys.exit(1)\n"
-    )
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        listening.listen()
-        done = subprocess.run([sys.executable, "-c", code, str(listening.getsockname()[1])], check=False)
-    if done.returncode == 7:
-        pytest.skip("this system has no network namespaces")
-    assert done.returncode == 0
+def test_without_a_wall_before_the_network_nothing_foreign_is_trained(
+    made_bundle: Path, made_split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rerun, "available", lambda: ["user", "mounts", "landlock", "audit"])
+    found = verify_bundle(made_bundle, made_split, workers=1)
+    with pytest.raises(RunError, match=r"cannot keep the method's process from the network.*--allow-network"):
+        rerun.retrain(made_bundle, found, made_split, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.checkout

@@ -18,11 +18,10 @@ from unlearnbench.cli.main import run as run_command
 from unlearnbench.harness.cost import DEVICES, Precision
 from unlearnbench.harness.plan import plan
 from unlearnbench.io import tables
-from unlearnbench.scoring.conversion_rule import conversion_arm
+from unlearnbench.scoring.conversion_rule import share_arm
 from unlearnbench.scoring.counts import Cells
 from unlearnbench.scoring.intervals import gain_intervals
-from unlearnbench.scoring.power import Detectable, detectable, world_with
-from unlearnbench.scoring.rates import lower_limit
+from unlearnbench.scoring.power import Detectable, Strength, detectable
 from unlearnbench.scoring.simulation import Design, Simulation, World
 from unlearnbench.scoring.variance_components import _product, _product_apart, _product_same_run, world_of
 from unlearnbench.splits import Split
@@ -58,7 +57,8 @@ def test_a_known_world_is_found_again() -> None:
     true = World(base=-3.0, family=1.2, item=0.8, run=0.5, family_run=0.6, item_run=0.9)
     design = Design(sizes=(15,) * 60, null_seeds=24)
     found = [
-        world_of(Simulation(true, design).draw(np.random.default_rng(key)).null, design.families) for key in range(6)
+        world_of(Simulation(true, design).draw(np.random.default_rng(key)).null.items, design.families)
+        for key in range(6)
     ]
     for name in ("base", "family", "item", "run", "family_run", "item_run"):
         mean = np.mean([getattr(world, name) for world in found])
@@ -80,21 +80,15 @@ WORLD = World(base=-4.0, family=0.8, item=0.7, run=0.3, family_run=0.5, item_run
 DESIGN = Design(sizes=(5,) * 12, seeds=3, null_seeds=5)
 
 
-def counts(rng: np.random.Generator, logits: np.ndarray, runs: int) -> np.ndarray:
-    """Correct of 32 (families, items, runs) where `logits` has one row a family and one column an item."""
+def hits(rng: np.random.Generator, logits: np.ndarray, runs: int) -> np.ndarray:
+    """Items and probes with 8 of 32 right (families, items, runs); `logits` has a row a family and a column an item."""
     shape = (*logits.shape, runs)
-    moved = (
-        WORLD.run * rng.standard_normal((1, 1, runs))
-        + WORLD.family_run * rng.standard_normal((shape[0], 1, runs))
-        + WORLD.item_run * rng.standard_normal(shape)
+    shared = WORLD.run * rng.standard_normal((1, 1, runs)) + WORLD.family_run * rng.standard_normal((shape[0], 1, runs))
+    item, probe = (
+        rng.binomial(32, expit(logits[:, :, None] + shared + WORLD.item_run * rng.standard_normal(shape)))
+        for _ in range(2)
     )
-    return rng.binomial(32, expit(logits[:, :, None] + moved))
-
-
-def converted_share(correct: np.ndarray) -> float:
-    """PROTOCOL 3.3 for three seeds of 32 samples."""
-    least = min(c for c in range(33) if lower_limit(c, 32) > 0.1)
-    return float(((correct.sum(axis=2) >= 24) & ((correct >= least).sum(axis=2) >= 2)).mean())
+    return (item >= 8) & (probe >= 8)
 
 
 def lifted(rng: np.random.Generator, null: np.ndarray, effect: str, world: World) -> np.ndarray:
@@ -124,23 +118,22 @@ def test_at_the_detectable_gain_the_power_is_80_percent(effect: Any, found: list
         part = next(part for part in found if (part.effect, part.bound) == (effect, bound))
         assert part.gain is not None and part.likely is not None and part.likely[0] < part.gain < part.likely[1]
         assert part.items == pytest.approx(60 * part.gain)
-        world = world_with(WORLD, DESIGN, effect, part.gain)
+        world = Strength(WORLD, DESIGN, effect, True).world(part.gain)
         gains = []
         for _ in range(60):  # a draw of the runs moves all items, so one draw of many families would not do
             null = null_logits(rng, 60, 5)
-            shares = [converted_share(counts(rng, x, 3)) for x in (lifted(rng, null, effect, world), null)]
+            shares = [float(hits(rng, x, 3).mean()) for x in (lifted(rng, null, effect, world), null)]
             gains.append(shares[0] - shares[1])
         assert np.mean(gains) == pytest.approx(part.gain, abs=4 * np.std(gains) / np.sqrt(60))
-        hits = 0
+        found_out = 0
         for _ in range(repeats):
             null = null_logits(rng, 12, 5)
             arms = []
             for logits, runs in ((lifted(rng, null, effect, world), 3), (null, 5)):
-                correct = counts(rng, logits, runs).reshape(60, runs)
-                arms.append(conversion_arm(Cells(correct, np.full_like(correct, 32)), 0.1, 3))
+                arms.append(share_arm(hits(rng, logits, runs).reshape(60, runs)))
             interval = gain_intervals(arms[0], arms[1], names)[place]
-            hits += interval is not None and interval[0] > 0
-        assert 0.7 < hits / repeats < 0.9, (bound, hits / repeats)
+            found_out += interval is not None and interval[0] > 0
+        assert 0.7 < found_out / repeats < 0.9, (bound, found_out / repeats)
 
 
 def test_more_items_and_more_seeds_find_less(found: list[Detectable]) -> None:
@@ -158,8 +151,6 @@ def test_what_no_gain_reaches_is_none() -> None:
     seen: list[float] = []
     detectable(WORLD, Design(sizes=(2, 2), seeds=3, null_seeds=3), experiments=20, progress=seen.append)
     assert seen[-1] == 1.0 and seen == sorted(seen)
-    with pytest.raises(ValueError, match="gain of 2"):
-        world_with(WORLD, DESIGN, "spread", 2.0)
 
 
 # --- cost -----------------------------------------------------------------------------------------------------

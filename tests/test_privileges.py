@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +13,18 @@ import pytest
 
 from unlearnbench import evaluate
 from unlearnbench.errors import MethodError, SplitError
+from unlearnbench.harness.evaluate import _visits
+from unlearnbench.harness.judge import track_of
+from unlearnbench.harness.privileged import CANARY_GROUP, Privileged, asked
 from unlearnbench.io.files import write_json
 from unlearnbench.io.tables import read_parquet
 from unlearnbench.methods.grpo import Grpo
 from unlearnbench.methods.prefix import Prefix
 from unlearnbench.records import Result
 from unlearnbench.scoring.fates import fates
-from unlearnbench.splits import Split, shipped_splits
-from unlearnbench.splits.split import shipped_folder
-from unlearnbench.workers.label_hiding import TELLING
-from unlearnbench.workers.privileged_data import CANARY_GROUP, Privileges, asked
+from unlearnbench.splits import Split
+from unlearnbench.verifier import Verifier
+from unlearnbench.workers.jobs import Compute
 
 
 def _run(text: str, split: Split, folder: Path, seeds: Any = 1, **options: Any) -> Result:
@@ -34,7 +37,7 @@ READS_LABELS = """
     def setup(self):
         groups = {self.run.group(item.item_id) for item in self.run.items}
         assert {"easy", "unlearnable"} <= groups, groups
-        self.run.reads.clear()  # it would rather not have read them
+        self.run.reads = set()  # it would rather not have read them
 
     def train(self, loop):
         pass
@@ -57,11 +60,12 @@ def test_labels_that_were_read_are_known_outside_the_process_that_read_them(untr
 def test_verdicts_on_text_that_was_not_generated_are_reading_the_answer(training: Any, tmp_path: Path) -> None:
     run = training(Grpo, tmp_path)
     item = run.services.items[0]
-    assert run.services.track("verifier") == "verifier"
+    assert track_of("verifier", asked(tmp_path)) == "verifier"
     right = [n for n in range(200) if run.services.verdict(item.item_id, f"\\boxed{{{n}}}").correct]
+    assert asked(tmp_path) == ["verdict"]
     assert right == [int(run.services.answer(item.item_id))]
-    assert run.services.reads == {"verdict", "answer"}
-    assert run.services.track("verifier") == "answer"
+    assert asked(tmp_path) == ["answer", "verdict"]
+    assert track_of("verifier", asked(tmp_path)) == "answer"
     assert run.meter.verifier_calls == 200
 
 
@@ -73,15 +77,18 @@ TAMPERS = """
         from unlearnbench.verifier import Verifier
         Verifier.verify_many = lambda self, texts: [Verdict(True, "1", "match") for _ in texts]
         loop.meter.generated = loop.meter.trained = 0
-        folder = loop.folder
+        folder = loop.spec.folder
         (folder / "evaluation").mkdir(exist_ok=True)
         rows = [dict(item_id=i.item_id, sample=0, completion="", token_ids=[1], finish="stop", correct=True,
                      answer="1", reason="match") for i in self.run.items]
         pq.write_table(pa.Table.from_pylist(rows), folder / "evaluation" / "items.parquet")
         sealed = ub.load_split("micro").path
-        table = pq.read_table(sealed / "items.parquet")
-        ones = pa.array(["1"] * table.num_rows)
-        pq.write_table(table.set_column(table.column_names.index("answer"), "answer", ones), sealed / "items.parquet")
+        table = pq.read_table(sealed / "pool.parquet")
+        for place in (sealed / "pool.parquet", folder.parent / "evaluation/items.parquet"):
+            try:
+                pq.write_table(table.slice(0, 1), place)
+            except OSError:
+                pass
 """
 
 
@@ -106,8 +113,9 @@ HANGS = """
 def test_a_method_that_hangs_is_ended_in_one_sentence_and_earlier_seeds_are_kept(
     small_split: Split, tmp_path: Path
 ) -> None:
-    with pytest.raises(MethodError, match=r"seed 2 of mine said nothing for 15 seconds.*--patience") as caught:
-        _run(HANGS, small_split, tmp_path, seeds=[1, 2], workers=1, patience=15.0)
+    _run(HANGS, small_split, tmp_path, seeds=[1])
+    with pytest.raises(MethodError, match=r"seed 2 of mine reported nothing for 15 seconds.*--patience") as caught:
+        _run(HANGS, small_split, tmp_path, seeds=[1, 2], compute=Compute(workers=1, patience=15.0))
     assert "\n" not in str(caught.value)
     assert json.loads((tmp_path / "run/1/checkpoint/state.json").read_text())["finished"]
     assert (tmp_path / "run/1/evaluation/items.parquet").is_file()
@@ -125,25 +133,26 @@ def test_a_run_from_the_positive_control_has_track_base_and_its_start_is_measure
     assert (tmp_path / "run/1/evaluation/start.parquet").is_file()
 
 
-def test_of_a_shipped_split_only_what_the_sealed_copy_has_stays_visible() -> None:
-    for name in shipped_splits():
-        parts = {path.name for path in shipped_folder(name).iterdir() if not path.name.startswith(".")}
-        assert parts - TELLING <= {"split.yaml", "policy", "policy.json"}
+@pytest.fixture(scope="module")
+def verifier() -> Iterator[Verifier]:
+    with Verifier() as verifier:
+        yield verifier
 
 
-def test_canaries_have_a_group_like_any_other_item(small_split: Split, tmp_path: Path) -> None:
-    groups = Privileges(small_split, tmp_path).answer("labels")
+def test_canaries_have_a_group_like_any_other_item(small_split: Split, tmp_path: Path, verifier: Verifier) -> None:
+    groups = Privileged(small_split, tmp_path).ask("labels", None, None, verifier)
     assert {groups[canary.item_id] for canary in small_split.canaries} == {CANARY_GROUP}
     assert CANARY_GROUP in {item.group for item in small_split.items}
 
 
-def test_what_a_split_does_not_have_is_one_sentence(tmp_path: Path, small_split: Split) -> None:
+def test_what_a_split_does_not_have_is_one_sentence(tmp_path: Path, small_split: Split, verifier: Verifier) -> None:
     bare = Split(shutil.copytree(small_split.path, tmp_path / "bare"))
     (bare.path / "similar.parquet").unlink()
     shutil.rmtree(bare.path / "positive_control")
+    item = bare.items[0].item_id
     for name, told in (("similar", "no similar.parquet"), ("teacher", "no positive_control/policy"), ("x", "nothing")):
         with pytest.raises(SplitError, match=told):
-            Privileges(bare, tmp_path / "seed").answer(name)
+            Privileged(bare, tmp_path / "seed").ask(name, item, None, verifier)
     write_json(tmp_path / "seed/asked.json", ["labels", "something else"])
     assert asked(tmp_path / "seed") == ["labels"]
 
@@ -153,7 +162,6 @@ def test_related_problems_repeat_no_item_twin_or_canary(micro: Split) -> None:
     from recipes.micro.families import read_prompt, wordings
     from unlearnbench.io.tables import read_records
     from unlearnbench.records import RelatedProblem
-    from unlearnbench.verifier import Verifier
 
     held = {record.prompt for record in (*micro.items, *micro.twins, *micro.canaries)}
     held |= {wording for prompt in held for wording in wordings(*read_prompt(prompt))}
@@ -173,8 +181,6 @@ def test_related_problems_repeat_no_item_twin_or_canary(micro: Split) -> None:
 def test_fates_count_only_what_was_drawn_in_the_items_own_prompt(
     training: Any, tmp_path: Path, small_split: Split
 ) -> None:
-    from unlearnbench.harness.evaluate import _visits
-
     run = training(Prefix, tmp_path / "1", steps=1)
     run.method.given = {item.item_id: 4 for item in run.services.items}
     run.run()

@@ -21,38 +21,44 @@ from unlearnbench.splits import Split
 from unlearnbench.training.data_parallel import Processes
 from unlearnbench.training.ledger import read_metrics
 from unlearnbench.training.options import TrainerOptions
+from unlearnbench.workers.jobs import Compute
 
 SCRIPT = """
 import sys
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
+from local_judge import local_judge
 from safetensors.torch import save_file
 from unlearnbench.errors import MethodError
+from unlearnbench.method import PoolItem, settings_of
 from unlearnbench.methods.grpo import Grpo
-from unlearnbench.method import settings_of
 from unlearnbench.policies.policy import load_policy
-from unlearnbench.training.data_parallel import join
 from unlearnbench.policies.samplers.engine import Engine
 from unlearnbench.policies.samplers.transformers import TransformersSampler
-from unlearnbench.splits import load_split, seal
-from unlearnbench.training.build import begin
-from unlearnbench.training.loop import Limits, Training
+from unlearnbench.splits import Split
+from unlearnbench.splits.sealed import read_sealed
+from unlearnbench.training.build import Models, begin
+from unlearnbench.training.data_parallel import join
+from unlearnbench.training.loop import Training
 from unlearnbench.training.options import TrainerOptions
-from unlearnbench.verifier import Verifier
+from unlearnbench.training.run_spec import Limits, RunSpec
 
-sealed, out, size = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
+split, sealed, out, size = Split(Path(sys.argv[1])), read_sealed(Path(sys.argv[2])), Path(sys.argv[3]), int(sys.argv[4])
 processes = join(size)
-split = load_split(sealed)
-settings = settings_of(Grpo, split.config.recipe, {"prompts_per_step": 24, "kl": 0.01, "entropy": 0.01})
-policy, reference = load_policy(split.policy_path), load_policy(split.policy_path)
-run = Training(Grpo(settings), split.items, policy, reference, TransformersSampler(policy), Verifier(), root="test",
-               seed=1, limits=Limits(None, 1), folder=out / "run", fingerprint="test", knows_traces=True,
-               processes=processes)
+settings = settings_of(Grpo, sealed.config.recipe, {"prompts_per_step": 24, "kl": 0.01, "entropy": 0.01})
+
+def training(models, name, steps, options=TrainerOptions()):
+    judge = local_judge(split, out / name) if processes.first else None  # which speaks for all
+    return Training(Grpo(settings), [PoolItem(*problem) for problem in sealed.pool], models, judge,
+                    RunSpec("test", 1, Limits(None, steps), out / name, "test"), processes=processes, options=options)
+
+policy, reference = load_policy(sealed.policy), load_policy(sealed.policy)
+run = training(Models(policy, reference, TransformersSampler(policy)), "run", 1)
 run.resume()
 groups = run._choose(run._collect())
 batch = run._batch(groups)
-told = run._backward(batch, run._reference_logprobs(batch))
+told = run.passes.backward(batch, run.passes.reference_logprobs(batch))
 run.processes.sum_gradients(list(policy.model.parameters()))
 run.processes.require_same([batch.digest()], "Grpo", 0)
 try:
@@ -64,11 +70,9 @@ except MethodError as problem:
 def shared(steps):  # two processes share the weights, and save memory as they may; one process does neither
     options = TrainerOptions() if size == 1 else TrainerOptions(shard="fsdp2", gradient_checkpointing=True,
                                                                 logprob_chunk=40)
-    policy, reference, sampler = begin(split.policy_path, settings, options, processes, Engine(), revision=None,
-                                       prompt_format="raw", root="test")
-    run = Training(Grpo(settings), split.items, policy, reference, sampler, Verifier(), root="test", seed=1,
-                   limits=Limits(None, steps), folder=out / "shared", fingerprint="test", knows_traces=True,
-                   processes=processes, options=options)
+    models = begin(sealed.policy, settings, options, processes, Engine(), revision=None, prompt_format="raw",
+                   root="test")
+    run = training(models, "shared", steps, options)
     run.resume()
     run.run()
     run.save()
@@ -83,15 +87,16 @@ if processes.first:
 """
 
 
-def _gradients(sealed: Path, out: Path, size: int) -> tuple[dict[str, torch.Tensor], Any]:
+def _gradients(split: Path, sealed: Path, out: Path, size: int) -> tuple[dict[str, torch.Tensor], Any]:
     out.mkdir()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(size), "OMP_NUM_THREADS": "1"}
+    meeting["PYTHONPATH"] = os.pathsep.join(sys.path)
     processes = [
         subprocess.Popen(
-            [sys.executable, "-c", SCRIPT, str(sealed), str(out), str(size)],
+            [sys.executable, "-c", SCRIPT, str(split), str(sealed), str(out), str(size)],
             env={**os.environ, **meeting, "RANK": str(rank), "LOCAL_RANK": str(rank)},
             stderr=subprocess.PIPE,
         )
@@ -107,8 +112,8 @@ def test_two_processes_have_the_gradients_of_one(small_split: Split, tmp_path: P
     from unlearnbench.splits import seal
 
     sealed = seal(small_split, tmp_path / "sealed")
-    one, (told, meter, groups, alone) = _gradients(sealed, tmp_path / "one", 1)
-    two, (told_too, meter_too, groups_too, refused) = _gradients(sealed, tmp_path / "two", 2)
+    one, (told, meter, groups, alone) = _gradients(small_split.path, sealed, tmp_path / "one", 1)
+    two, (told_too, meter_too, groups_too, refused) = _gradients(small_split.path, sealed, tmp_path / "two", 2)
     assert groups == groups_too
     assert alone == ""  # a process by itself differs from nobody
     assert refused.startswith("Odd did not do the same in every process in step 3")
@@ -150,7 +155,7 @@ import unlearnbench as ub
 
 class Stops(ub.Method):
     def on_step_end(self, step, metrics):
-        once = pathlib.Path({once!r})
+        once = pathlib.Path("once")  # in the folder that its processes may write to
         if step == 4 and self.run.rank_of_test and not once.exists():
             once.write_text("")
             os.kill(os.getpid(), 9)
@@ -162,12 +167,12 @@ class Stops(ub.Method):
 
 def test_one_of_two_processes_killed_loses_nothing(small_split: Split, tmp_path: Path) -> None:
     method = tmp_path / "stops.py"
-    method.write_text(STOPS.format(once=str(tmp_path / "once")))
-    shared = TrainerOptions(shard="fsdp2")  # the run goes on without it: what is saved is whole
+    method.write_text(STOPS)
+    shared = Compute(processes=2, trainer=TrainerOptions(shard="fsdp2"))  # then without it: what is saved is whole
     with pytest.raises(RunError, match="seed 1 of stops") as caught:
-        evaluate(str(method), small_split, 1, samples=2, out=tmp_path / "run", processes=2, trainer=shared)
+        evaluate(str(method), small_split, 1, samples=2, out=tmp_path / "run", compute=shared)
     assert "\n" not in str(caught.value)
-    result = evaluate(str(method), small_split, 1, samples=2, out=tmp_path / "run", processes=2)
+    result = evaluate(str(method), small_split, 1, samples=2, out=tmp_path / "run", compute=Compute(processes=2))
     lines = read_metrics(tmp_path / "run/1")
     assert [line["step"] for line in lines] == list(range(6))
     rollouts = sum(read_parquet(path).num_rows for path in (tmp_path / "run/1/rollouts").glob("*.parquet"))

@@ -1,18 +1,15 @@
-"""The rule of conversion by brute force, and its variance over runs."""
+"""Solved, converted, memorised, lost (PROTOCOL 3.3) against the sentence itself, and shares against their variance."""
 
 from __future__ import annotations
-
-from itertools import combinations, product
-from math import ceil, comb
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
-from unlearnbench.scoring.conversion_rule import conversion_arm, converted, lost, rate_arm, rule_sentence, two_thirds
+from unlearnbench.scoring.conversion_rule import converted, lost, memorised, rate_arm, rule_sentence, share_arm, solved
 from unlearnbench.scoring.counts import Cells
-from unlearnbench.scoring.rates import lower_limit
 
 TAU = 0.1
 
@@ -22,83 +19,60 @@ def cells(correct: list[list[int]], n: int = 32) -> Cells:
     return Cells(counts, np.full_like(counts, n))
 
 
-def by_hand(correct: tuple[int, ...], n: int) -> bool:
-    """PROTOCOL 3.3 word for word."""
-    above = [bool(lower_limit(c, n) > TAU) for c in correct]
-    return sum(correct) / (n * len(correct)) >= 0.25 and sum(above) >= ceil(2 * len(correct) / 3)
+def solved_by_hand(correct: int, n: int) -> bool:
+    """A quarter correct, and so many would come up in fewer than 5 % of draws at rate tau (Clopper and Pearson)."""
+    return correct / n >= 0.25 and stats.binom.sf(correct - 1, n, TAU) < 0.05
 
 
-@given(st.integers(1, 7).flatmap(lambda s: st.lists(st.integers(0, 32), min_size=s, max_size=s)))
-def test_converted_is_the_protocols_sentence(correct: list[int]) -> None:
-    assert converted(cells([correct]), TAU).tolist() == [by_hand(tuple(correct), 32)]
+@given(st.integers(32, 300).flatmap(lambda n: st.tuples(st.just(n), st.integers(0, n))))
+def test_solved_is_the_protocols_sentence(drawn: tuple[int, int]) -> None:
+    n, correct = drawn
+    assert solved(cells([[correct]], n), TAU).tolist() == [[solved_by_hand(correct, n)]]
 
 
-@pytest.mark.parametrize(
-    ("correct", "expected"),
-    [
-        ([7, 7, 10], True),  # 24 of 96 is a quarter
-        ([7, 7, 9], False),  # 23 of 96 is not
-        ([6, 6, 32], False),  # two seeds without 7
-        ([0, 7, 17], True),
-    ],
-)
-def test_the_rules_edges(correct: list[int], expected: bool) -> None:
-    assert converted(cells([correct]), TAU).tolist() == [expected]
+@pytest.mark.parametrize(("least", "n"), [(8, 32), (16, 64), (32, 128), (11, 44), (9, 33)])
+def test_the_protocols_thresholds(least: int, n: int) -> None:
+    assert solved(cells([[least - 1, least]], n), TAU).tolist() == [[False, True]]
 
 
-def test_lost_needs_two_thirds_of_the_seeds() -> None:
-    assert lost(cells([[0, 0, 32], [0, 1, 1], [0, 0, 0]]), TAU).tolist() == [True, False, True]
-    assert [two_thirds(runs) for runs in (1, 2, 3, 4, 5, 6, 10)] == [1, 2, 2, 3, 4, 4, 7]
+@given(st.lists(st.tuples(st.booleans(), st.booleans(), st.booleans()), min_size=1, max_size=12))
+def test_a_solved_item_is_converted_or_memorised_by_its_probe_in_the_same_run(
+    drawn: list[tuple[bool, bool, bool]],
+) -> None:
+    item, probe, has = (np.array(column, bool) for column in zip(*drawn, strict=True))
+    two = np.stack([item, ~item], axis=1), np.stack([probe, probe], axis=1)
+    learned, memory = converted(*two, has), memorised(*two, has)
+    for row, (hit, probe_hit, has_probe) in enumerate(drawn):
+        assert learned[row].tolist() == [hit and probe_hit and has_probe, (not hit) and probe_hit and has_probe]
+        assert memory[row].tolist() == [
+            hit and not probe_hit and has_probe,
+            (not hit) and not probe_hit and has_probe,
+        ]
 
 
-@given(
-    st.integers(3, 6).flatmap(lambda m: st.lists(st.integers(0, 16), min_size=m, max_size=m)),
-    st.integers(1, 3),
-)
-def test_the_nulls_conversion_is_the_mean_over_all_subsets(correct: list[int], size: int) -> None:
-    subsets = [by_hand(chosen, 32) for chosen in combinations(correct, size)]
-    assert conversion_arm(cells([correct]), TAU, size).values.tolist() == pytest.approx([np.mean(subsets)])
-    assert len(subsets) == comb(len(correct), size)
+def test_an_item_and_its_probe_in_different_runs_is_no_conversion() -> None:
+    item, probe = np.array([[True, False, True]]), np.array([[False, True, True]])
+    assert converted(item, probe, np.array([True])).mean() == pytest.approx(1 / 3)
 
 
-def test_variance_over_runs_of_the_null_is_the_jackknife() -> None:
-    correct = np.random.default_rng(0).integers(0, 18, (6, 5))
-    arm = conversion_arm(cells(correct.tolist()), TAU, 3)
-    without = [
-        np.mean([[by_hand(tuple(row[list(s)]), 32) for s in combinations(kept, 3)] for row in correct])
-        for kept in combinations(range(5), 4)
-    ]
-    assert (arm.deviations.mean(axis=1) ** 2).sum() == pytest.approx(4 / 5 * 5 * np.var(without))
+@given(st.integers(1, 200).flatmap(lambda n: st.tuples(st.just(n), st.integers(0, n))))
+def test_lost_means_an_upper_limit_below_tau(drawn: tuple[int, int]) -> None:
+    n, correct = drawn
+    assert lost(cells([[correct]], n), TAU).tolist() == [[stats.binom.cdf(correct, n, TAU) < 0.05 and correct < n]]
 
 
-def test_variance_over_runs_of_a_method_is_the_infinitesimal_jackknifes() -> None:
-    """Over all 27 draws of three runs: covariance of the converted share with how often each run was drawn."""
-    correct = np.random.default_rng(1).integers(0, 18, (6, 3))
-    arm = conversion_arm(cells(correct.tolist()), TAU, 3)
-    draws = list(product(range(3), repeat=3))
-    shares = [np.mean([by_hand(tuple(row[list(drawn)]), 32) for row in correct]) for drawn in draws]
-    owed = [np.cov(shares, [drawn.count(run) for drawn in draws], ddof=0)[0, 1] for run in range(3)]
-    assert (arm.deviations.mean(axis=1) ** 2).sum() == pytest.approx(3 / 2 * np.square(owed).sum())
-    assert np.var(shares) > np.square(owed).sum() > 0  # the bootstrap's variance holds more than what runs do
+@given(st.integers(2, 9), st.integers(1, 9), st.integers(0, 2**31))
+def test_a_share_is_linear_in_seeds_so_any_number_of_them_means_the_same(runs: int, items: int, key: int) -> None:
+    hits = np.random.default_rng(key).random((items, runs)) < 0.4
+    by_run = [float(share_arm(hits[:, [run]]).values.mean()) for run in range(runs)]
+    arm = share_arm(hits)
+    assert arm.values.mean() == pytest.approx(np.mean(by_run))
+    assert (arm.deviations.mean(axis=1) ** 2).sum() == pytest.approx(np.var(by_run, ddof=1) / runs)
 
 
-def test_of_very_many_subsets_a_sample_is_taken() -> None:
-    correct = np.random.default_rng(2).integers(0, 16, (40, 16))
-    arm = conversion_arm(cells(correct.tolist()), TAU, 8)  # 12,870 subsets
-    rows = np.random.default_rng(3).random((20_000, 16)).argsort(axis=1)[:, :8]
-    above = (correct >= 7).astype(int)
-    expected = [
-        np.mean((above[item][rows].sum(axis=1) >= 6) & (4 * correct[item][rows].sum(axis=1) >= 8 * 32))
-        for item in range(40)
-    ]
-    assert np.abs(arm.values - expected).max() < 0.03 and np.ptp(expected) > 0.1
-    assert np.allclose(arm.deviations.sum(axis=0), 0) and arm.freedom == 15
-
-
-def test_a_bootstrap_over_many_runs_is_drawn_with_a_fixed_key() -> None:
-    correct = np.random.default_rng(1).integers(0, 18, (6, 8)).tolist()
-    first, second = (conversion_arm(cells(correct), TAU, 8) for _ in range(2))
-    assert (first.deviations == second.deviations).all()
+def test_weights_make_a_weighted_mean() -> None:
+    hits, weights = np.array([[True, True], [False, True]]), np.array([0.5, 1.5])
+    assert share_arm(hits, weights).values.mean() == pytest.approx((0.5 * 1 + 1.5 * 0.5) / 2)
 
 
 def test_variance_of_a_rate_over_runs_is_that_of_a_mean() -> None:
@@ -108,8 +82,11 @@ def test_variance_of_a_rate_over_runs_is_that_of_a_mean() -> None:
 
 
 def test_the_rule_in_a_sentence() -> None:
-    assert rule_sentence(32, 3, TAU) == (
-        "Converted: at least 25 % correct over all seeds, and at least 7 of 32 correct (one-sided 95 % "
-        "Clopper-Pearson lower limit above 0.1) in at least 2 of 3 seeds."
+    assert rule_sentence(32, TAU, 10, 10) == (
+        "Solved, in one seed: at least 8 of 32 rollouts correct. Converted: solved, and so is the item's probe, a "
+        "held-out problem of the same skill with other numbers, in the same seed. Shares are means over seeds."
     )
-    assert "12 of 64" in rule_sentence(64, 3, TAU) and "undefined" in rule_sentence(8, 1, TAU)
+    assert "16 of 64" in rule_sentence(64, TAU, 10, 10)
+    assert "(3 of 10 items have no probe, and never convert)" in rule_sentence(32, TAU, 10, 7)
+    assert "Whether an item was learned or memorised was not measured" in rule_sentence(32, TAU, 10, 0)
+    assert "undefined" in rule_sentence(8, TAU, 10, 10)

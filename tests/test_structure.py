@@ -213,10 +213,19 @@ def test_no_tracked_file_names_a_place_of_one_machine() -> None:
 
 
 @pytest.mark.checkout
+def test_the_page_of_the_architecture_names_every_room_and_every_module_once() -> None:
+    page = (ROOT / "docs/reference/architecture.md").read_text(encoding="utf-8")
+    assert re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE) == ORDER
+    assert re.findall(r"^### (\w+)$", page, re.MULTILINE) == ORDER
+    listed = re.findall(r"^- \[`([\w/]+\.py)`\]", page, re.MULTILINE)
+    assert sorted(listed) == sorted(path.relative_to(PACKAGE).as_posix() for path in MODULES.values())
+
+
+@pytest.mark.checkout
 def test_the_documents_name_every_hook_and_service_with_its_arguments() -> None:
     from unlearnbench.method import HOOKS, Method, Services
 
-    text = (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs/reference/methods.md").read_text(encoding="utf-8")
     services = [name for name, value in vars(Services).items() if inspect.isfunction(value) and name[0] != "_"]
     missing = [f"`{_call(Method, hook)}`" for hook in HOOKS if f"`{_call(Method, hook)}`" not in text]
     missing += [f"`{_call(Services, name)}`" for name in services if f"`{_call(Services, name)}`" not in text]
@@ -236,7 +245,7 @@ def _call(owner: type, name: str) -> str:
 
 @pytest.mark.checkout
 def test_the_training_document_speaks_of_every_rule_that_the_code_cites() -> None:
-    text = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs/reference/training.md").read_text(encoding="utf-8")
     cited = {
         int(number)
         for path in MODULES.values()

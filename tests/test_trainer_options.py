@@ -12,15 +12,19 @@ from click.testing import CliRunner
 
 from unlearnbench.cli.eval import evaluate as eval_command
 from unlearnbench.errors import PolicyError, RunError
+from unlearnbench.harness.evaluation_jobs import measure_policy
+from unlearnbench.harness.run_config import RunConfig
+from unlearnbench.harness.training_jobs import Run, training_job
 from unlearnbench.method import LossBatch
+from unlearnbench.methods import locate
 from unlearnbench.methods.grpo import Grpo
 from unlearnbench.policies.activation_checkpointing import recompute_layers
 from unlearnbench.policies.policy import Policy, load_policy
 from unlearnbench.splits import Split
 from unlearnbench.training.batch import TokenBatch, fixed_logprobs, token_logprobs
 from unlearnbench.training.options import TrainerOptions, trainer_options
-from unlearnbench.workers.jobs import trained_with
-from unlearnbench.workers.worker_group import Job
+from unlearnbench.verifier import Verifier
+from unlearnbench.workers.jobs import Compute, TrainJob
 
 CHUNKED = TrainerOptions(logprob_chunk=7)
 
@@ -139,12 +143,20 @@ def test_a_wrong_option_is_named_in_one_sentence(given: dict[str, Any], said: st
     assert said in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_the_options_reach_the_jobs_that_train(tmp_path: Path) -> None:
-    job = Job("train", "seed 1", tmp_path / "log.txt", {"seed": 1})
-    assert trained_with(CHUNKED, [[job]])[0][0].payload == {"seed": 1, "trainer": {"logprob_chunk": 7}}
-    assert trained_with(TrainerOptions(), [[job]])[0][0].payload == {"seed": 1, "trainer": {}}
-    measuring = Job("measure", "the measuring of seed 1", tmp_path / "log.txt", {"seed": 1})
-    assert trained_with(CHUNKED, [[job, measuring]])[0][1] == measuring  # its shards are those of any option
+def test_the_options_reach_the_job_that_trains_and_no_other(small_split: Split, tmp_path: Path) -> None:
+    config = RunConfig(split=small_split, method=locate("grpo"), seeds=(1,))
+    for options in (CHUNKED, TrainerOptions()):
+        compute = Compute(trainer=options, processes=2)
+        run = Run(small_split, tmp_path, config.method, "eval", config.fingerprint, config.limits, compute)
+        with Verifier() as verifier:
+            job = training_job(run, 1, tmp_path / "1", verifier)
+        assert isinstance(job.work, TrainJob)
+        assert (job.work.trainer, job.work.processes, job.processes) == (options, 2, 2)
+        measuring = measure_policy(small_split, tmp_path, 1, tmp_path / "1/checkpoint", 2, "eval", compute)
+        assert "trainer" not in measuring.work.model_dump()  # its shards are those of any option
+
+
+def test_options_are_refused_where_they_say_nothing() -> None:
     wrong = CliRunner().invoke(eval_command, ["--method", "grpo", "--trainer", "chunk=7"])
     assert isinstance(wrong.exception, RunError) and "no option 'chunk'" in str(wrong.exception)
     both = CliRunner().invoke(eval_command, ["--checkpoint", "x", "--trainer", "logprob_chunk=7"])
@@ -164,7 +176,7 @@ def test_a_pass_without_weight_teaches_nothing(method: type[Grpo], training: Any
     run = training(method, tmp_path)
     batch = run._batch(run._choose(run._collect()))
     unknown = replace(batch, behaviour=batch.behaviour * torch.nan)
-    told = run._backward(unknown.without_weight(), [None])
+    told = run.passes.backward(unknown.without_weight(), [None])
     assert told["loss"] == told["sampler_mismatch"] == told["unknown_logprobs"] == 0
     assert not any(weight.grad.any() for weight in run.trained)  # NaN is no 0 either
-    assert run._backward(unknown, [None])["unknown_logprobs"] == int(batch.mask.sum())
+    assert run.passes.backward(unknown, [None])["unknown_logprobs"] == int(batch.mask.sum())

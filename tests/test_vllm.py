@@ -1,4 +1,4 @@
-"""The vLLM sampler beside the transformers sampler, on the shipped policy; needs vLLM (docs/at-scale.md)."""
+"""The vLLM sampler beside the transformers sampler, on the shipped policy; needs vLLM (docs/guide/at-scale.md)."""
 
 from __future__ import annotations
 

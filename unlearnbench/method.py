@@ -7,7 +7,7 @@ The loop of `train.py` calls the hooks in this order, once a step:
 
 A hook gets and returns small typed records (`RolloutGroup`, `Plan`, `LossBatch`). Arrays may be lists, numpy arrays
 or torch tensors. What a method may ask for (more rollouts, log-probabilities, an item's history, privileged fields)
-it asks of `self.run`, which meters it: the track of the result follows from what was read (PROTOCOL 3.8).
+it asks of `self.run`, which meters it: the track of the result follows from what was read (PROTOCOL 3.9).
 """
 
 from __future__ import annotations

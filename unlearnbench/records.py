@@ -12,14 +12,22 @@ from typing import Annotated, Any, ClassVar, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 GroupName = Literal["easy", "learnable", "unlearnable", "no_reward", "unstable", "boundary"]
 TwinKind = Literal["changed_numbers", "other_wording", "same_skill"]
 Track = Literal["verifier", "answer", "solution", "teacher", "labels", "base", "undeclared"]
 Reason = Literal["match", "mismatch", "no_answer", "ambiguous", "timeout", "too_large", "unparsable", "verifier_error"]
 Finish = Literal["stop", "length"]
-Fate = Literal["never", "flickered", "converted", "held"]
+Fate = Literal["never", "flickered", "lost", "held"]
 Rule = Literal["strict", "lenient", "paper"]
 
 GROUPS: tuple[GroupName, ...] = get_args(GroupName)
@@ -35,7 +43,7 @@ READS: Mapping[str, Track] = {
     "sub_problems": "labels",
     "base": "base",
 }
-"""The track of each privileged thing that a method may read through the contract (PROTOCOL 3.8)."""
+"""The track of each privileged thing that a method may read through the contract (PROTOCOL 3.9)."""
 DRAWN = ("policy", "hinted", "prefixed")
 """Sources of rollouts that the policy drew in this step: in the item's prompt, in another context, after a prefix."""
 FATES: tuple[Fate, ...] = get_args(Fate)
@@ -78,13 +86,15 @@ class Item(Record):
 
 
 class Twin(Record):
-    """A held-out relative of an item that no training may touch (PROTOCOL 3.7)."""
+    """A held-out relative of an item that no training may touch (PROTOCOL 3.8)."""
 
     twin_id: str = Field(min_length=1)
     item_id: str = Field(min_length=1)
     kind: TwinKind
     prompt: str = Field(min_length=1)
     answer: str = Field(min_length=1)
+    probe: bool = False
+    """Whether its item counts as converted only where this twin is solved, too (PROTOCOL 3.3)."""
 
 
 class Canary(Record):
@@ -205,7 +215,7 @@ class Pool(Record):
 
 
 class BudgetRef(Record):
-    """The cost of the reference runs (PROTOCOL 3.9): mean FLOPs over the labelling runs."""
+    """The cost of the reference runs (PROTOCOL 3.10): mean FLOPs over the labelling runs."""
 
     flops_1x: int = Field(ge=0)
 
@@ -332,14 +342,22 @@ class SpentBudget(Record):
 
 
 class GroupScore(Record):
+    """One group. Numbers of items are means over seeds; `converted` needs a probe, and is None without any."""
+
     items: int
     rate_before: float | None
     rate_start: float | None
     rate_after: float | None
     rate_after_interval: Interval | None
-    converted_at_start: int | None
-    converted: int | None
+    converted_at_start: float | None
+    """Of the policy that training began from: solved, by the same rule as `solved`."""
+    solved: float | None = None
+    converted: float | None
+    memorised: float | None = None
+    """Solved, and the item's probe not."""
+    with_probe: int = 0
     conversion: float | None
+    """Share of all items of the group that are converted."""
     conversion_interval: Interval | None
     pass_at_k: Mapping[str, float | None]
 
@@ -353,30 +371,59 @@ class NaiveConversion(Record):
 
 class FamilyConversion(Record):
     items: int
-    converted: int | None
+    converted: float | None
+    solved: float | None = None
+
+
+class TunedNull(Record):
+    """GRPO at its best learning rate among those that lose no more easy items than the method does, or 5 %."""
+
+    learning_rate: float
+    """As a multiple of the recipe's."""
+    rate: float | None
+    easy_lost: float | None
+    """Share of the easy items."""
+    gain: float | None
+    """Conversion of the method minus that of this null."""
+    interval: Interval | None
+    """95 % interval of `gain` beyond these families."""
+    seeds: int = 0
 
 
 class Conversion(Record):
+    """The headline: share of unlearnable items converted, minus the null control's."""
+
     gain: float | None
     interval: Interval | None
     interval_families: Interval | None
+    p: float | None = None
+    """That the method converts no more than the null: the larger of permuted runs and resampled families."""
     method_rate: float | None
     null_rate: float | None
     null_hash: str | None
     null_seeds: int
-    strong_null_rate: float | None
-    strong_null_gain: float | None = None
-    """Conversion of the method minus that of the strong null, items paired (PROTOCOL 3.5: a claim must beat both)."""
-    strong_null_interval: Interval | None = None
-    """95 % interval of `strong_null_gain` over families and seeds, as `interval_families` is of `gain`."""
-    strong_null_seeds: int = 0
-    """Seeds of the strong null that the split ships for this budget; 0 where it ships none."""
-    strong_null_factor: float | None = None
-    """Learning rate of the strong null, as a multiple of the recipe's."""
+    solved_gain: float | None = None
+    solved_interval: Interval | None = None
+    """Beyond these families."""
+    memorised_rate: float | None = None
+    ceiling: float | None = None
+    """Conversion of the positive control."""
+    tuned_null: TunedNull | None = None
     rule: str
     scope: str | None
     naive: NaiveConversion
     families: Mapping[str, FamilyConversion]
+
+
+class Frontier(Record):
+    """Items solved of the unlearnable and unstable, weighted by the share of labelling runs that failed them."""
+
+    gain: float | None
+    interval: Interval | None
+    interval_families: Interval | None
+    method: float | None
+    null: float | None
+    p: float | None
 
 
 class TwinScore(Record):
@@ -386,26 +433,57 @@ class TwinScore(Record):
     null_rate: float | None
     gain: float | None
     interval: Interval | None
-    verdict: Literal["generalised", "memorised", "undecided"]
+    own_gain: float | None = None
+    """Of the items that the twins belong to."""
+    verdict: Literal["generalised", "partly", "memorised", "undecided"]
 
 
 class CountOf(Record):
     items: int
-    converted: int | None
+    converted: float | None
 
 
 class Fates(Record):
     never: int
     flickered: int
-    converted: int
+    lost: int
     held: int
 
 
+class Steps(Record):
+    """Training steps per seed: made, on average, and planned by the recipe at this budget."""
+
+    made: float
+    planned: int
+
+
+class BlockMean(Record):
+    """Mean gradient similarity of two groups' items, with its 95 % interval over items."""
+
+    a: GroupName
+    b: GroupName
+    pairs: int
+    mean: float | None
+    interval: Interval | None
+
+
+class SimilarityScore(Record):
+    """Gradient similarity before and after training; `why_not` says why there is none."""
+
+    start: Sequence[BlockMean] = ()
+    end: Sequence[BlockMean] = ()
+    why_not: str | None = None
+
+
 class Retention(Record):
+    """What became of the easy items; `easy_lost` is a number of items, the mean over seeds."""
+
     easy_items: int
-    easy_lost: int | None
+    easy_lost: float | None
     easy_rate_change: float | None
     interval: Interval | None
+    null_easy_lost: float | None = None
+    null_easy_rate_change: float | None = None
 
 
 class Cost(Record):
@@ -417,12 +495,16 @@ class Cost(Record):
     ungradable: int = 0
     seconds: float = 0.0
     device: str = ""
+    cpu_seconds: float | None = None
+    """Of all processes that trained, as the operating system counted them, start-up left out."""
+    cpu_seconds_per_flop_over_null: float | None = None
+    """Over the null control's on the same machine: training that was not metered shows here."""
 
 
 class Result(Record):
     """result.json: one method on one split, all seeds, scored. Rates and gains are fractions; undefined is None."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[1, 2] = 2
     code_version: str
     scorer_version: str
     kind: Literal["eval", "checkpoint", "score"]
@@ -437,12 +519,37 @@ class Result(Record):
     budget: SpentBudget
     groups: Mapping[GroupName, GroupScore]
     conversion: Conversion
+    frontier: Frontier | None = None
     twins: Mapping[TwinKind, TwinScore]
     thin: CountOf
     canaries: CountOf
     fates: Fates | None
     retention: Retention
+    steps: Steps | None = None
     cost: Cost
+    similarity: SimilarityScore | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_version_1(cls, data: Any) -> Any:
+        """Version 1 under the names of version 2, to be shown; its numbers are never ranked with those of version 2."""
+        if not isinstance(data, Mapping) or data.get("schema_version") != 1:
+            return data
+        conversion = dict(data.get("conversion") or {})
+        strong = {name: conversion.pop(name, None) for name in [*conversion] if name.startswith("strong_null_")}
+        if strong.get("strong_null_factor") is not None:
+            conversion["tuned_null"] = {
+                "learning_rate": strong["strong_null_factor"],
+                "rate": strong["strong_null_rate"],
+                "easy_lost": None,
+                "gain": strong.get("strong_null_gain"),
+                "interval": strong.get("strong_null_interval"),
+                "seeds": strong.get("strong_null_seeds", 0),
+            }
+        fates = data.get("fates")
+        if isinstance(fates, Mapping) and "converted" in fates:
+            fates = {**{k: v for k, v in fates.items() if k != "converted"}, "lost": fates["converted"]}
+        return {**data, "conversion": conversion, "fates": fates}
 
     def _repr_html_(self) -> str:
         from unlearnbench.reports.notebook import result_html

@@ -1,4 +1,4 @@
-"""Write the tables of docs/micro.md from the split's own files: `python -m recipes.micro.datasheet`.
+"""Write the tables of docs/results/micro.md from the split's own files: `python -m recipes.micro.datasheet`.
 
 A test compares the page with what this makes, so the figures can neither be typed in nor go stale.
 """
@@ -18,7 +18,7 @@ from unlearnbench.scoring.conversion_rule import conversion_arm
 from unlearnbench.scoring.counts import Cells, read_phase
 from unlearnbench.splits import Control, Split, load_split
 
-PAGE = ROOT / "docs" / "micro.md"
+PAGE = ROOT / "docs/results/micro.md"
 BEGIN, END = "<!-- figures: made by recipes/micro/datasheet.py -->", "<!-- end of figures -->"
 SCORED_SEEDS = 3
 STRONG_LIMIT = 0.02

@@ -5,7 +5,7 @@
     make real ARGS="--math FILE"   # and the level 1 problems of a copy of MATH-500 (jsonl)
 
 Every stage is one command of the product, printed before it runs, and goes on where it was stopped. What each took
-is written to measured.json. How good the labels are that so few samples give: docs/real-model.md.
+is written to measured.json. How good the labels are that so few samples give: docs/results/real-model.md.
 """
 
 from __future__ import annotations

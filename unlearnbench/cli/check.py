@@ -20,31 +20,14 @@ TINY = {"prompts_per_step": 16, "group_size": 4, "checkpoint_every": 1}
 def check(method: str, split: str, changes: tuple[str, ...], as_json: bool) -> None:
     """Run METHOD for two tiny steps: hooks it overrides, what it reads (so its track), shapes, finiteness, cost."""
     from unlearnbench.cli.eval import parse_changes
+    from unlearnbench.harness.trial_run import trial
     from unlearnbench.methods import locate
-    from unlearnbench.splits import load_split, seal
-    from unlearnbench.workers.jobs import run_job, train_job
-    from unlearnbench.workers.privileged_data import Privileges
+    from unlearnbench.splits import load_split
 
-    source, chosen = locate(method), load_split(split)
+    source = locate(method)
     with tempfile.TemporaryDirectory() as folder:
-        sealed = seal(chosen, Path(folder) / "sealed")
-        job = train_job(
-            chosen,
-            sealed,
-            source,
-            1,
-            "check",
-            Path(folder) / "run",
-            fingerprint="check",
-            flops=None,
-            steps=2,
-            changes=parse_changes(changes),
-            kind="check",
-            recipe=TINY,
-            answer=Privileges(chosen, Path(folder) / "run").answer,
-            patience=600,
-        )
-        found: dict[str, Any] = dict(run_job(job)["checked"])
+        done = trial(load_split(split), source, "check", Path(folder), 2, parse_changes(changes), TINY)
+    found: dict[str, Any] = done.summary()
     if as_json:
         click.echo(json.dumps(found, indent=2))
         return

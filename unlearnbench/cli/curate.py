@@ -9,6 +9,7 @@ from typing import Literal
 import click
 
 from unlearnbench.cli.eval import parse_changes
+from unlearnbench.cli.ray_option import ray_option
 
 
 @click.command("curate")
@@ -31,6 +32,7 @@ from unlearnbench.cli.eval import parse_changes
     type=click.IntRange(1),
     help="Processes that train a run together and share out what is drawn.",
 )
+@ray_option
 @click.option("--json", "as_json", is_flag=True, help="Print labels.json instead of a table.")
 def curate(
     config: Path | None,
@@ -41,12 +43,12 @@ def curate(
     engine: tuple[str, ...],
     workers: int | None,
     processes: int,
+    ray: str | None,
     as_json: bool,
 ) -> None:
     """Measure which items of a pool a policy can learn, and write the groups.
 
-    A curation that was stopped goes on where it was when the same command is given again. Started by `accelerate
-    launch` or torchrun, all processes of all machines work on it together.
+    Rerun the same command to resume an interrupted curation.
     """
     if (config is None) == (counts is None):
         raise click.UsageError("Give either --config or --from-counts.")
@@ -57,25 +59,16 @@ def curate(
 
         told = curate_counts(counts, out, rule=rule)
     else:
-        from unlearnbench.cli.launcher import beside
         from unlearnbench.cli.progress import Bars
         from unlearnbench.curation.curate import curate as run
         from unlearnbench.policies.samplers.engine import Engine
+        from unlearnbench.workers.jobs import Compute
 
         assert config is not None
         draws = Engine(sampler, parse_changes(engine, "--engine"))
-        launch = beside()
         with Bars() as bars:
-            run(
-                config,
-                out,
-                rule=rule,
-                workers=workers,
-                processes=processes,
-                launch=launch,
-                engine=draws,
-                progress=bars.show,
-            )
+            compute = Compute(workers=workers, processes=processes, engine=draws, patience=None, ray=ray)
+            run(config, out, rule=rule, compute=compute, progress=bars.show)
         told = json.loads((out / "labels.json").read_text())
     if as_json:
         click.echo(json.dumps(told, indent=2))

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from unlearnbench.cli.ray_option import ray_option
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -82,6 +84,7 @@ class Names(click.ParamType[tuple[str, ...]]):
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of adapter, samples and shuffle.")
 @click.option("--max-memory", default="4GiB", show_default=True, type=Size(), help="Memory of all processes together.")
 @click.option("--workers", type=click.IntRange(1), help="Processes [default: one a core; one with an accelerator].")
+@ray_option
 @click.option("--json", "as_json", is_flag=True, help="Print similarity.json (a list, of several) instead of tables.")
 def diagnose(
     policies: tuple[str, ...],
@@ -91,6 +94,7 @@ def diagnose(
     revision: str | None,
     max_memory: int,
     workers: int | None,
+    ray: str | None,
     as_json: bool,
     **options: Any,
 ) -> None:
@@ -123,6 +127,7 @@ def diagnose(
             revision=revision,
             max_memory=max_memory,
             workers=workers,
+            ray=ray,
             progress=lambda stage, done, total: bar.show(stage, done, done / max(total, 1)),
             planned=planned,
             **options,

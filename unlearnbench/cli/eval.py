@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from unlearnbench.cli.ray_option import ray_option
+
 if TYPE_CHECKING:
     from unlearnbench.records import Result
 
@@ -57,10 +59,10 @@ def _refuse_constant(word: str) -> None:
 @click.option(
     "--method", "-m", help="Built-in name, entry point, FILE.py[:Class], MODULE:Class, or my_algo for ./my_algo.py."
 )
-@click.option("--checkpoint", multiple=True, type=click.Path(path_type=Path), help="A finished policy; once a seed.")
+@click.option("--checkpoint", multiple=True, type=click.Path(path_type=Path), help="A finished policy; one per seed.")
 @click.option("--split", default="micro", show_default=True, help="A shipped split, or a folder with split.yaml.")
 @click.option("--seeds", default=3, show_default=True, type=click.IntRange(1), help="Number of seeds.")
-@click.option("--samples", default=32, show_default=True, type=click.IntRange(1), help="Rollouts an item and seed.")
+@click.option("--samples", default=32, show_default=True, type=click.IntRange(1), help="Rollouts per item and seed.")
 @click.option(
     "--out", type=click.Path(path_type=Path), help="Run folder [default: runs/<split>/<method>-<hash>-<budget>]."
 )
@@ -77,17 +79,18 @@ def _refuse_constant(word: str) -> None:
     help="Option of the sampler: dtype=bfloat16, or for vLLM tensor_parallel_size=2.",
 )
 @click.option("--trainer", multiple=True, metavar="KEY=VALUE", help="How to compute, such as logprob_chunk=512.")
-@click.option("--workers", type=click.IntRange(1), help="Seeds at once [default: one a core].")
+@click.option("--workers", type=click.IntRange(1), help="Seeds at once [default: one per core].")
 @click.option(
-    "--processes", default=1, show_default=True, type=click.IntRange(1), help="Processes that do a seed together."
+    "--processes", default=1, show_default=True, type=click.IntRange(1), help="Processes that train each seed together."
 )
 @click.option(
     "--patience",
     default=1800.0,
     show_default=True,
     type=click.FloatRange(1),
-    help="Seconds of silence after which a seed's process is ended, as one that hangs.",
+    help="Seconds without a report after which a seed's process is ended.",
 )
+@ray_option
 @click.option("--json", "as_json", is_flag=True, help="Print result.json instead of a table.")
 def evaluate(
     method: str | None,
@@ -105,31 +108,31 @@ def evaluate(
     workers: int | None,
     processes: int,
     patience: float,
+    ray: str | None,
     as_json: bool,
 ) -> None:
     """Train a method on a split for every seed, evaluate what it left, and score it against the null control.
 
-    A run that was stopped goes on where it was when the same command is given again. Started by `accelerate launch` or
-    torchrun, all processes of all machines work on it together.
+    Rerun the same command to resume an interrupted run.
     """
     if (method is None) == (not checkpoint):
-        raise click.UsageError("Give either --method or one --checkpoint a seed.")
+        raise click.UsageError("Give either --method or --checkpoint, once per seed.")
     given = click.get_current_context().get_parameter_source
     for name in ("seeds", "budget", "changes", "quick", "trainer"):
         if checkpoint and given(name) != click.core.ParameterSource.DEFAULT:
             option = "set" if name == "changes" else name
             raise click.UsageError(f"--{option} says how to train; a --checkpoint is only evaluated.")
-    from unlearnbench.cli.launcher import beside
     from unlearnbench.cli.progress import Bars
     from unlearnbench.policies.samplers.engine import Engine
     from unlearnbench.training.options import trainer_options
+    from unlearnbench.workers.jobs import Compute
 
     options = trainer_options(parse_changes(trainer, "--trainer"))
     settings, draws = parse_changes(changes), Engine(sampler, parse_changes(engine, "--engine"))
+    compute = Compute(workers=workers, processes=processes, engine=draws, trainer=options, patience=patience, ray=ray)
     places: list[Path] = []
     with Bars() as bars:
-        together: dict[str, Any] = {"out": out, "engine": draws, "progress": bars.show, "placed": places.append}
-        together |= {"workers": workers, "processes": processes, "launch": beside()}
+        together: dict[str, Any] = {"out": out, "compute": compute, "progress": bars.show, "placed": places.append}
         if checkpoint:
             from unlearnbench.harness.evaluate import evaluate_checkpoints
 
@@ -138,18 +141,8 @@ def evaluate(
             from unlearnbench.harness.evaluate import evaluate as run
 
             assert method is not None
-            result = run(
-                method,
-                split,
-                seeds,
-                samples=samples,
-                budget=budget,
-                settings=settings,
-                quick=quick,
-                trainer=options,
-                patience=patience,
-                **together,
-            )
+            together |= {"samples": samples, "budget": budget, "settings": settings, "quick": quick}
+            result = run(method, split, seeds, **together)
     if as_json:
         click.echo(result.model_dump_json(indent=2))
     else:

@@ -16,7 +16,7 @@ _RESERVED = frozenset({"datasets", "numpy", "torch", "transformers", "unlearnben
 _METHOD = '''\
 """{class_name}: say here what is new, and why it should reach items that GRPO cannot learn.
 
-Every hook that is not overridden is the reference GRPO; docs/methods.md describes them all.
+Every hook that is not overridden is the reference GRPO; docs/reference/methods.md describes them all.
 
     unlearnbench check {name}.py              two tiny steps: shapes, track and cost, in seconds
     unlearnbench eval --method {name}.py      train, evaluate, and score against the null control
@@ -83,7 +83,8 @@ def test_two_steps():
 def methods(as_json: bool) -> None:
     """List the methods, built in and installed, with their track, source and last measured gain.
 
-    The gain is that of docs/experiments.md, on micro at 1x, as a fraction; "not measured" once method or split changed.
+    The gain is that of docs/results/experiments.md, on micro at 1x, as a fraction; "not measured" after a change of the
+    method or the split.
     """
     rows, problems = _listed()
     if as_json:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from unlearnbench.workers.messages import Event
+from unlearnbench.workers.messages import Progress as Training
 
 
 class _Shown:
@@ -47,19 +49,18 @@ class Bars(_Shown):
         )
         self._tasks: dict[tuple[int, str], TaskID] = {}
 
-    def show(self, event: Mapping[str, Any]) -> None:
+    def show(self, event: Event) -> None:
         """Move the bar of the event's seed and stage."""
-        if "progress" not in event:
+        if not isinstance(event, Training):
             return
-        told = event["progress"]
-        key = (told["seed"], told["stage"])
+        key = (event.seed, event.stage)
         if key not in self._tasks:
             self._tasks[key] = self._progress.add_task(f"{self._what}seed {key[0]}: {key[1]}", total=1.0, note="")
-        if told["stage"] == "train":
-            note = f"step {told['step']}, reward {told['reward']:.3f}, {told['rate']:.1f}/s"
+        if event.stage == "train":
+            note = f"step {event.step}, reward {event.reward or 0.0:.3f}, {event.rate:.1f}/s"
         else:
-            note = f"{told['rate']:.0f} rollouts/s"
-        self._progress.update(self._tasks[key], completed=told["done"], note=note)
+            note = f"{event.rate:.0f} rollouts/s"
+        self._progress.update(self._tasks[key], completed=event.done, note=note)
 
 
 class Bar(_Shown):

@@ -33,7 +33,7 @@ def submit(
     """Bundle the run in DIR for the leaderboard, verify the bundle, and print the pull request's text.
 
     The bundle holds result, configuration, environment, raw evaluation rollouts, counts, fates, a summary of the
-    budget's ledger and the method's source; docs/leaderboard.md says what is done with it.
+    budget's ledger and the method's source; docs/guide/leaderboard.md says what is done with it.
     """
     if out.suffix != ".zip":
         raise click.UsageError(f"--out must end in .zip, not {out.name!r}.")

@@ -57,7 +57,7 @@ def verify(
 ) -> None:
     """Say whether COMPLETION states the answer GOLD, or judge every row of a file.
 
-    A command on a file that was stopped goes on where it was when it is given again.
+    Rerun the same command to resume an interrupted file.
     """
     for text in (gold, completion):
         if text is not None and re.fullmatch(r"--[a-z][a-z-]*(=.*)?", text):
@@ -68,6 +68,8 @@ def verify(
         for path, option in ((source, "--file"), (out, "--out")):
             if path.suffix not in _FORMATS:
                 raise click.UsageError(f"{option} must end in .jsonl or .parquet, not {path.name!r}.")
+        if out.exists() and source.exists() and out.samefile(source):
+            raise click.UsageError(f"--out {out} is the file that is read; name another one.")
         _file(source, out, rule, workers, cache, as_json)
     else:
         raise click.UsageError("Give either GOLD and COMPLETION, or --file and --out.")

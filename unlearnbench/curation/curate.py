@@ -5,18 +5,18 @@
     → counts → candidates → certified afresh on every run → groups
     → the twins of unlearnable items, at the base and after every run → a split
 
-Every phase leaves files, so a curation that was stopped goes on where it was; what is drawn leaves one a shard
-(`shards.py`), and processes and machines share the shards out. All rollouts are kept in the work folder (a different
-completion once, with its count), so that verdicts can be made again.
+Every phase leaves files, so an interrupted curation resumes; what is drawn leaves one file per shard
+(`workers/measure_shards.py`), and processes share the shards out. All rollouts are kept in the work folder (each
+different completion once, with its count), so that verdicts can be made again.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,32 +25,35 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from unlearnbench.errors import RunError
+from unlearnbench.harness.training_jobs import Run, training_job
 from unlearnbench.io import files, tables
+from unlearnbench.io.folder_lock import locked
 from unlearnbench.io.rollout_store import write_base_rollouts
 from unlearnbench.methods import locate
 from unlearnbench.policies.samplers.engine import TRANSFORMERS, Engine
-from unlearnbench.records import BudgetRef, PolicyRef, Protocol, SplitConfig
+from unlearnbench.policies.weights import parameters_of
+from unlearnbench.records import BudgetRef, PolicyRef, Protocol, SplitConfig, Twin
 from unlearnbench.scoring.labels import Labels, candidates, label_items, labels_table, summary
+from unlearnbench.scoring.probes import choose_probes, with_probes
 from unlearnbench.splits import Split, seal, write_split
 from unlearnbench.training.ledger import read_ledger
+from unlearnbench.training.run_spec import Limits
+from unlearnbench.verifier import Verifier
+from unlearnbench.workers.executor import executor_of, run_chains
 from unlearnbench.workers.jobs import (
-    Problems,
-    drawn_by,
-    locked,
+    Compute,
+    Job,
+    MeasureTask,
+    Problem,
+    Watch,
     measure_job,
-    measure_task,
-    run_chains,
     stream_root,
-    train_job,
     weights_hash,
 )
-from unlearnbench.workers.launcher_env import Launch
 from unlearnbench.workers.measure import counts_of
-from unlearnbench.workers.measure_shards import Task
-from unlearnbench.workers.multi_node import Machines, gathered
-from unlearnbench.workers.worker_group import Event, Job
 
-Progress = Callable[[Event], None]
+Problems = Sequence[Problem]
+Key = Literal["item_id", "twin_id"]
 CuratedRule = Literal["protocol", "paper"]
 HALVES = 2  # files of a base phase: fixed, so that neither counts nor rounding depend on the number of workers
 COUNTS_WITH_BEST = pa.schema([*tables.COUNTS, ("best", pa.float64())])
@@ -62,25 +65,24 @@ def curate(
     *,
     rule: CuratedRule = "protocol",
     work: str | Path | None = None,
-    workers: int | None = None,
-    processes: int = 1,
-    launch: Launch | None = None,
-    engine: Engine = TRANSFORMERS,
-    progress: Progress | None = None,
+    compute: Compute | None = None,
+    progress: Watch | None = None,
 ) -> Split:
     """Label the pool that split.yaml names and write a finished split to `out`; resumes what it finds in `work`.
 
-    `processes` train each reference run together and share out what is drawn; with `launch`, those of all machines do,
-    and on all but the first this ends in SystemExit. `engine` draws all rollouts. Raises SplitError or DataError for a
-    malformed pool, RunError where `work` belongs to another configuration or the engine is not installed.
+    `compute` says how this machine works on it. Raises SplitError or DataError for a malformed pool, RunError where
+    `work` belongs to another configuration or the engine is not installed.
     """
-    engine.require()
+    compute = compute or Compute(patience=None)
+    compute.engine.require()
     place = Path(work) if work else Path(out) / ".curation"
-    with gathered(place, launch) as machines, locked(place):
-        if launch is not None:
-            workers, processes = 1, launch.world
-        crews = Crews(workers or max(1, (os.cpu_count() or 1) // processes), processes, machines)
-        return _curate(Curation(Path(config), place, crews, engine, progress), Path(out), rule)
+    executor = executor_of(compute)
+    executor.require(place, compute.processes)
+    at_once = executor.at_once(sys.maxsize, compute)
+    with locked(place):
+        curation = Curation(Path(config), place, replace(compute, workers=at_once), progress)
+        with curation.verifier:
+            return _curate(curation, Path(out), rule)
 
 
 def _curate(curation: Curation, out: Path, rule: CuratedRule) -> Split:
@@ -89,7 +91,8 @@ def _curate(curation: Curation, out: Path, rule: CuratedRule) -> Split:
     labels = label_items(counts, curation.protocol, item_ids=names, rule=rule)
     unlearnable = {name for name, group in zip(labels.item_ids, labels.group, strict=True) if group == "unlearnable"}
     twin_counts = curation.twin_counts(unlearnable)
-    return curation.publish(out, labels, counts, twin_counts)
+    twins = curation.twins(unlearnable, twin_counts)
+    return curation.publish(out, labels, counts, twins, twin_counts)
 
 
 def curate_counts(file: str | Path, out: str | Path, *, rule: CuratedRule = "protocol") -> dict[str, Any]:
@@ -102,24 +105,16 @@ def curate_counts(file: str | Path, out: str | Path, *, rule: CuratedRule = "pro
     return told
 
 
-@dataclass(frozen=True)
-class Crews:
-    """Who works: so many jobs at once, each by so many processes, on these machines."""
-
-    at_once: int
-    processes: int
-    machines: Machines | None
-
-
 class Curation:
     """One run of the protocol: the pool, where its files are, and its phases."""
 
-    def __init__(self, config: Path, work: Path, crews: Crews, engine: Engine, progress: Progress | None) -> None:
-        self.work, self.crews, self.engine, self.progress = work, crews, engine, progress
-        self.split = _workspace(config, work, engine)
+    def __init__(self, config: Path, work: Path, compute: Compute, progress: Watch | None) -> None:
+        self.work, self.compute, self.progress = work, compute, progress
+        self.split = _workspace(config, work, compute.engine)
+        self.verifier = Verifier(rule=self.split.config.protocol.verifier_rule, workers=compute.workers or 1)
         self.protocol = self.split.config.protocol
         self.runs = list(range(1, self.protocol.runs + 1))
-        self.items: Problems = [(item.item_id, item.prompt, item.answer) for item in self.split.items]
+        self.items: Problems = self.split.problems("eval")
 
     # --- phases -----------------------------------------------------------------------------------------------
 
@@ -157,12 +152,14 @@ class Curation:
         after = [self._counted(self._place(run), "twins", str(run), phase="after", key="twin_id") for run in self.runs]
         return pa.concat_tables([base, *after]).cast(tables.TWIN_COUNTS)
 
+    def twins(self, unlearnable: set[str], counts: pa.Table | None) -> list[Twin]:
+        """The twins, one of each unlearnable item marked as its probe where one is eligible."""
+        if counts is None:
+            return list(self.split.twins)
+        return with_probes(self.split.twins, choose_probes(self.split.twins, counts, unlearnable, self.protocol.tau))
+
     def publish(
-        self,
-        out: Path,
-        labels: Labels,
-        counts: pa.Table,
-        twin_counts: pa.Table | None,
+        self, out: Path, labels: Labels, counts: pa.Table, twins: list[Twin], twin_counts: pa.Table | None
     ) -> Split:
         """Write the finished split: items with their groups, counts, budget, policy and hashes."""
         table = labels_table(labels)
@@ -189,7 +186,7 @@ class Curation:
             out,
             config,
             items,
-            twins=list(self.split.twins) or None,
+            twins=twins or None,
             canaries=list(self.split.canaries) or None,
             counts=counts,
             twin_counts=twin_counts,
@@ -197,16 +194,14 @@ class Curation:
 
     # --- their jobs -------------------------------------------------------------------------------------------
 
-    def _base_chains(self, key: str, problems: Problems, phases: Sequence[tuple[str, int]]) -> list[list[Job]]:
+    def _base_chains(self, key: Key, problems: Problems, phases: Sequence[tuple[str, int]]) -> list[list[Job]]:
         """The base policy on all problems, in two files a phase."""
         root = stream_root(self.split, "label", 0)
         halves = [problems[k::HALVES] for k in range(HALVES)]
         chains = []
         for number, half in enumerate(halves):
             tasks = [
-                measure_task(
-                    self.work / "base" / f"{name}.{number}.parquet", f"{root}/{name}", half, key, n, distinct=True
-                )
+                _task(self.work / "base" / f"{name}.{number}.parquet", f"{root}/{name}", half, key, n)
                 for name, n in phases
                 if half
             ]
@@ -216,36 +211,33 @@ class Curation:
 
     def _reference_chains(self) -> list[list[Job]]:
         """S runs of the reference GRPO, each followed by its measuring."""
-        sealed = seal(self.split, self.work / "sealed")
+        reference = Run(
+            split=self.split,
+            sealed=seal(self.split, self.work / "sealed"),
+            method=locate("grpo"),
+            purpose="label",
+            fingerprint=self.split.hash,
+            limits=Limits(None, self.split.config.recipe.steps),
+            compute=self.compute,
+        )
         chains = []
         for run in self.runs:
-            train = train_job(
-                self.split,
-                sealed,
-                locate("grpo"),
-                run,
-                "label",
-                self._place(run),
-                fingerprint=self.split.hash,
-                flops=None,
-                steps=self.split.config.recipe.steps,
-                processes=self.crews.processes,
-            )
+            train = training_job(reference, run, self._place(run), self.verifier)
             after = self._job(run, "after", self.items, "item_id", self.protocol.samples.after)
             chains.append([train, after])
         return chains
 
-    def _job(self, run: int, name: str, problems: Problems, key: str, n: int) -> Job:
+    def _job(self, run: int, name: str, problems: Problems, key: Key, n: int) -> Job:
         place = self._place(run)
         root = stream_root(self.split, "label", run) + f"/{name}"
-        task = measure_task(place / f"{name}.0.parquet", root, problems, key, n, distinct=True)
+        task = _task(place / f"{name}.0.parquet", root, problems, key, n)
         return self._measured(place / "checkpoint", [task], place / "log.txt", run, name)
 
-    def _measured(self, policy: Path | str, tasks: Sequence[Task], log: Path, run: int, stage: str) -> Job:
-        return measure_job(self.split, policy, tasks, log, seed=run, stage=stage, processes=self.crews.processes)
+    def _measured(self, policy: Path | str, tasks: Sequence[MeasureTask], log: Path, run: int, stage: str) -> Job:
+        return measure_job(self.split, policy, tasks, log, self.compute, seed=run, stage=stage)
 
     def _run(self, chains: Sequence[Sequence[Job]]) -> None:
-        run_chains(drawn_by(self.engine, chains), self.crews.at_once, self.progress, self.crews.machines)
+        run_chains(chains, self.compute.workers or 1, self.progress, executor_of(self.compute))
 
     def _place(self, run: int) -> Path:
         return self.work / "runs" / str(run)
@@ -262,6 +254,10 @@ class Curation:
                 "the same command again"
             )
         return counts
+
+
+def _task(out: Path, root: str, problems: Problems, key: Key, n: int) -> MeasureTask:
+    return MeasureTask(out=str(out.resolve()), root=root, problems=problems, key=key, n=n, distinct=True)
 
 
 def _workspace(config_file: Path, work: Path, engine: Engine) -> Split:
@@ -294,15 +290,8 @@ def _workspace(config_file: Path, work: Path, engine: Engine) -> Split:
 
 
 def _policy_record(config: SplitConfig, folder: Path) -> PolicyRef:
-    from safetensors import safe_open
-
-    parameters = 0
-    for path in sorted(folder.glob("*.safetensors")):
-        with safe_open(path, framework="np") as file:
-            parameters += sum(int(np.prod(file.get_slice(name).get_shape())) for name in file.keys())  # noqa: SIM118
-    return config.base_policy.model_copy(
-        update={"path": "policy", "revision": weights_hash(folder), "parameters": parameters}
-    )
+    told = {"path": "policy", "revision": weights_hash(folder), "parameters": parameters_of(folder)}
+    return config.base_policy.model_copy(update=told)
 
 
 def _training_counts(place: Path, run: int) -> pa.Table:

@@ -29,6 +29,7 @@ def diagnose(
     revision: str | None = None,
     max_memory: int = 4 * GIB,
     workers: int | None = None,
+    ray: str | None = None,
     progress: Progress | None = None,
     planned: Callable[[Memory], None] | None = None,
     **options: Any,
@@ -36,14 +37,17 @@ def diagnose(
     """Gradient similarity of the items of a split (micro, if no rollouts are given), or of a file of rollouts.
 
     `policy` is a folder, a Hub id, a shipped split's name (its base policy), a run's checkpoint or a run of one seed;
-    `options` are the fields of `Options`. A folder `out` that holds part of the same diagnosis is gone on with; one of
+    `options` are the fields of `Options`; `ray` is the address of a Ray cluster for the work (`local`: started here).
+    A folder `out` that holds part of the same diagnosis is gone on with; one of
     another is refused with RunError. Raises DataError, SplitError, PolicyError, VerifierError.
     """
     places = resolve(policy)
     if len(places) > 1:
         names = ", ".join(str(place.source) for place in places)
         raise PolicyError(f"{policy} is a run of several seeds ({names}); name one of them, or use diagnose_each.")
-    task = Task(Options(**options), _split(split, rollouts), _path(rollouts), max_memory, workers, progress, planned)
+    task = Task(
+        Options(**options), _split(split, rollouts), _path(rollouts), max_memory, workers, ray, progress, planned
+    )
     return task.run(places[0], Path(out) if out is not None else task.default_folder(places[0]), revision)
 
 
@@ -56,6 +60,7 @@ def diagnose_each(
     revision: str | None = None,
     max_memory: int = 4 * GIB,
     workers: int | None = None,
+    ray: str | None = None,
     progress: Progress | None = None,
     planned: Callable[[Memory], None] | None = None,
     **options: Any,
@@ -68,7 +73,9 @@ def diagnose_each(
     from unlearnbench.diagnosis.page import write_comparison
 
     places = [place for policy in policies for place in resolve(policy)]
-    task = Task(Options(**options), _split(split, rollouts), _path(rollouts), max_memory, workers, progress, planned)
+    task = Task(
+        Options(**options), _split(split, rollouts), _path(rollouts), max_memory, workers, ray, progress, planned
+    )
     if len(places) == 1:
         return (task.run(places[0], Path(out), revision),)
     names = [f"{number}-{place.label.replace('/', '-')}" for number, place in enumerate(places, start=1)]

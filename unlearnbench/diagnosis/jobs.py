@@ -12,11 +12,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import torch
+from pydantic import Field
 
 from unlearnbench.diagnosis.gradients import Adapter, Parameters, Weights, dimension, item_gradients, pass_bytes
 from unlearnbench.diagnosis.inputs import ROLLOUT
@@ -26,8 +27,12 @@ from unlearnbench.io import tables
 from unlearnbench.policies.policy import Policy, load_policy
 from unlearnbench.policies.samplers.sampler import Completions, Request
 from unlearnbench.policies.samplers.transformers import CACHE_BYTES, TransformersSampler
+from unlearnbench.records import Rule
 from unlearnbench.rng import stream
 from unlearnbench.verifier import Verifier
+from unlearnbench.workers.environment import one_thread
+from unlearnbench.workers.messages import Items, Work
+from unlearnbench.workers.worker import Link
 
 CHUNK = 32
 """Items whose rollouts are sampled together."""
@@ -43,9 +48,62 @@ GATHERED = pa.schema(
 )
 
 
-def load(job: Mapping[str, Any]) -> Policy:
+class DiagnosisJob(Work):
+    """What both kinds of jobs of a diagnosis are about."""
+
+    work: str
+    """Folder of the diagnosis' own files."""
+    policy: str
+    revision: str | None
+    prompt_format: Literal["raw", "chat"]
+
+
+class GatherJob(DiagnosisJob):
+    """Gather the rollouts of some chunks of items."""
+
+    rule: Rule
+    reward: Literal["correct", "group"]
+    wanted: int = Field(ge=1)
+    """Rollouts of each item."""
+    cap: int = Field(ge=0)
+    """Rollouts that may be sampled of an item."""
+    max_tokens: int = Field(ge=0)
+    memory: int
+    root: str
+    file: str
+    """Where the given rollouts come from."""
+    chunks: Sequence[int]
+
+
+class GradientJob(DiagnosisJob):
+    """Compute the gradients of some blocks of items."""
+
+    vectors: str
+    marks: str
+    parts: int
+    dimension: int
+    parameters: Mapping[str, Any]
+    adapter_seed: int
+    max_tokens: int
+    entropy_share: float
+    blocks: Sequence[tuple[int, int]]
+
+
+def load(job: DiagnosisJob) -> Policy:
     """The policy that a job is about, in float32 on every device."""
-    return load_policy(job["policy"], revision=job["revision"], prompt_format=job["prompt_format"], trained=True)
+    return load_policy(job.policy, revision=job.revision, prompt_format=job.prompt_format, trained=True)
+
+
+def run_gather(job: GatherJob, link: Link) -> None:
+    """A worker's share of the rollouts."""
+    one_thread()
+    gather(load(job), job, lambda items: link.report(Items(items=items)))
+
+
+def run_gradients(job: GradientJob, link: Link) -> None:
+    """A worker's share of the gradients."""
+    one_thread()
+    fill(load(job), job, lambda items: link.report(Items(items=items)))
 
 
 def described(policy: Policy, parameters: Mapping[str, Any]) -> dict[str, Any]:
@@ -85,26 +143,26 @@ def gathered_file(work: Path, chunk: int) -> Path:
     return work / "gathered" / f"{chunk:05d}.parquet"
 
 
-def gather(policy: Policy, job: Mapping[str, Any], done: Callable[[int], None]) -> None:
+def gather(policy: Policy, job: GatherJob, done: Callable[[int], None]) -> None:
     """Write the rollouts of each chunk of items; `done` is told how many items are finished.
 
     Raises DataError for token ids that the policy does not have, VerifierError if the verifier itself fails.
     """
-    work = Path(job["work"])
+    work = Path(job.work)
     items = tables.read_parquet(work / "items.parquet").to_pylist()
     given: dict[str, list[dict[str, Any]]] = {}
     for row in tables.read_parquet(work / "given.parquet").to_pylist():
         given.setdefault(row["item_id"], []).append(row)
-    sampler = TransformersSampler(policy, _rows_at_once(policy, job["memory"], job["max_tokens"]))
-    with Verifier(rule=job["rule"]) as verifier:
-        for chunk in job["chunks"]:
+    sampler = TransformersSampler(policy, _rows_at_once(policy, job.memory, job.max_tokens))
+    with Verifier(rule=job.rule) as verifier:
+        for chunk in job.chunks:
             mine = [
                 _Gathering(job, policy, item, given.get(item["item_id"], ()))
                 for item in items[chunk * CHUNK : (chunk + 1) * CHUNK]
             ]
             while waiting := [item for item in mine if item.step]:
                 requests = [Request(item.prompt_ids, item.step, item.key, first=item.sampled) for item in waiting]
-                drawn = sampler.generate(requests, temperature=1.0, top_p=1.0, max_tokens=job["max_tokens"])
+                drawn = sampler.generate(requests, temperature=1.0, top_p=1.0, max_tokens=job.max_tokens)
                 for item, completions in zip(waiting, drawn, strict=True):
                     item.take(completions, policy, verifier)
             rows = [item.row() for item in mine]
@@ -126,7 +184,7 @@ def _rows_at_once(policy: Policy, memory: int, max_tokens: int) -> int:
 class _Gathering:
     """One item's rollouts so far: the first `wanted` correct ones in sampling order, or the first of any kind."""
 
-    job: Mapping[str, Any]
+    job: GatherJob
     policy: Policy
     item: Mapping[str, Any]
     given: Sequence[Mapping[str, Any]]
@@ -135,12 +193,12 @@ class _Gathering:
 
     def __post_init__(self) -> None:
         self.prompt_ids = self.policy.encode(self.item["prompt"])
-        self.key = stream(self.job["root"], self.item["item_id"])
+        self.key = stream(self.job.root, self.item["item_id"])
         for row in self.given:
             tokens = row["token_ids"] if row["token_ids"] is not None else _tokens(self.policy, row)
             if max(tokens) >= self.policy.model.config.vocab_size:
                 raise DataError(
-                    f"{self.job['file']}, row {row['row']}, field 'token_ids': {max(tokens)} is no token of "
+                    f"{self.job.file}, row {row['row']}, field 'token_ids': {max(tokens)} is no token of "
                     f"{self.policy.source}; give ids of its tokenizer, or completions"
                 )
             text = row["completion"] if row["completion"] is not None else self.policy.decode(tokens)
@@ -149,11 +207,11 @@ class _Gathering:
     @property
     def step(self) -> int:
         """How many to sample next: as many again as there were, until enough are found or the cap is reached."""
-        lacking = self.job["wanted"] - len(self.rollouts)
+        lacking = self.job.wanted - len(self.rollouts)
         if lacking <= 0 or self.item["answer"] is None:
             return 0
-        size = lacking if self.job["reward"] == "group" else max(2 * self.job["wanted"], self.sampled)
-        return int(min(size, self.job["cap"] - self.sampled))
+        size = lacking if self.job.reward == "group" else max(2 * self.job.wanted, self.sampled)
+        return int(min(size, self.job.cap - self.sampled))
 
     def take(self, completions: Completions, policy: Policy, verifier: Verifier) -> None:
         """Judge samples, equal ones once, and keep what is wanted of them."""
@@ -178,13 +236,13 @@ class _Gathering:
             "prompt_ids": self.prompt_ids.tolist(),
             "found": len(self.rollouts),
             "sampled": self.sampled,
-            "rollouts": self.rollouts if len(self.rollouts) == self.job["wanted"] else [],
+            "rollouts": self.rollouts if len(self.rollouts) == self.job.wanted else [],
         }
 
     def _keep(
         self, sample: int, origin: str, text: str, tokens: Sequence[int], finish: str | None, correct: bool
     ) -> None:
-        if len(self.rollouts) < self.job["wanted"] and (correct or self.job["reward"] == "group"):
+        if len(self.rollouts) < self.job.wanted and (correct or self.job.reward == "group"):
             self.rollouts.append(
                 {
                     "sample": sample,
@@ -223,20 +281,20 @@ def read_items(table: pa.Table) -> list[ItemRollouts]:
     ]
 
 
-def fill(policy: Policy, job: Mapping[str, Any], done: Callable[[int], None]) -> None:
+def fill(policy: Policy, job: GradientJob, done: Callable[[int], None]) -> None:
     """Fill the vectors of each block of items and mark them; `done` is told how many items are finished."""
-    used = tables.read_parquet(Path(job["work"]) / "used.parquet")
+    used = tables.read_parquet(Path(job.work) / "used.parquet")
     used = used.select(["item_id", "prompt_ids", "responses", "weights"])
-    vectors = np.memmap(job["vectors"], np.float32, "r+", shape=(len(used), job["parts"], job["dimension"]))
-    marks = np.memmap(job["marks"], np.uint8, "r+", shape=(len(used),))
-    for start, stop in job["blocks"]:
+    vectors = np.memmap(job.vectors, np.float32, "r+", shape=(len(used), job.parts, job.dimension))
+    marks = np.memmap(job.marks, np.uint8, "r+", shape=(len(used),))
+    for start, stop in job.blocks:
         item_gradients(
             policy.model,
             read_items(used.slice(start, stop - start)),
             vectors[start:stop],
-            parameters=chosen(job["parameters"], job["adapter_seed"]),
-            max_tokens=job["max_tokens"],
-            entropy_share=job["entropy_share"],
+            parameters=chosen(job.parameters, job.adapter_seed),
+            max_tokens=job.max_tokens,
+            entropy_share=job.entropy_share,
         )
         vectors.flush()  # before the marks, so that a mark is never there without its vector
         marks[start:stop] = 1

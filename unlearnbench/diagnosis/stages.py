@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -26,11 +26,14 @@ from unlearnbench.diagnosis.similarity import Matrix, Similarity, gram, similari
 from unlearnbench.errors import DataError, PolicyError
 from unlearnbench.harness.policy_ref import Place, fingerprint
 from unlearnbench.io import files, tables
+from unlearnbench.io.folder_lock import locked
 from unlearnbench.splits import Split
-from unlearnbench.workers.jobs import locked, run_chains, stream_root, weights_hash
-from unlearnbench.workers.worker_group import Event, Job
+from unlearnbench.workers.executor import executor_of, run_chains
+from unlearnbench.workers.jobs import Compute, Job, stream_root, weights_hash
+from unlearnbench.workers.messages import Items
 
 if TYPE_CHECKING:  # torch is loaded when there is something left to compute
+    from unlearnbench.diagnosis.jobs import DiagnosisJob
     from unlearnbench.policies.policy import Policy
 
 Progress = Callable[[str, int, int], None]
@@ -46,6 +49,7 @@ class Task:
     rollouts: Path | None
     max_memory: int
     workers: int | None
+    ray: str | None
     progress: Progress | None
     planned: Callable[[Memory], None] | None
 
@@ -151,10 +155,10 @@ class _Stages:
         return facts
 
     def _loaded(self) -> Policy:
-        from unlearnbench.diagnosis.jobs import load
+        from unlearnbench.diagnosis.jobs import DiagnosisJob, load
 
         if self._policy is None:
-            self._policy = load(self.job)
+            self._policy = load(DiagnosisJob(**self.job))
         return self._policy
 
     # --- rollouts ---
@@ -162,7 +166,7 @@ class _Stages:
     def _gather(self, pool: Pool, planner: Planner) -> list[Excluded]:
         """Gather every item's rollouts; writes used.parquet, and returns the items that have too few."""
         if not (self.work / "used.parquet").is_file():
-            from unlearnbench.diagnosis.jobs import CHUNK, gathered_file
+            from unlearnbench.diagnosis.jobs import CHUNK, GatherJob, gathered_file
 
             tables.write_parquet(self.work / "items.parquet", pool.items)
             tables.write_parquet(self.work / "given.parquet", pool.given)
@@ -174,7 +178,7 @@ class _Stages:
                 **self._sampling(pool),
                 "memory": (self.task.max_memory - beside(workers)) // workers - planner.held,
             }
-            jobs = [{**job, "chunks": left[number::workers]} for number in range(workers)]
+            jobs = [GatherJob(**job, chunks=left[number::workers]) for number in range(workers)]
             self._work("gather", jobs, items - len(left) * CHUNK, items)
             used: list[pa.Table] = []
             excluded: list[Excluded] = []
@@ -230,6 +234,8 @@ class _Stages:
     def _fill(
         self, seed: int, found: Lengths, facts: Mapping[str, Any], memory: Memory, vectors: Path, marks: Path
     ) -> None:
+        from unlearnbench.diagnosis.jobs import GradientJob
+
         items = len(found.prompts)
         if not (marks.is_file() and vectors.is_file() and vectors.stat().st_size == memory.vectors):
             _make(vectors, memory.vectors)
@@ -248,10 +254,10 @@ class _Stages:
             "entropy_share": self.options.entropy_share,
         }
         workers = max(1, min(memory.workers, len(left)))
-        jobs = [{**job, "blocks": left[number::workers]} for number in range(workers)]
+        jobs = [GradientJob(**job, blocks=left[number::workers]) for number in range(workers)]
         self._work("gradients", jobs, items - sum(stop - start for start, stop in left), items)
 
-    def _work(self, kind: str, jobs: Sequence[Mapping[str, Any]], done: int, total: int) -> None:
+    def _work(self, kind: Literal["gather", "gradients"], jobs: Sequence[DiagnosisJob], done: int, total: int) -> None:
         """Do jobs in processes of their own, or a single one in this one."""
         finished = max(0, done)
 
@@ -262,22 +268,26 @@ class _Stages:
                 self.task.progress(kind, finished, total)
 
         tell(0)
-        if len(jobs) > 1:
+        if len(jobs) > 1 or self.task.ray is not None:
             self._policy = None
-            chains = [[Job(kind, f"process {n} of {kind}", self.work / "log.txt", job)] for n, job in enumerate(jobs)]
-            run_chains(chains, len(jobs), lambda event: tell(_items(event)))
+            function, log = f"unlearnbench.diagnosis.jobs:run_{kind}", self.work / "log.txt"
+            chains = [[Job(function, job, f"process {n} of {kind}", log)] for n, job in enumerate(jobs)]
+            executor = executor_of(Compute(ray=self.task.ray))
+            executor.require(self.work, 1)
+            run_chains(chains, len(jobs), lambda event: tell(event.items if isinstance(event, Items) else 0), executor)
             return
         import torch
 
-        from unlearnbench.diagnosis.jobs import fill, gather
+        from unlearnbench.diagnosis.jobs import GatherJob, GradientJob, fill, gather
 
         threads = torch.get_num_threads()
         torch.set_num_threads(1)  # sums, and with them cosines, depend on their number
         try:
             for job in jobs:
-                if job.get("chunks") or job.get("blocks"):
-                    act = gather if kind == "gather" else fill
-                    act(self._loaded(), job, tell)
+                if isinstance(job, GatherJob) and job.chunks:
+                    gather(self._loaded(), job, tell)
+                elif isinstance(job, GradientJob) and job.blocks:
+                    fill(self._loaded(), job, tell)
         finally:
             torch.set_num_threads(threads)
 
@@ -341,7 +351,3 @@ def _make(path: Path, size: int) -> None:
     """A file of zeros; where the file system can, it takes room as it is filled."""
     with path.open("wb") as file:
         file.truncate(size)
-
-
-def _items(event: Event) -> int:
-    return int(event.get("items", 0))

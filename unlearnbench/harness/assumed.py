@@ -44,10 +44,10 @@ def pool_of(split: Split) -> Pool:
     """The pool as it is here; of a split that is not built, as far as its released ids tell."""
     released = released_of(split.path)
     if released is None or not waits(split.path):
-        unlearnable = {item.item_id: item.family for item in split.items if item.group == "unlearnable"}
-        twins = sum(twin.item_id in unlearnable for twin in split.twins)
+        families = [item.family for item in split.items if item.group == "unlearnable"]
+        twins = len(split.problems("twin"))
         prompt = sum(len(item.prompt) for item in split.items) / max(1, len(split.items)) / CHARACTERS_A_TOKEN
-        return Pool(len(split.items), twins, len(split.canaries), prompt, list(unlearnable.values()), None)
+        return Pool(len(split.items), twins, len(split.canaries), prompt, families, None)
     ids = [number for group in released.groups.values() for number in group.ids]
     unlearnable_ids = released.groups["unlearnable"].ids if "unlearnable" in released.groups else ()
     return Pool(

@@ -1,4 +1,4 @@
-"""What of a policy is evaluated: every item, the twins of unlearnable ones, the canaries; and the counts of it."""
+"""What of a policy is measured after training, as jobs, and the counts of it."""
 
 from __future__ import annotations
 
@@ -9,40 +9,37 @@ import pyarrow as pa
 
 from unlearnbench.io import tables
 from unlearnbench.splits import Split
-from unlearnbench.workers.jobs import Problems, measure_job, measure_task, stream_root
+from unlearnbench.workers.jobs import Compute, Job, MeasureTask, measure_job, stream_root
 from unlearnbench.workers.measure import counts_of
-from unlearnbench.workers.worker_group import Job
+
+FILES = {"items": "eval", "twins": "twin", "canaries": "canary", "start": "start"}
+"""Files of a seed's `evaluation` folder, and the phase of their counts."""
 
 
 def measure_policy(
-    split: Split, folder: Path, seed: int, policy: Path, samples: int, purpose: str, processes: int = 1
+    split: Split, folder: Path, seed: int, policy: Path, samples: int, purpose: str, compute: Compute
 ) -> Job:
-    """Measure the policy that a seed has left, on items, twins and canaries."""
+    """Measure the policy that a seed has left, on all that an evaluation asks (`Split.problems`)."""
     place = folder / str(seed)
-    unlearnable = set(split.ids("unlearnable"))
-    twins = [(t.twin_id, t.prompt, t.answer) for t in split.twins if t.item_id in unlearnable]
-    canaries = [(canary.item_id, canary.prompt, canary.answer) for canary in split.canaries]
     root = stream_root(split, purpose, seed) + "/measure"
-    tasks = [
-        measure_task(place / f"evaluation/{name}.parquet", f"{root}/{name}", problems, key, samples)
-        for name, problems, key in (
-            ("items", _items(split), "item_id"),
-            ("twins", twins, "twin_id"),
-            ("canaries", canaries, "item_id"),
-        )
-        if problems
-    ]
-    return measure_job(split, policy, tasks, place / "log.txt", seed=seed, stage="measure", processes=processes)
+    tasks = []
+    for name in ("items", "twins", "canaries"):
+        if problems := split.problems(FILES[name]):
+            out = str((place / f"evaluation/{name}.parquet").resolve())
+            key = "twin_id" if name == "twins" else "item_id"
+            tasks.append(MeasureTask(out=out, root=f"{root}/{name}", problems=problems, key=key, n=samples))
+    return measure_job(split, policy, tasks, place / "log.txt", compute, seed=seed, stage="measure")
 
 
 def measure_start(
-    split: Split, folder: Path, seed: int, start: Path, samples: int, purpose: str, processes: int = 1
+    split: Split, folder: Path, seed: int, start: Path, samples: int, purpose: str, compute: Compute
 ) -> Job:
     """Measure the policy that a seed started from, on the items."""
     place = folder / str(seed)
     root = stream_root(split, purpose, seed) + "/measure/start"
-    task = measure_task(place / "evaluation/start.parquet", root, _items(split), "item_id", samples)
-    return measure_job(split, start, [task], place / "log.txt", seed=seed, stage="start", processes=processes)
+    out = str((place / "evaluation/start.parquet").resolve())
+    task = MeasureTask(out=out, root=root, problems=split.problems("eval"), key="item_id", n=samples)
+    return measure_job(split, start, [task], place / "log.txt", compute, seed=seed, stage="start")
 
 
 def collect_counts(folder: Path, seeds: Sequence[int]) -> pa.Table:
@@ -52,11 +49,6 @@ def collect_counts(folder: Path, seeds: Sequence[int]) -> pa.Table:
         for path in sorted((folder / str(seed) / "evaluation").glob("*.parquet")):
             rows = tables.read_parquet(path)
             key = "twin_id" if path.stem == "twins" else "item_id"
-            phase = {"items": "eval", "twins": "twin", "canaries": "canary", "start": "start"}[path.stem]
-            part = counts_of(rows, phase, str(seed), key)
+            part = counts_of(rows, FILES[path.stem], str(seed), key)
             parts.append(part.rename_columns(["item_id", *part.column_names[1:]]))
     return pa.concat_tables(parts).cast(tables.COUNTS)
-
-
-def _items(split: Split) -> Problems:
-    return [(item.item_id, item.prompt, item.answer) for item in split.items]

@@ -17,13 +17,15 @@ from unlearnbench.harness.cost import UTILISATION, Precision, Space, Timing, Wor
 from unlearnbench.harness.trial_run import Tokens, affordable, probe
 from unlearnbench.methods import locate
 from unlearnbench.records import Record
-from unlearnbench.scoring.conversion_rule import conversion_arm
 from unlearnbench.scoring.counts import MIN_SAMPLES, Cells, read_phase
+from unlearnbench.scoring.frontier import frontier_items
+from unlearnbench.scoring.nulls import control_outcomes
 from unlearnbench.scoring.power import EXPERIMENTS, Detectable, detectable
+from unlearnbench.scoring.probes import probes_of
 from unlearnbench.scoring.score import MIN_SEEDS
 from unlearnbench.scoring.simulation import Design, Simulation, World
 from unlearnbench.scoring.variance_components import world_of
-from unlearnbench.splits import Split
+from unlearnbench.splits import Control, Split
 
 PART_OF_PROBE = 0.3  # of the progress bar
 
@@ -129,13 +131,16 @@ class Power(Record):
     null_seeds: int
     null_shipped: bool
     null_conversion: float | None
-    """Of the shipped null control with this number of seeds."""
+    """Of the shipped null control."""
     world: Mapping[str, float]
     world_source: str
     world_conversion: float | None
     """Of the null in the simulated world: near `null_conversion` where the world describes it."""
     why_not: str | None
     detectable: Sequence[Detectable]
+    """Of conversion."""
+    detectable_frontier: Sequence[Detectable] = ()
+    """Of the frontier score, were its items all unlearnable: of solved, on as many items as it weighs."""
 
 
 def power_of(
@@ -165,18 +170,26 @@ def power_of(
             world, told = estimated, f"estimated from {of}"
         else:
             told = f"assumed: {of} has too few successes or seeds to tell"
-        if cells.runs >= seeds and cells.enough:
-            rate = float(conversion_arm(cells, tau, seeds).values.mean())
+        probes = probes_of(split)
+        if cells.enough and probes:
+            items = [item for item in split.items if item.group == "unlearnable"]
+            rate = float(control_outcomes(stand_in, items, probes, tau, "null control").converted.mean())
         most = int(cells.n.max(initial=0))
     if pool.assumption is not None:
         told = f"{told}; {pool.assumption}"
     why = _no_power(split, len(families), seeds, samples, null_seeds, most)
     found: list[Detectable] = []
+    frontier: list[Detectable] = []
     simulated = None
     if why is None:
         design = Design.of(families, seeds, null_seeds, samples, tau)
-        found = detectable(world, design, experiments=experiments or _experiments(design), progress=progress)
+        half: Callable[[float], None] = lambda share: progress(share / 2)  # noqa: E731
+        later: Callable[[float], None] = lambda share: progress(0.5 + share / 2)  # noqa: E731
+        found = detectable(world, design, experiments=experiments or _experiments(design), progress=half)
         simulated = Simulation(world, design).null_rate
+        if stand_in is not None and (around := _frontier_world(split, stand_in, design)):
+            number = experiments or _experiments(around[1])
+            frontier = detectable(*around, probed=False, experiments=number, progress=later)
     progress(1.0)
     parts = ("base", "family", "item", "run", "family_run", "item_run")
     return Power(
@@ -190,7 +203,21 @@ def power_of(
         world_conversion=simulated,
         why_not=why,
         detectable=found,
+        detectable_frontier=frontier,
     )
+
+
+def _frontier_world(split: Split, control: Control, design: Design) -> tuple[World, Design] | None:
+    """Chance among the frontier's items, as the null control shows it, and the same design on them."""
+    items, weights = frontier_items(split)
+    items = [item for item, weight in zip(items, weights, strict=True) if weight > 0]
+    runs, families = [str(seed) for seed in control.seeds], [item.family for item in items]
+    ids = [item.item_id for item in items]
+    cells = Cells.of(read_phase(control.counts, "eval", ids, runs=runs, source="the null control"))
+    world = world_of(cells, families) if items else None
+    if world is None:
+        return None
+    return world, Design.of(families, design.seeds, design.null_seeds, design.samples, design.tau)
 
 
 def _experiments(design: Design) -> int:
@@ -203,7 +230,7 @@ def _no_power(split: Split, items: int, seeds: int, samples: int, null_seeds: in
     if not items:
         return f"split {split.name} has no unlearnable items, so there is nothing to convert"
     if samples < MIN_SAMPLES:
-        return f"{samples} samples an item and seed are fewer than the {MIN_SAMPLES} that `converted` needs"
+        return f"{samples} samples per item and seed are fewer than the {MIN_SAMPLES} that `converted` needs"
     if null_samples > samples:
         return f"the null control has {null_samples} samples an item; take {null_samples} here too"
     if seeds < MIN_SEEDS:

@@ -56,12 +56,20 @@ def whole_policy(folder: Path, split: Split, out: Path) -> Path:
     return out
 
 
-def _fetched(name: str) -> Path:
+def base_folder(split: Split) -> Path:
+    """The folder of a split's base policy, fetched from the Hub where it is named. Raises PolicyError."""
+    policy = split.policy_path
+    return policy if isinstance(policy, Path) else _fetched(policy, split.config.base_policy.revision)
+
+
+def _fetched(name: str, revision: str | None = None) -> Path:
     from huggingface_hub import errors, snapshot_download
 
+    if Path(name).is_dir():
+        return Path(name).resolve()
     quiet_hub()
     try:
-        return Path(snapshot_download(name, allow_patterns=list(WANTED)))
+        return Path(snapshot_download(name, revision=revision, allow_patterns=list(WANTED)))
     except errors.GatedRepoError as problem:
         raise PolicyError(
             f"The policy {name} is gated on the Hub; accept its terms there, then run: hf auth login"

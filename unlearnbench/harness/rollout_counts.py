@@ -31,9 +31,9 @@ class Problems:
     """
 
     def __init__(self, split: Split) -> None:
-        unlearnable = set(split.ids("unlearnable"))
+        evaluated = {problem[0] for problem in split.problems("twin")}
         rows = [(item.item_id, item.answer, 0, True) for item in split.items]
-        rows += [(twin.twin_id, twin.answer, 1, twin.item_id in unlearnable) for twin in split.twins]
+        rows += [(twin.twin_id, twin.answer, 1, twin.twin_id in evaluated) for twin in split.twins]
         rows += [(canary.item_id, canary.answer, 2, True) for canary in split.canaries]
         self.split = split.name
         self.ids = pa.array([row[0] for row in rows], pa.string())

@@ -29,13 +29,13 @@ from unlearnbench.errors import DataError, RunError, VerifierError
 from unlearnbench.harness.rollout_counts import Problems, Tally
 from unlearnbench.io import tables
 from unlearnbench.io.files import atomic, sha256, write_json
+from unlearnbench.io.folder_lock import locked
 from unlearnbench.io.rollout_reader import Batch, read_rollouts
 from unlearnbench.records import Cost, MethodRecord, Result, SpentBudget
 from unlearnbench.scoring import score
 from unlearnbench.scoring.rates import Counts
 from unlearnbench.splits import Split, load_split
 from unlearnbench.verifier import Verifier
-from unlearnbench.workers.jobs import locked
 from unlearnbench.workers.measure import ROWS
 
 ROW_GROUP = 32_768
@@ -85,9 +85,7 @@ def score_rollouts(
         writer.publish(folder)
         counts = tally.counts()
         tables.write_parquet(folder / "counts.parquet", counts)
-        result = score.score(
-            chosen,
-            counts,
+        facts = score.RunFacts(
             method=MethodRecord(name="rollouts", source_hash=identity["rollouts"], track="undeclared"),
             seeds=tally.seeds,
             samples=samples,
@@ -95,12 +93,10 @@ def score_rollouts(
             budget=SpentBudget(),
             cost=Cost(verifier_calls=tally.rollouts, ungradable=tally.ungradable),
             kind="score",
-            null=chosen.control("null_control", "1x"),
-            strong_null=chosen.control("strong_null"),
             why_not_comparable=why,
             code_version=__version__,
         )
-        return _publish(folder, chosen, result)
+        return _publish(folder, chosen, score.score(chosen, counts, facts, chosen.control("null_control", "1x")))
 
 
 # --- the parts of it ------------------------------------------------------------------------------------------

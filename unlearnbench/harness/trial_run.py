@@ -1,26 +1,34 @@
-"""A probe: a few real steps of a method and a small evaluation, tried on this machine before the whole is paid for."""
+"""A trial run: a few real steps of a method, and a small evaluation, before the whole is paid for."""
 
 from __future__ import annotations
 
+import json
 import resource
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow.compute as pc
 
+from unlearnbench.harness.training_jobs import Run, training_job
 from unlearnbench.io import tables
 from unlearnbench.methods import MethodSource
-from unlearnbench.records import Record
+from unlearnbench.records import Record, Track
 from unlearnbench.splits import Split, seal
 from unlearnbench.splits.manifest import waits_for_policy
-from unlearnbench.workers.jobs import measure_job, measure_task, run_chains, train_job
-from unlearnbench.workers.worker_group import Event
+from unlearnbench.training.meter import flops
+from unlearnbench.training.run_spec import Limits
+from unlearnbench.verifier import Verifier
+from unlearnbench.workers.executor import run_chains, run_job
+from unlearnbench.workers.jobs import Compute, MeasureTask, Watch, measure_job
+from unlearnbench.workers.messages import Event, Progress, Trained
 
+PATIENCE = 600.0
+"""Seconds without a report after which a trial is ended."""
 PROBE_FLOPS = 1e11
 """What the steps of a probe may cost on CPU: seconds on a core. On an accelerator ACCELERATED times as much."""
 ACCELERATED = 300
@@ -35,8 +43,8 @@ class Tokens(Record):
     trained: int
 
     def flops(self, parameters: int) -> int:
-        """PROTOCOL 3.9."""
-        return 2 * parameters * (self.generated + self.prefilled + self.forward) + 6 * parameters * self.trained
+        """Their cost for a policy of so many parameters."""
+        return flops(parameters, self.generated + self.prefilled + self.forward, self.trained)
 
     def times(self, factor: float) -> Tokens:
         return Tokens(**{name: round(value * factor) for name, value in self.model_dump().items()})
@@ -87,61 +95,113 @@ def probe(
     prompts: int,
     progress: Callable[[float], None],
 ) -> Probe:
-    """Try `prompts` prompts a step. Raises MethodError as the method's own steps do; leaves nothing behind."""
+    """Try `prompts` prompts per step. Raises MethodError as the method's own steps do; leaves nothing behind."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        job = train_job(
-            split,
-            seal(split, folder / "sealed"),
-            source,
-            1,
-            "plan",
-            folder / "run",
-            fingerprint="plan",
-            flops=None,
-            steps=PROBE_STEPS,
-            changes=changes,
-            kind="check",
-            recipe={"prompts_per_step": prompts, "checkpoint_every": PROBE_STEPS},
-        )
-        began, spent, times, last = time.monotonic(), _seconds_of_children(), [], dict[str, Any]()
+        began, spent, times = time.monotonic(), _seconds_of_children(), list[float]()
 
-        def heard(event: Event) -> None:
-            if "progress" in event:
+        def watch(event: Event) -> None:
+            if isinstance(event, Progress):
                 times.append(time.monotonic())
                 progress(min(1.0, len(times) / (PROBE_STEPS + 1)))
-            last.update(event)
 
-        run_chains([[job]], 1, heard)
-        found = last["checked"]
-        cost = found["cost"]
+        recipe = {"prompts_per_step": prompts, "checkpoint_every": PROBE_STEPS}
+        done = trial(split, source, "plan", folder, PROBE_STEPS, changes, recipe, watch)
         out = folder / "evaluation.parquet"
-        items = split.items[:: max(1, len(split.items) * samples // PROBE_ROLLOUTS)]
-        problems = [(item.item_id, item.prompt, item.answer) for item in items]
-        task = measure_task(out, "plan/measure", problems, "item_id", samples)
-        run_chains(
-            [[measure_job(split, split.policy_path, [task], folder / "log.txt", seed=1, stage="measure")]], 1, heard
-        )
+        problems = split.problems("eval")[:: max(1, len(split.items) * samples // PROBE_ROLLOUTS)]
+        task = MeasureTask(out=str(out), root="plan/measure", problems=problems, key="item_id", n=samples)
+        log = folder / "log.txt"
+        measured = measure_job(split, split.policy_path, [task], log, Compute(), seed=1, stage="measure")
+        last = [event for event in run_job(measured) if isinstance(event, Progress)][-1]
         rows = tables.read_parquet(out)
-        drawn = cost["verifier_calls"]
-        tokens = Tokens(**{name: cost[name] for name in ("generated", "prefilled", "forward", "trained")})
-        paid = tokens.flops(1)
+        drawn, steps = done.verifier_calls, done.trained.steps
         return Probe(
-            steps=found["steps"],
+            steps=steps,
             prompts=prompts,
-            tokens=tokens,
-            flops=cost["flops"],
+            tokens=done.tokens,
+            flops=done.tokens.flops(done.trained.parameters),
             rollouts=drawn,
-            parameters=round(cost["flops"] / paid) if paid else None,
-            step_seconds=(times[found["steps"] - 1] - times[0]) / (found["steps"] - 1) if found["steps"] > 1 else None,
+            parameters=done.trained.parameters,
+            step_seconds=(times[steps - 1] - times[0]) / (steps - 1) if steps > 1 else None,
             start_seconds=times[0] - began,
-            rollouts_a_second=float(last["progress"]["rate"]),
+            rollouts_a_second=last.rate,
             evaluated_tokens=float(pc.mean(pc.list_value_length(rows["token_ids"])).as_py()),
             bytes_a_rollout=_size(folder / "run" / "rollouts") / drawn if drawn else 0.0,
             bytes_an_evaluated=out.stat().st_size / rows.num_rows,
             memory=_peak_of_children(),
             core_share=min(1.0, (_seconds_of_children() - spent) / (time.monotonic() - began)),
         )
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A method tried for some steps: what its process said, and what the judge noted."""
+
+    name: str
+    trained: Trained
+    track: Track
+    reads: Sequence[str]
+    verifier_calls: int
+    ungradable: int
+
+    @property
+    def tokens(self) -> Tokens:
+        done = self.trained
+        return Tokens(generated=done.generated, prefilled=done.prefilled, forward=done.forward, trained=done.trained)
+
+    def summary(self) -> dict[str, Any]:
+        """What `check --json` prints."""
+        cost = {**self.tokens.model_dump(), "verifier_calls": self.verifier_calls, "ungradable": self.ungradable}
+        done = self.trained
+        return {
+            "name": self.name,
+            "class": done.class_name,
+            "declared_track": done.declared_track,
+            "track": self.track,
+            "reads": list(self.reads),
+            "hooks": list(done.hooks),
+            "not_hooks": dict(done.not_hooks),
+            "settings": dict(done.settings),
+            "steps": done.steps,
+            "cost": {**cost, "flops": self.tokens.flops(done.parameters)},
+        }
+
+
+def trial(
+    split: Split,
+    source: MethodSource,
+    purpose: str,
+    folder: Path,
+    steps: int,
+    changes: Mapping[str, Any],
+    recipe: Mapping[str, Any],
+    watch: Watch | None = None,
+    compute: Compute | None = None,
+) -> Trial:
+    """Train a method for a few steps in `folder`/run. Raises MethodError as the method's own steps do."""
+    run = Run(
+        split=split,
+        sealed=seal(split, folder / "sealed"),
+        method=source,
+        purpose=purpose,
+        fingerprint=purpose,
+        limits=Limits(None, steps),
+        compute=compute or Compute(patience=PATIENCE),
+        changes=changes,
+        recipe=recipe,
+    )
+    place, found = folder / "run", list[Trained]()
+
+    def heard(event: Event) -> None:
+        if isinstance(event, Trained):
+            found.append(event)
+        if watch is not None:
+            watch(event)
+
+    with Verifier(rule=split.config.protocol.verifier_rule) as verifier:
+        run_chains([[training_job(run, 1, place, verifier)]], 1, heard)
+    method, cost = (json.loads((place / name).read_text()) for name in ("method.json", "cost.json"))
+    return Trial(source.name, found[-1], method["track"], method["reads"], cost["verifier_calls"], cost["ungradable"])
 
 
 def accelerated() -> bool:

@@ -1,7 +1,7 @@
 """A bundle: one zip file with everything that a submission's numbers rest on, except the policies' weights.
 
 run folder → `write_bundle` → BUNDLE → `open_bundle` → the same content, checked for form. Whether it is true is asked
-in verification.py. docs/leaderboard.md lists the members.
+in verification.py. docs/guide/leaderboard.md lists the members.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from pydantic import ConfigDict, Field, ValidationError
 
 from unlearnbench import __version__
 from unlearnbench.errors import DataError, RunError
-from unlearnbench.harness.evaluate import SOURCE
+from unlearnbench.harness.privileged import ASKED
+from unlearnbench.harness.training_jobs import SOURCE
 from unlearnbench.io import files, tables
 from unlearnbench.io.safe_zip import read_archive, write_archive
 from unlearnbench.io.untrusted import read_json, require_name, require_source, require_url
@@ -32,7 +33,6 @@ from unlearnbench.records import READS, Cost, Record, Result, Track
 from unlearnbench.scoring import fates
 from unlearnbench.scoring.comparability import read_run
 from unlearnbench.training.ledger import read_ledger, read_metrics
-from unlearnbench.workers.privileged_data import ASKED
 
 SCHEMA_VERSION = 1
 MOST_SEEDS = 100

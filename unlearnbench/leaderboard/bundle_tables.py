@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from unlearnbench.errors import DataError
 from unlearnbench.io import tables
+from unlearnbench.io.child import command
 from unlearnbench.io.untrusted import read_table
 from unlearnbench.scoring import fates
 
@@ -73,10 +74,6 @@ FORMS: Mapping[str, Form] = {
     "fates.parquet": Form(FATES, frozenset({"first_correct_step", "rewarded_valid_trace"})),
     "ledger.parquet": Form(LEDGER, frozenset({"flops"})),
 }
-_BOOT = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
-    "from unlearnbench.leaderboard.bundle_tables import serve; serve()"
-)
 
 
 def read_tables(
@@ -94,10 +91,9 @@ def read_tables(
         for name in FORMS
     ]
     question = json.dumps(asked).encode() + b"\n" + b"".join(members[name] for name in FORMS)
-    search = [entry or str(Path.cwd()) for entry in sys.path]
     try:
         done = subprocess.run(
-            [sys.executable, "-P", "-c", _BOOT, json.dumps(search)],
+            command("unlearnbench.leaderboard.bundle_tables:serve"),
             input=question,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

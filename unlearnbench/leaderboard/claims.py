@@ -15,23 +15,23 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from unlearnbench.leaderboard.bundle import Bundle, SeedConfig
-from unlearnbench.records import DRAWN, FATES, READS, TRACKS, Cost, MethodRecord, Result, Track
+from unlearnbench.harness.run_config import most_flops
+from unlearnbench.leaderboard.bundle import Bundle
+from unlearnbench.records import DRAWN, FATES, READS, TRACKS, MethodRecord, Result, Track
+from unlearnbench.training.meter import flops
 
 if TYPE_CHECKING:
-    from unlearnbench.splits import Control, Split
+    from unlearnbench.splits import Split
 
 SOURCE = re.compile(r"[\w .:+/-]{0,100}")
 """Names of sources of rollouts; a step without any has an empty one."""
 MOST_NUMBER = 2**43
 """Rollouts or tokens that a row of the ledger may have: MOST_LEDGER such rows still add up in 64 bits."""
-SLACK_STEPS = 5
-"""Steps of the reference recipe that a seed may spend above its limit: a run ends with the step that reaches it."""
 Check = Literal["track", "budget", "fates"]
 
 
 def method_record(bundle: Bundle, start: str | None) -> MethodRecord:
-    """The method as its seeds' files state it, its track the highest that any of them shows (PROTOCOL 3.8)."""
+    """The method as its seeds' files state it, its track the highest that any of them shows (PROTOCOL 3.9)."""
     seeds = list(bundle.seeds.values())
     reads = sorted({read for seed in seeds for read in (*seed.method.reads, *seed.asked)})
     shown: list[Track] = [seed.method.track for seed in seeds]
@@ -71,31 +71,6 @@ def declared_track(source: bytes) -> Track | None:
             if named and isinstance(value, ast.Constant) and value.value in TRACKS:
                 found.append(value.value)
     return max(found, key=TRACKS.index) if found else None
-
-
-def total_cost(costs: Sequence[Cost]) -> Cost:
-    """Costs summed over seeds."""
-    names = ("generated_tokens", "trained_tokens", "forward_tokens", "flops", "verifier_calls", "ungradable")
-    sums = {name: sum(getattr(cost, name) for cost in costs) for name in names}
-    return Cost(**sums, seconds=round(sum(cost.seconds for cost in costs), 3), device=costs[0].device)
-
-
-def unfair(config: SeedConfig, split: Split, used: Sequence[int], null: Control | None, seeds: int) -> str | None:
-    """Why a run is not comparable whatever it scores; None if nothing speaks against it."""
-    if config.quick:
-        return "--quick: fewer steps, one seed and 8 samples; run without --quick for a result that counts"
-    if null is None:
-        return f"split {split.name} has no null control at {config.budget:g}x"
-    if len(null.seeds) < seeds:
-        return f"the null control at {config.budget:g}x has {len(null.seeds)} seeds, fewer than the {seeds} of this run"
-    if split.config.budget is None:
-        return None
-    one = split.config.budget.flops_1x
-    limit = round(one * config.budget)
-    worst = max(used)
-    if worst > limit + SLACK_STEPS * one / split.config.recipe.steps:
-        return f"a seed spent {worst:.3g} FLOPs, {worst / limit:.2f} times the limit of {limit:.3g}"
-    return None
 
 
 def seed_of(text: str) -> int:
@@ -156,13 +131,11 @@ def _costs(bundle: Bundle, split: Split) -> Iterator[tuple[Check, str]]:
     for number, seed in bundle.seeds.items():
         cost = seed.cost
         if parameters is not None:
-            cheap = cost.generated_tokens + cost.forward_tokens
-            told = 2 * parameters * cheap + 6 * parameters * cost.trained_tokens
+            told = flops(parameters, cost.generated_tokens + cost.forward_tokens, cost.trained_tokens)
             if cost.flops != told:
                 yield "budget", f"seeds/{number}/cost.json: {cost.flops:,} FLOPs, and its tokens cost {told:,}"
     if stated.limit is not None and bundle.result.comparable:
-        one = split.config.budget.flops_1x if split.config.budget else 0
-        most = stated.limit + SLACK_STEPS * one / split.config.recipe.steps
+        most = most_flops(split, stated.multiple or 1.0) or stated.limit
         for number, seed in bundle.seeds.items():
             if seed.cost.flops > most:
                 yield "budget", f"seed {number} spent {seed.cost.flops:,} FLOPs, above the limit of {stated.limit:,}"

@@ -18,7 +18,7 @@ make every order of them equally likely, whatever the policy is. Tests rest on t
 - `borrowed_texts`: most of the items that a seed solves are answered in the words of other problems, and not in those
   of their own reference solution. No law of chance either, and set in the same way.
 
-docs/leaderboard.md has what they find in honest runs.
+docs/guide/leaderboard.md has what they find in honest runs.
 """
 
 from __future__ import annotations

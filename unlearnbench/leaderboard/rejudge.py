@@ -59,12 +59,8 @@ class Judged:
 
 def problems_of(split: Split) -> dict[str, dict[str, str]]:
     """Gold answer of every problem that is evaluated, by phase and id."""
-    unlearnable = set(split.ids("unlearnable"))
-    found = {
-        "eval": {item.item_id: item.answer for item in split.items},
-        "twin": {twin.twin_id: twin.answer for twin in split.twins if twin.item_id in unlearnable},
-        "canary": {canary.item_id: canary.answer for canary in split.canaries},
-    }
+    phases = ("eval", "twin", "canary")
+    found = {phase: {name: gold for name, _, gold in split.problems(phase)} for phase in phases}
     return {phase: golds for phase, golds in found.items() if golds}
 
 

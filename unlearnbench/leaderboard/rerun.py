@@ -1,7 +1,7 @@
 """A bundle's method trained again from the source in it, and what came out held against what was claimed.
 
-The source is foreign code: it is run in a process of its own (sandbox.py) without network, without this user's
-files being named to it, and with limits on time and files. Same seeds and settings give the same run on the same
+The source is foreign code: its processes have prompts and no answers, and walls around them (workers/isolation.py), a
+network that leads nowhere among them. Same seeds and settings give the same run on the same
 machine, and on another one runs that differ like two draws of the same method. So: equal counts are `identical`;
 otherwise the claim must not be larger than what was found by more than chance. The test is the paired interval of the
 difference of conversion, items of these families and seeds, at LEVEL, as `compare` makes it (of the unlearnable
@@ -13,20 +13,22 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from unlearnbench.errors import RunError
+from unlearnbench.harness.evaluate import evaluate
 from unlearnbench.io import files, tables
-from unlearnbench.leaderboard.sandbox import run_apart
 from unlearnbench.leaderboard.verification import UNSETTLED, Checked, Reason, Verification, examine, standing_of
+from unlearnbench.policies.samplers.engine import TRANSFORMERS, Engine
 from unlearnbench.records import Result
 from unlearnbench.scoring.conversion_rule import conversion_arm, rate_arm
 from unlearnbench.scoring.counts import MIN_SAMPLES, Cells, read_phase
 from unlearnbench.scoring.intervals import gain_intervals
 from unlearnbench.splits import Split
+from unlearnbench.workers.isolation import available
+from unlearnbench.workers.jobs import Compute
 
 LEVEL = 0.99
 
@@ -43,7 +45,7 @@ def retrain(
     """Train a verified bundle's method again and add what that shows. `seeds` other than the run's own are for a new
     edition; the run is left in `out` where it is given.
 
-    Raises RunError where no sandbox can be made, or the training fails.
+    Raises RunError where the walls cannot be built, or the training fails.
     """
     _, checked = examine(path, split)
     if checked is None:
@@ -70,7 +72,9 @@ def retrain(
 
 
 def _train(checked: Checked, scratch: Path, folder: Path, seeds: list[int], allow_network: bool) -> Result:
-    """Run `evaluate` on the bundle's source in the sandbox, and read what it scored."""
+    """Run `evaluate` on the bundle's source."""
+    if not allow_network:
+        require_no_network()
     bundle = checked.bundle
     config = bundle.seeds[bundle.result.seeds[0]].config
     if config.start is not None:
@@ -78,20 +82,27 @@ def _train(checked: Checked, scratch: Path, folder: Path, seeds: list[int], allo
     source = scratch / "method" / Path(bundle.source_name).name
     files.write_bytes(source, bundle.source)
     named = bundle.seeds[bundle.result.seeds[0]].method.class_name
-    job: dict[str, Any] = {
-        "method": f"{source}:{named}" if named else str(source),
-        "split": str(checked.split.path),
-        "seeds": seeds,
-        "samples": config.samples,
-        "out": str(folder),
-        "budget": config.budget,
-        "settings": dict(config.settings),
-        "quick": config.quick,
-    }
-    if sampler := (config.model_extra or {}).get("sampler"):
-        job["sampler"] = sampler
-    run_apart(job, scratch, allow_network=allow_network)
-    return tables.read_json_record(folder / "result.json", Result)
+    sampler = (config.model_extra or {}).get("sampler")
+    return evaluate(
+        f"{source}:{named}" if named else str(source),
+        checked.split,
+        seeds,
+        samples=config.samples,
+        out=folder,
+        budget=config.budget,
+        settings=dict(config.settings),
+        quick=config.quick,
+        compute=Compute(engine=Engine(**sampler) if sampler else TRANSFORMERS),
+    )
+
+
+def require_no_network() -> None:
+    """Raise RunError where this machine cannot keep a process from the network."""
+    if not {"network", "mounts"} <= set(available()):
+        raise RunError(
+            "this system cannot keep the method's process from the network; run in a container that has none, with "
+            "--allow-network"
+        )
 
 
 def _cells(split: Split, result: Result, counts: pa.Table) -> Cells:

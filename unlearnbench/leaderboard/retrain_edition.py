@@ -1,6 +1,6 @@
 """The re-trained tier: every entry's source trained again on the sealed variant of a closed edition.
 
-entry as the closing commit holds it → seeds of both hashes → `evaluate` in the sandbox → bundle → verified
+entry as the closing commit holds it → seeds of both hashes → `evaluate` → bundle → verified
 → leaderboard/entries/<id>-<edition>/
 
 Source, settings, budget and samples are the entry's; split and seeds are nobody's choice. An entry that is there is
@@ -10,7 +10,7 @@ not made again, and a run that was stopped goes on where it was.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,19 +18,23 @@ from typing import Any
 from pydantic import ValidationError
 
 from unlearnbench.errors import RunError, UnlearnBenchError
+from unlearnbench.harness.evaluate import evaluate_run
+from unlearnbench.harness.run_config import RunConfig
 from unlearnbench.io import files, tables
 from unlearnbench.leaderboard.bundle import Statement, open_bundle, write_bundle
 from unlearnbench.leaderboard.claims import retraining_seeds
 from unlearnbench.leaderboard.close_edition import git, taking_part
 from unlearnbench.leaderboard.editions import ENTRIES, Edition, edition_folder, editions
 from unlearnbench.leaderboard.entries import BUNDLE, BoardEntry, Entry, read_entries, write_entry
-from unlearnbench.leaderboard.sandbox import run_apart
+from unlearnbench.leaderboard.rerun import require_no_network
 from unlearnbench.leaderboard.verification import UNSETTLED, examine
+from unlearnbench.methods import locate
+from unlearnbench.policies.samplers.engine import TRANSFORMERS, Engine
 from unlearnbench.records import Result
 from unlearnbench.scoring.comparability import read_run
 from unlearnbench.splits import Split, load_split
+from unlearnbench.workers.jobs import Compute, Watch
 
-Show = Callable[[Mapping[str, Any]], None]
 NEEDED = {
     "similar": "similar.parquet",
     "sub_problems": "sub_problems.parquet",
@@ -121,7 +125,7 @@ def retrain_entry(
     *,
     workers: int | None = None,
     allow_network: bool = False,
-    show: Show | None = None,
+    show: Watch | None = None,
 ) -> Outcome:
     """Train one entry again and write what it gives; the run lies in `out`/<id>."""
     name = one.entry.id
@@ -217,29 +221,29 @@ def _train(
     workers: int | None,
     allow_network: bool,
     kept: Path | None,
-    show: Show | None,
+    show: Watch | None,
 ) -> None:
-    """Run `evaluate` on the entry's source in the sandbox; `kept` is the board's own copy of the variant's labels."""
+    """Train and evaluate the entry's source; `kept` is the board's own copy of the variant's labels."""
     claimed = again.claimed
     source = folder.resolve() / "method" / again.one.entry.source
     files.write_bytes(source, again.source)
     class_name, sampler = _told_by_bundle(again)
     recipe = split.config.recipe.model_dump(mode="json")
-    job: dict[str, Any] = {
-        "method": f"{source}:{class_name}" if class_name else str(source),
-        "split": str(split.path),
-        "seeds": list(again.seeds),
-        "samples": claimed.samples,
-        "out": str(folder.resolve() / "run"),
-        "budget": claimed.budget.multiple,
+    if not allow_network:
+        require_no_network()
+    engine = TRANSFORMERS if sampler is None else Engine(**sampler)
+    config = RunConfig(
+        split=split,
+        method=locate(f"{source}:{class_name}" if class_name else str(source)),
+        seeds=tuple(again.seeds),
+        samples=claimed.samples,
+        multiple=claimed.budget.multiple or 1.0,
         # the entry's own settings, whatever the recipe of this split says
-        "settings": {key: value for key, value in claimed.method.settings.items() if recipe.get(key) != value},
-        "workers": workers,
-    }
-    if sampler is not None:
-        job["sampler"] = sampler
-    hidden = None if kept is None else kept.resolve()
-    run_apart(job, folder.resolve(), allow_network=allow_network, hidden=hidden, show=show)
+        settings={key: value for key, value in claimed.method.settings.items() if recipe.get(key) != value},
+        engine=engine,
+        hidden=() if kept is None else (kept,),
+    )
+    evaluate_run(config, folder.resolve() / "run", Compute(workers=workers, engine=engine), show)
 
 
 def _told_by_bundle(again: Again) -> tuple[str, Any]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from unlearnbench.harness.judge import SLACK_STEPS
 from unlearnbench.io import safe_zip
 from unlearnbench.leaderboard import bundle, bundle_tables, copy_detection
-from unlearnbench.leaderboard.claims import SLACK_STEPS
 from unlearnbench.leaderboard.editions import ENTRIES, editions
 from unlearnbench.leaderboard.ranking import LEVEL
 from unlearnbench.scoring.score import MIN_SEEDS, SCORER_VERSION

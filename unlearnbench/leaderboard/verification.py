@@ -4,7 +4,7 @@ open (bundle.py) → the split → configurations → rollouts complete → verd
 → originality → `Verification`
 
 The code that a bundle holds is read as text and never run. What this can show is that the numbers follow from the
-rollouts; not that the policy of an honest run wrote them (docs/leaderboard.md).
+rollouts; not that the policy of an honest run wrote them (docs/guide/leaderboard.md).
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ import numpy as np
 import pyarrow as pa
 
 from unlearnbench.errors import DataError, SplitError
+from unlearnbench.harness.run_config import total_cost, why_unfair
 from unlearnbench.leaderboard.bundle import Bundle, open_bundle
 from unlearnbench.leaderboard.bundle_tables import MOST_ROWS
-from unlearnbench.leaderboard.claims import chosen_by_nobody, claims, method_record, total_cost, unfair
+from unlearnbench.leaderboard.claims import chosen_by_nobody, claims, method_record
 from unlearnbench.leaderboard.copy_detection import (
     Cellwise,
     Copy,
@@ -278,7 +279,7 @@ def _result(bundle: Bundle, split: Split, counts: pa.Table, fates: Fates) -> Res
     used = [bundle.seeds[seed].cost.flops for seed in seeds]
     limit = None if split.config.budget is None else round(split.config.budget.flops_1x * config.budget)
     null = None if config.quick else split.control("null_control", f"{config.budget:g}x")
-    why = unfair(config, split, used, null, len(seeds))
+    why = why_unfair(split, config.budget, len(seeds), used, quick=config.quick)
     if why is not None:
         why = stated.why_not_comparable or why  # which words say so is no number
     return score.score(

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import importlib.machinery
 import importlib.metadata
 import importlib.util
 import inspect
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -60,14 +61,22 @@ class MethodSource:
     file: str
     module: str | None
     class_name: str | None
+    shown: str | None = None
+    """The file that messages name, where `file` is a copy of it."""
 
     @property
     def hash(self) -> str:
         """sha256 of the source file."""
         return hashlib.sha256(Path(self.file).read_bytes()).hexdigest()
 
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+    @property
+    def built_in(self) -> bool:
+        """Whether it is a method of this package."""
+        return self.module is not None and self.module.startswith(f"{__name__}.")
+
+    def copied(self, copy: Path) -> MethodSource:
+        """The same method run from a copy of its file, so that a change of the file changes no run that has begun."""
+        return self if self.built_in else replace(self, file=str(copy.resolve()), shown=self.file)
 
 
 def locate(spec: str) -> MethodSource:
@@ -121,7 +130,7 @@ def load(source: MethodSource) -> type[Any]:
     """
     from unlearnbench.records import TRACKS
 
-    where = source.module or source.file
+    where = source.module or source.shown or source.file
     found = _class_of(source, where)
     if found.track not in TRACKS:
         raise MethodError(f"{where}: {found.__name__}.track is {found.track!r}; it must be one of {', '.join(TRACKS)}.")
@@ -132,10 +141,11 @@ def _class_of(source: MethodSource, where: str) -> type[Any]:
     from unlearnbench.method import Method
 
     try:
-        if source.module:
+        if source.module and source.shown is None:
             module = importlib.import_module(source.module)
         else:
-            spec = importlib.util.spec_from_file_location(f"_method_{Path(source.file).stem}", source.file)
+            name = source.module or f"_method_{Path(source.shown or source.file).stem}"
+            spec = importlib.util.spec_from_loader(name, _Copy(name, source.file, source.shown))
             if spec is None or spec.loader is None:
                 raise ImportError(f"{source.file} is no Python file")
             module = importlib.util.module_from_spec(spec)
@@ -143,7 +153,7 @@ def _class_of(source: MethodSource, where: str) -> type[Any]:
             spec.loader.exec_module(module)
     except (Exception, SystemExit) as problem:
         raise MethodError(
-            f"{where} does not run ({type(problem).__name__}: {problem}); mend it and try again."
+            f"{where} does not run ({type(problem).__name__}: {problem}); fix it and try again."
         ) from problem
     if source.class_name:
         found = getattr(module, source.class_name, None)
@@ -165,10 +175,24 @@ def _class_of(source: MethodSource, where: str) -> type[Any]:
     return own[0]
 
 
+class _Copy(importlib.machinery.SourceFileLoader):
+    """Runs a file whose frames carry another one's name, so that messages name the file that its author knows."""
+
+    def __init__(self, name: str, path: str, shown: str | None) -> None:
+        super().__init__(name, path)
+        self._shown = shown or path
+
+    def source_to_code(self, data: Any, path: Any, *, _optimize: int = -1) -> Any:  # type: ignore[override]
+        return super().source_to_code(data, self._shown, _optimize=_optimize)
+
+    def get_code(self, fullname: str) -> Any:
+        return self.source_to_code(self.get_data(self.path), self.path)  # never from a cache of compiled files
+
+
 def _file_of(module: str) -> str | None:
     """The source file of a module, without running it (its parent packages do run)."""
     if str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
+        sys.path.append(str(Path.cwd()))  # last: a file that lies about there must not be taken for a library
     try:
         spec = importlib.util.find_spec(module)
     except (ImportError, ValueError):

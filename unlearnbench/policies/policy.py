@@ -16,9 +16,9 @@ import torch
 
 from unlearnbench.errors import PolicyError, RunError, out_of_memory
 from unlearnbench.policies.fsdp import gathered, is_sharded, restore
+from unlearnbench.policies.weights import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from unlearnbench.records import Tokens
 
-ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 ADAPTER = ".lora_"
 """In the name of every weight of an adapter, and of no other."""
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
@@ -37,7 +37,7 @@ class Policy:
 
     @property
     def parameters(self) -> int:
-        """Number of distinct parameters, the N of PROTOCOL 3.9; an adapter, which is merged in the end, adds none."""
+        """Number of distinct parameters, the N of PROTOCOL 3.10; an adapter, which is merged in the end, adds none."""
         return sum(weight.numel() for name, weight in self.model.named_parameters() if ADAPTER not in name)
 
     @property

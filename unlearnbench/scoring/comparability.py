@@ -2,7 +2,7 @@
 
 A difference is `unfair` (the runs were measured by different rules, so their difference is no method's), `intended`
 (the methods and their settings, which a comparison is about) or `harmless` (it is told, and moves no rate on
-average). docs/compare.md says which is which, and why.
+average). docs/guide/compare.md says which is which, and why.
 """
 
 from __future__ import annotations
@@ -164,7 +164,7 @@ _RULES = (
         "unfair",
         lambda run: run.result.method.track,
         "what the methods were allowed to know",
-        "compare runs of one track (docs/tracks.md)",
+        "compare runs of one track (docs/reference/tracks.md)",
     ),
     _Rule(
         "samples",
@@ -235,7 +235,7 @@ _RULES = (
         "sampler",
         "harmless",
         lambda run: run.configuration.get("sampler", {"name": "transformers"})["name"] if run.configuration else None,
-        "other draws of the same distribution, up to the engine's rounding (docs/at-scale.md)",
+        "other draws of the same distribution, up to the engine's rounding (docs/guide/at-scale.md)",
     ),
     _Rule(
         "null control",

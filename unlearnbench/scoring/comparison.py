@@ -8,7 +8,6 @@ from __future__ import annotations
 import string
 from collections.abc import Sequence
 from itertools import combinations
-from math import comb
 from pathlib import Path
 from typing import Literal
 
@@ -17,14 +16,13 @@ import numpy as np
 from unlearnbench.errors import RunError
 from unlearnbench.records import Interval, Item, Record
 from unlearnbench.scoring.comparability import Difference, Finished, read_run, require_fair
-from unlearnbench.scoring.conversion_rule import conversion_arm, lost, rate_arm
+from unlearnbench.scoring.conversion_rule import lost, rate_arm, share_arm
 from unlearnbench.scoring.counted import Counted, counted, labels_of
 from unlearnbench.scoring.counts import Cells
+from unlearnbench.scoring.group_scores import number
 from unlearnbench.scoring.intervals import Arm, gain_intervals, mean_interval, rate_interval
+from unlearnbench.scoring.permutation import p_two_sided
 from unlearnbench.splits import Split
-
-MOST_SUBSETS = 20_000
-"""Subsets of seeds that are all scored; 10 of 16 seeds give 8,008."""
 
 
 class ComparedRun(Record):
@@ -37,13 +35,16 @@ class ComparedRun(Record):
     track: str
     seeds: Sequence[int]
     items: int
-    converted: int
+    with_probe: int
+    solved: float
+    """Mean number of items over seeds, as `converted` and `easy_lost` are."""
+    converted: float
     conversion: float
     conversion_interval: Interval | None
     rates: Sequence[float]
     """Of each of the comparison's `item_ids`: correct of all rollouts, over all seeds."""
     easy_items: int
-    easy_lost: int
+    easy_lost: float
     flops_per_seed: float | None
     generated_tokens_per_seed: float | None
     trained_tokens_per_seed: float | None
@@ -60,7 +61,7 @@ class Count(Record):
 
 
 class Moved(Record):
-    """An item that one run converted and the other did not. A share is of the subsets of seeds: 0 or 1 without any."""
+    """An item that one run solved in most seeds and the other did not. A share is of its seeds."""
 
     item_id: str
     family: str
@@ -94,7 +95,7 @@ class CostRatio(Record):
 
 
 class Pair(Record):
-    """Two runs on the same unlearnable items, scored with `seeds` seeds each."""
+    """Two runs on the same unlearnable items."""
 
     first: str
     second: str
@@ -102,20 +103,24 @@ class Pair(Record):
     """Same source, settings and start: nothing but chance differs."""
     shared_draws: Sequence[int]
     """Seeds whose counts are equal in both, cell by cell: the same runs, and no evidence of chance."""
-    seeds: int
+    seeds: tuple[int, int]
     items: int
     first_conversion: float
     second_conversion: float
     gain: float
     interval: Interval | None
     interval_families: Interval | None
+    p: float
+    """Two-sided: that neither converts more (permutation of runs and family bootstrap, the larger)."""
+    solved_gain: float
+    solved_interval: Interval | None
     claim: Literal["first", "second", "none"]
     """Which converted more, beyond these families; `none` unless interval_families excludes 0."""
     families: dict[str, FamilyPair]
     only_first: Sequence[Moved]
     only_second: Sequence[Moved]
     both: Sequence[str]
-    """Items that both converted, in the order of the comparison's `item_ids`."""
+    """Items that both solved in most seeds, in the order of the comparison's `item_ids`."""
     retention: RetentionPair
     cost: CostRatio
 
@@ -153,7 +158,9 @@ def compare(runs: Sequence[Finished | Path | str], split: Split | None = None) -
     easy = [item for item in split.items if item.group == "easy"]
     if not core:
         raise RunError(f"split {split.name} has no unlearnable items, so there is nothing to convert")
-    sides = [counted(label, run, core, easy, tau) for label, run in zip(_letters(len(finished)), finished, strict=True)]
+    sides = [
+        counted(label, run, split, core, easy) for label, run in zip(_letters(len(finished)), finished, strict=True)
+    ]
     pairs = [_pair(first, second, core, easy, tau) for first, second in combinations(sides, 2)]
     return Comparison(
         split=split.name,
@@ -173,7 +180,6 @@ def _letters(number: int) -> list[str]:
 
 def _run(side: Counted, core: Sequence[Item], tau: float) -> ComparedRun:
     result, families = side.run.result, [item.family for item in core]
-    arm = conversion_arm(side.core, tau, side.core.runs)
     return ComparedRun(
         label=side.label,
         folder=str(side.run.folder),
@@ -182,12 +188,14 @@ def _run(side: Counted, core: Sequence[Item], tau: float) -> ComparedRun:
         track=result.method.track,
         seeds=result.seeds,
         items=len(core),
-        converted=int(arm.values.sum()),
-        conversion=float(arm.values.mean()),
-        conversion_interval=rate_interval(arm, families, len(core)),
-        rates=side.core.rates.tolist(),
+        with_probe=int(side.core.has_probe.sum()),
+        solved=number(side.core.solved),
+        converted=number(side.core.converted),
+        conversion=float(side.core.converted.mean()),
+        conversion_interval=rate_interval(share_arm(side.core.converted), families, len(core)),
+        rates=side.core.cells.rates.tolist(),
         easy_items=len(side.easy.n),
-        easy_lost=int(lost(side.easy, tau).sum()),
+        easy_lost=number(lost(side.easy, tau)),
         **{f"{name}_per_seed": _per_seed(side.run, name) for name in _COSTS},
         device=result.cost.device,
     )
@@ -203,14 +211,8 @@ def _per_seed(run: Finished, name: str) -> float | None:
 
 
 def _pair(first: Counted, second: Counted, core: Sequence[Item], easy: Sequence[Item], tau: float) -> Pair:
-    seeds = min(first.core.runs, second.core.runs)
-    for side in (first, second):
-        if comb(side.core.runs, seeds) > MOST_SUBSETS:
-            raise RunError(
-                f"{side.run.folder} has {side.core.runs} seeds, which make {comb(side.core.runs, seeds)} subsets of "
-                f"{seeds}, more than {MOST_SUBSETS}; compare runs whose numbers of seeds are nearer to one another"
-            )
-    arms = [conversion_arm(side.core, tau, seeds) for side in (first, second)]
+    arms = [share_arm(side.core.converted) for side in (first, second)]
+    solved = [share_arm(side.core.solved) for side in (first, second)]
     families = [item.family for item in core]
     interval, beyond = paired_intervals(arms[0], arms[1], families)
     means = [float(arm.values.mean()) for arm in arms]
@@ -222,21 +224,24 @@ def _pair(first: Counted, second: Counted, core: Sequence[Item], easy: Sequence[
         second=second.label,
         a_a=_same_method(first.run, second.run),
         shared_draws=_shared_draws(first, second),
-        seeds=seeds,
+        seeds=(first.core.runs, second.core.runs),
         items=len(core),
         first_conversion=means[0],
         second_conversion=means[1],
         gain=means[0] - means[1],
         interval=interval,
         interval_families=beyond,
+        p=p_two_sided(first.core.converted.astype(float), second.core.converted.astype(float), families),
+        solved_gain=float(solved[0].values.mean() - solved[1].values.mean()),
+        solved_interval=paired_intervals(solved[0], solved[1], families)[1],
         claim="none" if beyond is None or beyond[0] <= 0 <= beyond[1] else "first" if beyond[0] > 0 else "second",
         families={
             name: FamilyPair(items=families.count(name), first=sums[0], second=sums[1])
             for name, sums in by_family.items()
         },
-        only_first=_moved(first, second, arms, core, up=0),
-        only_second=_moved(first, second, arms, core, up=1),
-        both=[core[i].item_id for i in np.flatnonzero((arms[0].values > 0.5) & (arms[1].values > 0.5)).tolist()],
+        only_first=_moved(first, second, solved, core, up=0),
+        only_second=_moved(first, second, solved, core, up=1),
+        both=[core[i].item_id for i in np.flatnonzero((solved[0].values > 0.5) & (solved[1].values > 0.5)).tolist()],
         retention=_retention(first, second, easy),
         cost=_cost(first.run, second.run),
     )
@@ -278,18 +283,18 @@ def _shared_draws(first: Counted, second: Counted) -> list[int]:
     for place, seed in enumerate(first.run.result.seeds):
         if seed in places and all(
             np.array_equal(one.correct[:, place], other.correct[:, places[seed]])
-            for one, other in ((first.core, second.core), (first.easy, second.easy))
+            for one, other in ((first.core.cells, second.core.cells), (first.easy, second.easy))
         ):
             same.append(seed)
     return same
 
 
 def _moved(first: Counted, second: Counted, arms: Sequence[Arm], core: Sequence[Item], *, up: int) -> list[Moved]:
-    """Items that are converted in most subsets of one run's seeds and not of the other's, the largest change first."""
+    """Items that one run solves in most of its seeds and the other does not, the largest change first."""
     shares = [arm.values for arm in arms]
     high, low = shares[up], shares[1 - up]
     places = np.flatnonzero((high > 0.5) & (low <= 0.5))
-    rates = [side.core.rates for side in (first, second)]
+    rates = [side.core.cells.rates for side in (first, second)]
     order = sorted(places.tolist(), key=lambda i: (low[i] - high[i], rates[1 - up][i] - rates[up][i], core[i].item_id))
     return [
         Moved(
@@ -297,8 +302,8 @@ def _moved(first: Counted, second: Counted, arms: Sequence[Arm], core: Sequence[
             family=core[i].family,
             first_share=float(shares[0][i]),
             second_share=float(shares[1][i]),
-            first=_count(first.core, i),
-            second=_count(second.core, i),
+            first=_count(first.core.cells, i),
+            second=_count(second.core.cells, i),
         )
         for i in order
     ]

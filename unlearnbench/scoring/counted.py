@@ -11,18 +11,20 @@ import numpy as np
 from unlearnbench.errors import DataError, SplitError
 from unlearnbench.records import Item
 from unlearnbench.scoring.comparability import Finished
-from unlearnbench.scoring.conversion_rule import converted
 from unlearnbench.scoring.counts import Cells, read_phase
+from unlearnbench.scoring.group_scores import number
+from unlearnbench.scoring.outcomes import Outcomes, outcomes_of
+from unlearnbench.scoring.probes import probes_of
 from unlearnbench.splits import Split, find_split, load_split
 
 
 @dataclass(frozen=True)
 class Counted:
-    """A run with its counts on the unlearnable and the easy items."""
+    """A run with what it did on the unlearnable items, and its counts of the easy ones."""
 
     label: str
     run: Finished
-    core: Cells
+    core: Outcomes
     easy: Cells
 
 
@@ -49,21 +51,25 @@ def labels_of(runs: Sequence[Finished], split: Split | None) -> Split:
     )
 
 
-def counted(label: str, run: Finished, core: Sequence[Item], easy: Sequence[Item], tau: float) -> Counted:
+def counted(label: str, run: Finished, split: Split, core: Sequence[Item], easy: Sequence[Item]) -> Counted:
     """The run's counts, which must be complete and give the result that stands beside them."""
-    cells = [_cells(run, items) for items in (core, easy)]
+    _cells(run, core)
+    names, source = [str(seed) for seed in run.result.seeds], str(run.folder / "counts.parquet")
+    outcomes = outcomes_of(run.counts, core, probes_of(split), names, split.config.protocol.tau, source)
     if (told := run.result.groups.get("unlearnable")) is None:
         raise DataError(
             f"{run.folder / 'result.json'}, field 'groups': the unlearnable group is missing; give the same `eval` "
             "command again, which scores its files anew"
         )
-    hits = int(converted(cells[0], tau).sum())
-    if (told.items, told.converted) != (len(core), hits):
+    hits = number(outcomes.solved)
+    claimed = "nothing" if told.solved is None else f"{told.solved:g}"
+    if told.items != len(core) or told.solved is None or abs(told.solved - hits) > 1e-9:
         raise DataError(
-            f"{run.folder}: by counts.parquet {hits} of {len(core)} unlearnable items are converted, and result.json "
-            f"says {told.converted} of {told.items}; give the same `eval` command again, which scores them anew"
+            f"{run.folder}: by counts.parquet {hits:g} of {len(core)} unlearnable items are solved, and result.json "
+            f"says {claimed} of {told.items}; rerun the same `eval` "
+            "command, which scores them anew"
         )
-    return Counted(label, run, *cells)
+    return Counted(label, run, outcomes, _cells(run, easy))
 
 
 def _cells(run: Finished, items: Sequence[Item]) -> Cells:

@@ -1,4 +1,4 @@
-"""What became of each item in training: never, flickered, converted or held, from the ledger of rollouts.
+"""What became of each item in training: never, flickered, lost or held, from the ledger of rollouts.
 
 A visit is one step's rollouts of an item; it solves the item if at least half of them are correct. The field counts
 forgetting events the same way, as transitions between consecutive visits (Toneva et al. 2019, arXiv 1812.05159,
@@ -39,7 +39,7 @@ def fates(visits: pa.Table, item_ids: Sequence[str] | None = None, seeds: Sequen
 
     `visits` has one row a rollout: seed, step, item_id, correct and valid_trace (other columns are ignored; a
     rollout whose `correct` is null has no verdict and is left out). never: no correct rollout; flickered: some, but
-    no visit solved it; converted: a visit solved it, the last one did not; held: the last visit solved it. Rows are
+    no visit solved it; lost: a visit solved it, the last one did not; held: the last visit solved it. Rows are
     made for all `item_ids` and `seeds` (default: those that occur); what was never visited has fate never.
     `rewarded_valid_trace` is null where no rewarded rollout's trace could be judged, and 0 where none was rewarded.
     """

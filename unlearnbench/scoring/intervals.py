@@ -31,6 +31,7 @@ from scipy import special
 from unlearnbench.records import Interval
 from unlearnbench.scoring.rates import Counts, Reals, Z, mover, paired_correlation, wilson
 
+TwinVerdict = Literal["generalised", "partly", "memorised", "undecided"]
 LEVEL = 0.95
 FEW_DISCORDANT = 5
 WHOLE_FAMILIES = 0.75
@@ -73,7 +74,15 @@ def gain_intervals(
     family = np.unique(np.asarray(families, object), return_inverse=True)[1]
     runs = [_run_parts(arm, np.arange(len(family)), family) for arm in (method, null)]
     beyond = _gain_interval(method, null, runs, family, level, beyond=True) if family.max() else None
-    return _gain_interval(method, null, runs, family, level, beyond=False), beyond
+    inner = _gain_interval(method, null, runs, family, level, beyond=False)
+    return inner, containing(beyond, inner)
+
+
+def containing(beyond: Interval | None, inner: Interval | None) -> Interval | None:
+    """The interval beyond these families, at least as wide as the one for them, since it claims more."""
+    if beyond is None or inner is None:
+        return beyond
+    return min(beyond[0], inner[0]), max(beyond[1], inner[1])
 
 
 def rate_interval(arm: Arm, families: Sequence[str], trials: float) -> Interval | None:
@@ -124,13 +133,15 @@ def mean_interval(
     return max(-1.0, mean - half), min(1.0, mean + half)
 
 
-def twin_verdict(interval: Interval | None, own: float | None) -> Literal["generalised", "memorised", "undecided"]:
-    """PROTOCOL 3.7, from the interval of the twins' gain and the `own` gain of their items."""
-    if interval is not None and interval[0] > 0:
+def twin_verdict(interval: Interval | None, own: float | None) -> TwinVerdict:
+    """PROTOCOL 3.8, from the interval of the twins' gain and the `own` gain of their items."""
+    if interval is None or own is None:
+        return "undecided"
+    if interval[0] > own / 2 > 0:
         return "generalised"
-    if interval is not None and own is not None and interval[1] < own / 2:
+    if interval[1] < own / 2:
         return "memorised"
-    return "undecided"
+    return "partly" if interval[0] > 0 else "undecided"
 
 
 def _gain_interval(

@@ -1,6 +1,6 @@
 """From counts to groups: the labelling rule of this benchmark, and the released rule of the paper beside it.
 
-PROTOCOL section 2; the paper is arXiv 2605.16787, its rule that of github.com/yulinchen99/unlearnability-rlvr
+PROTOCOL 2; the paper is arXiv 2605.16787, its rule that of github.com/yulinchen99/unlearnability-rlvr
 (commit 1dce7fe). Labels rest on integers alone, so they can be made again from a split's counts in a second.
 """
 

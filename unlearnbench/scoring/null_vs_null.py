@@ -1,6 +1,6 @@
 """A/A comparisons: the null control with itself, seeds of it as a method against others.
 
-GRPO with other seeds is no better method, so the intervals should hold 0.
+GRPO with other seeds is no better method, so the intervals should include 0.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ import numpy as np
 from unlearnbench.errors import RunError
 from unlearnbench.records import Interval, Record
 from unlearnbench.scoring.comparison import paired_intervals
-from unlearnbench.scoring.conversion_rule import conversion_arm
-from unlearnbench.scoring.counts import Cells, read_phase
+from unlearnbench.scoring.conversion_rule import share_arm
 from unlearnbench.scoring.intervals import Arm, gain_intervals
+from unlearnbench.scoring.nulls import control_outcomes
+from unlearnbench.scoring.probes import probes_of
 from unlearnbench.splits import Split
 
 MOST_PAIRS = 5_000
@@ -28,7 +29,7 @@ Compared = tuple[float, Interval | None, Interval | None]
 
 
 class Miss(Record):
-    """A comparison of GRPO with itself in which an interval does not hold 0."""
+    """A comparison of GRPO with itself in which an interval excludes 0."""
 
     first: Sequence[int]
     second: Sequence[int]
@@ -64,7 +65,7 @@ class NullAgainstNull(Record):
     items: int
     families: int
     rate: float
-    """Conversion of the null, the mean over all its subsets of `seeds` seeds."""
+    """Conversion of the null, the mean over its seeds."""
     method_against_rest: Repeats
     """`seeds` of the seeds as the method, the rest as its null control: how every method is scored."""
     disjoint: Repeats | None
@@ -93,14 +94,12 @@ def null_against_null(split: Split, seeds: int = 3, progress: Callable[[float], 
     items = [item for item in split.items if item.group == "unlearnable"]
     if not items:
         raise RunError(f"split {split.name} has no unlearnable items, so there is nothing to convert")
-    ids, runs = [item.item_id for item in items], [str(seed) for seed in control.seeds]
-    cells = Cells.of(read_phase(control.counts, "eval", ids, runs=runs, source="the null control"))
-    tau, families = split.config.protocol.tau, [item.family for item in items]
+    hits = control_outcomes(control, items, probes_of(split), split.config.protocol.tau, "null control").converted
+    families = [item.family for item in items]
 
     @cache
-    def arm(chosen: Seeds, size: int) -> Arm:
-        columns = list(chosen)
-        return conversion_arm(Cells(cells.correct[:, columns], cells.n[:, columns]), tau, size)
+    def arm(chosen: Seeds) -> Arm:
+        return share_arm(hits[:, list(chosen)])
 
     everyone = tuple(range(total))
     rest = [(chosen, tuple(i for i in everyone if i not in chosen)) for chosen in combinations(everyone, seeds)]
@@ -110,10 +109,10 @@ def null_against_null(split: Split, seeds: int = 3, progress: Callable[[float], 
     ticks = count(1)
     work = len(rest) + len(kept) + len(single)
 
-    def repeats(pairs: Sequence[tuple[Seeds, Seeds]], size: int, of: int) -> Repeats:
+    def repeats(pairs: Sequence[tuple[Seeds, Seeds]], of: int) -> Repeats:
         compared = []
         for one, other in pairs:
-            compared.append(_compared(arm(one, size), arm(other, size), families, len(one) == len(other)))
+            compared.append(_compared(arm(one), arm(other), families, len(one) == len(other)))
             if progress:
                 progress(next(ticks) / work)
         return _repeats(compared, [[[control.seeds[i] for i in side] for side in pair] for pair in pairs], of)
@@ -126,10 +125,10 @@ def null_against_null(split: Split, seeds: int = 3, progress: Callable[[float], 
         seeds=seeds,
         items=len(items),
         families=len(set(families)),
-        rate=float(arm(everyone, seeds).values.mean()),
-        method_against_rest=repeats(rest, seeds, len(rest)),
-        disjoint=repeats(kept, seeds, len(equal)) if kept else None,
-        single=repeats(single, 1, len(single)),
+        rate=float(hits.mean()),
+        method_against_rest=repeats(rest, len(rest)),
+        disjoint=repeats(kept, len(equal)) if kept else None,
+        single=repeats(single, len(single)),
     )
 
 
@@ -142,12 +141,11 @@ def null_gains(split: Split, seeds: int) -> list[float]:
     control = split.control("null_control", "1x")
     if control is None or len(control.seeds) < 2 * seeds:
         return []
-    ids, runs = list(split.ids("unlearnable")), [str(seed) for seed in control.seeds]
-    cells = Cells.of(read_phase(control.counts, "eval", ids, runs=runs, source="the null control"))
+    items = [item for item in split.items if item.group == "unlearnable"]
+    hits = control_outcomes(control, items, probes_of(split), split.config.protocol.tau, "null control").converted
 
     def rate(places: list[int]) -> float:
-        part = Cells(cells.correct[:, places], cells.n[:, places])
-        return float(conversion_arm(part, split.config.protocol.tau, seeds).values.mean())
+        return float(hits[:, places].mean())
 
     everyone = range(len(control.seeds))
     pairs = ((list(chosen), [k for k in everyone if k not in chosen]) for chosen in combinations(everyone, seeds))

@@ -17,7 +17,7 @@ from scipy.special import expit, logit
 
 from unlearnbench.records import Interval, Record
 from unlearnbench.rng import stream
-from unlearnbench.scoring.conversion_rule import conversion_arm
+from unlearnbench.scoring.conversion_rule import share_arm
 from unlearnbench.scoring.intervals import gain_intervals
 from unlearnbench.scoring.rates import Flags, Reals
 from unlearnbench.scoring.simulation import Design, Simulation, World
@@ -49,16 +49,21 @@ class Detectable(Record):
 
 
 def detectable(
-    world: World, design: Design, *, experiments: int = EXPERIMENTS, progress: Callable[[float], None] | None = None
+    world: World,
+    design: Design,
+    *,
+    probed: bool = True,
+    experiments: int = EXPERIMENTS,
+    progress: Callable[[float], None] | None = None,
 ) -> list[Detectable]:
-    """Smallest detectable gain for both kinds of effect and both intervals.
+    """Smallest detectable gain of conversion (without `probed`: of solved), for both effects and both intervals.
 
     The world's own effect (shift, jump, height) is replaced. `progress` is told the share that is done.
     """
     found: list[Detectable] = []
     total, done = 2 * experiments, 0
     for effect in ("spread", "families"):
-        strength = _Strength(world, design, effect)
+        strength = Strength(world, design, effect, probed)
         rng = np.random.Generator(np.random.Philox(key=stream("power", effect)))
         gains, hits = np.zeros(experiments), np.zeros((experiments, len(BOUNDS)), bool)
         # A staircase for each interval, by turns: down after a hit and up four times as far after a miss settles where
@@ -88,30 +93,22 @@ def detectable(
     return found
 
 
-def world_with(world: World, design: Design, effect: Effect, gain: float) -> World:
-    """The world in which a method's expected gain is this one. Raises ValueError beyond what is possible."""
-    strength = _Strength(world, design, effect)
-    if not 0 <= gain <= strength.most:
-        raise ValueError(f"a gain of {gain:g} is not between 0 and {strength.most:g}")
-    return strength.world(gain)
-
-
-class _Strength:
+class Strength:
     """How strong an effect must be for a gain, and one experiment at it."""
 
-    def __init__(self, world: World, design: Design, effect: Effect) -> None:
+    def __init__(self, world: World, design: Design, effect: Effect, probed: bool) -> None:
         still = replace(world, shift=0.0, shift_family=0.0, shift_item=0.0, jump=0.0, unrest=1.0, failing=0.0)
-        self.design, self.effect = design, effect
+        self.design, self.effect, self.probed = design, effect, probed
         self.base = still
         if effect == "families":
             self.base = replace(still, height=_solved(lambda height: self._rate(shift=height), LEARNED, _MOST_SHIFT))
         self.most = 0.98 * self._gain(_MOST_SHIFT if effect == "spread" else 1.0)
 
     def _rate(self, **changes: float) -> float:
-        return Simulation(replace(self.base, **changes), self.design).method_rate
+        return Simulation(replace(self.base, **changes), self.design, self.probed).method_rate
 
     def _gain(self, strength: float) -> float:
-        return Simulation(self._changed(strength), self.design).gain
+        return Simulation(self._changed(strength), self.design, self.probed).gain
 
     def _changed(self, strength: float) -> World:
         if self.effect == "spread":
@@ -123,9 +120,8 @@ class _Strength:
 
     def experiment(self, gain: float, rng: np.random.Generator) -> tuple[float, Flags]:
         """The gain, and whether each interval lies above 0."""
-        drawn = Simulation(self.world(gain), self.design).draw(rng)
-        tau, seeds = self.design.tau, self.design.seeds
-        arms = [conversion_arm(cells, tau, seeds) for cells in (drawn.method, drawn.null)]
+        drawn = Simulation(self.world(gain), self.design, self.probed).draw(rng)
+        arms = [share_arm(arm.hits(self.design.tau, probed=self.probed)) for arm in (drawn.method, drawn.null)]
         intervals = gain_intervals(arms[0], arms[1], self.design.families)
         return gain, np.array([interval is not None and interval[0] > 0 for interval in intervals])
 

@@ -1,8 +1,9 @@
 """Simulated counts with known truth: items in families that move together, seeds that differ, a method that helps.
 
 The logit of an item's success rate in one run is a sum of normal parts: its family's, its own, the run's, the run's
-in that family and the run's in that item. `Simulation` knows the expected conversion gain exactly (by quadrature, no
-sampling), for given families and beyond them, so that an interval's coverage and a design's power can be counted.
+in that family and the run's in that item. Its probe has the same skill, so all parts but the last are the same; the
+last one is drawn for each. `Simulation` knows the expected gain exactly (by quadrature, no sampling), for given
+families and beyond them, so that an interval's coverage and a design's power can be counted.
 """
 
 from __future__ import annotations
@@ -11,17 +12,16 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from math import comb
 
 import numpy as np
 from scipy import stats
 from scipy.special import expit
 
-from unlearnbench.scoring.conversion_rule import two_thirds
+from unlearnbench.scoring.conversion_rule import LEAST_RATE, solved
 from unlearnbench.scoring.counts import Cells
-from unlearnbench.scoring.rates import Counts, Reals, least_above
+from unlearnbench.scoring.rates import Counts, Flags, Reals, least_above
 
-_LOGITS = np.linspace(-16, 14, 151)
+_LOGITS = np.linspace(-16, 14, 601)
 """Grid on which the chance of conversion is tabulated; linear in between."""
 _NODES = np.linspace(-6, 6, 97)
 _WEIGHTS = np.exp(-(_NODES**2) / 2) / np.exp(-(_NODES**2) / 2).sum()
@@ -84,23 +84,25 @@ class Design:
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """One simulated experiment: counts of both arms (items x seeds), and the expected gain for these families."""
+class DrawnArm:
+    """One arm of an experiment: counts of items and of their probes, each items x seeds."""
 
-    method: Cells
-    null: Cells
-    gain: float
+    items: Cells
+    probes: Cells
+
+    def hits(self, tau: float, *, probed: bool = True) -> Flags:
+        """Items x seeds: converted, or without `probed` solved."""
+        hit = solved(self.items, tau)
+        return hit & solved(self.probes, tau) if probed else hit
 
 
 @dataclass(frozen=True)
-class DrawnTwins:
-    """A simulated experiment with twins: counts of items and of twins in both arms, and each twin's item."""
+class Drawn:
+    """One simulated experiment, and the expected gain for these families."""
 
-    method: Cells
-    null: Cells
-    twins: Cells
-    null_twins: Cells
-    owner: Counts
+    method: DrawnArm
+    null: DrawnArm
+    gain: float
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,8 @@ class Simulation:
 
     world: World
     design: Design
+    probed: bool = True
+    """Whether an item counts only with its probe (conversion), or by itself (solved)."""
 
     @cached_property
     def _family(self) -> Counts:
@@ -133,34 +137,24 @@ class Simulation:
         lifted = self._over_families(self._method_chance, mean + world.height, deviation) if world.jump else 0.0
         return (1 - world.jump) * still + world.jump * lifted
 
-    def draw(self, rng: np.random.Generator) -> Drawn:
-        """Fresh families, items and runs."""
+    def draw(self, rng: np.random.Generator, carried: float = 1.0) -> Drawn:
+        """Fresh families, items and runs. `carried` is the share of an item's rise that reaches its probe.
+
+        The gain that comes with it is that of a method whose probes rise as the items do (1).
+        """
         null, method, gain = self._logits(rng)
         world, design = self.world, self.design
+        probes = null + carried * (method - null)
         return Drawn(
-            self._drawn(rng, expit(method + world.unrest * self._moved(rng, self._moves(rng, design.seeds)))),
-            self._drawn(rng, expit(null + self._moved(rng, self._moves(rng, design.null_seeds)))),
+            self._arm(rng, (method, probes), self._moves(rng, design.seeds), world.unrest),
+            self._arm(rng, (null, null), self._moves(rng, design.null_seeds), 1.0),
             gain,
         )
 
-    def draw_twins(self, rng: np.random.Generator, carried: float, per_item: int = 2) -> DrawnTwins:
-        """An experiment in which the share `carried` of an item's rise in rate reaches each of its twins.
-
-        In a run, a twin's rate is the null's plus `carried` times the difference that the method makes to its item;
-        what the run does to all items and to the family it does to twins too.
-        """
-        null, method, _ = self._logits(rng)
-        world, design = self.world, self.design
-        owner = np.repeat(np.arange(design.items), per_item)
-        moves, null_moves = self._moves(rng, design.seeds), self._moves(rng, design.null_seeds)
-        items = expit(method + world.unrest * self._moved(rng, moves))
-        null_items = expit(null + self._moved(rng, null_moves))
-        moved = world.unrest * self._moved(rng, moves[owner])
-        still = expit(null[owner] + moved)
-        twins = still + carried * (expit(method[owner] + moved) - still)
-        null_twins = expit(null[owner] + self._moved(rng, null_moves[owner]))
-        method_cells, null_cells = self._drawn(rng, items), self._drawn(rng, null_items)
-        return DrawnTwins(method_cells, null_cells, self._drawn(rng, twins), self._drawn(rng, null_twins), owner)
+    def _arm(self, rng: np.random.Generator, logits: tuple[Reals, Reals], moves: Reals, unrest: float) -> DrawnArm:
+        """Counts of items and of probes, which differ at least in what a run does to each alone."""
+        items, probes = (self._drawn(rng, expit(of + unrest * self._moved(rng, moves))) for of in logits)
+        return DrawnArm(items, probes)
 
     def _logits(self, rng: np.random.Generator) -> tuple[Reals, Reals, float]:
         """Logits of fresh items under the null (items x 1) and in each of the method's runs, and the expected gain."""
@@ -202,10 +196,10 @@ class Simulation:
         return self._chance(float(np.hypot(world.item, world.shift_item)), world.unrest, world.failing)
 
     def _chance(self, item: float, unrest: float, failing: float) -> Reals:
-        """Chance that an item is converted by `seeds` runs, at each logit of its family (`_LOGITS`)."""
+        """Chance that an item counts in one run, at each logit of its family (`_LOGITS`)."""
         world, design = self.world, self.design
-        spread = unrest * float(np.sqrt(world.run**2 + world.family_run**2 + world.item_run**2))
-        return _chances(design.seeds, design.samples, design.tau, item, spread, failing, world.drop)
+        shared, alone = unrest * float(np.hypot(world.run, world.family_run)), unrest * world.item_run
+        return _chances(design.samples, design.tau, item, shared, alone, failing, world.drop, self.probed)
 
     @staticmethod
     def _over_families(chance: Reals, mean: float, deviation: float) -> float:
@@ -213,37 +207,20 @@ class Simulation:
 
 
 @lru_cache(maxsize=32)  # worlds that differ in what the method adds share it
-def _chances(seeds: int, samples: int, tau: float, item: float, spread: float, failing: float, drop: float) -> Reals:
-    counts = np.arange(samples + 1)
-    # one run's distribution of `correct`, for each logit of an item: mixed over what runs do
-    one = np.zeros((len(_LOGITS), len(counts)))
-    for share, fallen in ((1 - failing, 0.0), (failing, drop)):
-        for node, weight in zip(_NODES, _WEIGHTS, strict=True) if share else ():
-            rates = expit(_LOGITS + spread * node - fallen)[:, None]
-            one += share * weight * stats.binom.pmf(counts, samples, rates)
-    hit = _conversion_chance(one, seeds, samples, tau)
-    chance: Reals = np.interp(_LOGITS[:, None] + item * _NODES, _LOGITS, hit) @ _WEIGHTS
-    return chance
+def _chances(
+    samples: int, tau: float, item: float, shared: float, alone: float, failing: float, drop: float, probed: bool
+) -> Reals:
+    """P(solved) or, if `probed`, P(item and probe solved) in one run, by the logit of the family.
 
-
-def uneven_sizes(items: int, families: int, rng: np.random.Generator, evenness: float = 6.0) -> tuple[int, ...]:
-    """Sizes of families that differ (Dirichlet with this concentration), at least one each, `items` in all."""
-    shares = np.cumsum(rng.dirichlet(np.full(families, evenness)))
-    edges = np.concatenate([[0], np.round(shares * (items - families)).astype(int)])
-    return tuple((np.diff(edges) + 1).tolist())
-
-
-def _conversion_chance(one: Reals, seeds: int, samples: int, tau: float) -> Reals:
-    """P(converted) for runs that are alike and independent, each with the distribution `one` (rows) of `correct`.
-
-    PROTOCOL 3.3: pooled rate at least 0.25, lower limit above tau in two thirds of the runs. For each number of runs
-    above, the sum over runs is convolved by Fourier transform.
+    An item and its probe share everything but what a run does to each alone, given which they are independent.
     """
-    length, quarter = seeds * samples + 1, -(-seeds * samples // 4)
-    above = np.arange(samples + 1) >= least_above(samples, tau)
-    high, low = (np.fft.rfft(np.where(part, one, 0.0), length) for part in (above, ~above))
-    chance = np.zeros(len(one))
-    for count in range(two_thirds(seeds), seeds + 1):
-        total = np.fft.irfft(high**count * low ** (seeds - count), length)
-        chance += comb(seeds, count) * total[:, quarter:].sum(axis=1)
-    return np.clip(chance, 0.0, 1.0)
+    least = max(least_above(samples, tau), int(np.ceil(LEAST_RATE * samples)))
+
+    def mixed(values: Reals, spread: float, fallen: float = 0.0) -> Reals:
+        found: Reals = np.interp(_LOGITS[:, None] + spread * _NODES - fallen, _LOGITS, values) @ _WEIGHTS
+        return found
+
+    one = mixed(stats.binom.sf(least - 1, samples, expit(_LOGITS)), alone)
+    both = one**2 if probed else one
+    hit = (1 - failing) * mixed(both, shared) + (failing * mixed(both, shared, drop) if failing else 0.0)
+    return np.clip(mixed(hit, item), 0.0, 1.0)

@@ -1,34 +1,43 @@
-"""The copy of a split that a method's process gets: it shows nothing of the labels."""
+"""The copy of a split that a method's process gets: prompts, recipe, protocol and base policy; no answer, no label."""
 
 from __future__ import annotations
 
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 
 from unlearnbench.errors import SplitError
-from unlearnbench.io import files, tables
-from unlearnbench.records import Item, Pool
+from unlearnbench.io import tables
+from unlearnbench.io.files import atomic
+from unlearnbench.records import Pool, SplitConfig
 from unlearnbench.splits.split import Split
 from unlearnbench.splits.write import travels, visible_files, write_config
 
-if TYPE_CHECKING:
-    pass
+_POOL = "pool.parquet"
+_COLUMNS = {"item_id": pa.string(), "prompt": pa.string()}
 
 
-_SEALED_COLUMNS = ("item_id", "prompt", "answer", "solution", "family")
+@dataclass(frozen=True)
+class Sealed:
+    """What a sealed copy holds."""
+
+    config: SplitConfig
+    pool: tuple[tuple[str, str], ...]
+    """Id and prompt of every item and canary, in an order that tells neither from the other."""
+    policy: Path | str
+    """The base policy's folder, or its name on the Hub."""
 
 
 def seal(split: Split, destination: Path) -> Path:
-    """Write the copy of a split that a method's process gets, and return its folder.
+    """Write the sealed copy of a split and return its folder.
 
-    It holds the problems, with the canaries among them, the recipe, the protocol and the base policy; no group,
-    twin, count, control or hash. Raises SplitError if the folder holds anything else, RunError if the disk is full.
+    Raises SplitError if the folder holds anything else, RunError if the disk is full.
     """
     destination = Path(destination)
-    own = {"split.yaml", "items.parquet", "policy"}
+    own = {"split.yaml", _POOL, "policy"}
     for left in destination.glob(".*.tmp"):  # by a kill in the middle of a write
         left.unlink()
     foreign = (
@@ -36,22 +45,28 @@ def seal(split: Split, destination: Path) -> Path:
     )
     if foreign:
         raise SplitError(f"{destination} is not empty (it holds {foreign[0]}); name a new folder for the sealed copy")
-    rows = [item.model_dump(include=set(_SEALED_COLUMNS)) for item in split.items]
-    rows += [canary.model_dump(exclude={"true_answer"}) for canary in split.canaries]
-    rows.sort(key=lambda row: str(row["item_id"]))  # so that the order does not tell canaries from items
-    rows = [{**row, "family": "hidden"} for row in rows]  # a family may name the cause, or what a name means
-    schema = tables.record_schema(Item)
-    sealed_schema = pa.schema([schema.field(name) for name in _SEALED_COLUMNS])
-    tables.write_parquet(destination / "items.parquet", pa.Table.from_pylist(rows, schema=sealed_schema))
+    rows = [{"item_id": item.item_id, "prompt": item.prompt} for item in split.items]
+    rows += [{"item_id": canary.item_id, "prompt": canary.prompt} for canary in split.canaries]
+    rows.sort(key=lambda row: row["item_id"])
+    tables.write_parquet(destination / _POOL, pa.Table.from_pylist(rows, schema=pa.schema(_COLUMNS)))
     changes: dict[str, Any] = {"files": {}, "pool": Pool()}
     policy = split.policy_path
     if isinstance(policy, Path):
         if travels(policy, split.path):
             for file in visible_files(policy):
                 name = destination / "policy" / file.relative_to(policy)
-                with files.atomic(name) as target, file.open("rb") as source:
+                with atomic(name) as target, file.open("rb") as source:
                     shutil.copyfileobj(source, target)
             policy = Path("policy")
         changes["base_policy"] = split.config.base_policy.model_copy(update={"path": str(policy)})
     write_config(destination, split.config.model_copy(update=changes))
     return destination
+
+
+def read_sealed(folder: Path) -> Sealed:
+    """What a sealed copy holds. Raises DataError for a malformed one."""
+    config = tables.read_yaml_record(folder / "split.yaml", SplitConfig)
+    rows = tables.read_parquet(folder / _POOL, _COLUMNS).to_pylist()
+    policy = folder / config.base_policy.path
+    pool = tuple((row["item_id"], row["prompt"]) for row in rows)
+    return Sealed(config, pool, policy if policy.is_dir() else config.base_policy.path)

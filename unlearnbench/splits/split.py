@@ -38,7 +38,7 @@ HOME = "UNLEARNBENCH_HOME"
 PACKAGE = Path(__file__).resolve().parents[1]
 SHELVES = (PACKAGE / "_splits", PACKAGE.parent / "splits")  # inside a wheel; in a checkout
 
-ControlKind = Literal["null_control", "strong_null", "positive_control"]
+ControlKind = Literal["null_control", "strong_null", "tuned_null", "positive_control"]
 R = TypeVar("R", bound=Record)
 
 
@@ -48,10 +48,15 @@ def shipped_splits() -> list[str]:
 
 
 def built_folder(name: str) -> Path:
-    """Where `unlearnbench splits build` puts a split: under $UNLEARNBENCH_HOME, or the user's data folder."""
+    """Where `unlearnbench splits build` puts a split."""
+    return built_home() / name
+
+
+def built_home() -> Path:
+    """The folder of built splits: under $UNLEARNBENCH_HOME, or the user's data folder."""
     home = os.environ.get(HOME)
     data = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
-    return (Path(home) if home else data / "unlearnbench") / "splits" / name
+    return (Path(home) if home else data / "unlearnbench") / "splits"
 
 
 def find_split(name_or_folder: str | Path = "micro") -> Path:
@@ -187,13 +192,35 @@ class Split:
             raise SplitError(f"there is no group {group!r}; groups are {', '.join(GROUPS)}")
         return tuple(item.item_id for item in self.items if item.group == group)
 
+    def problems(self, phase: Literal["eval", "twin", "canary"] | str) -> list[tuple[str, str, str]]:
+        """What an evaluation asks in a phase of its counts, as (id, prompt, gold answer).
+
+        `eval`: every item; `twin`: the twins of unlearnable items, of those with changed numbers the probe alone where
+        the split has probes; `canary`: every canary.
+        """
+        if phase == "eval":
+            return [(item.item_id, item.prompt, item.answer) for item in self.items]
+        if phase == "twin":
+            unlearnable, probes = set(self.ids("unlearnable")), any(twin.probe for twin in self.twins)
+            return [
+                (twin.twin_id, twin.prompt, twin.answer)
+                for twin in self.twins
+                if twin.item_id in unlearnable and (twin.probe or twin.kind != "changed_numbers" or not probes)
+            ]
+        if phase == "canary":
+            return [(canary.item_id, canary.prompt, canary.answer) for canary in self.canaries]
+        raise SplitError(f"an evaluation has no phase {phase!r}; its phases are eval, twin and canary")
+
     def families(self) -> dict[str, str]:
         """The family of each item, by its id."""
         return {item.item_id: item.family for item in self.items}
 
     def control(self, kind: ControlKind, multiple: str = "1x") -> Control | None:
-        """A shipped control (the null control at a budget multiple), or None if the split has none of that kind."""
-        folder = self.path / kind / multiple if kind == "null_control" else self.path / kind
+        """A shipped control, or None if the split has none of that kind.
+
+        `multiple` is the budget multiple of a null control, or the learning rate's of a tuned null.
+        """
+        folder = self.path / kind / multiple if kind in ("null_control", "tuned_null") else self.path / kind
         counts_file, result_file = folder / "counts.parquet", folder / "result.json"
         if not counts_file.is_file():
             return None
@@ -208,6 +235,16 @@ class Split:
             seeds=tuple(seeds),
             hash=files.sha256(counts_file),
         )
+
+    def tuned_nulls(self) -> dict[float, Control]:
+        """The tuned nulls, by the multiple of the recipe's learning rate that they were trained with."""
+        names = [folder.name for folder in sorted((self.path / "tuned_null").glob("*/")) if folder.is_dir()]
+        found: dict[float, Control] = {}
+        for name in names:
+            control = self.control("tuned_null", name)
+            if control is not None and name.replace(".", "", 1).isdigit():
+                found[float(name)] = control
+        return found
 
     def keys(self) -> tuple[str, ...]:
         """Names that `split[...]` takes: train, and each group once the split is labelled."""

@@ -1,13 +1,14 @@
-"""What a run begins with: the policy that is trained, its start for the KL term, and a sampler, as this machine can."""
+"""The models of a run: the policy that is trained, its start for the KL term, and a sampler."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from unlearnbench.errors import PolicyError
 from unlearnbench.policies.activation_checkpointing import recompute_layers
-from unlearnbench.policies.fsdp import shard
+from unlearnbench.policies.fsdp import is_sharded, shard
 from unlearnbench.policies.lora import adapt
 from unlearnbench.policies.policy import Policy, is_adapter, load_policy
 from unlearnbench.policies.samplers.engine import Engine
@@ -16,6 +17,20 @@ from unlearnbench.policies.samplers.sharded import WholeSampler
 from unlearnbench.records import Recipe
 from unlearnbench.training.data_parallel import Processes
 from unlearnbench.training.options import TrainerOptions
+
+
+@dataclass(frozen=True)
+class Models:
+    """What a run computes with. With an adapter, `reference` is the same model without it."""
+
+    policy: Policy
+    reference: Policy
+    sampler: Sampler
+
+    @property
+    def sharded(self) -> bool:
+        """Whether each process of the run holds a part of the weights (FSDP2)."""
+        return is_sharded(self.policy.model)
 
 
 def begin(
@@ -28,13 +43,12 @@ def begin(
     revision: str | None,
     prompt_format: Literal["raw", "chat"],
     root: str,
-) -> tuple[Policy, Policy, Sampler]:
-    """The policy to train, the same policy as it starts, and what draws from the first.
+) -> Models:
+    """Load, adapt and shard them. `root` names the run's random streams.
 
-    Of an adapter the start is the same model without it; else a second one. `root` names the run's random streams.
-    Raises PolicyError where the policy cannot be had, adapted, or trained with these options.
+    Raises PolicyError where the policy cannot be loaded, adapted, or trained with these options.
     """
-    if recipe.lora is not None and is_adapter(Path(start)):  # what is saved would name the base, without this adapter
+    if recipe.lora is not None and is_adapter(Path(start)):  # what is saved would name the base without this adapter
         raise PolicyError(f"{start} is an adapter, and lora trains another one; start from its merged policy.")
     policy = load_policy(start, revision=revision, prompt_format=prompt_format, trained=True)
     if recipe.lora is not None:
@@ -50,4 +64,4 @@ def begin(
     sampler = engine.sampler(policy, training=True)
     if sharded and engine.name == "transformers":  # another engine has weights of its own
         sampler = WholeSampler(sampler, policy.model)
-    return policy, reference, sampler
+    return Models(policy, reference, sampler)

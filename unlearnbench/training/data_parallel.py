@@ -44,6 +44,10 @@ class Processes:
         parts: list[list[T]] = gather_object([list(own)])
         return [parts[k % self.size][k // self.size] for k in range(total)]
 
+    def from_first(self, own: T) -> T:
+        """What the first process has, in every process."""
+        return self.everybody(own)[0]
+
     def sum_gradients(self, parameters: Sequence[Tensor]) -> None:
         """Put the sum over processes in place of each one's gradient, in float32."""
         if self.size == 1:

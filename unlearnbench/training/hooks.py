@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from unlearnbench.errors import MethodError, UnlearnBenchError, out_of_memory, peer_lost
-from unlearnbench.method import LossBatch, Method, Plan
-from unlearnbench.records import Item, Rollout, RolloutGroup
+from unlearnbench.method import LossBatch, Method, Plan, PoolItem
+from unlearnbench.records import Rollout, RolloutGroup
 
 
 class Hooks:
@@ -39,7 +39,7 @@ class Hooks:
                 "the same command again."
             ) from problem
 
-    def selected(self, step: int, pool: Mapping[str, Item]) -> list[str]:
+    def selected(self, step: int, pool: Mapping[str, PoolItem]) -> list[str]:
         ids = self.call("select_items", step)
         if not isinstance(ids, Iterable):
             self._refuse("select_items", repr(ids), "return ids of self.run.items")
@@ -57,7 +57,7 @@ class Hooks:
         round_: int,
         selected: Sequence[str],
         groups: Sequence[RolloutGroup],
-        pool: Mapping[str, Item],
+        pool: Mapping[str, PoolItem],
     ) -> list[Plan]:
         plans = self.call("plan_rollouts", step, round_, selected, groups)
         if not isinstance(plans, Iterable):

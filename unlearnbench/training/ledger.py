@@ -1,7 +1,7 @@
-"""The ledger of a run: every rollout it ever drew, kept or not, and one line of metrics a step.
+"""The ledger of a run, written by the judge: every rollout ever drawn, kept or not, and one line of metrics per step.
 
-Both are truncated to a checkpoint's offsets when a run resumes, so that a killed run leaves the same files as an
-unbroken one (LOOP, "Exact resume").
+Both are truncated to a checkpoint when a run resumes, so that a killed run leaves the same files as an unbroken one
+(LOOP, "Exact resume").
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import pyarrow as pa
 
 from unlearnbench.errors import RunError
 from unlearnbench.io import tables
-from unlearnbench.records import Rollout
 
 ROLLOUTS = pa.schema(
     [
@@ -40,52 +39,20 @@ ROLLOUTS = pa.schema(
 
 
 class Ledger:
-    """Rollouts wait in memory until `flush`, which a checkpoint calls; metrics are written as they come.
+    """Rows wait in memory until `flush`, which a checkpoint calls; metrics are written as they come."""
 
-    Of several processes that train together only the first one `writes`.
-    """
-
-    def __init__(self, folder: Path, solutions: Mapping[str, str] | None, *, writes: bool = True) -> None:
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._writes = writes
-        self._solutions = solutions
         self._waiting: list[dict[str, Any]] = []
         self._metrics = folder / "metrics.jsonl"
         (folder / "rollouts").mkdir(parents=True, exist_ok=True)
 
-    def valid_trace(self, rollout: Rollout) -> bool | None:
-        """Whether a rewarded rollout reads as its reference solution; None where the split cannot tell."""
-        if self._solutions is None:
-            return None
-        return bool(rollout.verdict.correct) and rollout.completion.strip() == self._solutions.get(rollout.item_id)
-
-    def record(self, rollouts: Sequence[Rollout], kept: Sequence[bool]) -> None:
-        if not self._writes:
-            return
-        for rollout, was_kept in zip(rollouts, kept, strict=True):
-            self._waiting.append(
-                {
-                    "step": rollout.iteration,
-                    "round": rollout.round,
-                    "item_id": rollout.item_id,
-                    "rollout": rollout.index,
-                    "source": rollout.source,
-                    "policy_version": rollout.policy_version,
-                    "completion": rollout.completion,
-                    "token_ids": rollout.token_ids,
-                    "finish": rollout.finish,
-                    "correct": rollout.verdict.correct,
-                    "answer": rollout.verdict.answer,
-                    "reason": rollout.verdict.reason,
-                    "reward": rollout.reward,
-                    "valid_trace": self.valid_trace(rollout),
-                    "kept": was_kept,
-                }
-            )
+    def record(self, rows: Sequence[dict[str, Any]]) -> None:
+        """Rollouts of one step, columns as in ROLLOUTS."""
+        self._waiting += rows
 
     def log(self, metrics: Mapping[str, float | int | None]) -> None:
-        if not self._writes:
-            return
+        """Append a line of metrics. Raises RunError if the disk is full."""
         line = json.dumps(metrics, allow_nan=False) + "\n"
         try:
             with self._metrics.open("a", encoding="utf-8") as file:
@@ -96,30 +63,31 @@ class Ledger:
                 "again: it resumes"
             ) from problem
 
-    def flush(self, steps: int) -> dict[str, int]:
-        """Write what waits as the rollouts up to `steps`; returns the offsets that a checkpoint keeps."""
+    def flush(self, steps: int) -> int:
+        """Write what waits as the rollouts up to `steps`; returns how long the metrics are then, in bytes."""
         if self._waiting:
             table = pa.Table.from_pylist(self._waiting, schema=ROLLOUTS)
-            tables.write_parquet(self.folder / "rollouts" / f"{steps:06d}.parquet", table)
+            path = self.folder / "rollouts" / f"{steps:06d}.parquet"
+            if path.is_file():  # rollouts between two checkpoints of one step
+                table = pa.concat_tables([tables.read_parquet(path).cast(ROLLOUTS), table])
+            tables.write_parquet(path, table)
             self._waiting.clear()
         size = 0
         if self._metrics.is_file():
             with self._metrics.open("rb") as file:
                 os.fsync(file.fileno())
             size = self._metrics.stat().st_size
-        return {"steps": steps, "metrics_bytes": size}
+        return size
 
-    def truncate(self, offsets: Mapping[str, int]) -> None:
+    def truncate(self, steps: int, metrics_bytes: int) -> None:
         """Forget everything after a checkpoint (all of it for steps 0)."""
         self._waiting.clear()
-        if not self._writes:
-            return
         for path in (self.folder / "rollouts").glob("*.parquet"):
-            if int(path.stem) > offsets["steps"]:
+            if int(path.stem) > steps:
                 path.unlink()
         if self._metrics.is_file():
             with self._metrics.open("r+b") as file:
-                file.truncate(offsets["metrics_bytes"])
+                file.truncate(metrics_bytes)
 
 
 def read_ledger(folder: Path, columns: Sequence[str]) -> pa.Table:

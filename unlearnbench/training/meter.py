@@ -1,13 +1,22 @@
-"""The budget: what a run has cost, in tokens and FLOPs, and when it is spent (PROTOCOL 3.9)."""
+"""The budget: what a run has cost, in tokens and FLOPs, and when it is spent (PROTOCOL 3.10)."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
 
+def flops(parameters: int, forward_tokens: int, trained_tokens: int) -> int:
+    """C = 2 N forward tokens + 6 N trained tokens, N parameters (PROTOCOL 3.10).
+
+    Forward tokens are those generated, prefilled, or passed through without a gradient; trained ones went forward and
+    backward.
+    """
+    return 2 * parameters * forward_tokens + 6 * parameters * trained_tokens
+
+
 @dataclass
 class Meter:
-    """Counts of one run. C = 2 N (generated + prefilled + forward-only tokens) + 6 N (trained tokens)."""
+    """Counts of one run, in tokens. `limit` is in FLOPs."""
 
     parameters: int
     limit: int | None = None
@@ -21,8 +30,7 @@ class Meter:
     @property
     def flops(self) -> int:
         """The cost C so far."""
-        cheap = self.generated + self.prefilled + self.forward
-        return 2 * self.parameters * cheap + 6 * self.parameters * self.trained
+        return flops(self.parameters, self.generated + self.prefilled + self.forward, self.trained)
 
     @property
     def spent(self) -> bool:

@@ -1,6 +1,6 @@
 """How a training step is computed on this machine: options that change memory and speed, and results up to rounding.
 
-They are no part of a recipe: no hash has them, and a run may be resumed with others. docs/at-scale.md has figures.
+They are not part of a recipe: no hash covers them, and a run may be resumed with others (docs/guide/at-scale.md).
 """
 
 from __future__ import annotations
@@ -40,4 +40,4 @@ def trainer_options(given: Mapping[str, Any]) -> TrainerOptions:
         if first["type"] == "extra_forbidden":
             known = ", ".join(TrainerOptions.model_fields)
             raise RunError(f"the trainer has no option {name!r}; give one of {known}") from problem
-        raise RunError(f"--trainer {name}={given[name]}: {first['msg']}; see docs/at-scale.md") from problem
+        raise RunError(f"--trainer {name}={given[name]}: {first['msg']}; see docs/guide/at-scale.md") from problem

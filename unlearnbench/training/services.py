@@ -1,9 +1,9 @@
-"""`self.run`: everything a method may ask of its training process, metered, with a note of what was read."""
+"""`self.run`: everything a method may ask for inside its training process, metered."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,54 +13,41 @@ from numpy.typing import NDArray
 from unlearnbench.errors import MethodError
 from unlearnbench.method import PoolItem, Services, Visit
 from unlearnbench.policies.policy import Policy, load_policy
-from unlearnbench.policies.samplers.sampler import Completions, Request, Sampler
-from unlearnbench.records import READS, TRACKS, GroupName, Item, Recipe, RelatedProblem, Rollout, Tokens, Track, Verdict
+from unlearnbench.policies.samplers.sampler import Completions, Request
+from unlearnbench.records import GroupName, Recipe, Rollout, Tokens, Verdict
 from unlearnbench.rng import shuffled, stream
+from unlearnbench.training.build import Models
+from unlearnbench.training.judge import Judge
 from unlearnbench.training.meter import Meter
-from unlearnbench.verifier import UNGRADABLE, Verifier
-
-Ask = Callable[[str], Any]
-"""Gets what lies outside the process, by the name it has in `records.READS`; the answer is noted there, too."""
-
-
-def unanswered(name: str) -> Any:
-    """Raise MethodError: a run without a split around it has no labels, related problems or teacher."""
-    raise MethodError(f"The method asked for {name}, which this run does not have; train it by `unlearnbench eval`.")
+from unlearnbench.training.run_spec import RunSpec
+from unlearnbench.verifier import UNGRADABLE
 
 
 class MeteredServices:
-    """Implements `method.Services` for one run. Privileged fields are only reached through it (PROTOCOL 3.8)."""
+    """Implements `method.Services` for one run. What is privileged is asked of the judge, which notes it."""
 
     def __init__(
         self,
-        known: dict[str, Item],
-        *,
-        ask: Ask,
-        verifier: Verifier,
-        root: str,
-        seed: int,
+        pool: dict[str, PoolItem],
+        judge: Judge,
+        models: Models,
+        spec: RunSpec,
         recipe: Recipe,
-        policy: Policy,
-        reference: Policy,
-        sampler: Sampler,
         meter: Meter,
     ) -> None:
-        self.seed = seed
+        self.seed = spec.seed
         self.step = 0
-        self.items = tuple(PoolItem(item.item_id, item.prompt) for item in known.values())
-        self.reads: set[str] = set()
+        self.items = tuple(pool.values())
         self.visits: dict[str, list[Visit]] = {}
-        self._known = known
-        self._pool = {item.item_id: item for item in self.items}
-        self._ask = ask
-        self._given_before: dict[str, Any] = {}
-        self._verifier = verifier
-        self._root = root
+        self._pool = pool
+        self._judge = judge
+        self._asked_before: dict[tuple[str, str | None], Any] = {}
+        self._root = spec.root
         self._recipe = recipe
-        self._policies = {"current": policy, "reference": reference}
-        self._sampler = sampler
+        self._policies = {"current": models.policy, "reference": models.reference}
+        self._sampler = models.sampler
         self._meter = meter
-        self._asked: Counter[tuple[object, ...]] = Counter()
+        self._repeats: Counter[tuple[object, ...]] = Counter()
 
     def item(self, item_id: str) -> PoolItem:
         if item_id not in self._pool:
@@ -82,8 +69,8 @@ class MeteredServices:
     def generate(self, context: str, n: int, *names: object) -> Completions:
         ids = self.encode(context)
         asked = (self.step, context, n, *names)
-        repeat = self._asked[asked]  # the same request twice in a step gets other draws
-        self._asked[asked] += 1
+        repeat = self._repeats[asked]  # the same request twice in a step gets other draws
+        self._repeats[asked] += 1
         key = stream(self._root, "generate", *asked, repeat)
         recipe = self._recipe
         drawn = self._sampler.generate(
@@ -105,7 +92,7 @@ class MeteredServices:
         for row, tokens in zip(rows, completions, strict=True):
             row[: len(start) + len(tokens)] = np.concatenate([start, tokens])
         ids = torch.from_numpy(rows).to(chosen.device)
-        # The cost counts in forward tokens of the policy that is trained (PROTOCOL 3.9: N of the policy used).
+        # The cost counts in forward tokens of the policy that is trained (PROTOCOL 3.10: N of the policy used).
         share = chosen.parameters / self._meter.parameters
         self._meter.forward += round(share * (len(start) * len(lengths) + sum(lengths)))
         with torch.no_grad():
@@ -132,21 +119,18 @@ class MeteredServices:
 
     def verdict(self, item_id: str, text: str) -> Verdict:
         self.item(item_id)
-        self.reads.add("verdict")
-        verdict = self._verifier.verify_many([(self._known[item_id].answer, text)])[0]
+        verdict: Verdict = self._judge.ask("verdict", item_id, text)
         self._meter.verifier_calls += 1
         self._meter.ungradable += verdict.reason in UNGRADABLE
         return verdict
 
     def answer(self, item_id: str) -> str:
         self.item(item_id)
-        self.reads.add("answer")
-        return self._known[item_id].answer
+        return str(self._given("answer", item_id))
 
     def solution(self, item_id: str) -> str:
         self.item(item_id)
-        self.reads.add("solution")
-        return self._known[item_id].solution
+        return str(self._given("solution", item_id))
 
     def group(self, item_id: str) -> GroupName | None:
         self.item(item_id)
@@ -159,16 +143,11 @@ class MeteredServices:
     def sub_problems(self, item_id: str) -> Sequence[PoolItem]:
         return self._related("sub_problems", item_id)
 
-    def track(self, declared: Track) -> Track:
-        """The highest of what the method declares and what it has read."""
-        return max({declared, "verifier", *(READS[name] for name in self.reads)}, key=TRACKS.index)
-
-    def _given(self, name: str) -> Any:
-        """What the parent process answers, asked once; noted first, so that a resumed run still knows of it."""
-        self.reads.add(name)
-        if name not in self._given_before:
-            self._given_before[name] = self._ask(name)
-        return self._given_before[name]
+    def _given(self, name: str, item_id: str | None = None) -> Any:
+        """What the judge answers, asked once."""
+        if (name, item_id) not in self._asked_before:
+            self._asked_before[name, item_id] = self._judge.ask(name, item_id)
+        return self._asked_before[name, item_id]
 
     def _policy(self, name: str) -> Policy:
         if name == "teacher" and name not in self._policies:
@@ -179,21 +158,12 @@ class MeteredServices:
         return self._policies[name]
 
     def _related(self, kind: str, item_id: str) -> Sequence[PoolItem]:
-        """The problems of one kind that belong to an item; from now on they are known as items are."""
+        """The problems of one kind that belong to an item; from now on they are in the pool."""
         self.item(item_id)
-        rows = [RelatedProblem.model_validate(row) for row in self._given(kind).get(item_id, ())]
-        family = self._known[item_id].family
-        for row in rows:
-            if row.problem_id not in self._known:
-                self._known[row.problem_id] = Item(
-                    item_id=row.problem_id,
-                    prompt=row.prompt,
-                    answer=row.answer,
-                    solution=row.solution,
-                    family=family,
-                )
-                self._pool[row.problem_id] = PoolItem(row.problem_id, row.prompt)
-        return tuple(self._pool[row.problem_id] for row in rows)
+        found = [PoolItem(problem_id, prompt) for problem_id, prompt in self._given(kind, item_id)]
+        for problem in found:
+            self._pool.setdefault(problem.item_id, problem)
+        return tuple(self._pool[problem.item_id] for problem in found)
 
     if not TYPE_CHECKING:  # for mypy, what is not there is not there
 
@@ -202,9 +172,7 @@ class MeteredServices:
             raise AttributeError(f"self.run has no {name!r}; it has {offered}")
 
     def state(self) -> dict[str, Any]:
-        visits = {key: [[v.step, v.n, v.correct] for v in value] for key, value in self.visits.items()}
-        return {"visits": visits, "reads": sorted(self.reads)}
+        return {"visits": {key: [[v.step, v.n, v.correct] for v in value] for key, value in self.visits.items()}}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         self.visits = {key: [Visit(*entry) for entry in value] for key, value in state["visits"].items()}
-        self.reads = set(state["reads"])

@@ -3,7 +3,7 @@
 Nearly every verdict is decided here, in microseconds. The rest goes to workers: fresh Python processes with a
 memory limit, asked over a socket in JSON, killed at the time limit and started again. Nothing uses signals or
 multiprocessing's own processes, so it works from any thread and from daemonic processes. Text that cannot be
-graded is wrong; only when the verifier itself fails twice is a verdict None (PROTOCOL 3.10).
+graded is wrong; only when the verifier itself fails twice is a verdict None (PROTOCOL 3.12).
 """
 
 from __future__ import annotations

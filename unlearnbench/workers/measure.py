@@ -59,7 +59,7 @@ def measure(
 
     One row a rollout, with its `sample` number; with `distinct`, one row a different completion of a problem, with
     its `count`, which says the same in a tenth of the space. Raises VerifierError if the verifier itself fails: in
-    an evaluation nothing may be left out (PROTOCOL 3.10).
+    an evaluation nothing may be left out (PROTOCOL 3.12).
     """
     parts: list[pa.Table] = []
     for chunk in chunks(problems, n):

@@ -18,9 +18,10 @@ import weakref
 from contextlib import suppress
 from fractions import Fraction
 from itertools import permutations
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
+
+from unlearnbench.io.child import command
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -45,13 +46,6 @@ _FRACTION = re.compile(
 )
 _MIXED = re.compile(r"([+-]?)(\d{1,40})(\\[dt]?frac.*)")
 _WORDS = re.compile(r"[A-Za-z]{2,}(?: ?[A-Za-z]+)*")
-
-_BOOT = """
-import json, sys
-sys.path[:] = json.loads(sys.argv[1])
-from unlearnbench.curation.audit.second_grader import serve
-serve(float(sys.argv[2]))
-"""
 
 
 def boxed(text: str) -> str | None:
@@ -204,9 +198,8 @@ class _Reader:
     """A process that runs `serve`: one question a line, one answer a line."""
 
     def __init__(self, time_limit: float) -> None:
-        path = [entry or str(Path.cwd()) for entry in sys.path]
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-c", _BOOT, json.dumps(path), str(time_limit)],
+            command("unlearnbench.curation.audit.second_grader:serve", time_limit, isolated=False),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

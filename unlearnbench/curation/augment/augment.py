@@ -137,7 +137,6 @@ def augment(
         prompt=fingerprint(kind),
     )
     _claim(out, settings)
-    endpoint.stopping.clear()
     waiting = [item for item in items if not _place(out, item).is_file()]
     if announce:
         announce(bound(waiting, settings))
@@ -146,7 +145,7 @@ def augment(
     if waiting:
         with Verifier(workers=2) as verifier:
             desk = _Desk(settings, endpoint, texts, verifier, out)
-            _side_by_side(desk.finish, waiting, workers, endpoint.stopping, progress)
+            _side_by_side(desk.finish, waiting, workers, progress)
     return _gather(items, settings, out)
 
 
@@ -213,10 +212,10 @@ def _side_by_side(
     act: Callable[[Item], None],
     items: Sequence[Item],
     workers: int,
-    stopping: threading.Event,
     progress: Callable[[float], None] | None,
 ) -> None:
     """Act on every item in some threads. The first failure stops the others after what they are at, and is raised."""
+    stopping = threading.Event()
     todo: queue.SimpleQueue[Item] = queue.SimpleQueue()
     for item in items:
         todo.put(item)

@@ -1,0 +1,75 @@
+"""What a method is held against: null control, tuned null, and the positive control as the ceiling (PROTOCOL 3.5)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from unlearnbench.records import Item, TunedNull
+from unlearnbench.scoring.conversion_rule import lost, share_arm
+from unlearnbench.scoring.counts import Cells, read_phase
+from unlearnbench.scoring.intervals import gain_intervals
+from unlearnbench.scoring.outcomes import Outcomes, outcomes_of
+from unlearnbench.splits import Control, Split
+
+EASY_LOST = 0.05
+"""Share of the easy items that a tuned null may lose in any case."""
+
+
+def control_outcomes(
+    control: Control, items: Sequence[Item], probes: Mapping[str, str], tau: float, name: str
+) -> Outcomes:
+    """A control's outcomes in all its seeds. Raises DataError for an item it lacks."""
+    return outcomes_of(control.counts, items, probes, [str(seed) for seed in control.seeds], tau, f"the {name}")
+
+
+def tuned_null(
+    split: Split, items: Sequence[Item], probes: Mapping[str, str], method: Outcomes, easy_lost: float | None
+) -> TunedNull | None:
+    """GRPO at the learning rate that converts most of those that forget no more than the method does, or 5 %.
+
+    `easy_lost` is the method's share of easy items lost. Ties go to the rate that solves more. None for a split that
+    ships none, or none that forgets so little.
+    """
+    found: list[tuple[float, float, float, float, Outcomes, Control]] = []
+    tau = split.config.protocol.tau
+    for multiple, control in split.tuned_nulls().items():
+        outcomes = control_outcomes(control, items, probes, tau, f"tuned null at {multiple:g}x")
+        gone = easy_lost_share(split, control)
+        if gone <= max(easy_lost or 0.0, EASY_LOST) and outcomes.samples <= method.samples:
+            found.append(
+                (float(outcomes.converted.mean()), float(outcomes.solved.mean()), multiple, gone, outcomes, control)
+            )
+    if not found:
+        return None
+    rate, _, multiple, gone, outcomes, control = max(found, key=lambda one: one[:2])
+    arms = share_arm(method.converted), share_arm(outcomes.converted)
+    return TunedNull(
+        learning_rate=multiple,
+        rate=rate,
+        easy_lost=gone,
+        gain=float(method.converted.mean()) - rate,
+        interval=gain_intervals(*arms, [item.family for item in items])[1],
+        seeds=len(control.seeds),
+    )
+
+
+def easy_lost_share(split: Split, control: Control) -> float:
+    """Share of the easy items that a control lost, the mean over its seeds."""
+    cells = easy_cells(split, control)
+    return float(lost(cells, split.config.protocol.tau).mean()) if cells.n.size else 0.0
+
+
+def easy_cells(split: Split, control: Control) -> Cells:
+    """A control's counts of the easy items."""
+    runs = [str(seed) for seed in control.seeds]
+    return Cells.of(read_phase(control.counts, "eval", split.ids("easy"), runs=runs, source="a control"))
+
+
+def ceiling(split: Split, items: Sequence[Item], probes: Mapping[str, str]) -> float | None:
+    """Conversion of the positive control; None where the split ships none with counts."""
+    control = split.control("positive_control")
+    if control is None or not probes:
+        return None
+    return float(
+        control_outcomes(control, items, probes, split.config.protocol.tau, "positive control").converted.mean()
+    )

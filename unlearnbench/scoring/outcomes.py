@@ -1,0 +1,72 @@
+"""What a run did on some items, seed by seed: solved, converted, memorised; from counts alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from unlearnbench.errors import DataError
+from unlearnbench.records import Item
+from unlearnbench.scoring.conversion_rule import converted, memorised, solved
+from unlearnbench.scoring.counts import MIN_SAMPLES, Cells, read_phase
+from unlearnbench.scoring.rates import Flags
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """Of the unlearnable items in every run; each array is (items, runs)."""
+
+    cells: Cells
+    solved: Flags
+    converted: Flags
+    memorised: Flags
+    has_probe: Flags
+    """(items,): whether the item has a probe that was measured in every run."""
+
+    @property
+    def runs(self) -> int:
+        return self.cells.runs
+
+    @property
+    def samples(self) -> int:
+        """The largest number of rollouts of an item in a run."""
+        return int(self.cells.n.max(initial=0))
+
+
+def outcomes_of(
+    counts: pa.Table,
+    items: Sequence[Item],
+    probes: Mapping[str, str],
+    runs: Sequence[str],
+    tau: float,
+    source: str,
+) -> Outcomes:
+    """Outcomes of these items by counts with phases eval and twin; `probes` names the probe of an item.
+
+    Raises DataError naming item, phase and run: fewer than MIN_SAMPLES rollouts of an item, or of a probe that other
+    probes were measured beside.
+    """
+    ids = [item.item_id for item in items]
+    cells = _enough(Cells.of(read_phase(counts, "eval", ids, runs=runs, source=source)), ids, runs, "eval", source)
+    names = [probes[name] for name in ids if name in probes]
+    asked = Cells.of(read_phase(counts, "twin", names, runs=runs, source=source))
+    has_probe = np.array([name in probes for name in ids], bool)
+    hit, probe = solved(cells, tau), np.zeros(cells.n.shape, bool)
+    if not asked.n.any():  # no twin was measured at all: solved is all that is known
+        has_probe = np.zeros(len(ids), bool)
+    elif names:
+        probe[has_probe] = solved(_enough(asked, names, runs, "twin", source), tau)
+    return Outcomes(cells, hit, converted(hit, probe, has_probe), memorised(hit, probe, has_probe), has_probe)
+
+
+def _enough(cells: Cells, ids: Sequence[str], runs: Sequence[str], phase: str, source: str) -> Cells:
+    if (short := np.argwhere(cells.n < MIN_SAMPLES)).size:
+        row, run = short[0]
+        raise DataError(
+            f"{source}: item {ids[row]!r}, phase {phase}, run {runs[run]!r}: n is {cells.n[row, run]}, fewer than "
+            f"{MIN_SAMPLES}; evaluate what is missing"
+        )
+    return cells

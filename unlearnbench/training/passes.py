@@ -1,0 +1,89 @@
+"""Forward and backward passes over an update's micro-batches, shared out among the processes of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from unlearnbench.method import LossBatch
+from unlearnbench.policies.policy import Policy
+from unlearnbench.records import Recipe
+from unlearnbench.training.batch import TokenBatch, fixed_logprobs, token_logprobs
+from unlearnbench.training.build import Models
+from unlearnbench.training.data_parallel import Processes
+from unlearnbench.training.hooks import Hooks
+from unlearnbench.training.importance_sampling import truncated
+from unlearnbench.training.meter import Meter
+from unlearnbench.training.metrics import Metrics, UpdateSums
+from unlearnbench.training.options import TrainerOptions
+
+
+class Passes:
+    """The passes of one run. An update has one denominator, fixed in its weights before any pass (LOOP 7)."""
+
+    def __init__(
+        self, hooks: Hooks, models: Models, meter: Meter, processes: Processes, options: TrainerOptions
+    ) -> None:
+        self.hooks, self.models, self.meter = hooks, models, meter
+        self.recipe: Recipe = hooks.method.settings
+        self.processes, self.options = processes, options
+
+    def reference_logprobs(self, batch: TokenBatch) -> list[torch.Tensor | None]:
+        """Of each of this process's micro-batches, before any update; forward-only passes are metered."""
+        slices = self._slices(batch)
+        if self.recipe.kl == 0:
+            return [None] * len(slices)
+        self.meter.forward += batch.tokens
+        return [self._fixed(self.models.reference, part) for part in slices]
+
+    def own_logprobs(self, batch: TokenBatch) -> list[torch.Tensor] | None:
+        """The same of the policy itself, which another engine's log-probabilities are compared with (LOOP 2)."""
+        if self.models.sampler.exact:
+            return None
+        self.meter.forward += batch.tokens
+        return [self._fixed(self.models.policy, part) for part in self._slices(batch)]
+
+    def backward(
+        self,
+        batch: TokenBatch,
+        references: Sequence[torch.Tensor | None],
+        before: Sequence[torch.Tensor] | None = None,
+    ) -> Metrics:
+        """Accumulate the gradient of one update, and return what is logged of it."""
+        self.meter.trained += batch.tokens
+        sums = UpdateSums(self.recipe)
+        for k, (part, reference) in enumerate(zip(self._slices(batch), references, strict=True)):
+            logprobs, entropy = token_logprobs(
+                self.models.policy.model,
+                part,
+                self.recipe.temperature,
+                with_entropy=self.recipe.entropy > 0,
+                options=self.options,
+            )
+            known = torch.isfinite(part.behaviour)
+            behaviour = old = torch.where(known, part.behaviour, logprobs.detach())
+            weights = part.weights
+            if not self.models.sampler.exact:
+                old, weights = truncated(part, behaviour, logprobs.detach() if before is None else before[k])
+            loss_batch = LossBatch(logprobs, old, reference, entropy, part.advantages, part.mask, part.sources)
+            losses = self.hooks.loss("policy_loss", loss_batch)
+            extra = self.hooks.loss("auxiliary_loss", loss_batch)
+            assert losses is not None
+            loss = (weights * (losses if extra is None else losses + extra)).sum()
+            loss.backward()  # type: ignore[no-untyped-call]
+            sums.add(loss, part, loss_batch, behaviour)
+        return sums.over(self.processes)
+
+    def _slices(self, batch: TokenBatch) -> list[TokenBatch]:
+        """This process's micro-batches of an update; of several processes each has some."""
+        size, most = self.processes.size, self.recipe.micro_batch_tokens
+        if size > 1:
+            most = min(most, -(-batch.input_ids.numel() // (2 * size)))
+        parts = list(batch.micro_batches(most))
+        if self.models.sharded:  # a pass is made by all processes or by none
+            parts += [parts[-1].without_weight()] * (-len(parts) % size)
+        return self.processes.own(parts)
+
+    def _fixed(self, policy: Policy, part: TokenBatch) -> torch.Tensor:
+        return fixed_logprobs(policy.model, part, self.recipe.temperature, options=self.options)
