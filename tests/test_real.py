@@ -47,7 +47,7 @@ def test_every_problem_is_asked_once_and_its_working_holds() -> None:
 
 
 def test_a_twin_asks_the_same_with_other_numbers() -> None:
-    made = make_problems(3, families=len(FAMILIES), items=4)
+    made = make_problems(3, families=FAMILIES, items=4)
     items = {item.item_id: item for item in made.items}
     for twin in made.twins:
         own, other = (re.sub(r"\d+", "#", text) for text in (items[twin.item_id].prompt, twin.prompt))

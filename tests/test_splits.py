@@ -13,7 +13,7 @@ from unlearnbench.curation.validate import validate
 from unlearnbench.errors import DataError, SplitError
 from unlearnbench.io import files, tables
 from unlearnbench.records import GROUPS, Item, PolicyRef, Pool
-from unlearnbench.splits import Split, find_split, load_split, seal, shipped_splits
+from unlearnbench.splits import Split, find_split, load_split, seal, shipped_splits, write_split
 from unlearnbench.splits import split as split_module
 from unlearnbench.splits.sealed import read_sealed
 
@@ -63,9 +63,17 @@ def test_parts_are_datasets(tiny: Split) -> None:
     assert tiny["unlearnable"]["item_id"][:] == ["item-04", "item-05"]
     assert tiny["train"].num_rows == 10
     assert tiny["boundary"].num_rows == 0
-    assert tiny["boundary"].column_names == list(Item.model_fields)
+    assert tiny["boundary"].column_names == [name for name in Item.model_fields if name != "depth"]
     with pytest.raises(SplitError, match="has no part 'test'; it has train, easy"):
         tiny["test"]
+
+
+def test_a_split_with_an_axis_of_difficulty_has_its_column_in_every_part(tmp_path: Path) -> None:
+    whole = [item.model_copy(update={"depth": 1 + number % 3}) for number, item in enumerate(items())]
+    split = write_split(tmp_path / "deep", config(), whole, counts=tables.COUNTS.empty_table())
+    assert [item.depth for item in split.items] == [item.depth for item in whole]
+    for part in split:
+        assert split[part].column_names == list(Item.model_fields)
 
 
 def test_an_unlabelled_split_can_be_loaded(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,6 +67,18 @@ class Record(BaseModel):
         return sorted({*type(self).model_fields, *(name for name in own if not name.startswith(("_", "model_")))})
 
 
+class _Grown(Record):
+    """A record with fields that came later: at their default they are not written, so that older hashes hold."""
+
+    later: ClassVar[tuple[str, ...]] = ()
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        stated: dict[str, Any] = serialise(self)
+        at_default = {name for name in self.later if getattr(self, name) == type(self).model_fields[name].default}
+        return {name: value for name, value in stated.items() if name not in at_default}
+
+
 # --- problems -------------------------------------------------------------------------------------------------
 
 
@@ -82,6 +94,7 @@ class Item(Record):
     certified: bool | None = None
     thin: bool = False
     cause: str | None = None
+    depth: int | None = Field(default=None, ge=1)
 
 
 class Twin(Record):
@@ -141,9 +154,10 @@ class Samples(Record):
     twins: int = Field(default=128, ge=1)
 
 
-class Protocol(Record):
+class Protocol(_Grown):
     """How the groups of a split are measured (PROTOCOL 2)."""
 
+    later = ("verifier",)
     tau: float = Field(default=0.1, gt=0, lt=1)
     runs: int = Field(default=3, ge=1)
     samples: Samples = Samples()
@@ -152,6 +166,8 @@ class Protocol(Record):
     valid_trace: Literal["solution", "unknown"] = "unknown"
     """`solution`: a rewarded rollout's trace is valid iff its text equals the reference solution."""
     verifier_rule: Rule = "strict"
+    verifier: Literal["math", "reasoning_gym"] = "math"
+    """`reasoning_gym`: golds that are entries of its tasks are judged by the tasks' own scorers."""
 
 
 class Lora(Record):
@@ -163,9 +179,10 @@ class Lora(Record):
     """Names of the linear layers that are adapted; `all-linear` is all of them but the output layer."""
 
 
-class Recipe(Record):
+class Recipe(_Grown):
     """Hyper-parameters of the reference loop. Defaults are the paper's (arXiv 2605.16787; PROTOCOL 1)."""
 
+    later = ("lora",)
     steps: int = Field(default=120, ge=1)
     prompts_per_step: int = Field(default=256, ge=1)
     group_size: int = Field(default=8, ge=1)
@@ -190,15 +207,7 @@ class Recipe(Record):
     micro_batch_tokens: int = Field(default=16384, ge=1)
     checkpoint_every: int = Field(default=25, ge=1)
     lora: Lora | None = None
-    """Train an adapter with these settings; None, which is not written down, trains all weights."""
-
-    @model_serializer(mode="wrap")
-    def _as_before_there_was_lora(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Splits' hashes and runs' settings stay what they were where all weights are trained."""
-        stated: dict[str, Any] = serialise(self)
-        if stated.get("lora", ...) is None:
-            del stated["lora"]
-        return stated
+    """Train an adapter with these settings; None trains all weights."""
 
 
 class PolicyRef(Record):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from recipes.real.policy import PARAMETERS, WEIGHTS, write_policy
-from recipes.real.problems import make_problems
+from recipes.real.problems import FAMILIES, make_problems
 from unlearnbench.records import Lora, PolicyRef, Protocol, Recipe, Samples, Sampling, SplitConfig
 from unlearnbench.splits import Split, write_split
 
@@ -40,7 +40,7 @@ SHORT = Size(5, 3, 4, 2, 4, 2, 1, 2, 4, 2, 2, 3, 1)
 def write_pool(folder: Path, policy: Path, size: Size, seed: int) -> Split:
     """Write split.yaml, items, twins and canaries to `folder`, and the policy. The same seed: the same pool."""
     write_policy(policy)
-    problems = make_problems(seed, size.families, size.items_a_family)
+    problems = make_problems(seed, FAMILIES[: size.families], size.items_a_family)
     config = SplitConfig(
         name=NAME,
         description=describe(size),

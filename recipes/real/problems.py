@@ -10,7 +10,7 @@ Nothing here knows how well a policy does on it.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from unlearnbench.records import Canary, Item, Twin
@@ -164,13 +164,15 @@ class Problems:
     canaries: tuple[Canary, ...]
 
 
-def make_problems(seed: int, families: int = len(FAMILIES), items: int = 10, canaries: int = 4) -> Problems:
-    """So many items of each of so many families, a twin of each, and canaries of the first; no numbers occur twice."""
+def make_problems(
+    seed: int, families: Sequence[Family] = FAMILIES, items: int = 10, canaries: int = 4, twins_each: int = 1
+) -> Problems:
+    """So many items of each of so many families, twins of each, and canaries of the first; no numbers occur twice."""
     rng = random.Random(f"real/{seed}")
     own: list[Item] = []
     twins: list[Twin] = []
     wrong: list[Canary] = []
-    for place, family in enumerate(FAMILIES[:families]):
+    for place, family in enumerate(families):
         asked = set(family.shown)
         for number in range(items):
             name, other = rng.sample(NAMES, 2)
@@ -179,10 +181,12 @@ def make_problems(seed: int, families: int = len(FAMILIES), items: int = 10, can
             item_id = f"{family.name}-{number:02}"
             prompt, work, answer = _asked(family, wording, words, _new(family, rng, asked))
             own.append(Item(item_id=item_id, prompt=prompt, answer=answer, solution=work, family=family.name))
-            prompt, work, answer = _asked(family, wording, words, _new(family, rng, asked))
-            twins.append(
-                Twin(twin_id=f"{item_id}-twin", item_id=item_id, kind="changed_numbers", prompt=prompt, answer=answer)
-            )
+            for twin in range(twins_each):
+                prompt, work, answer = _asked(family, wording, words, _new(family, rng, asked))
+                twin_id = f"{item_id}-twin" if twins_each == 1 else f"{item_id}-probe-{twin}"
+                twins.append(
+                    Twin(twin_id=twin_id, item_id=item_id, kind="changed_numbers", prompt=prompt, answer=answer)
+                )
         if place < canaries:
             prompt, work, answer = _asked(family, wording, words, _new(family, rng, asked))
             gold = str(int(answer) + rng.choice((1, 2, 10)))

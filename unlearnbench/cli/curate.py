@@ -18,7 +18,12 @@ from unlearnbench.cli.ray_option import ray_option
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the labelled split.")
 @click.option("--rule", default="protocol", show_default=True, type=click.Choice(["protocol", "paper"]))
 @click.option("--sampler", default="transformers", show_default=True, type=click.Choice(["transformers", "vllm"]))
-@click.option("--engine", multiple=True, metavar="KEY=VALUE", help="Option of vLLM, such as tensor_parallel_size=2.")
+@click.option(
+    "--engine",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Option of the sampler: dtype=bfloat16, or for vLLM tensor_parallel_size=2.",
+)
 @click.option("--workers", type=click.IntRange(1), help="Runs at once [default: one per core].")
 @click.option(
     "--processes",
@@ -47,8 +52,6 @@ def curate(
     """
     if (config is None) == (counts is None):
         raise click.UsageError("Give either --config or --from-counts.")
-    if engine and sampler != "vllm":
-        raise click.UsageError("--engine is for --sampler vllm.")
     if sampler != "transformers" and counts is not None:
         raise click.UsageError("--sampler says how to draw; --from-counts draws nothing.")
     if counts is not None:

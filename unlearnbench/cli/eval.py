@@ -72,7 +72,12 @@ def _refuse_constant(word: str) -> None:
 @click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change a setting of the method.")
 @click.option("--quick", is_flag=True, help="One seed, few steps and samples: a smoke test, not comparable.")
 @click.option("--sampler", default="transformers", show_default=True, type=click.Choice(["transformers", "vllm"]))
-@click.option("--engine", multiple=True, metavar="KEY=VALUE", help="Option of vLLM, such as tensor_parallel_size=2.")
+@click.option(
+    "--engine",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Option of the sampler: dtype=bfloat16, or for vLLM tensor_parallel_size=2.",
+)
 @click.option("--trainer", multiple=True, metavar="KEY=VALUE", help="How to compute, such as logprob_chunk=512.")
 @click.option("--workers", type=click.IntRange(1), help="Seeds at once [default: one per core].")
 @click.option(
@@ -139,8 +144,6 @@ def evaluate(
     from unlearnbench.training.options import trainer_options
     from unlearnbench.workers.jobs import Compute
 
-    if engine and sampler != "vllm":
-        raise click.UsageError("--engine is for --sampler vllm.")
     options = trainer_options(parse_changes(trainer, "--trainer"))
     settings, draws = parse_changes(changes), Engine(sampler, parse_changes(engine, "--engine"))
     compute = Compute(workers=workers, processes=processes, engine=draws, trainer=options, patience=patience, ray=ray)

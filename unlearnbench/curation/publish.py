@@ -10,8 +10,9 @@ from pathlib import Path
 from unlearnbench.errors import RunError, SplitError
 from unlearnbench.io import files
 from unlearnbench.io.hub import hub_errors
-from unlearnbench.splits import find_split, shipped_splits
+from unlearnbench.splits import Split, find_split, shipped_splits
 from unlearnbench.splits.cards import card_text, front_matter
+from unlearnbench.splits.croissant import write_croissant
 from unlearnbench.splits.manifest import waits
 from unlearnbench.splits.split import shipped_folder, unbuilt
 
@@ -22,7 +23,7 @@ def publishable() -> list[str]:
 
 
 def export_splits(destination: Path, names: Sequence[str] = ()) -> list[str]:
-    """Write splits as a folder that `load_dataset` and the Hub read; returns their names.
+    """Write splits as a folder that `load_dataset` and the Hub read, with Croissant metadata; returns their names.
 
     The folder appears when it is whole. Raises SplitError where something is there already, or a split is not built;
     RunError if the disk is full.
@@ -44,6 +45,7 @@ def export_splits(destination: Path, names: Sequence[str] = ()) -> list[str]:
                 target = draft / folder.name / file.relative_to(folder)
                 with files.atomic(target) as copy, file.open("rb") as original:
                     shutil.copyfileobj(original, copy)
+            write_croissant(Split(folder), draft / folder.name)
         files.write_text(draft / "README.md", front_matter(draft, "") + card_text())
         if destination.exists():
             destination.rmdir()

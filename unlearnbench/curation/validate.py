@@ -18,8 +18,9 @@ from unlearnbench.io import files, tables
 from unlearnbench.records import Canary, Item, RelatedProblem, Result, SplitConfig, Twin
 from unlearnbench.splits import Split
 from unlearnbench.splits.manifest import POLICY, RELEASED, waits, waits_for_policy
-from unlearnbench.splits.split import ITEM_COLUMNS, PARTS, unbuilt
+from unlearnbench.splits.split import ITEM_COLUMNS, PARTS, item_schema, unbuilt
 from unlearnbench.splits.write import label_files
+from unlearnbench.verifier.task_scorer import stated_gold
 
 T = TypeVar("T")
 RELATED = ("similar.parquet", "sub_problems.parquet")
@@ -218,8 +219,8 @@ def _parts(split: _Contents) -> Iterator[str]:
         file = split.folder / "data" / f"{part}.parquet"
         try:
             rows = tables.read_records(file, Item)
-            if not tables.read_parquet(file).schema.equals(tables.record_schema(Item)):
-                yield f"{file}: its columns are not {', '.join(tables.record_schema(Item).names)}"
+            if not tables.read_parquet(file).schema.equals(schema := item_schema(split.items)):
+                yield f"{file}: its columns are not {', '.join(schema.names)}"
         except DataError as error:
             yield str(error)
             continue
@@ -375,21 +376,25 @@ def _asked(split: _Contents) -> list[_Asked]:
     asked = []
     items, twins, canaries = split.names
     for row, item in enumerate(split.items, start=1):
-        asked.append(_Asked(place(items, row, "answer"), item.answer, f"\\boxed{{{item.answer}}}"))
+        asked.append(_Asked(place(items, row, "answer"), item.answer, _box(item.answer)))
         # Published solutions may state nothing that can be checked; those of a generated split must.
         if item.solution and (item.cause is not None or "\\boxed" in item.solution):
             asked.append(_Asked(place(items, row, "solution"), item.answer, item.solution, of_solution=True))
     for row, twin in enumerate(split.twins, start=1):
-        asked.append(_Asked(place(twins, row, "answer"), twin.answer, f"\\boxed{{{twin.answer}}}"))
+        asked.append(_Asked(place(twins, row, "answer"), twin.answer, _box(twin.answer)))
     for name, problems in split.related.items():
         for row, problem in enumerate(problems, start=1):
-            asked.append(_Asked(place(name, row, "answer"), problem.answer, f"\\boxed{{{problem.answer}}}"))
+            asked.append(_Asked(place(name, row, "answer"), problem.answer, _box(problem.answer)))
     for row, canary in enumerate(split.canaries, start=1):
-        true, answer = f"\\boxed{{{canary.true_answer}}}", place(canaries, row, "answer")
-        asked.append(_Asked(answer, canary.answer, f"\\boxed{{{canary.answer}}}"))
+        true, answer = _box(canary.true_answer), place(canaries, row, "answer")
+        asked.append(_Asked(answer, canary.answer, _box(canary.answer)))
         asked.append(_Asked(place(canaries, row, "true_answer"), canary.true_answer, true))
         asked.append(_Asked(answer, canary.answer, true, correct=False))
     return asked
+
+
+def _box(gold: str) -> str:
+    return f"\\boxed{{{stated_gold(gold)}}}"
 
 
 def _answers(asked: list[_Asked]) -> Iterator[str]:

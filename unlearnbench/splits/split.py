@@ -326,8 +326,15 @@ def unfurnished(name: str) -> str:
 # --- writing a split ------------------------------------------------------------------------------------------
 
 
-def item_table(items: Sequence[Item]) -> pa.Table:
-    return pa.Table.from_pylist([item.model_dump() for item in items], schema=tables.record_schema(Item))
+def item_schema(items: Sequence[Item]) -> pa.Schema:
+    """Columns of a split's items; without `depth` where no item has one, as before there was such a column."""
+    schema = tables.record_schema(Item)
+    return schema if any(item.depth for item in items) else schema.remove(schema.get_field_index("depth"))
+
+
+def item_table(items: Sequence[Item], schema: pa.Schema | None = None) -> pa.Table:
+    """Items as rows; `schema` is that of the whole split, where these are a part of it."""
+    return pa.Table.from_pylist([item.model_dump() for item in items], schema=schema or item_schema(items))
 
 
 def policy_name(config: SplitConfig) -> str:

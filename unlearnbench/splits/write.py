@@ -11,7 +11,7 @@ import yaml
 
 from unlearnbench.io import files, tables
 from unlearnbench.records import Canary, Item, Pool, RelatedProblem, SplitConfig, Twin
-from unlearnbench.splits.split import PARTS, Split, item_table, policy_name
+from unlearnbench.splits.split import PARTS, Split, item_schema, item_table, policy_name
 
 if TYPE_CHECKING:
     pass
@@ -39,7 +39,7 @@ def write_split(
     tables.write_parquet(folder / "items.parquet", item_table(items))
     for part in PARTS:
         rows = [item for item in items if part in ("train", item.group)]
-        tables.write_parquet(folder / "data" / f"{part}.parquet", item_table(rows))
+        tables.write_parquet(folder / "data" / f"{part}.parquet", item_table(rows, item_schema(items)))
     if twins is not None:
         tables.write_records(folder / "twins.parquet", twins, Twin)
     if canaries is not None:

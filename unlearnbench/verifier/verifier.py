@@ -31,6 +31,7 @@ from unlearnbench.verifier.extraction import (
     without_formatting,
 )
 from unlearnbench.verifier.fast_path import quick_equal, too_large
+from unlearnbench.verifier.task_scorer import ENTRY_LIMIT, is_entry, require_scorers
 from unlearnbench.verifier.worker_process import Question, Reply, TimeLimitError, WorkerDiedError, WorkerProcess
 
 UNGRADABLE: frozenset[Reason] = frozenset({"timeout", "too_large", "unparsable"})
@@ -117,7 +118,9 @@ class Verifier:
     ) -> Iterator[tuple[int, tuple[str, Stated]]]:
         """Pairs whose last box is wrong, but whose boxes together may list the values of a gold that is a set."""
         for place, ((gold, completion), verdict) in enumerate(zip(pairs, verdicts, strict=True)):
-            if verdict.correct is False and verdict.answer is not None and lists_values(_clean_gold(gold)):
+            if verdict.correct is not False or verdict.answer is None or is_entry(gold):
+                continue
+            if lists_values(_clean_gold(gold)):
                 boxes = stated_values(completion)
                 if len(boxes) > 1:
                     yield place, (gold, Stated(", ".join(boxes)))
@@ -138,8 +141,12 @@ class Verifier:
             return self._nothing[stated.reason or "no_answer"]
         verdict = self._cache.get(gold, answer)
         if verdict is None:
-            if len(gold) > ANSWER_LIMIT:
+            entry = is_entry(gold)
+            if len(gold) > (ENTRY_LIMIT if entry else ANSWER_LIMIT):
                 return Verdict(False, answer, "too_large", self.rule)
+            if entry:
+                require_scorers()
+                return None
             clean = _clean_gold(gold)
             equal = quick_equal(clean, answer)
             if equal is not None:
@@ -170,8 +177,9 @@ class Verifier:
         return self._cache.once(gold, answer, lambda: self._judge_anew(gold, answer))
 
     def _judge_anew(self, gold: str, answer: str) -> Verdict:
-        """The verdict of a worker. A timeout and a worker's death are each retried once, in a fresh worker."""
-        question = Question(_clean_gold(gold), answer, self.rule == "paper", self.time_limit)
+        """The verdict of a worker; a time limit met and a worker's death are each retried once in a fresh one."""
+        clean = gold if is_entry(gold) else _clean_gold(gold)
+        question = Question(clean, answer, self.rule == "paper", self.time_limit)
         timeouts = 0
         deaths: list[WorkerDiedError] = []
         while True:

@@ -14,7 +14,7 @@ import select
 import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ Judged = Outcome | Literal["timeout"]
 """`timeout`: the time limit was reached twice."""
 End = Judged | Literal["failed"]
 """`failed`: the processes ended for reasons other than the text."""
-Stage = Literal["structure", "algebra"]
+Stage = Literal["structure", "algebra", "score"]
 
 EXHAUSTED = 3
 """Exit status of a worker that ran out of memory over the text it was given."""
@@ -54,7 +54,7 @@ def serve(memory: int) -> None:
         try:
             request = json.loads(channel.recv_bytes())
             if request["stage"] == "prepare":
-                _by_algebra("\\frac{x}{2}", "0.5x", loose=False)
+                _prepare(request)
                 channel.send_bytes(b"ready")
                 continue
         except (EOFError, OSError):
@@ -63,7 +63,7 @@ def serve(memory: int) -> None:
         signal.setitimer(signal.ITIMER_REAL, 2 * request["limit"] + 1.0)
         start = time.perf_counter()
         try:
-            outcome = _structure(request) if request["stage"] == "structure" else _attempts(request, channel)
+            outcome = _STAGES[request["stage"]](request, channel)
         except MemoryError:
             os._exit(EXHAUSTED)
         reply = {"outcome": outcome, "seconds": time.perf_counter() - start}
@@ -72,6 +72,32 @@ def serve(memory: int) -> None:
             channel.send_bytes(json.dumps(reply).encode())
         except OSError:
             return
+
+
+def _prepare(request: Mapping[str, Any]) -> None:
+    """Import what a stage needs and use it once."""
+    if request["for"] == "algebra":
+        _by_algebra("\\frac{x}{2}", "0.5x", loose=False)
+    else:
+        from unlearnbench.verifier.task_scorer import stated_gold
+
+        _score({"gold": request["gold"], "answer": stated_gold(request["gold"])})
+
+
+def _score(request: Mapping[str, Any], channel: Connection | None = None) -> End:
+    """What a task's own scorer finds; where it fails on a text, the text is no answer to it."""
+    from unlearnbench.verifier.task_scorer import scored
+
+    try:
+        return scored(request["gold"], request["answer"])
+    except ImportError:
+        return "failed"
+    except RecursionError:
+        return "too_large"
+    except MemoryError:
+        raise
+    except Exception:
+        return "unparsable"
 
 
 def _attempts(request: Mapping[str, Any], channel: Connection) -> End:
@@ -141,7 +167,7 @@ def _end(child: int, pipe: int) -> int:
     return os.waitstatus_to_exitcode(status)
 
 
-def _structure(request: Mapping[str, Any]) -> Outcome | None:
+def _structure(request: Mapping[str, Any], channel: Connection | None = None) -> Outcome | None:
     try:
         return _by_structure(request["gold"], request["answer"])
     except MemoryError:
@@ -180,6 +206,13 @@ def _by_algebra(gold: str, answer: str, *, loose: bool) -> Outcome:
         return "unparsable"
     except RecursionError:
         return "too_large"
+
+
+_STAGES: Mapping[Stage, Callable[[Mapping[str, Any], Connection], End | None]] = {
+    "structure": _structure,
+    "algebra": _attempts,
+    "score": _score,
+}
 
 
 def _limit_memory(memory: int) -> None:

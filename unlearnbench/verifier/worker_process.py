@@ -11,6 +11,7 @@ from multiprocessing.connection import Pipe
 from pathlib import Path
 from typing import NamedTuple
 
+from unlearnbench.verifier.task_scorer import is_entry, task_of
 from unlearnbench.verifier.worker import TEXT_ENDS, End, Judged, Stage
 
 _MEMORY = 1 << 30
@@ -56,8 +57,7 @@ class WorkerProcess:
     """One process that runs `worker.serve`, for one thread at a time. Raises WorkerDiedError or TimeLimitError."""
 
     def __init__(self) -> None:
-        """Start the process, without waiting for it."""
-        self._prepared = False
+        self._prepared: set[str] = set()
         path = [entry or str(Path.cwd()) for entry in sys.path]
         self._channel, theirs = Pipe()
         try:
@@ -91,28 +91,35 @@ class WorkerProcess:
 
     def ask(self, question: Question) -> Reply:
         """The worker's reply; sympy is asked only where structure and value do not decide."""
+        if is_entry(question.gold):
+            self._prepare("score", question)
+            outcome, seconds = self._ask("score", question)
+            if outcome is None or outcome == "failed":
+                raise WorkerDiedError(by_text=False)
+            return Reply(outcome, seconds, symbolic=False)
         seconds = 0.0
         if not question.loose:
             outcome, seconds = self._ask("structure", question)
             if outcome is not None and outcome != "failed":
                 return Reply(outcome, seconds, symbolic=False)
-        self._prepare()
+        self._prepare("algebra", question)
         outcome, more = self._ask("algebra", question)
         if outcome is None or outcome == "failed":
             raise WorkerDiedError(by_text=False)
         return Reply(outcome, seconds + more, symbolic=True)
 
-    def _prepare(self) -> None:
-        """Let the worker import sympy, before the time limit starts."""
-        if not self._prepared:
-            self._send({"stage": "prepare"})
+    def _prepare(self, stage: Stage, question: Question) -> None:
+        """Have what a stage (or, of scorers, a task) needs imported, before any clock starts."""
+        name = task_of(question.gold) if stage == "score" else stage
+        if name not in self._prepared:
+            self._send({"stage": "prepare", "for": stage, "gold": question.gold})
             self.wait_until_ready()
-            self._prepared = True
+            self._prepared.add(name)
 
     def _ask(self, stage: Stage, question: Question) -> tuple[End | None, float]:
         self._send({"stage": stage, **question._asdict()})
-        # the worker itself ends both attempts with sympy, the second of which starts half a limit after the first
-        patience = question.limit if stage == "structure" else 2 * question.limit + 1.0
+        # the worker itself ends an algebra's two attempts, the second of which starts half a limit after the first
+        patience = question.limit if stage != "algebra" else 2 * question.limit + 1.0
         reply = json.loads(self._receive(patience))
         return reply["outcome"], reply["seconds"]
 

@@ -13,6 +13,9 @@ from unlearnbench.policies.samplers.sampler import INSTALL, Sampler
 if TYPE_CHECKING:  # a sampler is named without torch, and made with it
     from unlearnbench.policies.policy import Policy
 
+DTYPES = ("float32", "bfloat16", "float16")
+"""What the transformers sampler may compute in."""
+
 
 @dataclass(frozen=True)
 class Engine:
@@ -22,13 +25,17 @@ class Engine:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def require(self) -> None:
-        """Raise RunError where it is not installed, or takes no options."""
+        """Raise RunError where it is not installed, or has no such option."""
         if self.name == "vllm" and find_spec("vllm") is None:
             raise RunError(INSTALL)
-        if self.name == "transformers" and self.options:
-            raise RunError(
-                f"the transformers sampler has no option {next(iter(self.options))!r}; choose --sampler vllm"
-            )
+        if self.name == "transformers":
+            unknown = [name for name in self.options if name != "dtype"]
+            if unknown:
+                raise RunError(
+                    f"the transformers sampler has no option {unknown[0]!r}, only dtype; choose --sampler vllm"
+                )
+            if self.options.get("dtype", "float32") not in DTYPES:
+                raise RunError(f"dtype is {self.options['dtype']!r}; choose one of {', '.join(DTYPES)}")
 
     def sampler(self, policy: Policy, *, training: bool) -> Sampler:
         """The sampler of a policy, which is `training` in this process or only measured."""
@@ -36,9 +43,12 @@ class Engine:
             from unlearnbench.policies.samplers.vllm import VllmSampler
 
             return VllmSampler(policy, self.options, training=training)
+        import torch
+
         from unlearnbench.policies.samplers.transformers import TransformersSampler
 
-        return TransformersSampler(policy)
+        dtype = self.options.get("dtype")
+        return TransformersSampler(policy, dtype=None if dtype is None else getattr(torch, dtype))
 
 
 TRANSFORMERS = Engine()

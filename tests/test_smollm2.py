@@ -1,0 +1,99 @@
+"""The recipe of smollm2-135m-reasoning: which candidates are chosen, and when a right rollout's steps are right."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+pytest.importorskip("reasoning_gym", reason="needs the extra reasoning-gym")
+pytest.importorskip("recipes.smollm2.make", reason="needs the checkout")
+
+from recipes.real.problems import FAMILIES, make_problems
+from recipes.smollm2.candidates import PROBES, QUOTAS, Problems, candidates
+from recipes.smollm2.make import HARD, NEVER, REST, choose
+from recipes.smollm2.soundness import by_quarter, equations, given, sound
+from unlearnbench.records import Item
+from unlearnbench.verifier import Verifier
+
+pytestmark = pytest.mark.checkout
+
+
+@pytest.fixture(scope="module")
+def problems() -> Problems:
+    return candidates(0)
+
+
+def _item(solution: str, answer: str, family: str = "sum_three") -> Item:
+    return Item(item_id="a", prompt="?", answer=answer, solution=solution, family=family, group="learnable")
+
+
+def test_candidates_have_their_golds_probes_and_families(problems: Problems) -> None:
+    assert len(problems.items) >= 430
+    assert Counter(item.family for item in problems.items)["lcm"] == next(q.count for q in QUOTAS if q.family == "lcm")
+    probes = Counter(twin.item_id for twin in problems.twins)
+    assert sum(probes[item.item_id] == PROBES for item in problems.items) > 0.95 * len(problems.items)
+    prompts = [record.prompt for record in (*problems.items, *problems.twins, *problems.canaries)]
+    assert len(set(prompts)) == len(prompts)
+    assert all(prompt.count("<|im_start|>assistant") == 3 for prompt in prompts)  # two worked examples
+    with Verifier() as verifier:
+        assert all(v.correct for v in verifier.verify_many([(i.answer, i.solution) for i in problems.items]))
+
+
+def test_every_reference_solution_is_sound(problems: Problems) -> None:
+    assert [item.item_id for item in problems.items if not sound(item, item.solution)] == []
+
+
+def test_the_choice_takes_some_of_each_kind_and_depends_on_nothing_else(problems: Problems) -> None:
+    found = {item.item_id: (number % 64, 64) for number, item in enumerate(problems.items)}
+    chosen = choose(found, problems, 0)
+    counts = [found[name][0] for name in chosen]
+    assert counts.count(0) <= NEVER
+    assert 0 < sum(0 < count <= 6 for count in counts) <= HARD
+    assert sum(count > 6 for count in counts) == REST
+    assert choose(found, problems, 0) == chosen != choose(found, problems, 1)
+
+
+@pytest.mark.parametrize(
+    ("completion", "right"),
+    [
+        ("4 + 7 = 11, 11 + 4 = 15. \\boxed{15}", True),
+        ("7 + 4 = 11, 4 + 11 = 15. \\boxed{15}", True),
+        ("4 + 7 + 4 = 15. \\boxed{15}", True),
+        ("4 + 7 = 12, 12 + 3 = 15. \\boxed{15}", False),  # two wrongs
+        ("5 + 10 = 15. \\boxed{15}", False),  # other numbers
+        ("\\boxed{15}", False),  # no steps
+        ("The answer = fifteen. \\boxed{15}", False),
+        ("4 + 7 = 11. \\boxed{15}", False),
+    ],
+)
+def test_a_rollout_is_sound_only_by_its_steps(completion: str, right: bool) -> None:
+    assert sound(_item("4 + 7 = 11, 11 + 4 = 15. \\boxed{15}", "15"), completion) is right
+
+
+def test_equations_and_given_numbers_are_read() -> None:
+    assert equations("3*x = 12 - 3, x = 9 / 3 = 3. \\boxed{3}") is not None
+    assert equations("2 + 2 = four") is None
+    assert given("12 + 5 = 17, 17 - 12 = 5. \\boxed{5}") == Counter({"12": 2, "5": 1})
+
+
+def test_soundness_is_counted_by_group_and_quarter() -> None:
+    item = _item("4 + 7 = 11, 11 + 4 = 15. \\boxed{15}", "15")
+    rows = [
+        {"step": step, "item_id": "a", "correct": correct, "completion": text}
+        for step, correct, text in (
+            (0, True, "4 + 7 = 11, 11 + 4 = 15. \\boxed{15}"),
+            (1, True, "\\boxed{15}"),
+            (7, True, "4 + 7 + 4 = 15. \\boxed{15}"),
+            (7, False, "4 + 7 + 4 = 16. \\boxed{16}"),
+        )
+    ]
+    found = by_quarter(rows, {"a": item}, 8)
+    assert (found["learnable", 1].right, found["learnable", 1].sound) == (2, 1)
+    assert (found["learnable", 4].right, found["learnable", 4].sound) == (1, 1)
+
+
+def test_more_twins_an_item_leave_the_shipped_problems_as_they_were() -> None:
+    assert make_problems(0) == make_problems(0, FAMILIES, 10, 4, 1)
+    many = make_problems(0, FAMILIES[:2], 3, 0, 4)
+    assert Counter(twin.item_id for twin in many.twins) == Counter({item.item_id: 4 for item in many.items})

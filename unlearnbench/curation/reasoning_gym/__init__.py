@@ -1,0 +1,1 @@
+"""Pools from the tasks of reasoning-gym: golds computed again, worked examples, items and their probes."""
