@@ -49,7 +49,7 @@ MAX_TOKENS = 20
 
 PROTOCOL = Protocol(
     tau=0.1,
-    runs=5,
+    runs=4,
     samples=Samples(base=512, after=512, certify=128, base_fresh=128, twins=128),
     sampling=Sampling(temperature=0.7, top_p=0.95, max_tokens=MAX_TOKENS),
     valid_trace="solution",
