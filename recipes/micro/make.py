@@ -49,7 +49,7 @@ MAX_TOKENS = 20
 
 PROTOCOL = Protocol(
     tau=0.1,
-    runs=8,
+    runs=4,
     samples=Samples(base=512, after=512, certify=128, base_fresh=128, twins=128),
     sampling=Sampling(temperature=0.7, top_p=0.95, max_tokens=MAX_TOKENS),
     valid_trace="solution",
@@ -116,7 +116,7 @@ def make_pool(world: World, problems: Problems, folder: Path) -> Path:
             label="base policy",
         )
         publish(model, tokenizer, policy)
-    problems = screened(problems, policy, world)
+    problems = screened(problems, policy, world.seed)
     tables.write_records(folder / "items.parquet", problems.items, Item)
     tables.write_records(folder / "twins.parquet", problems.twins, Twin)
     tables.write_records(folder / "canaries.json", problems.canaries, Canary)
@@ -135,7 +135,7 @@ def make_pool(world: World, problems: Problems, folder: Path) -> Path:
     return folder
 
 
-def screened(problems: Problems, policy: Path, world: World) -> Problems:
+def screened(problems: Problems, policy: Path, seed: int) -> Problems:
     """The problems less the named items that the base already answers more often than SCREENED_ABOVE.
 
     Which operation a name suggests to the base differs from name to name. Items near tau would be called easy or not
@@ -153,12 +153,11 @@ def screened(problems: Problems, policy: Path, world: World) -> Problems:
             sampler=TransformersSampler(base),
             verifier=verifier,
             sampling=PROTOCOL.sampling,
-            root=f"micro/{world.seed}/screen",
+            root=f"micro/{seed}/screen",
             distinct=True,
         )
     counts = counts_of(rows, "screen", "0").to_pylist()
-    answered = {row["item_id"] for row in counts if row["correct"] > SCREENED_ABOVE * row["n"]}
-    return problems.without(answered, world.sizes.most)
+    return problems.without({row["item_id"] for row in counts if row["correct"] > SCREENED_ABOVE * row["n"]})
 
 
 def make_taught(world: World, problems: Problems, base: Path, folder: Path) -> Path:
