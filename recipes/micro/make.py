@@ -12,19 +12,16 @@ from __future__ import annotations
 import argparse
 import shutil
 from pathlib import Path
-from typing import Any
 
 import torch
 
+from recipes.controls import Controls
 from recipes.micro.base_policy import THREADS, fit, make_model, make_tokenizer, save
 from recipes.micro.families import Problems, World, base_example, make_problems, make_world, taught_example
 from recipes.micro.related import write_related
 from unlearnbench.cli.progress import Bars
 from unlearnbench.curation.curate import curate
-from unlearnbench.harness.evaluate import evaluate_run
-from unlearnbench.harness.run_config import RunConfig
-from unlearnbench.io import files, tables
-from unlearnbench.methods import locate
+from unlearnbench.io import tables
 from unlearnbench.policies.policy import load_policy
 from unlearnbench.policies.samplers.transformers import TransformersSampler
 from unlearnbench.records import Canary, Item, PolicyRef, Pool, Protocol, Recipe, Samples, Sampling, SplitConfig, Twin
@@ -42,8 +39,6 @@ NAMED = ("rare_skill", "private_skill", "entangled_skill")
 NULL_SEEDS = 10
 NULL_MULTIPLES = (1.0, 4.0)
 POSITIVE_SEEDS = 3
-TUNED_RATES = (0.5, 0.7, 1.0, 1.4, 2.0, 2.8)
-"""Multiples of the recipe's learning rate (PROTOCOL 3.5)."""
 TUNED_SEEDS = 5
 MAX_TOKENS = 20
 
@@ -78,25 +73,13 @@ def make(seed: int, out: Path, work: Path) -> Split:
         curate(pool / "split.yaml", out, work=work / "curation", progress=bars.show)
     write_related(out, seed)
     taught = make_taught(world, problems, pool / "policy", out / "positive_control" / "policy")
-    control(out, "null_control/1x", work, NULL_SEEDS, purpose="null")
-    control(out, "positive_control", work, POSITIVE_SEEDS, purpose="positive", start=taught)
-    for factor in TUNED_RATES:
-        rate = RECIPE.learning_rate * factor
-        name = f"tuned_null/{factor:g}"
-        control(out, name, work, TUNED_SEEDS, purpose=f"tuned-{factor:g}", settings={"learning_rate": rate})
+    controls = Controls(out, work)
+    controls.null(NULL_SEEDS)
+    controls.positive(POSITIVE_SEEDS, taught)
+    controls.tuned(TUNED_SEEDS)
     for multiple in NULL_MULTIPLES[1:]:
-        control(out, f"null_control/{multiple:g}x", work, NULL_SEEDS, purpose="null", multiple=multiple)
+        controls.null(NULL_SEEDS, multiple)
     return load_split(out)
-
-
-def control(out: Path, name: str, work: Path, seeds: int, **how: Any) -> None:
-    """The reference GRPO with fresh seeds, shipped under this name: result, counts, and training curves by group."""
-    run = work / name
-    config = RunConfig(load_split(out), locate("grpo"), tuple(range(1, seeds + 1)), **how)
-    with Bars() as bars:
-        evaluate_run(config, run, progress=bars.show)
-    for file in ("result.json", "counts.parquet", "curves.parquet"):
-        files.write_bytes(out / name / file, (run / file).read_bytes())
 
 
 def make_pool(world: World, problems: Problems, folder: Path) -> Path:
