@@ -254,6 +254,8 @@ def make_result(
             interval=(-0.01, 0.03),
         ),
         "steps": Steps(made=140, planned=250),
-        "cost": Cost(generated_tokens=1234567, flops=297 * 10**10, seconds=130.4, device="CPU (x86_64)"),
+        "cost": Cost(
+            generated_tokens=1234567, trained_tokens=234567, flops=297 * 10**10, seconds=130.4, device="CPU (x86_64)"
+        ),
     }
     return result_of(score, **given | changes)

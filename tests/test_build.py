@@ -361,7 +361,13 @@ def test_rollouts_on_a_built_split_are_scored(place: Place, tmp_path: Path) -> N
     assert command_line(["score", str(rollouts), "--split", str(split.path), "--out", str(tmp_path / "scored")]) == 0
     result = json.loads((tmp_path / "scored" / "result.json").read_text())
     hard = result["groups"]["unlearnable"]
-    assert (hard["items"], hard["rate_before"], hard["rate_after"], hard["converted"]) == (6, None, 1.0, 6)
+    assert (hard["items"], hard["rate_before"], hard["rate_after"], hard["solved"], hard["converted"]) == (
+        6,
+        None,
+        1.0,
+        6,
+        None,
+    )
     assert result["groups"]["learnable"]["items"] == 3
     assert (result["comparable"], result["conversion"]["gain"]) == (False, None)
 

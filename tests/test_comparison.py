@@ -148,7 +148,7 @@ def test_another_sampler_is_told_and_harmless(split: Split, tmp_path: Path) -> N
 def test_what_no_folder_tells_is_not_called_equal(split: Split, tmp_path: Path, cli: Any) -> None:
     one, other = run(tmp_path / "one", split, SPREAD), run(tmp_path / "other", split, {"hard-01"})
     status, shown, told = cli("compare", one, other, "--split", split.path)
-    assert status == 0 and told == "" and "nothing that these folders tell of" in shown
+    assert status == 0 and told == "" and "nothing that these folders record" in shown
 
 
 def test_runs_that_were_not_metered_are_compared_with_a_warning(split: Split, tmp_path: Path, cli: Any) -> None:
@@ -403,7 +403,7 @@ def test_quick_runs_are_shown_side_by_side_and_nothing_is_claimed(split: Split, 
     status, shown, told = cli("compare", "--pilot", one, other, "--split", split.path, "--out", tmp_path / "page")
     assert status == 0 and told == "" and "No claim" in shown
     page = (tmp_path / "page/comparison.html").read_text()
-    assert "No claim: a pilot" in page and "interval" not in page
+    assert "No claim: a pilot" in page and "95 %" not in page
     assert json.loads(cli("compare", "--pilot", one, other, "--split", split.path, "--json")[1])["groups"]
     assert cli("compare", "--pilot", "--aa")[0] == 2
     with pytest.raises(RunError, match="at least two runs"):

@@ -55,7 +55,7 @@ def test_curation_labels_a_pool_and_resumes(small_split: Split, tmp_path: Path) 
     kept = _rollouts(tmp_path / "one/.curation")
     mended = [twin.model_copy(update={"prompt": f"{twin.prompt} "}) for twin in small_split.twins]
     write_split(pool, config, items, twins=mended, canaries=list(small_split.canaries))
-    again = curate(pool / "split.yaml", tmp_path / "one", workers=1)
+    again = curate(pool / "split.yaml", tmp_path / "one", compute=Compute(workers=1))
     assert again.hash != before
     assert again.twins[0].prompt == mended[0].prompt
     assert _rollouts(tmp_path / "one/.curation") == kept, "only twins were measured again"

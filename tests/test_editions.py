@@ -6,8 +6,8 @@ import json
 import os
 import shutil
 import subprocess
-from dataclasses import replace
 import time
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 

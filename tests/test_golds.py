@@ -71,7 +71,7 @@ def test_any_gold_of_a_list_is_right() -> None:
 def test_rewards_of_golds_that_are_no_text(gold: Any) -> None:
     texts = ["\\boxed{17}", "\\boxed{18}"]
     assert trl.reward(["?"] * 2, texts, answer=[gold, gold]) == [1.0, 0.0]
-    assert [verl.compute_score("any", text, gold, {"index": 3}) for text in texts] == [1.0, 0.0]
+    assert [verl.compute_score("any", text, gold, {"index": 3})["score"] for text in texts] == [1.0, 0.0]
 
 
 def test_a_gold_that_is_no_answer_names_the_item() -> None:

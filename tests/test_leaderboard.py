@@ -20,7 +20,6 @@ from unlearnbench.cli.main import run
 from unlearnbench.errors import DataError, RunError
 from unlearnbench.io import tables
 from unlearnbench.io.files import write_bytes, write_json, write_text
-from unlearnbench.leaderboard.verification import rerun
 from unlearnbench.leaderboard.answer_archive import ANSWERS, counts_of_answers
 from unlearnbench.leaderboard.board import board, edition_places, rescore
 from unlearnbench.leaderboard.bundles.address import BundleRef, read_ref
@@ -29,6 +28,7 @@ from unlearnbench.leaderboard.bundles.writing import write_bundle
 from unlearnbench.leaderboard.entries import BoardEntry, Entry, enter, read_entries
 from unlearnbench.leaderboard.ranking import holm
 from unlearnbench.leaderboard.rules_page import rules
+from unlearnbench.leaderboard.verification import rerun
 from unlearnbench.leaderboard.verification.claims import retraining_seeds
 from unlearnbench.leaderboard.verification.rerun import difference
 from unlearnbench.records import Result

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 import time
 from pathlib import Path
@@ -12,7 +14,7 @@ import pytest
 from unlearnbench.errors import RunError
 from unlearnbench.io.tables import write_parquet
 from unlearnbench.splits import Split
-from unlearnbench.workers import measure, measure_shards, worker_group
+from unlearnbench.workers import measure, measure_shards, process
 from unlearnbench.workers.executor import run_chains
 from unlearnbench.workers.jobs import Compute, Job, MeasureTask, measure_job
 
@@ -62,14 +64,14 @@ def whole(small_split: Split, tmp_path_factory: pytest.TempPathFactory) -> bytes
 def test_one_of_two_processes_killed_loses_no_shard_and_two_others_end_it_to_the_byte(
     small_split: Split, tmp_path: Path, whole: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    started: list[worker_group.Process] = []
+    started: list[process.LocalProcess] = []
 
-    class Noted(worker_group.Process):
+    class Noted(process.LocalProcess):
         def __init__(self, *arguments: Any) -> None:
             super().__init__(*arguments)
             started.append(self)
 
-    monkeypatch.setattr(worker_group, "Process", Noted)
+    monkeypatch.setattr(process, "LocalProcess", Noted)
     job, task = _job(small_split, tmp_path, 2)
     folder = tmp_path / ".items.shards"
     ended = threading.Event()
@@ -77,7 +79,7 @@ def test_one_of_two_processes_killed_loses_no_shard_and_two_others_end_it_to_the
     def kill() -> None:
         while not ended.is_set() and not list(folder.glob("*.parquet")):
             time.sleep(0.005)
-        started[1].end()
+        os.kill(started[1]._process.pid, signal.SIGKILL)
 
     killer = threading.Thread(target=kill)
     killer.start()

@@ -132,7 +132,8 @@ def test_finding_a_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert load_split("./micro").name == "stray"
     assert load_split(Path("micro")).name == "stray"
     with pytest.raises(
-        SplitError, match=r"no split 'macro'; shipped splits: micro, other; a path to a folder with a spl"
+        SplitError,
+        match=r"no split 'macro' \(did you mean 'micro'\?\); shipped splits: micro, other; a path to a folder with a spl",
     ):
         find_split("macro")
     with pytest.raises(SplitError, match=r"holds no split\.yaml; shipped splits: micro, other"):

@@ -310,12 +310,16 @@ def _plan(method: Any, n: Any) -> Any:
 
 BAD: dict[str, tuple[str, Any, str]] = {
     "raises": ("advantages", lambda self, rollouts: 1 / 0, r"advantages raised ZeroDivisionError.*line \d+"),
-    "unknown": ("keep", lambda self, group: self.run.answers, "self.run has no .answers.; it has seed, step, items"),
+    "unknown": (
+        "keep",
+        lambda self, group: self.run.answers,
+        "self.run has no .answers.; it has seed, step, progress, items",
+    ),
     "shape": ("advantages", lambda self, rollouts: [0.0], "1 rows for 8 rollouts"),
     "nan": ("advantages", lambda self, rollouts: [float("nan")] * len(rollouts), "NaN or infinity"),
     "short": ("advantages", lambda self, rollouts: np.zeros((len(rollouts), 1)), "a row of shape"),
     "none": ("advantages", lambda self, rollouts: None, "returned None"),
-    "loss shape": ("policy_loss", lambda self, batch: batch.logprobs.sum(), "one loss a token"),
+    "loss shape": ("policy_loss", lambda self, batch: batch.logprobs.sum(), "one loss per token"),
     "loss nan": ("policy_loss", lambda self, batch: batch.logprobs * float("nan"), "NaN or infinity"),
     "reward": ("reward", lambda self, rollout: "good", "one finite number"),
     "keep": ("keep", lambda self, group: "yes", "True or False"),
@@ -376,19 +380,25 @@ def test_the_line_that_is_named_is_the_users_own(case: str, training: Any, tmp_p
 @pytest.mark.parametrize(
     ("source", "line"),
     [
-        ("def advantages(self):\n        return 0", 3),  # called with one argument too many: nothing of it runs
         ("def select_items(self, step):\n        yield self.run.items[0].item_id\n        yield 1 / 0", 5),
         ("def plan_rollouts(self, *_):\n        yield 1 / 0", 4),
     ],
 )
-def test_a_wrong_signature_and_a_generator_are_blamed_on_their_file(
-    source: str, line: int, training: Any, tmp_path: Path
-) -> None:
+def test_a_generator_is_blamed_on_its_file(source: str, line: int, training: Any, tmp_path: Path) -> None:
     file = tmp_path / "mine.py"
     file.write_text(f"from unlearnbench import Method\nclass Mine(Method):\n    {source}\n")
     run = training(load(locate(str(file))), tmp_path / "run", steps=1)
     with pytest.raises(MethodError, match=rf"raised \w+: .*\({file}, line {line}\); fix this"):
         run.run()
+
+
+def test_a_hook_with_other_arguments_is_refused_by_its_file_and_line(training: Any, tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from unlearnbench import Method\nclass Mine(Method):\n    def advantages(self):\n        return 0\n"
+    )
+    with pytest.raises(MethodError, match=rf"advantages\(\) \({file}, line 3\): is to be written as def advantages"):
+        training(load(locate(str(file))), tmp_path / "run", steps=1)
 
 
 def test_a_file_that_does_not_run_is_named_with_its_line(tmp_path: Path) -> None:

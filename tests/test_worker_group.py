@@ -14,10 +14,11 @@ import pytest
 import torch
 
 from unlearnbench.errors import MethodError, PolicyError, RunError, UnlearnBenchError, out_of_memory, peer_lost
+from unlearnbench.method import Method
 from unlearnbench.policies.policy import load_policy
 from unlearnbench.splits import Split
 from unlearnbench.training.hooks import Hooks
-from unlearnbench.workers import worker_group
+from unlearnbench.workers import process, worker_group
 from unlearnbench.workers.executor import run_job
 from unlearnbench.workers.isolation import Isolation
 from unlearnbench.workers.jobs import Job
@@ -92,10 +93,10 @@ def work(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., list[
 
     def run(code: str, watch: Callable[[Event], None] | None = None, **options: Any) -> list[Event]:
         argv = [sys.executable, "-I", "-S", "-c", SPEAK + code]
-        monkeypatch.setattr(worker_group, "command", lambda *_, **__: argv)
+        monkeypatch.setattr(process, "command", lambda *_, **__: argv)
         events: list[Event] = []
         job = Job("none:none", Work(), "seed 1 of mine", tmp_path / "log.txt", **options)
-        WorkerGroup(job, watch or events.append).work(threading.Event())
+        WorkerGroup(job, watch or events.append, process.start_here).work(threading.Event())
         return events
 
     return run
@@ -264,11 +265,11 @@ def test_a_process_that_was_killed_is_told_and_not_what_the_others_met_then(
     reset = RuntimeError("[gloo/transport/tcp/pair.cc:537] Read error: Connection reset by peer")
     assert peer_lost(reset) and peer_lost(DistBackendError("NCCL")) and not peer_lost(RuntimeError("shapes do not fit"))
 
-    def lose(_: Any) -> None:
+    def lose(self: Any, loop: Any) -> None:
         raise reset
 
     with pytest.raises(RuntimeError, match="Connection reset"):
-        Hooks(type("Honest", (), {"train": lose})()).call("train")  # type: ignore[arg-type]
+        Hooks(type("Honest", (Method,), {"train": lose})(None)).call("train", None)  # type: ignore[arg-type]
     with pytest.raises(RunError, match="seed 1 of mine ended with status -9"):
         work(LOSES.format(after=killed_is_seen_after, end=KILLED), processes=2)
     with pytest.raises(RunError, match="lost one another"):
@@ -304,7 +305,7 @@ def test_too_little_memory_is_one_sentence_also_in_a_hook_and_for_a_policy(
         take()
     assert out_of_memory(caught.value) and not out_of_memory(RuntimeError("shapes do not fit"))
     with pytest.raises(RuntimeError, match="allocate memory"):
-        Hooks(type("Greedy", (), {"setup": take})()).call("setup")  # type: ignore[arg-type]
+        Hooks(type("Greedy", (Method,), {"setup": take})(None)).call("setup")  # type: ignore[arg-type]
     monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", take)
     with pytest.raises(RunError, match="too little memory to load the policy"):
         load_policy(micro.policy_path)

@@ -104,8 +104,6 @@ def evaluate_run(
     compute = compute or Compute(engine=config.engine)
     compute.engine.require()
     folder = folder or config.default_folder
-    if placed is not None:
-        placed(folder)
     executor = executor_of(compute)
     executor.require(folder, compute.processes)
     at_once = executor.at_once(len(config.seeds), compute)
@@ -117,6 +115,8 @@ def evaluate_run(
         if not config.quick:
             null_speed(config.split, compute, folder)
         run = _run(config, folder, compute)
+        if placed is not None:
+            placed(folder)
         chains = [_chain(config, run, folder, seed, verifier) for seed in config.seeds]
         run_chains(chains, at_once, watch, executor)
         run_chains([_start(config, folder, seed, compute) for seed in config.seeds], at_once, watch, executor)
@@ -144,8 +144,6 @@ def evaluate_checkpoints(
     hashes = [weights_hash(path) for path in policies]
     name = hashlib.sha256("".join(hashes).encode()).hexdigest()
     folder = Path(out) if out else Path("runs") / chosen.name / f"checkpoint-{name[:8]}"
-    if placed is not None:
-        placed(folder)
     configuration = sampler_of(compute.engine) | {
         "schema_version": 1,
         "split": chosen.name,
@@ -163,6 +161,8 @@ def evaluate_checkpoints(
         for seed, path in zip(seeds, policies, strict=True):
             whole = whole_policy(path, chosen, folder / str(seed) / MERGED)
             chains.append([measure_policy(chosen, folder, seed, whole, samples, "checkpoint", compute)])
+        if placed is not None:
+            placed(folder)
         watch = ProgressFile(folder, f"checkpoints on {chosen.name}", seeds, progress)
         run_chains(chains, executor.at_once(len(chains), compute), watch, executor)
         counts = collect_counts(folder, seeds)

@@ -99,7 +99,7 @@ def shipped_folder(name_or_folder: str | Path) -> Path:
     known = ", ".join(shipped_splits()) or "none"
     what = f"folder {folder} holds no split.yaml" if folder.is_dir() else f"there is no split {str(name_or_folder)!r}"
     near = get_close_matches(str(name_or_folder), shipped_splits(), 1)
-    what += f", did you mean {near[0]!r}?" if near else ""
+    what += f" (did you mean {near[0]!r}?)" if near else ""
     raise SplitError(f"{what}; shipped splits: {known}; a path to a folder with a split.yaml works too")
 
 

@@ -79,6 +79,8 @@ def read(text: str) -> Answer:
     if not _WORDY.search(text):
         return _read(text)
     said = unqualified(exact_part(text))
+    if not bare(said.text):
+        raise UnreadableError("it is empty")
     answer = _read_words(bare(said.text))
     if said.definitions:
         answer = answer_with(answer, said.definitions)

@@ -147,6 +147,8 @@ def _node(answer: Answer) -> Node:
 
 def bracketed(text: str, read: Reader) -> Answer | None:
     """A set, an interval or a tuple in its brackets; None where the text is none. Raises UnreadableError."""
+    if not text:
+        return None
     if text.startswith("\\{") and text.endswith("\\}"):
         return _set(text[2:-2].strip(), read)
     if text[0] == "]" and text[-1] in "[]" and len(text) < 200 and text.count(",") + text.count(";") == 1:
