@@ -79,10 +79,8 @@ def shrinking(split: Split, samples: Samples, sizes: Sequence[int]) -> list[Shri
     for size in sizes:
         seen = []
         for chosen in combinations(range(samples.after[0].shape[1]), size):
-            parts = [
-                _phase(ids, "base", 0, *samples.base),
-                _phase(ids, "train", "unused base samples", *samples.unused),
-            ]
+            parts = [_phase(ids, "base", 0, *samples.base)]
+            parts += [_phase(ids, "train", "unused base samples", *samples.unused)]
             for name, (correct, n) in (("train", train), ("after", samples.after)):
                 parts += [_phase(ids, name, run, correct[:, run], n[:, run]) for run in chosen]
             labels = label_items(pa.concat_tables(parts), split.config.protocol, item_ids=ids)
@@ -138,9 +136,8 @@ def _by_cause(split: Split) -> str:
 def _beside_paper(split: Split, by_runs: Sequence[Shrinking]) -> str:
     rows = [[name, *map(pct, shares)] for name, *shares in PAPER]
     shipped: Mapping[GroupName, float] = Counter(item.group for item in split.items if item.group is not None)
-    same = [
-        (f"{PAPER_RUNS} runs, {FEW} samples, as in the paper", row.mean) for row in by_runs if row.runs == PAPER_RUNS
-    ]
+    words = f"{PAPER_RUNS} runs, {FEW} samples, as in the paper"
+    same = [(words, row.mean) for row in by_runs if row.runs == PAPER_RUNS]
     for words, met in [*same, ("as labelled", shipped)]:
         hard = sum(met.get(group, 0) for group in GROUPS) - met.get("easy", 0)
         shares = [met.get(group, 0) / hard for group in ("unlearnable", "learnable", "no_reward")]
