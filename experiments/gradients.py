@@ -110,8 +110,8 @@ def _table(found: Found, names: Sequence[str], kind: str) -> str:
             cells = [None if record is None else block(record, a, b, of) for record in records]
             if any(cell is not None for cell in cells):
                 rows.append([f"{a}, {b}", of.replace("_", " "), *map(_cosine, cells)])
-    rows.append(["AUC", "all", *(_auc(record and record.auc) for record in records)])
-    rows.append(["AUC", "other skills", *(_auc(record and record.auc_other_skills) for record in records)])
+    rows.append(["AUC", "all", *(_auc(None if one is None else one.auc) for one in records)])
+    rows.append(["AUC", "other skills", *(_auc(None if one is None else one.auc_other_skills) for one in records)])
     kept = ["-" if one is None else ", ".join(str(one.groups.count(group)) for group in SHOWN) for one in records]
     rows.append([f"items: {', '.join(SHOWN)}", "", *kept])
     rows.append(["median reliability", "", *map(_reliability, records)])

@@ -50,7 +50,8 @@ def _head(runs: Runs) -> str:
             f"result files, counts and ledgers of runs on the split {split.name}, labels `{split.hash[:12]}`, score",
             f"version 2. {runs.built_in} of {len(BUILT_IN)} methods were run, with {SEEDS} seeds each unless a table",
             f"says otherwise (a method that claims a gain should have {RECOMMENDED_SEEDS}). The paper is {PAPER};",
-            "of its figures only the shares of its groups were within reach as numbers, so its claims are in our words.",
+            "of its results only the shares of its groups were within reach as numbers, so its claims are in our",
+            "words.",
         ),
     )
 

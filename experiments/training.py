@@ -186,9 +186,8 @@ def _not_by_group(runs: Runs) -> str:
     told = []
     for name in ("grpo", "clip_higher"):
         run = runs.methods.get(name)
-        lines = (
-            [] if run is None else [row for seed in run.result.seeds for row in read_metrics(run.folder / str(seed))]
-        )
+        seeds = [] if run is None else [run.folder / str(seed) for seed in run.result.seeds]
+        lines = [row for seed in seeds for row in read_metrics(seed)]
         clipped = [row["clipped"] for row in lines if row.get("clipped") is not None]
         told += [f"`{name}` {100 * float(np.mean(clipped)):.2f} %"] if clipped else []
     return paragraph(
