@@ -116,11 +116,13 @@ def section(runs: Runs, found: gradients.Found) -> Section:
         for name, items in parts.items():
             theirs, agrees, ours, holds = _measured(run, runs.split, items, learnable, reference)
             verdicts[name, "theirs"] += agrees == "agrees"
-            verdicts[name, "ours"] += holds.startswith("holds")
+            verdicts[name, "holds"] += holds.startswith("holds")
+            verdicts[name, "narrow"] += holds == "holds on these families"
             rows.append((f"{claim.what} (`{claim.run}`)", name, theirs, agrees, ours, holds))
     counted = [
         f"{name}: of {len(CLAIMS)} interventions {verdicts[name, 'theirs']} agree by its measure and "
-        f"{verdicts[name, 'ours']} hold by ours"
+        f"{verdicts[name, 'holds']} hold by ours "
+        f"({verdicts[name, 'narrow']} of them on these families only)"
         for name in parts
     ]
     rows += [*_mid_training(runs, parts, found), *gradients.claims(found), *_reasoning(runs, parts)]

@@ -13,11 +13,11 @@ from experiments.sweep import LONG, NO_CLAIM
 from unlearnbench.leaderboard.ranking import LEVEL, holm
 from unlearnbench.methods import BUILT_IN
 from unlearnbench.records import TRACKS, Result, Track
-from unlearnbench.reports.formatting import duration, p_value, pct
+from unlearnbench.reports.formatting import duration, p_value, pct, plural
 from unlearnbench.scoring.comparability import Finished
 
 HEAD = ["method", "seeds", "solved gain", "conversion gain", "p", "Holm", "memorised", "frontier gain", "easy lost"]
-HEAD += ["over tuned null", "its rate", "tokens (M)", "FLOPs (1x)"]
+HEAD += ["over tuned null", "at learning rate", "tokens (M)", "FLOPs (1x)"]
 
 
 def section(runs: Runs, pictures: Path) -> Section:
@@ -74,8 +74,8 @@ def _legend(runs: Runs) -> str:
         " methods none can pass Holm's rule."
         if ways
         else "",
-        "Over tuned null: conversion beyond GRPO at the best learning rate that forgets no more easy items; its rate",
-        "is a multiple of the recipe's. Easy lost: share of easy items, the mean over seeds. Tokens drawn and FLOPs",
+        "Over tuned null: conversion beyond GRPO at the best learning rate that forgets no more easy items, given as",
+        "a multiple of the recipe's. Easy lost: share of easy items, the mean over seeds. Tokens drawn and FLOPs",
         "are per seed.",
     )
 
@@ -136,6 +136,6 @@ def _time(runs: Runs) -> str:
     seconds = sum(run.result.cost.seconds for run in every)
     seeds = sum(len(run.result.seeds) for run in every)
     return paragraph(
-        f"All runs of this page together: {len(every)} runs, {seeds} seeds, {duration(seconds)} of training and",
-        "evaluation (cost.seconds of result.json).",
+        f"All runs of this page together: {plural(len(every), 'run')}, {seeds} seeds, {duration(seconds)} of training",
+        "and evaluation (cost.seconds of result.json).",
     )
