@@ -106,9 +106,9 @@ def sweep(planned: Sequence[Planned], folder: Path, split: Split, workers: int) 
             while waiting and len(running) < workers:
                 one = waiting.pop(0)
                 command = [sys.executable, "-m", "experiments.sweep", one.name, "--workers", "1"]
-                running[one.name] = subprocess.Popen(
-                    [*command, "--runs", str(folder), "--split", str(split.path)], cwd=ROOT
-                )
+                command += ["--runs", str(folder), "--split", str(split.path)]
+                # of its own session, so that Ctrl-C reaches it once, from here
+                running[one.name] = subprocess.Popen(command, cwd=ROOT, start_new_session=True)
             time.sleep(0.5)
             for name in [name for name, process in running.items() if process.poll() is not None]:
                 done += 1
@@ -117,7 +117,7 @@ def sweep(planned: Sequence[Planned], folder: Path, split: Split, workers: int) 
                 print(f"{done} of {len(planned)} runs, {(time.monotonic() - began) / 60:.1f} min", flush=True)
     finally:
         for process in running.values():
-            process.send_signal(signal.SIGINT)
+            process.terminate()
         for process in running.values():
             process.wait()
     return failed
