@@ -31,6 +31,7 @@ def section(runs: Runs, pictures: Path) -> Section:
         _legend(runs) if by_track else "",
         "![Conversion and frontier gain of every method](experiments-gains.png)" if by_track else "",
         *tables,
+        _not_comparable(runs),
         _long(runs),
         _time(runs),
     )
@@ -56,6 +57,13 @@ def adjusted(results: Mapping[str, Result]) -> dict[str, float]:
 
 def _missing(runs: Runs) -> str:
     return f"Not run: {', '.join(f'`{name}`' for name in runs.missing)}." if runs.missing else ""
+
+
+def _not_comparable(runs: Runs) -> str:
+    """Runs that have no gain, and why."""
+    found = {name: run.result.why_not_comparable for name, run in {**runs.methods, **runs.long}.items()}
+    told = [f"`{name}`: {why}." for name, why in found.items() if why is not None]
+    return paragraph("Runs without a gain:", *told) if told else ""
 
 
 def _legend(runs: Runs) -> str:

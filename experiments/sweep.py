@@ -65,8 +65,9 @@ class Planned:
             return False
         result = tables.read_json_record(path, Result)
         null = split.control("null_control", f"{self.budget:g}x")
-        found = (result.split_hash, result.method.source_hash, result.conversion.null_hash)
-        return found == (split.hash, locate(self.method).hash, null and null.hash) and len(result.seeds) >= SEEDS
+        scored = result.conversion.null_hash == (null and null.hash) or not result.comparable
+        same = (result.split_hash, result.method.source_hash) == (split.hash, locate(self.method).hash)
+        return scored and same and len(result.seeds) >= SEEDS
 
 
 _FIRST = (

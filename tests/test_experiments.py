@@ -87,6 +87,9 @@ def test_a_run_is_done_only_for_the_present_source_labels_and_null(runs: Runs) -
         changed = {**told, field: "0" * 64} if part is None else {**told, part: {**told[part], field: "0" * 64}}
         files.write_json(path, changed)
         assert not planned.is_done(runs.folder, runs.split), field
+    unscored = {**told, "comparable": False, "conversion": {**told["conversion"], "null_hash": None}}
+    files.write_json(path, unscored)  # no control changes that
+    assert planned.is_done(runs.folder, runs.split)
 
 
 def test_a_sweep_goes_on_after_a_run_that_fails(tmp_path: Path, small_split: Split) -> None:
@@ -290,6 +293,13 @@ def test_holm_is_within_a_track_and_controls_take_no_part(runs: Runs) -> None:
     assert list(by_track) == ["verifier", "teacher"]
     assert methods.adjusted(by_track["teacher"]) == {"distill": 0.01}
     assert methods.adjusted(by_track["verifier"]) == pytest.approx({"maxrl": 0.02, "dapo": 0.04})
+
+
+def test_a_run_without_a_gain_is_named_with_its_reason(runs: Runs, tmp_path: Path) -> None:
+    run = runs.methods["grpo"]
+    odd = run.result.model_copy(update={"comparable": False, "why_not_comparable": "trained more than it metered"})
+    told = methods.section(replace(runs, methods={"grpo": Finished(run.folder, odd)}), tmp_path).text
+    assert "Runs without a gain: `grpo`: trained more than it metered." in told
 
 
 def test_the_page_is_made_of_what_is_finished(runs: Runs, tmp_path: Path) -> None:
