@@ -80,7 +80,7 @@ def gains_figure(path: Path, panels: Mapping[str, Mapping[str, Gain]]) -> None:
             axes.set(title=title, xlabel="points")
             axes.grid(axis="x")
             axes.xaxis.set_major_formatter(_PERCENT)
-        grid[0].invert_yaxis()
+        grid[0].set_ylim(len(names) - 0.5, -0.5)
 
 
 def _band(axes: Axes, x: Reals, curve: Curve, colour: str, name: str) -> None:

@@ -29,6 +29,8 @@ ROLLOUTS = 20
 SHOWN = ("easy", "learnable", "unlearnable")
 PARAMETERS = {"lora": "adapter on q and v", "all": "all weights"}
 START, END, MID = "base policy", "end of GRPO", "after mid-training"
+AGREES = {True: "agrees", False: "differs", None: "cannot be said"}
+HOLDS = {True: "holds", False: "does not hold", None: "cannot be said"}
 Found = Mapping[tuple[str, str], SimilarityRecord]
 """By policy and choice of parameters."""
 
@@ -149,19 +151,26 @@ def claims(found: Found) -> list[tuple[str, str, str, str, str, str]]:
                 rows.append((claim, "all", "not measured", "-", "not measured", "-"))
                 continue
             (theirs, apart), (ours, matched) = (_outliers(record, of) for of in ("all", "same_skill"))
-            agrees = {True: "agrees", False: "differs", None: "cannot be said"}[apart]
-            holds = {True: "holds", False: "does not hold", None: "cannot be said"}[matched]
-            rows.append((claim, "all", theirs, agrees, f"pairs of one skill: {ours}", holds))
+            rows.append((claim, "all", theirs, AGREES[apart], f"pairs of one skill: {ours}", HOLDS[matched]))
     return rows
 
 
 def _outliers(record: SimilarityRecord, of: str) -> tuple[str, bool | None]:
-    """Learnable with unlearnable lies below learnable with learnable, intervals apart; None where one is missing."""
+    """Whether learnable with unlearnable lies below learnable with learnable: True where the intervals are apart, False
+    where it does not lie below, None for what is between, or missing."""
     alone, between = (block(record, "learnable", other, of) for other in ("learnable", "unlearnable"))
     if alone is None or between is None or alone.interval is None or between.interval is None:
         return "too few items", None
     cell = f"cosine of learnable with unlearnable {_cosine(between)}, of the learnable {_cosine(alone)}"
-    return cell, between.interval[1] < alone.interval[0]
+    return cell, _apart(between, alone)
+
+
+def _apart(low: BlockRecord, high: BlockRecord) -> bool | None:
+    """True: the interval of `low` lies below that of `high`; False: its value does not; None: neither."""
+    assert low.interval is not None and high.interval is not None and low.raw is not None and high.raw is not None
+    if low.interval[1] < high.interval[0]:
+        return True
+    return False if low.raw >= high.raw else None
 
 
 def raised(found: Found) -> tuple[str, str]:
@@ -173,7 +182,7 @@ def raised(found: Found) -> tuple[str, str]:
             if before is None or after is None or before.interval is None or after.interval is None:
                 return "too few items", "cannot be said"
             cell = f"cosine with the learnable {_cosine(before)}, then {_cosine(after)} ({PARAMETERS[kind]})"
-            return cell, "agrees" if after.interval[0] > before.interval[1] else "differs"
+            return cell, AGREES[_apart(before, after)]
     return "not measured", "-"
 
 

@@ -348,8 +348,9 @@ def test_outliers_need_intervals_that_are_apart_and_survive_matching() -> None:
         return row[3], row[5]
 
     assert verdicts((0.03, 0.07), (-0.02, 0.0)) == ("agrees", "cannot be said")
-    assert verdicts((0.03, 0.07), (-0.02, 0.04), (-0.01, 0.01)) == ("differs", "holds")
-    assert verdicts((0.03, 0.07), (-0.02, 0.0), (0.02, 0.06)) == ("agrees", "does not hold")
+    assert verdicts((0.03, 0.07), (-0.02, 0.04), (-0.01, 0.01)) == ("cannot be said", "holds")
+    assert verdicts((0.03, 0.07), (0.04, 0.09), (0.05, 0.06)) == ("differs", "does not hold")
+    assert verdicts((0.03, 0.07), (-0.02, 0.0), (0.02, 0.06)) == ("agrees", "cannot be said")
 
 
 def test_mid_training_raises_similarity_only_where_intervals_are_apart() -> None:
@@ -357,7 +358,8 @@ def test_mid_training_raises_similarity_only_where_intervals_are_apart() -> None
         ends = {gradients.START: (-0.01, 0.01), gradients.MID: after}
         return gradients.raised({(name, "all"): _record((0.03, 0.07), one) for name, one in ends.items()})[1]
 
-    assert verdict((0.02, 0.05)) == "agrees" and verdict((0.0, 0.05)) == "differs"
+    assert verdict((0.02, 0.05)) == "agrees" and verdict((0.0, 0.05)) == "cannot be said"
+    assert verdict((-0.05, 0.02)) == "differs"
     assert gradients.raised({}) == ("not measured", "-")
 
 
