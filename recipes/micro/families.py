@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -110,11 +109,8 @@ class Sizes:
     """Names and items of each cause."""
 
     skill_items: int = 15
-    rare_families: tuple[int, ...] = (120,) * 5 + (6,) * 16
-    """Items drawn of each shared name. Large families reach the whole policy's gradient; small ones are nearly private.
-    Screening leaves out a tenth of some and half of others, and `most` cuts what is left to one size."""
-    most: int = 56
-    """Items of a shared name that are kept."""
+    rare_families: tuple[int, ...] = (54,) * 5 + (6,) * 16
+    """Items of each shared name. Large families reach the whole policy's gradient; small ones are nearly private."""
     private_names: int = 300
     missing_items: int = 26
     guess_items: int = 8
@@ -271,16 +267,11 @@ class Problems:
         """Every problem of items, twins and canaries in both wordings: nothing that is taught may be among them."""
         return frozenset(wording for prompt in self.prompts for wording in wordings(*read_prompt(prompt)))
 
-    def without(self, item_ids: set[str], most: int) -> Problems:
-        """The problems less these items and their twins, and at most so many of each shared name."""
-        kept, items = Counter[str](), list[Item]()
-        for item in self.items:
-            if item.item_id not in item_ids and not (item.cause == "rare_skill" and kept[item.family] >= most):
-                kept[item.family] += 1
-                items.append(item)
-        item_ids = {item.item_id for item in self.items} - {item.item_id for item in items}
+    def without(self, item_ids: set[str]) -> Problems:
+        """The problems less these items and their twins."""
+        items = tuple(item for item in self.items if item.item_id not in item_ids)
         twins = tuple(twin for twin in self.twins if twin.item_id not in item_ids)
-        return Problems(tuple(items), twins, self.canaries)
+        return Problems(items, twins, self.canaries)
 
 
 def make_problems(world: World) -> Problems:

@@ -12,19 +12,16 @@ from __future__ import annotations
 import argparse
 import shutil
 from pathlib import Path
-from typing import Any
 
 import torch
 
+from recipes.controls import Controls
 from recipes.micro.base_policy import THREADS, fit, make_model, make_tokenizer, save
 from recipes.micro.families import Problems, World, base_example, make_problems, make_world, taught_example
 from recipes.micro.related import write_related
 from unlearnbench.cli.progress import Bars
 from unlearnbench.curation.curate import curate
-from unlearnbench.harness.evaluate import evaluate_run
-from unlearnbench.harness.run_config import RunConfig
-from unlearnbench.io import files, tables
-from unlearnbench.methods import locate
+from unlearnbench.io import tables
 from unlearnbench.policies.policy import load_policy
 from unlearnbench.policies.samplers.transformers import TransformersSampler
 from unlearnbench.records import Canary, Item, PolicyRef, Pool, Protocol, Recipe, Samples, Sampling, SplitConfig, Twin
@@ -42,14 +39,12 @@ NAMED = ("rare_skill", "private_skill", "entangled_skill")
 NULL_SEEDS = 10
 NULL_MULTIPLES = (1.0, 4.0)
 POSITIVE_SEEDS = 3
-TUNED_RATES = (0.5, 0.7, 1.0, 1.4, 2.0, 2.8)
-"""Multiples of the recipe's learning rate (PROTOCOL 3.5)."""
 TUNED_SEEDS = 5
 MAX_TOKENS = 20
 
 PROTOCOL = Protocol(
     tau=0.1,
-    runs=8,
+    runs=4,
     samples=Samples(base=512, after=512, certify=128, base_fresh=128, twins=128),
     sampling=Sampling(temperature=0.7, top_p=0.95, max_tokens=MAX_TOKENS),
     valid_trace="solution",
@@ -78,25 +73,13 @@ def make(seed: int, out: Path, work: Path) -> Split:
         curate(pool / "split.yaml", out, work=work / "curation", progress=bars.show)
     write_related(out, seed)
     taught = make_taught(world, problems, pool / "policy", out / "positive_control" / "policy")
-    control(out, "null_control/1x", work, NULL_SEEDS, purpose="null")
-    control(out, "positive_control", work, POSITIVE_SEEDS, purpose="positive", start=taught)
-    for factor in TUNED_RATES:
-        rate = RECIPE.learning_rate * factor
-        name = f"tuned_null/{factor:g}"
-        control(out, name, work, TUNED_SEEDS, purpose=f"tuned-{factor:g}", settings={"learning_rate": rate})
+    controls = Controls(out, work)
+    controls.null(NULL_SEEDS)
+    controls.positive(POSITIVE_SEEDS, taught)
+    controls.tuned(TUNED_SEEDS)
     for multiple in NULL_MULTIPLES[1:]:
-        control(out, f"null_control/{multiple:g}x", work, NULL_SEEDS, purpose="null", multiple=multiple)
+        controls.null(NULL_SEEDS, multiple)
     return load_split(out)
-
-
-def control(out: Path, name: str, work: Path, seeds: int, **how: Any) -> None:
-    """The reference GRPO with fresh seeds, shipped under this name: result, counts, and training curves by group."""
-    run = work / name
-    config = RunConfig(load_split(out), locate("grpo"), tuple(range(1, seeds + 1)), **how)
-    with Bars() as bars:
-        evaluate_run(config, run, progress=bars.show)
-    for file in ("result.json", "counts.parquet", "curves.parquet"):
-        files.write_bytes(out / name / file, (run / file).read_bytes())
 
 
 def make_pool(world: World, problems: Problems, folder: Path) -> Path:
@@ -116,7 +99,7 @@ def make_pool(world: World, problems: Problems, folder: Path) -> Path:
             label="base policy",
         )
         publish(model, tokenizer, policy)
-    problems = screened(problems, policy, world)
+    problems = screened(problems, policy, world.seed)
     tables.write_records(folder / "items.parquet", problems.items, Item)
     tables.write_records(folder / "twins.parquet", problems.twins, Twin)
     tables.write_records(folder / "canaries.json", problems.canaries, Canary)
@@ -135,7 +118,7 @@ def make_pool(world: World, problems: Problems, folder: Path) -> Path:
     return folder
 
 
-def screened(problems: Problems, policy: Path, world: World) -> Problems:
+def screened(problems: Problems, policy: Path, seed: int) -> Problems:
     """The problems less the named items that the base already answers more often than SCREENED_ABOVE.
 
     Which operation a name suggests to the base differs from name to name. Items near tau would be called easy or not
@@ -153,12 +136,11 @@ def screened(problems: Problems, policy: Path, world: World) -> Problems:
             sampler=TransformersSampler(base),
             verifier=verifier,
             sampling=PROTOCOL.sampling,
-            root=f"micro/{world.seed}/screen",
+            root=f"micro/{seed}/screen",
             distinct=True,
         )
     counts = counts_of(rows, "screen", "0").to_pylist()
-    answered = {row["item_id"] for row in counts if row["correct"] > SCREENED_ABOVE * row["n"]}
-    return problems.without(answered, world.sizes.most)
+    return problems.without({row["item_id"] for row in counts if row["correct"] > SCREENED_ABOVE * row["n"]})
 
 
 def make_taught(world: World, problems: Problems, base: Path, folder: Path) -> Path:

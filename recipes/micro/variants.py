@@ -20,9 +20,10 @@ from unlearnbench.cli.progress import Bars
 from unlearnbench.harness.evaluate import evaluate
 from unlearnbench.io import tables
 from unlearnbench.records import Interval
-from unlearnbench.scoring.conversion_rule import conversion_arm
-from unlearnbench.scoring.counts import Cells, read_phase
+from unlearnbench.scoring.conversion_rule import share_arm
 from unlearnbench.scoring.intervals import gain_intervals
+from unlearnbench.scoring.outcomes import Outcomes, outcomes_of
+from unlearnbench.scoring.probes import probes_of
 from unlearnbench.splits import Split, load_split
 
 METHODS = {"grpo": "grpo", "no_training": "no_training", "example": str(ROOT / "examples" / "my_algo.py")}
@@ -35,18 +36,17 @@ class Variant:
     """One variant with the counts of every method that was run on it."""
 
     split: Split
-    cells: dict[str, Cells]
+    outcomes: dict[str, Outcomes]
 
     def share(self, method: str) -> float:
-        """Share of the unlearnable items that it converts with three seeds."""
-        return float(conversion_arm(self.cells[method], self.split.config.protocol.tau, SEEDS).values.mean())
+        """Share of the unlearnable items that it converts, a mean over seeds."""
+        return float(self.outcomes[method].converted.mean())
 
     def gain(self, first: str, second: str) -> tuple[float, Interval]:
         """Gain of `first` over `second` and its 95 % interval over families."""
-        tau, ids = self.split.config.protocol.tau, self.split.ids("unlearnable")
-        families = self.split.families()
-        arms = [conversion_arm(self.cells[name], tau, SEEDS) for name in (first, second)]
-        _, beyond = gain_intervals(*arms, [families[item_id] for item_id in ids])
+        families = [item.family for item in self.split.items if item.group == "unlearnable"]
+        arms = [share_arm(self.outcomes[name].converted) for name in (first, second)]
+        _, beyond = gain_intervals(arms[0], arms[1], families)
         assert beyond is not None
         return float(arms[0].values.mean() - arms[1].values.mean()), beyond
 
@@ -60,14 +60,21 @@ def measured(seed: int) -> Variant:
         with Bars() as bars:
             evaluate(method, split, SEEDS, out=work / name, progress=bars.show)
         files[name] = work / name / "counts.parquet"
-    ids = split.ids("unlearnable")
-    cells = {name: Cells.of(read_phase(tables.read_counts(file), "eval", ids)) for name, file in files.items()}
-    return Variant(split, cells)
+    items, probes, tau = (
+        [item for item in split.items if item.group == "unlearnable"],
+        probes_of(split),
+        split.config.protocol.tau,
+    )
+    runs = [str(seed) for seed in range(1, SEEDS + 1)]
+    found = {
+        name: outcomes_of(tables.read_counts(file), items, probes, runs, tau, name) for name, file in files.items()
+    }
+    return Variant(split, found)
 
 
 def report(variants: Sequence[Variant]) -> str:
     """Both tables as markdown, and the verdicts in words."""
-    names = list(variants[0].cells)
+    names = list(variants[0].outcomes)
     titles = [f"{variant.split.name} (n = {len(variant.split.ids('unlearnable'))})" for variant in variants]
     rows = ["| method | " + " | ".join(titles) + " |", "|---|" + "---:|" * len(variants)]
     rows += [f"| {name} | " + " | ".join(_pct(v.share(name)) for v in variants) + " |" for name in names]

@@ -30,6 +30,7 @@ from unlearnbench.records import Canary, Item, PolicyRef, Pool, Protocol, Recipe
 from unlearnbench.splits import Split, load_split, write_split
 from unlearnbench.splits.cards import write_cards
 from unlearnbench.verifier import Verifier
+from unlearnbench.workers.jobs import Compute
 from unlearnbench.workers.measure import Problem, counts_of, measure
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -74,12 +75,18 @@ def make(seed: int, out: Path, work: Path, workers: int | None) -> Split:
     problems = make_problems(world)
     pool = make_pool(world, problems, work)
     with Bars() as bars:
-        split = curate(pool / "split.yaml", out, work=work / "curation", workers=workers, progress=bars.show)
-    controls = Controls(work, workers=workers)
-    controls.null(split, NULL_SEEDS)
+        split = curate(
+            pool / "split.yaml",
+            out,
+            work=work / "curation",
+            compute=Compute(workers=workers, patience=None),
+            progress=bars.show,
+        )
+    controls = Controls(split.path, work, Compute(workers=workers))
+    controls.null(NULL_SEEDS)
     taught = make_taught(world, problems, work, out / "positive_control" / "policy")
-    controls.positive(split, POSITIVE_SEEDS, taught)
-    controls.tuned(split, TUNED_SEEDS)
+    controls.positive(POSITIVE_SEEDS, taught)
+    controls.tuned(TUNED_SEEDS)
     return load_split(out)
 
 
@@ -175,7 +182,7 @@ def screened(problems: Problems, policy: Path, seed: int) -> Problems:
             root=f"mini/{seed}/screen",
             distinct=True,
         )
-    met = {problem.item_id for problem in wrong}
+    met = {problem.problem_id for problem in wrong}
     counts = counts_of(rows, "screen", "0").to_pylist()
     return problems.without(
         {

@@ -29,6 +29,7 @@ from unlearnbench.splits import Split, load_split, write_split
 from unlearnbench.splits.cards import write_cards
 from unlearnbench.splits.manifest import PACKAGED, POLICY
 from unlearnbench.verifier import Verifier
+from unlearnbench.workers.jobs import Compute
 from unlearnbench.workers.measure import Problem, counts_of, measure
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -73,13 +74,12 @@ def make(seed: int, out: Path, work: Path, workers: int | None) -> Split:
             pool / "split.yaml",
             out,
             work=work / "curation",
-            workers=workers,
-            engine=ENGINE,
+            compute=Compute(workers=workers, engine=ENGINE, patience=None),
             progress=bars.show,
         )
     files.write_json(out / PACKAGED, SMOLLM2)
-    controls = Controls(work, ENGINE, workers)
-    controls.null(split, NULL_SEEDS)
+    controls = Controls(split.path, work, Compute(workers=workers, engine=ENGINE))
+    controls.null(NULL_SEEDS)
     return load_split(split.path)
 
 
