@@ -57,8 +57,9 @@ bench: .venv-bench/.ready ## the figures of benchmarks/, side by side with TRL a
 calibrate: .venv/.runtime ## simulate how often the score's intervals hold the truth: the tables of docs/reference/statistics.md
 	$(BIN)/python -m calibration.run $(ARGS)
 
-experiments: .venv/.runtime ## every method and the paper's experiments on micro: docs/results/experiments.md (2 hours; it resumes)
+experiments: .venv/.runtime ## every method and the paper's claims on micro: docs/results/experiments.md (hours; it resumes)
 	$(BIN)/python -m experiments.sweep
+	$(BIN)/python -m experiments.gradients
 	$(BIN)/python -m experiments.page
 
 micro: .venv/.runtime ## make splits/micro anew; SEED=7 makes the sealed variant build/micro-7

@@ -1,1 +1,1 @@
-"""Every method of the package on `micro`, and the paper's experiments, from runs to docs/results/experiments.md."""
+"""Every built-in method on `micro`, and the claims of the paper, from runs to docs/results/experiments.md."""

@@ -1,35 +1,44 @@
-"""What the runs leave in the repository: an entry of the leaderboard each, and what `unlearnbench methods` shows.
+"""What the runs leave in the repository: the gains that `unlearnbench methods` lists, and entries of the leaderboard.
 
-A run's bundle is made in the work folder and verified like any other, and its entry follows from it. The bundle stays
-there: `make experiments` makes the run again.
+    python -m experiments.entries                  # an entry of every finished run in leaderboard/entries
+
+A run's bundle is made in build/experiments/bundles and verified like any other, and its entry follows from it. The
+bundle is not kept elsewhere: `make experiments` makes the run again.
 """
 
 from __future__ import annotations
 
+import argparse
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from experiments.runs import Runs
+from experiments.runs import Runs, collect
+from experiments.sweep import ROOT, RUNS
+from unlearnbench.errors import UnlearnBenchError
 from unlearnbench.leaderboard.bundles.bundle import Statement
 from unlearnbench.leaderboard.bundles.writing import write_bundle
 from unlearnbench.leaderboard.editions import current_edition
 from unlearnbench.leaderboard.entries import default_id, enter, read_entry
+from unlearnbench.methods import BUILT_IN
 from unlearnbench.methods.gains import Measured, write_measured
 from unlearnbench.records import Result
 from unlearnbench.scoring.comparability import Finished
+from unlearnbench.splits import load_split
 
 AUTHORS = ("UnlearnBench",)
 
 
 def write_entries(runs: Runs, entries: Path, work: Path) -> list[str]:
-    """An entry of every method's run at 1x and of the longer ones; returns ids. Those that are there stay.
+    """An entry of every built-in method's run at 1x and of the longer ones; returns ids. Those that are there stay.
 
     Raises RunError with the reasons where a bundle is refused.
     """
-    tried = len(runs.methods)
+    at_1x = [runs.methods[name] for name in BUILT_IN if name in runs.methods]
+    tried = len(at_1x)
     done = []
-    for found, number in ((runs.methods, 1), (runs.long, tried)):  # the longer ones were chosen among all at 1x
-        done += [_entry(run, runs, entries, work, number) for run in found.values()]
+    for found, number in ((at_1x, 1), (runs.long.values(), tried)):  # the longer ones were chosen among all at 1x
+        done += [_entry(run, runs, entries, work, number) for run in found]
     return done
 
 
@@ -53,10 +62,13 @@ def _is_of(folder: Path, result: Result, tried: int) -> bool:
 
 
 def measured(methods: Mapping[str, Finished]) -> dict[str, Measured]:
-    """Of each method that has a gain."""
+    """Of each built-in method that has a gain."""
     found = {}
-    for name, run in methods.items():
-        result, score = run.result, run.result.conversion
+    for name in BUILT_IN:
+        if name not in methods:
+            continue
+        result = methods[name].result
+        score = result.conversion
         if score.gain is not None and result.budget.multiple is not None:
             found[name] = Measured(
                 split=result.split,
@@ -73,3 +85,18 @@ def measured(methods: Mapping[str, Finished]) -> dict[str, Measured]:
 def write_gains(runs: Runs, path: Path) -> None:
     """methods/measured.json. A method whose run is missing has no gain there."""
     write_measured(measured(runs.methods), path)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="An entry of the leaderboard for every finished run.")
+    parser.add_argument("--runs", type=Path, default=RUNS, help="folder of the runs [default: build/experiments]")
+    given = parser.parse_args()
+    try:
+        runs = collect(given.runs, load_split("micro"))
+        print("\n".join(write_entries(runs, ROOT / "leaderboard" / "entries", runs.folder / "bundles")))
+    except UnlearnBenchError as problem:
+        sys.exit(str(problem))
+
+
+if __name__ == "__main__":
+    main()

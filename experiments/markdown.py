@@ -1,29 +1,15 @@
-"""Text of a page: tables, paragraphs of one width, and what an experiment found beside what the paper says."""
+"""Text of a page: sections, tables, and paragraphs of one width."""
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 from unlearnbench.records import Interval
-from unlearnbench.reports.formatting import plain
+from unlearnbench.reports.formatting import plain, signed
 
-Verdict = Literal["agrees", "differs", "cannot be said"]
-VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 WIDTH = 118
-
-
-@dataclass(frozen=True)
-class Finding:
-    """A claim, of the paper unless `of_paper` is False, what was measured here, and whether the two agree."""
-
-    experiment: int
-    claim: str
-    here: str
-    verdict: Verdict
-    of_paper: bool = True
 
 
 @dataclass(frozen=True)
@@ -32,7 +18,6 @@ class Section:
 
     title: str
     text: str
-    findings: Sequence[Finding] = ()
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
@@ -56,22 +41,13 @@ def blocks(*parts: str) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
-def cosine(value: float | None, interval: Interval | None = None) -> str:
-    """A cosine with its interval."""
+def with_interval(value: float | None, interval: Interval | None) -> str:
+    """A gain with its interval, in points without the word."""
     if value is None:
         return "-"
-    ends = "" if interval is None else f" ({_signed(interval[0])} to {_signed(interval[1])})"
-    return _signed(value) + ends
+    return signed(value) + ("" if interval is None else f" ({signed(interval[0])} to {signed(interval[1])})")
 
 
-def _signed(value: float) -> str:
-    return f"{value:+.3f}".replace("-", "\N{MINUS SIGN}")
-
-
-def probability(p: float | None, least: float) -> str:
-    """A p-value; one at the least that is looked for is an upper limit."""
-    if p is None:
-        return "-"
-    if p <= least:
-        return f"< {least:g}"
-    return f"{p:.3f}" if p >= 0.001 else f"{p:.1g}"
+def or_dash(value: float | None, form: Callable[[float], str]) -> str:
+    """A value in some form, or a dash for none."""
+    return "-" if value is None else form(value)

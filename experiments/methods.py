@@ -1,182 +1,149 @@
-"""Experiment 3: every method at 1x and the best at 4x, ranked within tracks, with what chance explains."""
+"""Every method at 1x, and the best at 4x: one table per track, and a picture of all gains."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import comb
+from pathlib import Path
 
-from experiments.markdown import Finding, Section, blocks, paragraph, probability, table
-from experiments.ranking import NO_CLAIM, Ranked, rank
+from experiments.figures import Gain, gains_figure
+from experiments.markdown import Section, blocks, or_dash, paragraph, table, with_interval
 from experiments.runs import Runs
-from experiments.size import LEVELS, WORLDS, false_gains
-from experiments.sweep import LONG, SEEDS
-from unlearnbench.leaderboard.ranking import LEAST_P, LEVEL
-from unlearnbench.records import TRACKS, TWIN_KINDS, Interval, Result, Track
-from unlearnbench.reports.formatting import duration, pct, point_span, points
-from unlearnbench.scoring.null_vs_null import null_against_null
-from unlearnbench.splits import Split
+from experiments.sweep import LONG, NO_CLAIM
+from unlearnbench.leaderboard.ranking import LEVEL, holm
+from unlearnbench.methods import BUILT_IN
+from unlearnbench.records import TRACKS, Result, Track
+from unlearnbench.reports.formatting import duration, p_value, pct, plural
+from unlearnbench.scoring.comparability import Finished
 
-SIMULATED = 500
-"""Experiments in each simulated world."""
-Board = Mapping[Track, Sequence[Ranked]]
+HEAD = ["method", "seeds", "solved gain", "conversion gain", "p", "Holm", "memorised", "frontier gain", "easy lost"]
+HEAD += ["over tuned null", "at learning rate", "tokens (M)", "FLOPs (1x)"]
 
 
-def section(runs: Runs) -> tuple[Section, Board]:
-    """The tables of all methods and what follows from them; later sections refer to the ranking at 1x."""
-    board = rank(runs, runs.methods, "1x")
-    long = rank(runs, runs.long, f"{LONG:g}x")
-    tables = [blocks(f"### Track `{track}`", _table(board[track])) for track in TRACKS if track in board]
+def section(runs: Runs, pictures: Path) -> Section:
+    """The tables of all methods that were run."""
+    by_track = grouped(runs.methods)
+    tables = [blocks(f"### Track `{track}`", _table(rows)) for track, rows in by_track.items()]
+    if by_track:
+        _picture(by_track, pictures / "experiments-gains.png")
     text = blocks(
-        _preamble(),
+        paragraph(f"{runs.built_in} of {len(BUILT_IN)} built-in methods were run.", _missing(runs)),
+        _legend(runs) if by_track else "",
+        "![Conversion and frontier gain of every method](experiments-gains.png)" if by_track else "",
         *tables,
-        _chance(runs.split),
-        _size(),
-        blocks(f"### The best at {LONG:g}x", _long(runs.split, long)) if long else "",
+        _not_comparable(runs),
+        _long(runs),
         _time(runs),
     )
-    findings = [*_nothing_converts(board), *_memory(board)]
-    return Section("Every method", text, findings), board
+    return Section("Every method", text)
 
 
-def _preamble() -> str:
+def grouped(found: Mapping[str, Finished]) -> dict[Track, dict[str, Result]]:
+    """Results by track, the largest frontier gain first within each."""
+    by_track: dict[Track, dict[str, Result]] = {}
+    for track in TRACKS:
+        rows = {name: run.result for name, run in found.items() if run.result.method.track == track}
+        if rows:
+            by_track[track] = dict(sorted(rows.items(), key=lambda row: (-(_frontier(row[1])[0] or -1.0), row[0])))
+    return by_track
+
+
+def adjusted(results: Mapping[str, Result]) -> dict[str, float]:
+    """p of each method of a track by Holm's rule; the null's own method and the controls take no part."""
+    tested = {name: result.conversion.p for name, result in results.items() if name not in NO_CLAIM}
+    known = {name: p for name, p in tested.items() if p is not None}
+    return dict(zip(known, holm(list(known.values())), strict=True))
+
+
+def _missing(runs: Runs) -> str:
+    return f"Not run: {', '.join(f'`{name}`' for name in runs.missing)}." if runs.missing else ""
+
+
+def _not_comparable(runs: Runs) -> str:
+    """Runs that have no gain, and why."""
+    found = {name: run.result.why_not_comparable for name, run in {**runs.methods, **runs.long}.items()}
+    told = [f"`{name}`: {why}." for name, why in found.items() if why is not None]
+    return paragraph("Runs without a gain:", *told) if told else ""
+
+
+def _legend(runs: Runs) -> str:
+    first = next(iter(runs.methods.values())).result
+    nulls, seeds = first.conversion.null_seeds, len(first.seeds)
+    ways = comb(nulls + seeds, seeds) if nulls else 0
+    most = int(LEVEL * ways)
     return paragraph(
-        f"Each method at the budget of the reference runs (1x), {SEEDS} seeds, 32 samples an item and seed. `gain` is",
-        "the converted share less that of the null control (GRPO re-run), `over strong null` that less GRPO's at its",
-        "best learning rate; both with 95 % intervals over families and seeds. `p` is of the claim that a method",
-        "beats both: the larger of two p-values, each got by inverting that same interval; `Holm` is p adjusted for",
-        f"the methods of the track, and a claim needs it below {LEVEL:g}. `rank`: 1 + the methods of the track that",
-        "convert significantly more (every pair tested, Holm over the pairs), so equal ranks are ties, and the order",
-        "among them means nothing. GRPO itself and the controls make no claim and take no part in the adjustment of",
-        "p. `GRPO as large`: how many of the comparisons of GRPO's seeds with its other seeds reach this gain. Then",
-        "what it broke: easy items lost, and the change of their mean rate; canaries converted (their stored answer",
-        "is wrong); twins of converted items: changed numbers, other wording, same skill (g generalised, m",
-        "memorised, u undecided).",
+        f"Each at the budget of the reference runs (1x), {first.samples} samples per item and seed, default settings.",
+        "Gains are over the null control (GRPO with fresh seeds), in points. Solved: the item alone; converted: the",
+        "item and its probe, a held-out problem of the same skill with other numbers; memorised: share of items",
+        "solved without their probe. Frontier: items solved of the unlearnable and unstable, weighted by the share",
+        "of labelling runs that failed them. Intervals are 95 %, beyond these families of problems. p is of the",
+        "conversion gain; Holm adjusts it for the methods of the track, without GRPO itself and the controls.",
+        f"With {seeds} seeds against {nulls} of the null no p is below 1/{ways}, so in a track of more than {most}"
+        " methods none can pass Holm's rule."
+        if ways
+        else "",
+        "Over tuned null: conversion beyond GRPO at the best learning rate that forgets no more easy items, given as",
+        "a multiple of the recipe's. Easy lost: share of easy items, the mean over seeds. Tokens drawn and FLOPs",
+        "are per seed.",
     )
 
 
-def _table(rows: Sequence[Ranked]) -> str:
-    head = ["method", "converted", "gain (points)", "over strong null", "p", "Holm", "rank", "GRPO as large"]
-    head += ["easy lost", "easy rate", "canaries", "twins", "tokens drawn", "FLOPs"]
-    return table(head, [[row.name, *_cells(row)] for row in rows])
+def _table(results: Mapping[str, Result]) -> str:
+    holms = adjusted(results)
+    return table(HEAD, [[name, *_cells(result, holms.get(name))] for name, result in results.items()])
 
 
-def _cells(row: Ranked) -> list[str]:
-    result = row.run.result
-    score, group, cost = result.conversion, result.groups["unlearnable"], result.cost
-    tuned = score.tuned_null
-    asked = result.budget.multiple or 1.0
-    limit = (result.budget.limit or 0) / asked
-    spent = cost.flops / len(result.seeds) / limit if limit else 0.0
-    claim = row.name not in NO_CLAIM
+def _cells(result: Result, adjusted_p: float | None) -> list[str]:
+    score, kept, seeds = result.conversion, result.retention, len(result.seeds)
+    tuned, cost, multiple = score.tuned_null, result.cost, result.budget.multiple or 1.0
+    lost = None if kept.easy_lost is None or not kept.easy_items else kept.easy_lost / kept.easy_items
+    spent = cost.flops / seeds / result.budget.limit * multiple if result.budget.limit else None
     return [
-        f"{group.converted} of {group.items}",
-        _points(score.gain, score.interval_families),
-        "-" if tuned is None else _points(tuned.gain, tuned.interval),
-        probability(row.p, LEAST_P),
-        probability(row.adjusted, LEAST_P) if claim else "",
-        "-" if row.rank is None else str(row.rank),
-        "-" if row.nulls_as_large is None else f"{row.nulls_as_large} of {row.nulls}",
-        f"{result.retention.easy_lost} of {result.retention.easy_items}",
-        "-" if result.retention.easy_rate_change is None else points(result.retention.easy_rate_change),
-        f"{result.canaries.converted} of {result.canaries.items}",
-        _twins(result),
-        f"{cost.generated_tokens / len(result.seeds) / 1e6:.2f} M",
-        f"{spent:.2f}x",
+        str(seeds),
+        with_interval(score.solved_gain, score.solved_interval),
+        with_interval(score.gain, score.interval_families),
+        or_dash(score.p, p_value),
+        or_dash(adjusted_p, p_value),
+        or_dash(score.memorised_rate, pct),
+        with_interval(*_frontier(result)),
+        or_dash(lost, pct),
+        "-" if tuned is None else with_interval(tuned.gain, tuned.interval),
+        "-" if tuned is None else f"{tuned.learning_rate:g}",
+        f"{cost.generated_tokens / seeds / 1e6:.2f}",
+        or_dash(spent, "{:.2f}".format),
     ]
 
 
-def _points(value: float | None, interval: Interval | None) -> str:
-    if value is None:
-        return "-"
-    short = points(value).removesuffix(" points")
-    return short + ("" if interval is None else f" ({point_span(interval).removesuffix(' points')})")
+def _frontier(result: Result) -> Gain:
+    found = result.frontier
+    return (None, None) if found is None else (found.gain, found.interval_families)
 
 
-def _twins(result: Result) -> str:
-    return " ".join(result.twins[kind].verdict[0] if kind in result.twins else "-" for kind in TWIN_KINDS)
+def _picture(by_track: Mapping[Track, Mapping[str, Result]], path: Path) -> None:
+    rows = {f"{name} ({track})": result for track, results in by_track.items() for name, result in results.items()}
+    converted = {name: (one.conversion.gain, one.conversion.interval_families) for name, one in rows.items()}
+    frontier = {name: _frontier(one) for name, one in rows.items()}
+    gains_figure(path, {"conversion gain": converted, "frontier gain": frontier})
 
 
-def _chance(split: Split) -> str:
-    """The empirical distribution of GRPO against itself, and how often its intervals were wrong."""
-    if split.control("null_control", "1x") is None:
+def _long(runs: Runs) -> str:
+    if not runs.long:
         return ""
-    told = null_against_null(split, SEEDS).method_against_rest
-    missed = told.intervals - told.interval_families_holds_zero
-    return paragraph(
-        f"GRPO against itself (`unlearnbench compare --aa`): {told.comparisons} comparisons of {SEEDS} of the null",
-        f"control's seeds with the rest give gains from {points(told.smallest_gain)} to {points(told.largest_gain)},",
-        f"mean {points(told.mean_gain)}; {missed} of {told.intervals} intervals over families exclude 0. The",
-        "comparisons share seeds, so this is a picture of chance and not a test.",
-    )
-
-
-def _size() -> str:
-    """What the p-values are worth, by simulation."""
-    told = [f"{pct(float(share))} at p < {p:.2g}" for share, p in zip(false_gains(SIMULATED), LEVELS, strict=True)]
-    return paragraph(
-        f"Where nothing is to be found the test finds little: in {SIMULATED * len(WORLDS):,} simulated experiments",
-        "with micro's families, in worlds where the method is no better than GRPO, the share of gains found is",
-        f"{', '.join(told)} (p is two-sided, so half of it is due).",
-    )
-
-
-def _long(split: Split, long: Board) -> str:
-    control = split.control("null_control", f"{LONG:g}x")
-    seeds = 0 if control is None else len(control.seeds)
-    rows = [row for track in TRACKS for row in long.get(track, ())]
-    head = ["method", "track", "converted", "gain (points)", "p", "Holm", "easy lost", "easy rate", "canaries", "twins"]
-    body = []
-    for row in rows:
-        cells = _cells(row)
-        shown = [*cells[:2], cells[3], cells[4], *cells[7:11]]
-        body.append([row.name, row.run.result.method.track, *shown])
     chosen = paragraph(
-        f"Chosen by their gain at 1x, of all tracks: a run at {LONG:g}x begins as the run at 1x does, with the same",
-        f"seeds, so these gains are not independent of the choice. The null control at {LONG:g}x has {seeds} seeds,",
-        "and there is no strong null. Holm is within tracks, as above.",
+        "Chosen by their frontier gain at 1x, over all tracks. A longer run begins as the run at 1x does, with the",
+        "same seeds, so these gains are not independent of the choice.",
     )
-    return blocks(chosen, table(head, body, left=2))
+    tables = [blocks(f"Track `{track}`:", _table(rows)) for track, rows in grouped(runs.long).items()]
+    return blocks(f"### The best at {LONG:g}x", chosen, *tables)
 
 
 def _time(runs: Runs) -> str:
-    every = [*runs.methods.values(), *runs.long.values(), *runs.single.values()]
+    every: Sequence[Finished] = [*runs.methods.values(), *runs.long.values()]
+    if not every:
+        return ""
     seconds = sum(run.result.cost.seconds for run in every)
     seeds = sum(len(run.result.seeds) for run in every)
     return paragraph(
-        f"All runs of this page together: {len(every)} runs, {seeds} seeds, {duration(seconds)} of training and",
-        "evaluation on one core each, as they say of themselves (cost.seconds of result.json).",
+        f"All runs of this page together: {plural(len(every), 'run')}, {seeds} seeds, {duration(seconds)} of training",
+        "and evaluation (cost.seconds of result.json).",
     )
-
-
-def _nothing_converts(board: Board) -> list[Finding]:
-    rows = [row for row in board.get("verifier", ()) if row.name not in NO_CLAIM]
-    if not rows:
-        return []
-    claim = (
-        "Optimisation and sampling techniques do not resolve it: no method that knows only right or wrong converts them"
-    )
-    won = [row for row in rows if row.claimed]
-    most = max(rows, key=lambda row: row.gain)
-    top = most.run.result.conversion
-    here = f"{len(won)} of {len(rows)} methods of track verifier gain significantly (Holm)"
-    here += f": {', '.join(row.name for row in won)}" if won else ""
-    here += f"; the largest gain is {_points(top.gain, top.interval_families)} points ({most.name})"
-    if won:
-        left = 1 - (most.run.result.groups["unlearnable"].conversion or 0.0)
-        return [Finding(3, claim, f"{here}, which leaves {pct(left)} unconverted", "differs")]
-    reach = max((row.run.result.conversion.interval_families or (0.0, 1.0))[1] for row in rows)
-    here += f"; no interval over families reaches beyond {points(reach)}"
-    return [Finding(3, claim, here, "agrees" if reach < 0.5 else "cannot be said")]
-
-
-def _memory(board: Board) -> list[Finding]:
-    """Whether a method of track verifier reads as converting by memorised answers."""
-    rows = [row for row in board.get("verifier", ()) if row.name not in NO_CLAIM]
-    if not rows:
-        return []
-    verdicts = {row.name: {twin.verdict for twin in row.run.result.twins.values()} for row in rows}
-    suspects = [row.name for row in rows if row.claimed and "memorised" in verdicts[row.name]]
-    canaries = [row.name for row in rows if row.run.result.canaries.converted]
-    here = f"claims whose twins say memorised: {', '.join(suspects) or 'none'}"
-    here += f"; canaries converted by: {', '.join(canaries) or 'none'}"
-    claim = "No gain of track verifier is memorised answers"
-    return [Finding(3, claim, here, "agrees" if not suspects and not canaries else "differs", of_paper=False)]

@@ -1,111 +1,174 @@
-"""All runs behind docs/results/experiments.md: every method at 1x, the best at 4x, and those of single experiments.
+"""The runs behind docs/results/experiments.md: every built-in method at 1x and, with --long, the four best at 4x.
 
-    python -m experiments.sweep                    # everything; what was done before is not done again
-    python -m experiments.sweep grpo maxrl-4x      # these runs alone
+    python -m experiments.sweep --workers 2        # everything; finished runs are not repeated
+    python -m experiments.sweep grpo replay-code   # these runs alone
+    python -m experiments.sweep --long             # the four best at 4x; needs every method at 1x
 
-A run that was stopped goes on where it was. Results lie in build/experiments/<name>.
+It may be stopped at any time (Ctrl-C or SIGTERM): the same command resumes, and `experiments.page` shows what is
+finished. Each worker trains one seed of one method. Results are written to build/experiments/<name>.
 """
 
 from __future__ import annotations
 
 import argparse
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from unlearnbench import Result
-from unlearnbench.cli.progress import Bars
+from unlearnbench.errors import UnlearnBenchError
 from unlearnbench.harness.evaluate import evaluate
-from unlearnbench.methods import BUILT_IN
+from unlearnbench.io import tables
+from unlearnbench.methods import BUILT_IN, locate
+from unlearnbench.records import Result
+from unlearnbench.reports.formatting import points
+from unlearnbench.splits import Split, load_split
 from unlearnbench.workers.jobs import Compute
 
 ROOT = Path(__file__).resolve().parents[1]
 RUNS = ROOT / "build" / "experiments"
 SEEDS = 3
-BEST = 3
+BEST = 4
 LONG = 4.0
-MANY_SAMPLES = 256
-CHECKPOINTS = (0.25, 0.5)
 CONTROLS = ("no_training", "random_reward", "format_reward")
+NO_CLAIM = ("grpo", *CONTROLS)
+"""The null's own method and the controls: nobody claims a gain of them."""
 
 
 @dataclass(frozen=True)
 class Planned:
-    """One call of `evaluate`, by the name of its folder."""
+    """One call of `evaluate`; `name` is its folder and its row on the page."""
 
     name: str
     method: str
     budget: float = 1.0
-    seeds: int = SEEDS
-    samples: int = 32
-    settings: Mapping[str, float] = field(default_factory=dict)
+    settings: Mapping[str, str] = field(default_factory=dict)
 
-    def run(self, folder: Path, workers: int | None) -> Result:
-        with Bars() as bars:
-            return evaluate(
-                self.method,
-                "micro",
-                self.seeds,
-                samples=self.samples,
-                out=folder / self.name,
-                budget=self.budget,
-                settings=self.settings,
-                compute=Compute(workers=workers),
-                progress=bars.show,
-            )
+    def run(self, folder: Path, split: Split, workers: int | None) -> Result:
+        return evaluate(
+            self.method,
+            split,
+            SEEDS,
+            out=folder / self.name,
+            budget=self.budget,
+            settings=self.settings,
+            compute=Compute(workers=workers),
+        )
+
+    def is_done(self, folder: Path, split: Split) -> bool:
+        """Whether its result is there, of the present source, labels and null control, with at least SEEDS seeds."""
+        path = folder / self.name / "result.json"
+        if not path.is_file():
+            return False
+        result = tables.read_json_record(path, Result)
+        null = split.control("null_control", f"{self.budget:g}x")
+        scored = result.conversion.null_hash == (null and null.hash) or not result.comparable
+        same = (result.split_hash, result.method.source_hash) == (split.hash, locate(self.method).hash)
+        return scored and same and len(result.seeds) >= SEEDS
 
 
-METHODS = tuple(Planned(name, name) for name in BUILT_IN)
-SINGLE = (
-    Planned("grpo-256-samples", "grpo", samples=MANY_SAMPLES),
-    *(Planned(f"grpo-{part:g}x", "grpo", budget=part, seeds=1) for part in CHECKPOINTS),
-    Planned("without_unlearnable", str(ROOT / "experiments" / "without_unlearnable.py")),
+_FIRST = (
+    *("grpo", "sft_unlearnable", "only_unlearnable", "pass_at_k", "dapo", "maxrl", "dars", "replay", "replay-code"),
+    *("clip_higher", "no_kl", "similar_problems", "sub_problems", "curriculum_easy_first", "mid_training"),
+    "self_distill",
 )
-"""pass@k far out; the policies that GRPO passes through (a run of less budget is the beginning of one of more)."""
-
-
+"""In this order, so that a sweep that was stopped early has what the paper's claims are about."""
+_VARIANTS = {"replay-code": Planned("replay-code", "replay", settings={"variant": "code"})}
+_AT_1X = {name: Planned(name, name) for name in BUILT_IN} | _VARIANTS
+METHODS = tuple(_AT_1X[name] for name in dict.fromkeys((*_FIRST, *BUILT_IN)))
+"""Every built-in method, and replay as the paper's released code does it."""
 LONGER = tuple(Planned(f"{name}-{LONG:g}x", name, budget=LONG) for name in BUILT_IN)
 
 
 def longer(results: Mapping[str, Result]) -> list[Planned]:
-    """The best methods at four times the budget; neither controls nor the positive control's recipe."""
-    ranked = sorted(
-        (name for name in results if name not in ("grpo", "mid_training", *CONTROLS)),
-        key=lambda name: -(results[name].conversion.gain or 0.0),
-    )
+    """The methods with the largest frontier gains at 1x; neither controls nor the positive control's recipe."""
+
+    def gain(name: str) -> float:
+        frontier = results[name].frontier
+        return -1.0 if frontier is None or frontier.gain is None else frontier.gain
+
+    ranked = sorted((name for name in results if name not in (*NO_CLAIM, "mid_training")), key=gain, reverse=True)
     return [planned for name in ranked[:BEST] for planned in LONGER if planned.method == name]
 
 
-def sweep(names: Sequence[str], folder: Path = RUNS, workers: int | None = None) -> None:
-    """Run what is planned, or the runs named, and print one line for each. Raises KeyError for an unknown name."""
-    began = time.monotonic()
-    results: dict[str, Result] = {}
+def sweep(planned: Sequence[Planned], folder: Path, split: Split, workers: int) -> list[str]:
+    """Make the runs that are not finished, `workers` at once in a process each; returns the names of those that failed.
 
-    def do(planned: Planned) -> None:
-        result = planned.run(folder, workers)
-        results[planned.name] = result
-        gain = result.conversion.gain
-        print(
-            f"{planned.name}: gain {'-' if gain is None else format(100 * gain, '.1f')} points, "
-            f"{(time.monotonic() - began) / 60:.1f} min so far",
-            flush=True,
-        )
+    All processes are stopped when this one is.
+    """
+    began, failed = time.monotonic(), []
+    waiting = [one for one in planned if not one.is_done(folder, split)]
+    done, running = len(planned) - len(waiting), dict[str, subprocess.Popen[bytes]]()
+    try:
+        while waiting or running:
+            while waiting and len(running) < workers:
+                one = waiting.pop(0)
+                command = [sys.executable, "-m", "experiments.sweep", one.name, "--workers", "1"]
+                command += ["--runs", str(folder), "--split", str(split.path)]
+                # of its own session, so that Ctrl-C reaches it once, from here
+                running[one.name] = subprocess.Popen(command, cwd=ROOT, start_new_session=True)
+            time.sleep(0.5)
+            for name in [name for name, process in running.items() if process.poll() is not None]:
+                done += 1
+                if running.pop(name).returncode:
+                    failed.append(name)
+                print(f"{done} of {len(planned)} runs, {(time.monotonic() - began) / 60:.1f} min", flush=True)
+    finally:
+        for process in running.values():
+            process.terminate()
+        for process in running.values():
+            process.wait()
+    return failed
 
-    known = {planned.name: planned for planned in (*METHODS, *LONGER, *SINGLE)}
-    for name in names or [planned.name for planned in METHODS]:
-        do(known[name])
-    if not names:
-        for planned in (*longer(results), *SINGLE):
-            do(planned)
+
+def _told(name: str, result: Result) -> str:
+    """One line about a finished run."""
+    frontier = None if result.frontier is None else result.frontier.gain
+    named = (
+        ("solved", result.conversion.solved_gain),
+        ("converted", result.conversion.gain),
+        ("frontier", frontier),
+    )
+    gains = ", ".join(f"{what} {'-' if value is None else points(value)}" for what, value in named)
+    return f"{name}: {gains}; {result.cost.seconds / len(result.seeds):.0f} s a seed"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("methods", nargs="*", help="names of runs [default: every method, the best at 4x, single runs]")
-    parser.add_argument("--workers", type=int, help="seeds at once [default: one a core]")
+    parser.add_argument("names", nargs="*", help="names of runs [default: every method at 1x]")
+    parser.add_argument("--runs", type=Path, default=RUNS, help="folder of the runs [default: build/experiments]")
+    parser.add_argument("--split", default="micro", help="name or folder of the split [default: micro]")
+    parser.add_argument("--workers", type=int, default=2, help="seeds at once [default: 2]")
+    parser.add_argument("--long", action="store_true", help=f"the {BEST} best methods at {LONG:g}x")
     given = parser.parse_args()
-    sweep(given.methods, workers=given.workers)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        split, folder = load_split(given.split), given.runs.resolve()
+        chosen = _chosen(parser, given.names, given.long, folder, split)
+        if len(chosen) == 1:
+            print(_told(chosen[0].name, chosen[0].run(folder, split, given.workers)), flush=True)
+        elif failed := sweep(chosen, folder, split, given.workers):
+            sys.exit(f"failed: {', '.join(failed)}")
+    except UnlearnBenchError as problem:
+        sys.exit(str(problem))
+    except KeyboardInterrupt:
+        sys.exit("stopped; the same command resumes")
+
+
+def _chosen(
+    parser: argparse.ArgumentParser, names: Sequence[str], long: bool, folder: Path, split: Split
+) -> Sequence[Planned]:
+    if long:
+        if missing := [one.name for one in METHODS if not one.is_done(folder, split)]:
+            parser.error(f"--long needs every method at 1x; not finished: {', '.join(missing)}")
+        return longer({name: tables.read_json_record(folder / name / "result.json", Result) for name in BUILT_IN})
+    known = {planned.name: planned for planned in (*METHODS, *LONGER)}
+    if unknown := [name for name in names if name not in known]:
+        parser.error(f"there is no run {unknown[0]!r}; runs are {', '.join(known)}")
+    return [known[name] for name in names] or METHODS
 
 
 if __name__ == "__main__":

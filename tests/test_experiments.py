@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import json
-import math
+import re
 import shutil
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
 import pytest
 from click.testing import CliRunner
 
-from experiments import curves, gradients, interventions, methods, passk, rest
+from experiments import claims, gradients, methods, page, training
+from experiments.claims import Converted
 from experiments.entries import _is_of, measured, write_gains
-from experiments.markdown import Finding, table
-from experiments.partition import Dealt, _draw, dealings, shrinking
-from experiments.ranking import Ranked, rank
-from experiments.runs import Runs, cells_of, collect, of_group
-from experiments.size import false_gains
+from experiments.markdown import table, with_interval
+from experiments.partition import FEW, samples_of, shrinking
+from experiments.runs import Runs, collect, of_group
+from experiments.sweep import BEST, METHODS, Planned, longer, sweep
 from unlearnbench.cli.methods import methods as methods_command
 from unlearnbench.diagnosis.record import BlockRecord, SimilarityRecord
 from unlearnbench.errors import DataError, RunError
@@ -30,9 +29,8 @@ from unlearnbench.io import files, tables
 from unlearnbench.leaderboard.entries import read_entries
 from unlearnbench.methods import BUILT_IN, locate
 from unlearnbench.methods.gains import MEASURED, Measured, present_gain, read_measured, write_measured
-from unlearnbench.reports.run_report import _itself
-from unlearnbench.scoring.comparability import Finished, read_run
-from unlearnbench.scoring.conversion_rule import converted
+from unlearnbench.records import Frontier, Result
+from unlearnbench.scoring.comparability import Finished
 from unlearnbench.scoring.counts import read_phase
 from unlearnbench.scoring.null_vs_null import null_against_null, null_gains
 from unlearnbench.splits import Split, find_split
@@ -46,7 +44,7 @@ ENTRIES = ROOT / "leaderboard" / "entries"
 
 @pytest.fixture
 def runs(tmp_path: Path, micro: Split) -> Iterator[Runs]:
-    """The positive control as the run `grpo`, the null control at 4x as `grpo-4x`: both are GRPO with three seeds."""
+    """The positive control as the run `grpo`, the null control at 4x as `grpo-4x`: both are GRPO."""
     for control, name in (("positive_control", "grpo"), ("null_control/4x", "grpo-4x")):
         (tmp_path / name).mkdir()
         for file in ("result.json", "counts.parquet"):
@@ -54,31 +52,78 @@ def runs(tmp_path: Path, micro: Split) -> Iterator[Runs]:
     yield collect(tmp_path, micro)
 
 
-# --- runs -----------------------------------------------------------------------------------------------------
+# --- the sweep and its runs -----------------------------------------------------------------------------------
+
+
+def test_every_built_in_method_is_planned_once_and_the_claims_come_first() -> None:
+    names = [planned.name for planned in METHODS]
+    assert len(set(names)) == len(names) and set(names) == {*BUILT_IN, "replay-code"}
+    assert {claim.run for claim in claims.CLAIMS} | {"grpo", "mid_training"} <= set(names[:16])
+    assert next(planned for planned in METHODS if planned.name == "replay-code").settings == {"variant": "code"}
+
+
+def test_the_best_by_frontier_gain_run_longer(runs: Runs) -> None:
+    def with_gain(gain: float | None) -> Result:
+        told = {"interval": None, "interval_families": None, "method": None, "null": None, "p": None}
+        return runs.methods["grpo"].result.model_copy(update={"frontier": Frontier(gain=gain, **told)})
+
+    gains = {"grpo": 0.9, "mid_training": 0.9, "random_reward": 0.9, "maxrl": 0.1, "dapo": 0.3, "rloo": -0.1}
+    gains |= {"pass_at_k": 0.2, "gspo": None, "dars": 0.4}
+    chosen = longer({name: with_gain(gain) for name, gain in gains.items()})
+    assert [planned.name for planned in chosen] == ["dars-4x", "dapo-4x", "pass_at_k-4x", "maxrl-4x"]
+    assert len(chosen) == BEST and {planned.budget for planned in chosen} == {4.0}
+
+
+def test_a_run_is_done_only_for_the_present_source_labels_and_null(runs: Runs) -> None:
+    path = runs.folder / "grpo" / "result.json"
+    told, planned = json.loads(path.read_text()), METHODS[0]
+    null = runs.split.control("null_control", "1x")
+    assert planned.name == "grpo" and null is not None
+    told["method"]["source_hash"], told["conversion"]["null_hash"] = locate("grpo").hash, null.hash
+    files.write_json(path, told)
+    assert planned.is_done(runs.folder, runs.split)
+    assert not replace(planned, name="maxrl").is_done(runs.folder, runs.split)
+    for part, field in (("method", "source_hash"), ("conversion", "null_hash"), (None, "split_hash")):
+        changed = {**told, field: "0" * 64} if part is None else {**told, part: {**told[part], field: "0" * 64}}
+        files.write_json(path, changed)
+        assert not planned.is_done(runs.folder, runs.split), field
+    unscored = {**told, "comparable": False, "conversion": {**told["conversion"], "null_hash": None}}
+    files.write_json(path, unscored)  # no control changes that
+    assert planned.is_done(runs.folder, runs.split)
+
+
+def test_a_sweep_goes_on_after_a_run_that_fails(tmp_path: Path, small_split: Split) -> None:
+    planned = [Planned("no such run", "grpo"), Planned("no_training", "no_training")]
+    (tmp_path / "no_training").write_text("a file where the folder of the run should be")
+    assert sorted(sweep(planned, tmp_path, small_split, 2)) == ["no such run", "no_training"]
 
 
 def test_runs_that_are_there_are_read_and_the_others_named(runs: Runs) -> None:
-    assert set(runs.methods) == {"grpo"} and set(runs.long) == {"grpo-4x"} and not runs.single
-    assert {"maxrl", "grpo-256-samples", "without_unlearnable"} <= set(runs.missing)
-    assert "grpo" not in runs.missing
+    assert set(runs.methods) == {"grpo"} and set(runs.long) == {"grpo-4x"}
+    assert {"maxrl", "replay-code"} <= set(runs.missing) and "grpo" not in runs.missing
+    assert runs.built_in == 1
 
 
 def test_a_run_of_another_method_or_split_is_refused(runs: Runs) -> None:
     shutil.copytree(runs.folder / "grpo", runs.folder / "maxrl")
-    with pytest.raises(RunError, match=r"maxrl is a run of grpo with 3 seeds, and maxrl with 3 was planned"):
+    with pytest.raises(RunError, match=r"maxrl is a run of grpo, and maxrl was planned"):
         collect(runs.folder, runs.split)
-    shutil.rmtree(runs.folder / "maxrl")
+    shutil.move(runs.folder / "maxrl", runs.folder / "replay-code")
+    with pytest.raises(RunError, match=r"replay-code is a run of grpo, and replay-code was planned"):
+        collect(runs.folder, runs.split)
+    shutil.rmtree(runs.folder / "replay-code")
     path = runs.folder / "grpo" / "result.json"
     files.write_json(path, json.loads(path.read_text()) | {"split_hash": "0" * 64})
     with pytest.raises(RunError, match="other labels"):
         collect(runs.folder, runs.split)
 
 
-# --- 1: the partition -----------------------------------------------------------------------------------------
+# --- the partition --------------------------------------------------------------------------------------------
 
 
 def test_all_labelling_runs_give_the_shipped_candidates(micro: Split) -> None:
-    found = shrinking(micro, dealings(micro)[0], [7])[0]
+    every = samples_of(micro, None)
+    found = shrinking(micro, every, [every.after[0].shape[1]])[0]
     shipped = Counter(item.group for item in micro.items)
     assert found.mean["unlearnable"] == shipped["unlearnable"] + shipped["boundary"]
     assert {group: found.mean[group] for group in ("easy", "learnable", "no_reward", "unstable")} == {
@@ -91,32 +136,26 @@ def test_fewer_runs_as_counted_by_hand(micro: Split) -> None:
     ids, counts = [item.item_id for item in micro.items], micro.counts()
     base, base_n = read_phase(counts, "base", ids).pooled
     after, n = read_phase(counts, "after", ids).table
-    train = read_phase(counts, "train", ids).table[0]
+    train, runs = read_phase(counts, "train", ids).table[0], after.shape[1]
     held = []
-    for left in range(7):
-        chosen = [run for run in range(7) if run != left]
+    for left in range(runs):
+        chosen = [run for run in range(runs) if run != left]
         failed = (base / base_n <= 0.1) & (after[:, chosen] / n[:, chosen] <= 0.1).all(axis=1)
         held.append(int((failed & (base + train[:, chosen].sum(axis=1) >= 2)).sum()))
-    found = shrinking(micro, dealings(micro)[0], [6])[0]
+    found = shrinking(micro, samples_of(micro, None), [runs - 1])[0]
     assert (found.mean["unlearnable"], found.fewest, found.most) == (np.mean(held), min(held), max(held))
 
 
-def test_certification_takes_samples_that_do_not_label(micro: Split) -> None:
-    whole, many, few, sure = dealings(micro)
-    assert many.certify is not None and sure.certify is not None
-    assert np.array_equal(many.after[0] + many.certify[0], whole.after[0])
-    assert np.array_equal(many.after[1] + many.certify[1], whole.after[1])
-    assert (few.base[1] == 32).all() and np.array_equal(few.base[0] + few.unused[0], whole.base[0])
-    # what certifies nothing leaves nothing unlearnable: every sample of it is correct
-    wrong = (np.full_like(many.certify[1], 128), many.certify[1])
-    none = shrinking(micro, replace(many, certify=wrong), [7])[0]
-    assert none.mean["unlearnable"] == 0 and none.mean["boundary"] > 200
-    drawn, left = _draw(np.random.default_rng(0), (np.array([[5]]), np.array([[9]])), 4)
-    assert drawn[0] + left[0] == 5 and (drawn[1], left[1]) == (4, 5)
-    assert isinstance(whole, Dealt)
+def test_few_samples_are_drawn_of_those_that_label(micro: Split) -> None:
+    every, few = samples_of(micro, None), samples_of(micro, FEW)
+    assert (few.base[1] == FEW).all() and (few.after[1] == FEW).all()
+    assert np.array_equal(few.base[0] + few.unused[0], every.base[0])
+    assert np.array_equal(few.base[1] + few.unused[1], every.base[1])
+    assert (few.after[0] <= np.minimum(every.after[0], FEW)).all()
+    assert (FEW - few.after[0] <= every.after[1] - every.after[0]).all()  # no more wrong ones than there are
 
 
-# --- 2: training curves ---------------------------------------------------------------------------------------
+# --- reward in training ---------------------------------------------------------------------------------------
 
 
 def _ledger(folder: Path, rows: list[tuple[int, str, bool | None]]) -> None:
@@ -130,34 +169,237 @@ def _ledger(folder: Path, rows: list[tuple[int, str, bool | None]]) -> None:
     tables.write_parquet(folder / "rollouts" / "000010.parquet", pa.Table.from_pylist(told, schema=ROLLOUTS))
 
 
-def test_rollouts_are_counted_by_parts_of_each_seed(runs: Runs) -> None:
+def test_rollouts_are_counted_by_quarters_of_each_seed(runs: Runs) -> None:
     run = runs.methods["grpo"]
-    one, two = (item.item_id for item in of_group(runs.split, "unlearnable")[:2])
-    for seed in run.result.seeds:
-        last = 9 if seed == 1 else 7
-        rows = [(step, one, step >= 5) for step in range(last + 1)]
+    one, two = "one", "two"
+    for number, seed in enumerate(run.result.seeds):
+        last = 7 if number else 11
+        rows = [(step, one, step >= 6) for step in range(last + 1)]
         _ledger(run.folder / str(seed), [*rows, (0, two, None), (0, two, True), (last, "a canary", True)])
-    found = curves.training(run, runs.split, 2).of("unlearnable")
-    assert found.items[0].item_id == one and found.items[1].item_id == two
-    assert found.n[0].tolist() == [[5, 5], [4, 4], [4, 4]]  # 10 steps of seed 1, 8 of the others
-    assert found.correct[0].tolist() == [[0, 5], [0, 3], [0, 3]]
-    assert found.valid[0].sum() == 2 + 1 + 1
-    assert found.n[1].sum() == 3  # a rollout without a verdict is none
-    assert curves.rise(replace(found, items=found.items[1:2], correct=found.correct[1:2], n=found.n[1:2])) is None
-    told = curves.rise(replace(found, items=found.items[:1], correct=found.correct[:1], n=found.n[:1]))
-    assert told is not None and told[0] == pytest.approx(11 / 13)
+    found = training.quarters(run, [two, one])
+    assert found is not None
+    part, other = found.of([one]), found.of([two])
+    assert part.judged[0, 0].tolist() == [3, 3, 3, 3] and part.judged[0, 1].tolist() == [2, 2, 2, 2]
+    assert part.correct[0, 0].tolist() == [0, 0, 3, 3] and part.correct[0, 1].tolist() == [0, 0, 0, 2]
+    seeds = len(run.result.seeds)
+    assert part.reward.tolist() == pytest.approx([0, 0, 1 / seeds, 1])
+    assert training.rise(part.reward) == pytest.approx(1)
+    assert part.valid[0, 0].tolist() == [0, 0, 2, 1] and part.traced[0, 0].tolist() == [0, 0, 3, 3]
+    assert part.valid_share[-1] == pytest.approx((1 + seeds - 1) / (3 + 2 * (seeds - 1)))
+    assert np.isnan(part.valid_share[0])
+    assert other.judged.sum() == seeds  # a rollout without a verdict is none
+    assert training.rise(other.reward) is None  # the last quarter has none
+    assert found.reward[0] == pytest.approx(0.5)  # items count alike, however many rollouts each has
 
 
-# --- 3: ranking -----------------------------------------------------------------------------------------------
+def _rising(runs: Runs, name: str, unlearnable: int, learnable: int) -> Finished:
+    """A run in which so many of ten rollouts of an item are correct in the last quarter, and none before."""
+    folder = runs.folder / name
+    shutil.copytree(runs.folder / "grpo", folder, dirs_exist_ok=True)
+    result = runs.methods["grpo"].result
+    items = [(of_group(runs.split, "unlearnable")[0], unlearnable), (of_group(runs.split, "learnable")[0], learnable)]
+    rows = [
+        (step, item.item_id, step == 3 and number < right)
+        for item, right in items
+        for step in range(4)
+        for number in range(10)
+    ]
+    for seed in result.seeds:
+        _ledger(folder / str(seed), rows)
+    return Finished(folder, result)
 
 
-def test_a_report_says_where_a_gain_lies_among_those_of_grpo_over_itself(micro: Split) -> None:
-    control = micro.control("positive_control")
-    assert control is not None
-    told = _itself(SimpleNamespace(result=control.result, split=micro))
-    gains = null_gains(micro, 3)
-    assert told == {"seeds": 3, "n": 120, "as_large": 0, "low": min(gains), "high": max(gains)}
-    assert -0.02 < told["low"] < 0 < told["high"] < 0.02
+def test_the_papers_measure_is_a_tenth_of_the_learnable_rise(runs: Runs) -> None:
+    ids = [[of_group(runs.split, group)[0].item_id] for group in ("unlearnable", "learnable")]
+    for right, verdict in ((0, "agrees"), (1, "differs"), (9, "differs")):
+        run = _rising(runs, f"run-{right}", right, 10)
+        assert claims._reward(run, ids[0], ids[1], None)[1] == verdict
+        assert claims._reward(run, ids[0], ["not drawn"], 1.1)[1] == ("agrees" if right < 2 else "differs")
+        assert claims._reward(run, ids[0], ["not drawn"], None)[1] == "cannot be said"
+    assert claims._reward(_rising(runs, "falls", 0, 0), ids[0], ids[1], None)[1] == "cannot be said"
+    assert claims._reward(runs.long["grpo-4x"], ids[0], ids[1], None) == ("no ledger", "cannot be said")
+
+
+# --- the claims by conversion ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("interval", "beyond", "verdict"),
+    [
+        ((-0.02, 0.03), (-0.03, 0.07), "holds"),
+        ((-0.02, 0.03), (-0.03, 0.09), "holds on these families"),
+        ((-0.02, 0.09), (-0.03, 0.2), "undecided"),
+        ((0.07, 0.12), (0.02, 0.2), "undecided"),
+        ((0.09, 0.12), (0.05, 0.2), "does not hold"),
+        (None, None, "not measured"),
+    ],
+)
+def test_a_claim_holds_below_a_tenth_of_the_ceiling(
+    interval: tuple[float, float] | None, beyond: tuple[float, float] | None, verdict: str
+) -> None:
+    assert Converted(0.0, interval, beyond, 0.8).verdict == verdict
+    assert Converted(0.0, interval, beyond, 0.0).verdict == "not measured"
+
+
+def test_the_positive_control_is_all_of_its_own_ceiling(runs: Runs) -> None:
+    run, items = runs.methods["grpo"], runs.unlearnable()
+    found = claims.converted(run, runs.split, items)
+    assert found is not None and found.gain == pytest.approx(found.ceiling) and found.ceiling > 0.3
+    assert found.verdict == "does not hold" and found.interval is not None and found.beyond is not None
+    assert found.beyond[0] <= found.interval[0] <= found.gain <= found.interval[1] <= found.beyond[1]
+    cause = items[0].cause
+    some = claims.converted(run, runs.split, runs.unlearnable(cause))
+    rest = claims.converted(run, runs.split, [item for item in items if item.cause != cause])
+    assert some is not None and rest is not None
+    share = len(runs.unlearnable(cause)) / len(items)
+    assert share * some.gain + (1 - share) * rest.gain == pytest.approx(found.gain)
+
+
+def test_what_was_not_run_has_no_verdict(runs: Runs) -> None:
+    told = claims.section(replace(runs, methods={}), {}).text
+    rows = [line for line in told.splitlines() if line.startswith("| ")][1:]
+    assert len(rows) >= len(claims.CLAIMS) + 4
+    assert all(row.count("not run") == 2 for row in rows[: len(claims.CLAIMS)])
+    assert not re.search(r"\| (agrees|holds|differs|learned)", told)
+    assert f"of {len(claims.CLAIMS)} interventions 0 agree" in told.replace("\n", " ")
+
+
+def test_only_a_claim_that_was_measured_counts(runs: Runs) -> None:
+    runs = replace(runs, methods={"grpo": runs.methods["grpo"], "no_kl": _rising(runs, "no_kl", 0, 10)})
+    told = claims.section(runs, {}).text
+    row = next(line for line in told.splitlines() if "(`no_kl`)" in line)
+    assert "| agrees |" in row and row.endswith("| does not hold |")  # the positive control's counts
+    assert "1 agree by its measure and 0 hold by ours (0 of them on these families only)" in told.replace("\n", " ")
+
+
+# --- the table of methods -------------------------------------------------------------------------------------
+
+
+def _result(runs: Runs, p: float | None, track: str = "verifier") -> Finished:
+    result = runs.methods["grpo"].result
+    conversion = result.conversion.model_copy(update={"p": p})
+    method = result.method.model_copy(update={"track": track})
+    return Finished(runs.folder, result.model_copy(update={"conversion": conversion, "method": method}))
+
+
+def test_holm_is_within_a_track_and_controls_take_no_part(runs: Runs) -> None:
+    found = {
+        "grpo": _result(runs, 0.001),
+        "no_training": _result(runs, 0.001),
+        "distill": _result(runs, 0.01, "teacher"),
+    }
+    found |= {"maxrl": _result(runs, 0.01), "dapo": _result(runs, 0.04), "rloo": _result(runs, None)}
+    by_track = methods.grouped(found)
+    assert list(by_track) == ["verifier", "teacher"]
+    assert methods.adjusted(by_track["teacher"]) == {"distill": 0.01}
+    assert methods.adjusted(by_track["verifier"]) == pytest.approx({"maxrl": 0.02, "dapo": 0.04})
+
+
+def test_a_run_without_a_gain_is_named_with_its_reason(runs: Runs, tmp_path: Path) -> None:
+    run = runs.methods["grpo"]
+    odd = run.result.model_copy(update={"comparable": False, "why_not_comparable": "trained more than it metered"})
+    told = methods.section(replace(runs, methods={"grpo": Finished(run.folder, odd)}), tmp_path).text
+    assert "Runs without a gain: `grpo`: trained more than it metered." in told
+
+
+def test_the_page_is_made_of_what_is_finished(runs: Runs, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    (out / "unlearnbench/methods").mkdir(parents=True)
+    page.write(runs.folder, "micro", out)
+    told = (out / "docs/results/experiments.md").read_text(encoding="utf-8")
+    assert f"1 of {len(BUILT_IN)} methods were run" in " ".join(told.split()) and "`maxrl`" in told
+    assert "No diagnosis was made" in told
+    result = runs.methods["grpo"].result
+    assert f"### Track `{result.method.track}`" in told and "| grpo | " in told
+    for picture in re.findall(r"\]\((experiments-.*?\.png)\)", told):
+        assert (out / "docs/results" / picture).stat().st_size > 1000
+    assert all(len(line) <= 118 or line.startswith("|") for line in told.splitlines())
+    (tmp_path / "empty").mkdir()
+    page.write(tmp_path / "empty", "micro", out)
+    told = (out / "docs/results/experiments.md").read_text(encoding="utf-8")
+    assert f"0 of {len(BUILT_IN)} methods were run" in " ".join(told.split()) and "### Track" not in told
+    assert read_measured(out / MEASURED.relative_to(ROOT)) == {}
+
+
+# --- gradients ------------------------------------------------------------------------------------------------
+
+
+def _record(
+    alone: tuple[float, float], between: tuple[float, float], same: tuple[float, float] | None = None
+) -> SimilarityRecord:
+    """A diagnosis of which only the blocks of learnable items matter."""
+
+    def one(other: str, ends: tuple[float, float], of: str = "all") -> BlockRecord:
+        told = {"corrected": None, "corrected_interval": None, "p": None, "reliable_items": 2}
+        return BlockRecord(a="learnable", b=other, pairs=9, raw=sum(ends) / 2, interval=ends, of=of, **told)
+
+    stated = {name: None for name, field in SimilarityRecord.model_fields.items() if field.is_required()}
+    stated |= {"groups": (), "reliability": ()}
+    blocks = (one("learnable", alone), one("unlearnable", between))
+    matched = () if same is None else (one("learnable", alone, "same_skill"), one("unlearnable", same, "same_skill"))
+    return SimilarityRecord.model_construct(
+        **{**stated, "blocks": blocks, "matched": matched, "auc_other_skills": None}
+    )
+
+
+def test_outliers_need_intervals_that_are_apart_and_survive_matching() -> None:
+    def verdicts(*ends: tuple[float, float]) -> tuple[str, str]:
+        row = gradients.claims({(gradients.START, "lora"): _record(*ends)})[0]
+        return row[3], row[5]
+
+    assert verdicts((0.03, 0.07), (-0.02, 0.0)) == ("agrees", "cannot be said")
+    assert verdicts((0.03, 0.07), (-0.02, 0.04), (-0.01, 0.01)) == ("cannot be said", "holds")
+    assert verdicts((0.03, 0.07), (0.04, 0.09), (0.05, 0.06)) == ("differs", "does not hold")
+    assert verdicts((0.03, 0.07), (-0.02, 0.0), (0.02, 0.06)) == ("agrees", "cannot be said")
+
+
+def test_mid_training_raises_similarity_only_where_intervals_are_apart() -> None:
+    def verdict(after: tuple[float, float]) -> str:
+        ends = {gradients.START: (-0.01, 0.01), gradients.MID: after}
+        return gradients.raised({(name, "all"): _record((0.03, 0.07), one) for name, one in ends.items()})[1]
+
+    assert verdict((0.02, 0.05)) == "agrees" and verdict((0.0, 0.05)) == "cannot be said"
+    assert verdict((-0.05, 0.02)) == "differs"
+    assert gradients.raised({}) == ("not measured", "-")
+
+
+def test_diagnoses_of_other_labels_are_not_shown(runs: Runs) -> None:
+    start = gradients.folder_of(runs, gradients.START, "lora") / "similarity.json"
+    stated = dict.fromkeys(("code_version", "policy", "source", "parameters"), "x")
+    stated |= dict.fromkeys(("rollouts_per_item", "parts", "dimension", "reliability_floor", "seed"), 1)
+    lists = ("item_ids", "groups", "group_order", "excluded", "reliability", "by_rollouts", "adapter_seeds")
+    stated |= dict.fromkeys((*lists, "by_adapter_seed"), ())
+    stated |= dict.fromkeys(("revision", "split", "rollouts_file", "auc", "pair_spread"))
+    mine = _record((0.03, 0.07), (-0.02, 0.0), (0.02, 0.06))
+    blocks = {name: [one.model_dump() for one in getattr(mine, name)] for name in ("blocks", "matched")}
+    told = {**stated, **blocks, "options": {}, "split_hash": runs.split.hash}
+    files.write_json(start, told)
+    found = gradients.read_all(runs)
+    assert list(found) == [(gradients.START, "lora")]
+    text = gradients.section(found).text
+    assert "| learnable, unlearnable | same skill | +0.040 (+0.020 to +0.060) |" in text
+    files.write_json(start, told | {"split_hash": "0" * 64})
+    assert gradients.read_all(runs) == {}
+
+
+def test_policies_of_missing_runs_are_not_diagnosed(runs: Runs) -> None:
+    assert set(gradients.policies(runs)) == {gradients.START, gradients.MID}
+
+
+# --- tables ---------------------------------------------------------------------------------------------------
+
+
+def test_words_in_a_table_cannot_break_it() -> None:
+    rows = table(["a", "b"], [["x|y", "1\n2"]]).splitlines()
+    assert rows[-1] == "| x\\|y | 1 2 |" and len(rows) == 3
+
+
+def test_a_gain_with_its_interval() -> None:
+    assert with_interval(0.0215, (-0.01, 0.05)) == "+2.1 (\N{MINUS SIGN}1.0 to +5.0)"
+    assert with_interval(0.0215, None) == "+2.1" and with_interval(None, None) == "-"
+
+
+# --- GRPO against itself --------------------------------------------------------------------------------------
 
 
 def test_gains_of_grpo_over_itself_are_those_of_compare_aa(micro: Split) -> None:
@@ -166,149 +408,6 @@ def test_gains_of_grpo_over_itself_are_those_of_compare_aa(micro: Split) -> None
     assert (min(gains), max(gains)) == pytest.approx((told.smallest_gain, told.largest_gain))
     assert sum(gains) / len(gains) == pytest.approx(told.mean_gain)
     assert len(null_gains(micro, 6)) == 0
-
-
-def test_a_claim_says_what_the_interval_says(runs: Runs) -> None:
-    (row,) = rank(runs, {"maxrl": runs.methods["grpo"]}, "1x")["base"]
-    interval = row.run.result.conversion.interval_families
-    assert interval is not None and interval[0] > 0
-    assert row.p is not None and row.p_null is not None and row.p_strong is not None
-    assert row.p == max(row.p_null, row.p_strong) < 0.05
-    assert row.adjusted == row.p and row.claimed and row.rank == 1
-    assert (row.nulls_as_large, row.nulls) == (0, 120)
-
-
-def test_holm_is_over_the_methods_of_a_track_and_controls_make_no_claim(runs: Runs) -> None:
-    run = runs.methods["grpo"]
-    rows = rank(runs, {"grpo": run, "maxrl": run, "replay": run, "no_training": run}, "1x")["base"]
-    by_name = {row.name: row for row in rows}
-    assert by_name["grpo"].adjusted is None and by_name["no_training"].adjusted is None
-    assert not by_name["grpo"].claimed
-    for name in ("maxrl", "replay"):
-        assert by_name[name].adjusted == pytest.approx(2 * (by_name[name].p or 0))
-    assert {row.rank for row in rows} == {1}  # equal runs are ties
-
-
-def test_a_result_that_its_counts_do_not_give_is_refused(runs: Runs) -> None:
-    path = runs.folder / "grpo" / "result.json"
-    told = json.loads(path.read_text())
-    told["conversion"]["gain"] -= 0.1
-    files.write_json(path, told)
-    with pytest.raises(DataError, match="another gain"):
-        rank(runs, {"grpo": read_run(path.parent)}, "1x")
-
-
-def test_the_test_seldom_finds_a_gain_where_there_is_none() -> None:
-    shares = false_gains(20)
-    assert (np.diff(shares) <= 0).all()
-    assert shares[0] < 0.08 and shares[-1] < 0.03
-
-
-# --- 4 to 8: what follows -------------------------------------------------------------------------------------
-
-
-def _ranked(runs: Runs, name: str, adjusted: float | None, interval: tuple[float, float] | None = None) -> Ranked:
-    run = runs.methods["grpo"]
-    if interval is not None:
-        score = run.result.conversion.model_copy(update={"interval": interval, "gain": sum(interval) / 2})
-        run = Finished(run.folder, run.result.model_copy(update={"conversion": score}))
-    return Ranked(name, run, adjusted, adjusted, adjusted, adjusted, 1, 0, 120)
-
-
-def test_an_intervention_is_judged_by_its_intervals(runs: Runs) -> None:
-    board = {
-        "verifier": [
-            _ranked(runs, "replay", 0.01),
-            _ranked(runs, "no_kl", 0.6, (-0.02, 0.03)),
-            _ranked(runs, "dapo", 0.6, (-0.02, 0.3)),
-        ]
-    }
-    told = interventions.section(board)  # type: ignore[arg-type]
-    assert [finding.verdict for finding in told.findings] == ["differs", "cannot be said", "agrees"]
-    assert told.text.count("| missing |") == len(interventions.PAPER) - 3
-
-
-def test_sections_without_their_runs_say_so_and_conclude_nothing(runs: Runs, tmp_path: Path) -> None:
-    bare = replace(runs, methods={}, single={})
-    for section in (
-        curves.section(bare, tmp_path),
-        passk.section(bare, tmp_path),
-        rest.section(bare),
-        gradients.mid_training(bare, {}),
-        gradients.along_training(bare, {}, tmp_path),
-    ):
-        assert "missing" in section.text.lower() and not section.findings
-    assert not list(tmp_path.glob("*.png"))
-
-
-def test_nothing_converts_differs_only_with_a_claim(runs: Runs) -> None:
-    claimed, not_claimed = ({"verifier": [_ranked(runs, "maxrl", p)]} for p in (0.04, 0.06))
-    assert [finding.verdict for finding in methods._nothing_converts(claimed)] == ["differs"]  # type: ignore[arg-type]
-    assert [finding.verdict for finding in methods._nothing_converts(not_claimed)] == ["cannot be said"]  # type: ignore[arg-type]
-
-
-def test_pass_at_k_by_binomials(runs: Runs) -> None:
-    items = of_group(runs.split, "unlearnable")[:30]
-    before, after = passk.base_cells(runs.split, items), cells_of(runs.methods["grpo"], items)
-    found = passk.reached(before, after, items)
-    assert found.k == [1, 2, 4, 8, 16, 32]
-    for cells, values in ((before, found.before), (after, found.after)):
-        for item, k in ((0, 8), (7, 32), (29, 1)):
-            n, c = int(cells.n[item, 0]), int(cells.correct[item, 0])
-            assert values[item, 0, found.k.index(k)] == pytest.approx(1 - math.comb(n - c, k) / math.comb(n, k))
-    change, interval = found.change(0)
-    assert change == pytest.approx(float((after.rates - before.rates).mean()))
-    assert interval is not None and interval[0] < change < interval[1]
-
-
-def test_rates_are_paired_item_by_item(runs: Runs) -> None:
-    items = of_group(runs.split, "easy")
-    first, second = runs.methods["grpo"], runs.long["grpo-4x"]
-    value, interval = rest.rate_change(first, second, items)
-    told = [run.result.groups["easy"].rate_after or 0 for run in (first, second)]
-    assert value == pytest.approx(told[0] - told[1])
-    assert interval is not None and interval[0] < value < interval[1]
-    assert rest.rate_change(first, first, items)[0] == 0
-
-
-def _record(alone: tuple[float, float], between: tuple[float, float]) -> SimilarityRecord:
-    """A diagnosis of which only the blocks of learnable items matter."""
-
-    def one(other: str, ends: tuple[float, float]) -> BlockRecord:
-        told = {"corrected": None, "corrected_interval": None, "p": None, "reliable_items": 2}
-        return BlockRecord(a="learnable", b=other, pairs=9, raw=sum(ends) / 2, interval=ends, **told)
-
-    stated = {name: None for name, field in SimilarityRecord.model_fields.items() if field.is_required()}
-    blocks = (one("learnable", alone), one("unlearnable", between))
-    return SimilarityRecord.model_construct(**{**stated, "blocks": blocks})
-
-
-def test_outliers_need_intervals_that_are_apart() -> None:
-    def verdicts(alone: tuple[float, float], between: tuple[float, float]) -> str:
-        return gradients._outliers({(gradients.START, "lora"): _record(alone, between)}, "lora").verdict
-
-    assert verdicts((0.03, 0.07), (-0.02, 0.0)) == "agrees"
-    assert verdicts((0.03, 0.07), (-0.02, 0.04)) == "cannot be said"
-    assert verdicts((0.03, 0.07), (0.04, 0.09)) == "differs"
-    both = {
-        (name, "all"): _record((0.03, 0.07), ends)
-        for name, ends in ((gradients.START, (-0.01, 0.01)), (gradients.MID, (0.02, 0.05)))
-    }
-    assert gradients._raised(both, "all").verdict == "agrees"
-    assert (
-        gradients._raised({**both, (gradients.MID, "all"): _record((0, 1), (-0.03, 0.0))}, "all").verdict == "differs"
-    )
-
-
-def test_policies_of_missing_runs_are_not_diagnosed(runs: Runs) -> None:
-    there = {place.name for place in gradients.places(runs) if place.policy is not None}
-    assert there == {gradients.START, gradients.MID}
-
-
-def test_words_in_a_table_cannot_break_it() -> None:
-    rows = table(["a", "b"], [["x|y", "1\n2"]]).splitlines()
-    assert rows[-1] == "| x\\|y | 1 2 |" and len(rows) == 3
-    assert Finding(1, "", "", "agrees").verdict == "agrees"
 
 
 # --- what is left in the repository ---------------------------------------------------------------------------
@@ -365,22 +464,6 @@ def test_the_command_lists_the_shipped_gains() -> None:
     for row in rows:
         expected = present_gain(locate(row["name"]), found) if row["name"] in BUILT_IN else None
         assert row["gain"] == expected
-    assert any(row["gain"] is not None for row in rows)
-
-
-def test_shipped_entries_hold_what_their_counts_say(micro: Split) -> None:
-    shipped = read_measured(MEASURED)
-    ours = [one for one in read_entries(ENTRIES) if one.result.method.name in shipped and one.entry.bundle is None]
-    at_1x = {one.result.method.name: one for one in ours if one.result.budget.multiple == 1}
-    assert set(at_1x) == set(shipped)
-    items = of_group(micro, "unlearnable")
-    for one in ours:
-        hits = int(converted(cells_of(Finished(one.folder, one.result), items), micro.config.protocol.tau).sum())
-        assert hits == one.result.groups["unlearnable"].converted, one.entry.id
-    for name, one in at_1x.items():
-        assert one.result.conversion.gain == pytest.approx(shipped[name].gain)
-        assert one.result.method.source_hash == shipped[name].source_hash
-        assert files.sha256(one.source) == shipped[name].source_hash
 
 
 def test_a_half_made_entry_is_made_again(runs: Runs, tmp_path: Path) -> None:
@@ -395,10 +478,9 @@ def test_a_half_made_entry_is_made_again(runs: Runs, tmp_path: Path) -> None:
 
 
 def test_the_page_names_every_method_that_was_measured() -> None:
-    page = (ROOT / "docs/results/experiments.md").read_text(encoding="utf-8")
+    shown = (ROOT / "docs/results/experiments.md").read_text(encoding="utf-8")
     for name, one in read_measured(MEASURED).items():
-        assert f"| {name} | " in page, name
-        assert f"{100 * one.gain:+z.1f}".replace("-", "\N{MINUS SIGN}") in page, name
-    for picture in ("curves", "passk", "similarity"):
-        file = ROOT / "docs/results" / f"experiments-{picture}.png"
-        assert f"]({file.name})" in page and file.stat().st_size < 120_000
+        assert f"| {name} | " in shown, name
+        assert f"{100 * one.gain:+z.1f}".replace("-", "\N{MINUS SIGN}") in shown, name
+    for picture in re.findall(r"\]\((experiments-.*?\.png)\)", shown):
+        assert (ROOT / "docs/results" / picture).stat().st_size < 120_000
