@@ -177,7 +177,7 @@ def _rows_at_once(policy: Policy, memory: int, max_tokens: int) -> int:
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     kept = 16 * config.num_hidden_layers * heads * width * 2 * max_tokens
     scores = 40 * int(config.vocab_size)
-    return int(max(8, min(8192, min(memory, CACHE_BYTES) // (kept + scores))))
+    return int(max(8, min(8192, min(memory, CACHE_BYTES[0]) // (kept + scores))))
 
 
 @dataclass
