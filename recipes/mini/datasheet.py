@@ -1,4 +1,4 @@
-"""Write docs/results/mini.md from the split's own files: `python -m recipes.mini.datasheet`.
+"""Write the page of `mini` (PAGE) from the split's own files: `python -m recipes.mini.datasheet`.
 
 A test compares the page with what this makes, so the figures can neither be typed in nor go stale.
 """
