@@ -37,10 +37,11 @@ from unlearnbench.leaderboard.verification.claims import (
 )
 from unlearnbench.leaderboard.verification.rejudge import altered
 from unlearnbench.leaderboard.verification.rollouts import Asked, Drawn, claimed, decoder_of
-from unlearnbench.leaderboard.verification.scores import Facts, scored
+from unlearnbench.leaderboard.verification.scores import facts_of_bundle, scored
 from unlearnbench.leaderboard.verification.training_record import contradictions
 from unlearnbench.records import Record, Result
 from unlearnbench.scoring.fates import count_fates, fates_of
+from unlearnbench.scoring.score import RunFacts
 from unlearnbench.splits import Split, load_split, shipped_splits
 
 Check = Literal[
@@ -255,10 +256,10 @@ def _split(bundle: Bundle, given: Split | None) -> Split:
 # --- what is claimed ------------------------------------------------------------------------------------------
 
 
-def _claimed_result(bundle: Bundle, split: Split, said: Drawn, visits: pa.Table) -> tuple[Facts, Result]:
+def _claimed_result(bundle: Bundle, split: Split, said: Drawn, visits: pa.Table) -> tuple[RunFacts, Result]:
     items, seeds = [item.item_id for item in split.items], list(bundle.result.seeds)
     fates = count_fates(fates_of(_plain(visits), items, seeds), split.ids("unlearnable"))
-    facts = Facts.of_bundle(bundle, split, fates)
+    facts = facts_of_bundle(bundle, split, fates)
     return facts, scored(said.counts, split, facts)
 
 
