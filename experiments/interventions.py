@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from experiments.markdown import Finding, Section, Verdict, blocks, paragraph, probability, table
 from experiments.methods import Board
 from experiments.ranking import Ranked
-from unlearnbench.leaderboard.ranking import LEAST_P
 from unlearnbench.reports.formatting import pct, point_span, points
 
 SMALL = 0.1
@@ -80,8 +79,8 @@ def _cells(row: Ranked) -> list[str]:
     return [
         f"{_bare(points(row.gain))}{beyond}",
         "-" if score.interval is None else _bare(point_span(score.interval)),
-        probability(row.p, LEAST_P),
-        probability(row.adjusted, LEAST_P),
+        probability(row.p),
+        probability(row.adjusted),
         f"{learnable.converted} of {learnable.items}",
         f"{result.retention.easy_lost} of {result.retention.easy_items}",
     ]
@@ -119,9 +118,7 @@ def _finding(tried: Tried, row: Ranked) -> Finding:
     score = row.run.result.conversion
     here = f"gain {points(row.gain)}"
     if score.interval_families is not None:
-        here += (
-            f" (95 % over families: {point_span(score.interval_families)}), Holm {probability(row.adjusted, LEAST_P)}"
-        )
+        here += f" (95 % over families: {point_span(score.interval_families)}), Holm {probability(row.adjusted)}"
     return Finding(4, f"No help from {tried.what}: `{tried.method}`", *_verdict(row, here))
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from unlearnbench.records import Interval
-from unlearnbench.reports.formatting import plain
+from unlearnbench.reports.formatting import p_value, plain
 
 Verdict = Literal["agrees", "differs", "cannot be said"]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
@@ -68,10 +68,6 @@ def _signed(value: float) -> str:
     return f"{value:+.3f}".replace("-", "\N{MINUS SIGN}")
 
 
-def probability(p: float | None, least: float) -> str:
-    """A p-value; one at the least that is looked for is an upper limit."""
-    if p is None:
-        return "-"
-    if p <= least:
-        return f"< {least:g}"
-    return f"{p:.3f}" if p >= 0.001 else f"{p:.1g}"
+def probability(p: float | None) -> str:
+    """A p-value; a dash where there is none."""
+    return "-" if p is None else p_value(p)

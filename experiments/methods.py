@@ -9,7 +9,7 @@ from experiments.ranking import NO_CLAIM, Ranked, rank
 from experiments.runs import Runs
 from experiments.size import LEVELS, WORLDS, false_gains
 from experiments.sweep import LONG, SEEDS
-from unlearnbench.leaderboard.ranking import LEAST_P, LEVEL
+from unlearnbench.leaderboard.ranking import LEVEL
 from unlearnbench.records import TRACKS, TWIN_KINDS, Interval, Result, Track
 from unlearnbench.reports.formatting import duration, pct, point_span, points
 from unlearnbench.scoring.null_vs_null import null_against_null
@@ -40,21 +40,21 @@ def section(runs: Runs) -> tuple[Section, Board]:
 def _preamble() -> str:
     return paragraph(
         f"Each method at the budget of the reference runs (1x), {SEEDS} seeds, 32 samples an item and seed. `gain` is",
-        "the converted share less that of the null control (GRPO re-run), `over strong null` that less GRPO's at its",
-        "best learning rate; both with 95 % intervals over families and seeds. `p` is of the claim that a method",
-        "beats both: the larger of two p-values, each got by inverting that same interval; `Holm` is p adjusted for",
-        f"the methods of the track, and a claim needs it below {LEVEL:g}. `rank`: 1 + the methods of the track that",
-        "convert significantly more (every pair tested, Holm over the pairs), so equal ranks are ties, and the order",
-        "among them means nothing. GRPO itself and the controls make no claim and take no part in the adjustment of",
-        "p. `GRPO as large`: how many of the comparisons of GRPO's seeds with its other seeds reach this gain. Then",
-        "what it broke: easy items lost, and the change of their mean rate; canaries converted (their stored answer",
+        "the converted share less that of the null control (GRPO re-run), `over tuned null` that less GRPO's at its",
+        "best learning rate; both with 95 % intervals over families and seeds. `p` is of the gain over the null",
+        "control (the larger of a permutation of runs and a resampling of families); `Holm` is p adjusted for",
+        f"the methods of the track, and a claim needs it below {LEVEL:g}, and both intervals above 0. `rank`: from the",
+        "best to the worst that the tests of all pairs allow (Holm over the pairs). GRPO itself and the controls make",
+        "no claim and take no part in the adjustment of p. `GRPO as large`: how many of the comparisons of GRPO's",
+        "seeds with its other seeds reach this gain. Then what it broke: easy items lost, and the change of their mean",
+        "rate; canaries converted (their stored answer",
         "is wrong); twins of converted items: changed numbers, other wording, same skill (g generalised, m",
         "memorised, u undecided).",
     )
 
 
 def _table(rows: Sequence[Ranked]) -> str:
-    head = ["method", "converted", "gain (points)", "over strong null", "p", "Holm", "rank", "GRPO as large"]
+    head = ["method", "converted", "gain (points)", "over tuned null", "p", "Holm", "rank", "GRPO as large"]
     head += ["easy lost", "easy rate", "canaries", "twins", "tokens drawn", "FLOPs"]
     return table(head, [[row.name, *_cells(row)] for row in rows])
 
@@ -71,9 +71,9 @@ def _cells(row: Ranked) -> list[str]:
         f"{group.converted} of {group.items}",
         _points(score.gain, score.interval_families),
         "-" if tuned is None else _points(tuned.gain, tuned.interval),
-        probability(row.p, LEAST_P),
-        probability(row.adjusted, LEAST_P) if claim else "",
-        "-" if row.rank is None else str(row.rank),
+        probability(row.p),
+        probability(row.adjusted) if claim else "",
+        "-" if row.rank is None else f"{row.rank[0]}-{row.rank[1]}",
         "-" if row.nulls_as_large is None else f"{row.nulls_as_large} of {row.nulls}",
         f"{result.retention.easy_lost} of {result.retention.easy_items}",
         "-" if result.retention.easy_rate_change is None else points(result.retention.easy_rate_change),
@@ -132,7 +132,7 @@ def _long(split: Split, long: Board) -> str:
     chosen = paragraph(
         f"Chosen by their gain at 1x, of all tracks: a run at {LONG:g}x begins as the run at 1x does, with the same",
         f"seeds, so these gains are not independent of the choice. The null control at {LONG:g}x has {seeds} seeds,",
-        "and there is no strong null. Holm is within tracks, as above.",
+        "and there is no tuned null. Holm is within tracks, as above.",
     )
     return blocks(chosen, table(head, body, left=2))
 

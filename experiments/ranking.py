@@ -1,10 +1,7 @@
 """Is a gain more than chance, and is it still so after all the methods that were tried?
 
-p-values come from the intervals themselves (`standings.p_value`): p is 1 less the highest level at which the interval
-over families still lies above 0, so that p < 0.05 says what the 95 % interval of a score says. A claim must beat the
-null control and, at 1x, the strong null, so its p is the larger of both (intersection-union test; Berger 1982,
-Technometrics 24:295). Over the methods of a track it is adjusted by Holm's rule, which holds however the tests depend
-on one another: all methods are compared with the same null seeds. Ranks are the leaderboard's (`standings.standings`).
+p is the score's (PROTOCOL 3.4), adjusted by Holm's rule over the methods of a track, which holds however the tests
+depend on one another: all methods are compared with the same null seeds. Ranks are the leaderboard's.
 """
 
 from __future__ import annotations
@@ -17,10 +14,10 @@ import numpy as np
 from experiments.runs import Runs, of_group
 from experiments.sweep import CONTROLS
 from unlearnbench.errors import DataError
-from unlearnbench.leaderboard.ranking import LEVEL, Contender, holm, p_value, standings
-from unlearnbench.records import Item, Track
+from unlearnbench.leaderboard.ranking import Contender, holm, standings
+from unlearnbench.records import Track
+from unlearnbench.reports.headline import beats_tuned, converts_more
 from unlearnbench.scoring.comparability import Finished
-from unlearnbench.scoring.conversion_rule import share_arm
 from unlearnbench.scoring.null_vs_null import null_gains
 from unlearnbench.scoring.nulls import control_outcomes
 from unlearnbench.scoring.outcomes import outcomes_of
@@ -34,16 +31,15 @@ NO_CLAIM = ("grpo", *CONTROLS)
 
 @dataclass(frozen=True)
 class Ranked:
-    """A method's run with its tests. `p` and `adjusted` are of the claim that it converts more than every null."""
+    """A method's run with its test."""
 
     name: str
     run: Finished
-    p_null: float | None
-    p_strong: float | None
     p: float | None
+    """That it converts no more than the null control."""
     adjusted: float | None
-    rank: int | None
-    """1 + the methods of its track that convert significantly more."""
+    rank: tuple[int, int] | None
+    """Best and worst rank in its track that the tests of pairs allow."""
     nulls_as_large: int | None
     """Of `nulls` comparisons of GRPO with itself, those whose gain is at least this one."""
     nulls: int
@@ -54,27 +50,25 @@ class Ranked:
 
     @property
     def claimed(self) -> bool:
-        """More than every null, after the adjustment."""
-        return self.adjusted is not None and self.adjusted < LEVEL
+        """More than the null, after the adjustment, and than the tuned null where one is shipped."""
+        score = self.run.result.conversion.model_copy(update={"p": self.adjusted})
+        return self.adjusted is not None and converts_more(score) and beats_tuned(score) is not False
 
 
 def rank(runs: Runs, found: Mapping[str, Finished], multiple: str) -> dict[Track, list[Ranked]]:
     """Runs of one budget by track, the highest gain first. Raises DataError where a result is not what counts say."""
     null = runs.split.control("null_control", multiple)
-    strong = runs.split.control("strong_null") if multiple == "1x" else None
-    items = of_group(runs.split, "unlearnable")
     gains = {len(run.result.seeds): np.empty(0) for run in found.values()}
     if multiple == "1x":
         gains = {seeds: np.array(null_gains(runs.split, seeds)) for seeds in gains}
-    contenders = [Contender(name, run.result, run.counts) for name, run in found.items()]
-    places = {standing.id: standing.rank for standing in standings(contenders, runs.split)}
+    pools = [(name, [Contender(name, run.result, run.counts, runs.split)]) for name, run in found.items()]
+    places = {standing.id: standing.rank for standing in standings(pools, [[multiple]] * len(pools))}
     by_track: dict[Track, list[Ranked]] = {}
     for name, run in found.items():
-        of_null = _p(run, null, items, runs.split, checked=True)
-        of_strong = _p(run, strong, items, runs.split)
-        p = of_null if of_null is None or strong is None else None if of_strong is None else max(of_null, of_strong)
-        itself = gains[len(run.result.seeds)]
-        row = Ranked(name, run, of_null, of_strong, p, None, places[name], _as_large(itself, run), len(itself))
+        if null is not None:
+            _require_own_gain(run, null, runs.split)
+        itself, p = gains[len(run.result.seeds)], run.result.conversion.p
+        row = Ranked(name, run, p, None, places[name], _as_large(itself, run), len(itself))
         by_track.setdefault(run.result.method.track, []).append(row)
     return {track: _adjusted(rows) for track, rows in by_track.items()}
 
@@ -83,27 +77,21 @@ def _adjusted(rows: Sequence[Ranked]) -> list[Ranked]:
     tested = {row.name: row.p for row in rows if row.name not in NO_CLAIM and row.p is not None}
     values = dict(zip(tested, holm(list(tested.values())), strict=True))
     done = [replace(row, adjusted=values.get(row.name)) for row in rows]
-    return sorted(done, key=lambda row: (row.rank or len(rows), -row.gain, row.name))
+    return sorted(done, key=lambda row: (row.rank or (len(rows), 0), -row.gain, row.name))
 
 
-def _p(
-    run: Finished, control: Control | None, items: Sequence[Item], split: Split, *, checked: bool = False
-) -> float | None:
-    """p of converting more than a control; None where there is none, or it has fewer seeds."""
-    seeds = len(run.result.seeds)
-    if control is None or len(control.seeds) < seeds:
-        return None
-    tau, families = split.config.protocol.tau, [item.family for item in items]
-    probes, runs = probes_of(split), [str(seed) for seed in run.result.seeds]
-    method = share_arm(outcomes_of(run.counts, items, probes, runs, tau, str(run.folder)).converted)
-    null = share_arm(control_outcomes(control, items, probes, tau, "null control").converted)
+def _require_own_gain(run: Finished, null: Control, split: Split) -> None:
+    """Raise DataError where counts.parquet and the null control do not give the gain in result.json."""
+    tau, items = split.config.protocol.tau, of_group(split, "unlearnable")
+    probes, seeds = probes_of(split), [str(seed) for seed in run.result.seeds]
+    method = outcomes_of(run.counts, items, probes, seeds, tau, str(run.folder)).converted.mean()
+    gain = float(method - control_outcomes(null, items, probes, tau, "null control").converted.mean())
     told = run.result.conversion.gain
-    if checked and (told is None or abs(told - float(method.values.mean() - null.values.mean())) > 1e-9):
+    if told is not None and abs(told - gain) > 1e-9:
         raise DataError(
-            f"{run.folder}: result.json tells another gain than counts.parquet and the null control that split "
-            f"{split.name} has now; give the same `eval` command again, which scores its files anew"
+            f"{run.folder}: result.json states another gain than counts.parquet and the null control that split "
+            f"{split.name} has now; run the same `eval` command again, which scores its files anew"
         )
-    return p_value(method, null, families)
 
 
 def _as_large(gains: Reals, run: Finished) -> int | None:

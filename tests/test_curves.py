@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from unlearnbench.errors import DataError
 from unlearnbench.io import tables
-from unlearnbench.scoring.fates import visits_of
 from unlearnbench.scoring.curves import SCHEMA, group_curve, read_curves, training_curves
+from unlearnbench.scoring.fates import visits_of
 
 ROW = st.tuples(
     st.integers(1, 3),

@@ -6,8 +6,8 @@ import json
 import os
 import shutil
 import subprocess
-from dataclasses import replace
 import time
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -33,6 +33,7 @@ from unlearnbench.leaderboard.retrain_edition import (
 )
 from unlearnbench.leaderboard.site.board_page import lines
 from unlearnbench.leaderboard.site.build import command
+from unlearnbench.leaderboard.verification.claims import retraining_seeds
 from unlearnbench.methods import locate
 from unlearnbench.records import SplitConfig
 from unlearnbench.splits import Split, load_split

@@ -21,8 +21,8 @@ from unlearnbench.methods.grpo import Grpo
 from unlearnbench.methods.prefix import Prefix
 from unlearnbench.records import Result
 from unlearnbench.scoring.fates import fates_of
-from unlearnbench.training.ledger import read_visits
 from unlearnbench.splits import Split
+from unlearnbench.training.ledger import read_visits
 from unlearnbench.verifier import Verifier
 from unlearnbench.workers.jobs import Compute
 

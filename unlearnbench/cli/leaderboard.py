@@ -186,6 +186,7 @@ def close(name: str, commit: str | None, beacon: str | None, entries: Path, spli
 @click.option("--out", type=click.Path(path_type=Path), help="Where the runs lie [default: build/editions/<edition>].")
 @_entries
 @click.option("--workers", type=click.IntRange(1), help="Seeds at once [default: one per core].")
+@click.option("--again", is_flag=True, help="Train also what is there already, and compare; no entry is changed.")
 @click.option("--allow-network", is_flag=True, help="Where the system itself has no network namespaces.")
 @click.option("--json", "as_json", is_flag=True, help="Print the outcome of each as JSON lines.")
 def retrain(
@@ -195,6 +196,7 @@ def retrain(
     out: Path | None,
     entries: Path,
     workers: int | None,
+    again: bool,
     allow_network: bool,
     as_json: bool,
 ) -> int:
@@ -211,7 +213,7 @@ def retrain(
     place, failed = out or Path("build/editions") / edition, 0
     for number, one in enumerate(chosen, start=1):
         with Bars(f"{one.entry.id} ({number} of {len(chosen)})") as bars:
-            done = retrain_entry(one, found, variant, place, entries, Means(workers, allow_network, bars.show))
+            done = retrain_entry(one, found, variant, place, entries, Means(workers, allow_network, bars.show, again))
         failed += done.made is None
         click.echo(_as_json(done) if as_json else _told(done), err=done.made is None and not as_json)
     return 1 if failed else 0
@@ -299,7 +301,7 @@ def _told(done: Outcome) -> str:
         return f"{done.id}: {done.why}"
     score = done.made.result.conversion
     span = " to ".join(_points(end) for end in score.interval_families or ()) or "no interval"
-    was = " (it was there)" if done.before else ""
+    was = f" ({done.why or 'it was there'})" if done.before else ""
     return f"{done.id} -> {done.made.folder}: gain {_points(score.gain)} points ({span}){was}"
 
 

@@ -90,9 +90,7 @@ def _contenders(
     return found
 
 
-def _board(
-    entries: Sequence[BoardEntry], contenders: Mapping[str, Contender], order: Sequence[str] = ()
-) -> list[Row]:
+def _board(entries: Sequence[BoardEntry], contenders: Mapping[str, Contender], order: Sequence[str] = ()) -> list[Row]:
     shown = edition_places(order, [one.entry for one in entries])
     groups: dict[tuple[int, int, str, str], list[BoardEntry]] = {}
     for one in entries:

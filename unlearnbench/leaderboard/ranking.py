@@ -204,8 +204,8 @@ def _p(score: Score | None) -> float:
 
 
 def _standing(pool: _Pool, ranked: int) -> Standing:
-    """Scores of a method: those of the results that take part, of all of them where none does."""
-    results = [one.result for one in pool.eligible or pool.contenders]
+    """Scores of a method: those of the results that take part; where none does, of all of this score version."""
+    results = [one.result for one in pool.eligible or pool.contenders if one.result.schema_version == SCORE_VERSION]
     scores = [result.conversion for result in results]
     tuned = [score.tuned_null for score in scores if score.tuned_null is not None]
     fronts = [result.frontier for result in results if result.frontier is not None]
@@ -214,7 +214,7 @@ def _standing(pool: _Pool, ranked: int) -> Standing:
         id=pool.id,
         entries=[one.id for one in pool.contenders],
         editions=list(pool.editions),
-        split=", ".join(dict.fromkeys(result.split for result in results)),
+        split=", ".join(dict.fromkeys(one.result.split for one in pool.contenders)),
         track=pool.track,
         budget=pool.budget,
         conversion=pooled([(score.gain, score.interval_families, score.p) for score in scores]),
@@ -276,7 +276,9 @@ def _test(first: _Pool, second: _Pool, of: Callable[[Contender], Measured]) -> t
         return 0.0, 1.0
     gains = [float((_values(one).mean(axis=1) - _values(other).mean(axis=1)).mean()) for one, other in shared]
     sides = [
-        fisher([p_gain(one.hits.astype(float), other.hits.astype(float), one.families, one.weights) for one, other in way])
+        fisher(
+            [p_gain(one.hits.astype(float), other.hits.astype(float), one.families, one.weights) for one, other in way]
+        )
         for way in (shared, [(other, one) for one, other in shared])
     ]
     return sum(gains) / len(gains), min(1.0, 2 * min(sides))

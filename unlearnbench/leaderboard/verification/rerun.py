@@ -40,7 +40,8 @@ def retrain(
 ) -> Verification:
     """Train a verified bundle's method again with its own seeds, and add the outcome to `found`.
 
-    `ray` is the address of a Ray cluster that runs the jobs; None: this machine. Raises RunError where the walls cannot be built, or the training fails.
+    `ray` is the address of a Ray cluster that runs the jobs; None: this machine. Raises RunError where the walls cannot
+    be built, or the training fails.
     """
     with tempfile.TemporaryDirectory(prefix="unlearnbench-") as scratch:
         folder = Path(scratch) / "run"

@@ -109,10 +109,14 @@ class Checked:
     result: Result
 
     @property
+    def visits(self) -> pa.Table:
+        """Columns as in `scoring.fates.VISITS`."""
+        return _plain(self.tables["visits.parquet"])
+
+    @property
     def fates(self) -> pa.Table:
         """Columns as in fates.parquet."""
-        items = [item.item_id for item in self.split.items]
-        return fates_of(_plain(self.tables["visits.parquet"]), items, list(self.result.seeds))
+        return fates_of(self.visits, [item.item_id for item in self.split.items], list(self.result.seeds))
 
 
 def verify_bundle(
