@@ -28,6 +28,8 @@ def pooled(parts: Sequence[tuple[float | None, Interval | None, float | None]]) 
     known = [(gain, interval, p) for gain, interval, p in parts if gain is not None]
     if not known:
         return None
+    if len(known) == 1:
+        return Score(gain=known[0][0], interval=known[0][1], p=known[0][2])
     gain = sum(gain for gain, _, _ in known) / len(known)
     ends = [(gain - interval[0], interval[1] - gain) for gain, interval, _ in known if interval is not None]
     interval = None
