@@ -28,10 +28,10 @@ from unlearnbench.io.safe_zip import read_archive
 from unlearnbench.leaderboard.bundles.bundle import Statement, member_limit
 from unlearnbench.leaderboard.bundles.opening import open_bundle
 from unlearnbench.leaderboard.bundles.writing import write_bundle, write_members
-from unlearnbench.leaderboard.verification.scores import Facts, scored
+from unlearnbench.leaderboard.verification.scores import facts_of_bundle, scored
 from unlearnbench.methods import MethodSource
 from unlearnbench.policies.weights import take_over
-from unlearnbench.records import BudgetRef, Lora, MethodRecord, Protocol, Sampling
+from unlearnbench.records import BudgetRef, Lora, MethodRecord, Protocol, Sampling, Twin
 from unlearnbench.rng import in_epochs, shuffled
 from unlearnbench.splits import Split, find_split, load_split, write_split
 from unlearnbench.training.ledger import ROLLOUTS
@@ -83,7 +83,7 @@ def make_split(folder: Path, *, unlearnable: int = 30) -> Split:
         folder,
         config,
         items,
-        twins=[twin for twin in micro.twins if twin.item_id in set(ids.to_pylist()) and twin.kind == "changed_numbers"],
+        twins=_probes(micro, ids.to_pylist()),
         canaries=list(micro.canaries[:2]),
         counts=counts.filter(pc.is_in(counts["item_id"], ids)),
     )
@@ -93,6 +93,15 @@ def make_split(folder: Path, *, unlearnable: int = 30) -> Split:
     null = make_result(split, 0, method=MethodRecord(name="grpo", source_hash="0", track="verifier"), gain=None)
     files.write_json(place / "result.json", null)
     return split
+
+
+def _probes(micro: Split, ids: list[str]) -> list[Twin]:
+    """The first twin with changed numbers of each item, as its probe."""
+    found: dict[str, Twin] = {}
+    for twin in micro.twins:
+        if twin.item_id in ids and twin.kind == "changed_numbers":
+            found.setdefault(twin.item_id, twin.model_copy(update={"probe": True}))
+    return list(found.values())
 
 
 def make_run(
@@ -122,10 +131,13 @@ def make_run(
     for seed in seeds:
         place = folder / str(seed)
         _write_seed(place, config, seed, {"start": start, "settings": dict(settings or {})})
-        _write_training(place, split, (draw_as or {}).get(seed, seed), 24 if quick else STEPS)
+        steps = 24 if quick else STEPS
+        _write_training(place, split, (draw_as or {}).get(seed, seed), steps)
         base, lora = split.path / BASE, (settings or {}).get("lora")
         given = Path(weights) if Path(weights).is_absolute() else split.path / weights
-        take_over(given, base, place / "checkpoint", None if lora is None else Lora(**lora), {"finished": True})
+        take_over(
+            given, base, place / "checkpoint", None if lora is None else Lora(**lora), {"finished": True, "step": steps}
+        )
         _measure(folder, config, seed, start, draw_as or {})
     score_run(config, folder)
     return folder
@@ -234,7 +246,7 @@ def retell(members: Members, split: Split, change: Callable[[list[dict[str, Any]
         write_members(members, Path(folder) / "x.zip")
         bundle = open_bundle(Path(folder) / "x.zip")
     assert bundle.result.fates is not None
-    told = scored(counts, split, Facts.of_bundle(bundle, split, bundle.result.fates))
+    told = scored(counts, split, facts_of_bundle(bundle, split, bundle.result.fates))
     members["result.json"] = json.dumps(told.model_dump(mode="json")).encode()
 
 

@@ -25,6 +25,7 @@ from unlearnbench.leaderboard.close_edition import close, drawn_seed
 from unlearnbench.leaderboard.editions import Beacon, Edition, editions, find_splits, published, round_after
 from unlearnbench.leaderboard.entries import BoardEntry, Entry, enter, read_entries
 from unlearnbench.leaderboard.retrain_edition import (
+    Means,
     enter_run,
     find_edition,
     ordered,
@@ -33,6 +34,7 @@ from unlearnbench.leaderboard.retrain_edition import (
 )
 from unlearnbench.leaderboard.site.board_page import lines
 from unlearnbench.leaderboard.site.build import command
+from unlearnbench.leaderboard.verification.claims import retraining_seeds
 from unlearnbench.methods import locate
 from unlearnbench.records import SplitConfig
 from unlearnbench.splits import Split, load_split
@@ -81,15 +83,15 @@ def repo(entered: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(entered, tmp_path / "repo"))
 
 
-def variant(made_split: Split, folder: Path, seed: int, strong: bool = True) -> Split:
+def variant(made_split: Split, folder: Path, seed: int, tuned: bool = True) -> Split:
     """A split that says that it was made from this seed."""
     shutil.copytree(made_split.path, folder)
     config = tables.read_yaml_record(folder / "split.yaml", SplitConfig)
     named = config.model_copy(update={"name": f"micro-{seed}", "seed": seed})
     files.write_text(folder / "split.yaml", json.dumps(named.model_dump(mode="json")))
     rehash(folder)
-    if strong:
-        shutil.copytree(folder / "null_control" / "1x", folder / "strong_null")
+    if tuned:
+        shutil.copytree(folder / "null_control" / "1x", folder / "tuned_null" / "1.4")
     return load_split(folder)
 
 
@@ -203,8 +205,8 @@ def test_an_edition_is_written_with_the_variant_that_was_drawn(
     assert f"make micro SEED={seed}" in (said := capsys.readouterr().out) and f"--beacon {value} --split" in said
     with pytest.raises(RunError, match=f"with seed 7, and edition two drew the seed {seed}"):
         close("two", entries, value=value, split=variant(made_split, tmp_path / "seven", 7))
-    with pytest.raises(RunError, match="has no strong_null yet"):
-        close("two", entries, value=value, split=variant(made_split, tmp_path / "early", seed, strong=False))
+    with pytest.raises(RunError, match="has no tuned_null yet"):
+        close("two", entries, value=value, split=variant(made_split, tmp_path / "early", seed, tuned=False))
     assert [edition.name for edition in editions(entries)] == ["open"]
 
     split = variant(made_split, tmp_path / "build" / "variant", seed)
@@ -305,15 +307,24 @@ def test_a_run_trained_again_becomes_an_entry_beside_the_first_and_is_shown_firs
     words = ["--entries", str(entries), "--split", str(made_split.path), "--json"]
     assert run(["leaderboard", "standings", *words]) == 0
     rows = json.loads(capsys.readouterr().out)
-    assert [(row["entry"]["id"], row["standing"]["rank"]) for row in rows] == [("mine-two", 1), ("mine", 1)]
+    assert [(row["entry"]["id"], row["standing"]["rank"]) for row in rows] == [("mine-two", [1, 1]), ("mine", [1, 1])]
+    assert run(["leaderboard", "standings", *words, "--edition", "two"]) == 0
+    assert [row["entry"]["id"] for row in json.loads(capsys.readouterr().out)] == ["mine-two"]
+    assert run(["leaderboard", "standings", *words, "--track", "answer"]) == 0
+    assert json.loads(capsys.readouterr().out) == []
     find = find_splits(entries, [made_split.path])
     shown = lines(read_entries(entries), find, lambda split: split.name, ["open", "two"])
-    assert [line.id for line in shown] == ["mine-two", "mine"]
+    assert [(line.id, line.edition) for line in shown] == [
+        ("mine-two", "pooled"),
+        ("mine-two", "two"),
+        ("mine", "pooled"),
+        ("mine", "open"),
+    ]
     seed, kept = edition.variant, find(made.result)
-    again = "unlearnbench leaderboard retrain --edition two"
-    assert command(shown[0], kept) == f"rm -r leaderboard/entries/mine/two && {again} mine"
+    again = "unlearnbench leaderboard retrain --again --edition two"
+    assert command(shown[1], kept, entries) == f"{again} mine"
     shutil.rmtree(kept.path / "policy")
-    assert command(shown[0], kept) == f"make micro SEED={seed} && {again} --split build/micro-{seed} mine"
+    assert command(shown[1], kept, entries) == f"make micro SEED={seed} && {again} --split build/micro-{seed} mine"
     assert run(["leaderboard", "rescore", *words]) == 0
     assert [row["moved"] for row in json.loads(capsys.readouterr().out)] == [False, False]
     shutil.rmtree(entries.parent / "editions")
@@ -360,7 +371,7 @@ def test_why_an_entry_could_not_be_trained_again_is_its_outcome(repo: Path, made
     entries = repo / "leaderboard" / "entries"
     edition, split = closed(repo, made_split, tmp_path / "variant")  # whose policy is no policy
     mine = ordered(entries, [], edition)[0]
-    told = retrain_entry(mine, edition, split, tmp_path / "out", entries, allow_network=True)
+    told = retrain_entry(mine, edition, split, tmp_path / "out", entries, Means(allow_network=True))
     assert told.made is None and told.why is not None
     assert "policy" in told.why and "\n" not in told.why and "unexpected" not in told.why
 

@@ -15,6 +15,8 @@ import pyarrow as pa
 import pytest
 import yaml
 from made_bundle import BASE, altered, in_table, make_bundle, make_run
+from made_run import SAMPLES, eval_counts
+from scipy.stats import combine_pvalues
 
 from unlearnbench.cli.main import run
 from unlearnbench.errors import DataError, RunError
@@ -26,11 +28,12 @@ from unlearnbench.leaderboard.bundles.address import BundleRef, read_ref
 from unlearnbench.leaderboard.bundles.bundle import Statement
 from unlearnbench.leaderboard.bundles.writing import write_bundle
 from unlearnbench.leaderboard.entries import BoardEntry, Entry, enter, read_entries
-from unlearnbench.leaderboard.ranking import holm
+from unlearnbench.leaderboard.pooling import Score, fisher, pooled
+from unlearnbench.leaderboard.ranking import Contender, claimed, holm, standings
 from unlearnbench.leaderboard.rules_page import rules
-from unlearnbench.leaderboard.verification import rerun
+from unlearnbench.leaderboard.verification import examine, rerun, summed_up
 from unlearnbench.leaderboard.verification.claims import retraining_seeds
-from unlearnbench.leaderboard.verification.rerun import difference
+from unlearnbench.leaderboard.verification.rerun import Trained, difference
 from unlearnbench.records import Result
 from unlearnbench.scoring.counts import Cells
 from unlearnbench.scoring.fates import SCHEMA
@@ -56,7 +59,7 @@ def read_one(entries: Path, name: str) -> BoardEntry:
 
 def test_an_entry_holds_what_the_board_needs(entries: Path, made_run: Path, made_bundle: Path) -> None:
     assert {path.name for path in (entries / "many").iterdir()} == {"one", "my_algo.py"}
-    own = {*("entry.json", "result.json", "bundle.json"), *("counts.parquet", "fates.parquet", "ledger.parquet")}
+    own = {*("entry.json", "result.json", "bundle.json"), *("counts.parquet", "fates.parquet", "curves.parquet")}
     assert {path.name for path in (entries / "many" / "one").iterdir()} == {*own, "answers.parquet"}
     ref = read_ref(entries / "many" / "one" / "bundle.json")
     assert (ref.file, ref.sha256, ref.address) == ("mine.zip", sha256(made_bundle.read_bytes()).hexdigest(), None)
@@ -140,22 +143,86 @@ def test_answers_give_the_counts_again_in_a_part_of_the_space(entries: Path, mad
     assert made.equals(stated.sort_by([("phase", "ascending"), ("item_id", "ascending"), ("run", "ascending")]))
 
 
-def test_ranks_count_the_entries_that_are_significantly_better(entries: Path, made_split: Split) -> None:
+def test_three_seeds_against_three_separate_no_ranks_and_a_claim_needs_the_null_beaten(
+    entries: Path, made_split: Split
+) -> None:
     rows = {row.entry.id: row.standing for row in board(read_entries(entries), lambda result: made_split)}
-    assert (rows["many"].rank, list(rows["many"].better)) == (1, [])
-    assert (rows["few"].rank, list(rows["few"].better)) == (2, ["many"])
-    assert rows["many"].gain is not None and rows["many"].gain > (rows["few"].gain or 0)
-    assert not rows["many"].claim  # at 1x the strong null must be beaten too, and this split ships none
+    many, few = rows["many"], rows["few"]
+    # of the 20 ways to call 3 of 6 runs the method's one is as extreme: p is 0.1 at least, two-sided
+    assert (many.rank, few.rank, many.ranked) == ((1, 2), (1, 2), 2)
+    assert many.conversion is not None and many.conversion.p == pytest.approx(1 / 286)
+    assert many.conversion.adjusted == pytest.approx(2 / 286)  # Holm over the two entries
+    assert many.claim and not few.claim
+    # a tuned null that is not beaten refutes the claim
+    tuned = Score(gain=0.01, interval=(-0.02, 0.04))
+    assert claimed(many) and not claimed(many.model_copy(update={"tuned": tuned}))
+    assert not claimed(many.model_copy(update={"conversion": many.conversion.model_copy(update={"adjusted": 0.06})}))
+
+
+def contender(split: Split, name: str, share: float, seeds: int = 5, **changes: object) -> Contender:
+    """An entry that gets a share of the unlearnable items, and their probes, right."""
+    result = tables.read_json_record(split.path / "null_control" / "1x" / "result.json", Result)
+    score = result.conversion.model_copy(update={"gain": share})
+    stated = {"seeds": tuple(range(1, seeds + 1)), "samples": SAMPLES, "comparable": True, "conversion": score}
+    items = [item.item_id for item in split.items]
+    unlearnable = split.ids("unlearnable")
+    right = {item for number, item in enumerate(unlearnable) if number < share * len(unlearnable)}
+    rates = [0.9 if item in right else 0.03 for item in items]
+    counts = eval_counts(split, np.array(rates), stated["seeds"], SAMPLES)  # type: ignore[arg-type]
+    return Contender(name, result.model_copy(update=stated | changes), counts, split)
+
+
+def test_ranks_are_ranges_between_what_is_significantly_better_and_worse(made_split: Split) -> None:
+    shares = {"most": 0.9, "more": 0.85, "few": 0.0}
+    pools = [(name, [contender(made_split, name, share)]) for name, share in shares.items()]
+    found = {at.id: at for at in standings(pools, [["one"]] * 3)}
+    assert {name: at.rank for name, at in found.items()} == {"most": (1, 2), "more": (1, 2), "few": (3, 3)}
+    assert list(found["few"].better) == ["more", "most"] and list(found["more"].worse) == ["few"]
+    old = contender(made_split, "old", 0.9, schema_version=1)
+    mixed = {at.id: at for at in standings([*pools, ("old", [old])], [["one"]] * 4)}
+    assert mixed["old"].rank is None and mixed["old"].conversion is None  # it counted something else
+    assert {name: mixed[name].rank for name in shares} == {name: found[name].rank for name in shares}
+
+
+def test_editions_are_pooled_by_fishers_p_and_means_of_gains(made_split: Split, tmp_path: Path) -> None:
+    other = Split(Path(shutil.copytree(made_split.path, tmp_path / "other")))
+    other.__dict__["hash"] = "another"
+    pools = [
+        (name, [contender(split, name, share, seeds=3) for split in (made_split, other)])
+        for name, share in (("more", 0.9), ("few", 0.0))
+    ]
+    found = {at.id: at for at in standings(pools, [["one", "two"]] * 2)}
+    # 2 x the chance that two p of 1/20 have so small a product: neither edition alone could tell them apart
+    assert 2 * fisher([1 / 20, 1 / 20]) < 0.05 < 2 / 20
+    assert (found["more"].rank, found["few"].rank) == ((1, 1), (2, 2))
+    assert list(found["more"].editions) == ["one", "two"]
+
+
+def test_pooled_scores_by_an_independent_computation() -> None:
+    values = [0.01, 0.2, 0.7]
+    assert fisher(values) == pytest.approx(combine_pvalues(values, method="fisher").pvalue)
+    assert fisher([0.3]) == pytest.approx(0.3)
+    with pytest.raises(ValueError, match="above 0"):
+        fisher([0.0])
+    one = pooled([(0.1, (0.0, 0.3), 0.02)])
+    assert one is not None and (one.gain, one.interval, one.p) == (0.1, (0.0, 0.3), pytest.approx(0.02))
+    two = pooled([(0.1, (0.0, 0.3), 0.02), (0.3, (0.2, 0.5), 0.02), (None, None, None)])
+    assert two is not None and two.gain == pytest.approx(0.2)
+    # two independent estimates, each 0.1 below and 0.2 above: their mean is surer by the root of 2
+    assert two.interval == pytest.approx((0.2 - 0.1 / 2**0.5, 0.2 + 0.2 / 2**0.5))
+    part = pooled([(0.1, None, 0.02), (0.3, (0.2, 0.5), None)])
+    assert part is not None and (part.gain, part.interval, part.p) == (pytest.approx(0.2), None, None)
+    assert pooled([(None, None, None)]) is None
 
 
 def test_withdrawn_entries_and_other_tiers_take_no_part(entries: Path, made_split: Split) -> None:
     few, many = read_entries(entries)
     apart = BoardEntry(many.folder, many.entry.model_copy(update={"tier": "re-trained"}), many.result)
     rows = board([few, apart], lambda result: made_split)
-    assert [(row.entry.id, row.standing.rank) for row in rows] == [("many", 1), ("few", 1)]
+    assert [(row.entry.id, row.standing.rank) for row in rows] == [("many", (1, 1)), ("few", (1, 1))]
     gone = BoardEntry(many.folder, many.entry.model_copy(update={"withdrawn": "an error"}), many.result)
     rows = board([few, gone], lambda result: made_split)
-    assert [(row.entry.id, row.standing.rank) for row in rows] == [("few", 1), ("many", None)]
+    assert [(row.entry.id, row.standing.rank) for row in rows] == [("few", (1, 1)), ("many", None)]
 
 
 def test_a_scorer_change_moves_ranks_and_says_so(entries: Path, made_split: Split, tmp_path: Path) -> None:
@@ -171,7 +238,8 @@ def test_a_scorer_change_moves_ranks_and_says_so(entries: Path, made_split: Spli
     write_bytes(many / "answers.parquet", content["answers.parquet"])
     moved, again = rescore(read_entries(tmp_path / "entries"), lambda result: made_split)
     changes = {one.id: (one.rank_before, one.rank_after, one.converted_after) for one in moved}
-    assert changes == {"few": (2, 1, 0), "many": (1, 1, 0)}
+    assert changes == {"few": ((1, 2), (1, 2), 0), "many": ((1, 2), (1, 2), 0)}
+    assert all(one.gain_after is not None and one.gain_after <= 0 for one in moved)
 
 
 @pytest.mark.parametrize("rows", [0, 40])
@@ -227,27 +295,30 @@ def test_training_again_refutes_only_a_claim_that_is_larger_by_more_than_chance(
     items = len(made_split.ids("unlearnable"))
     n = np.full((items, 3), 32)
 
-    def cells(share: float) -> Cells:
-        rates = np.where(np.arange(items) % 10 < 10 * share, 0.7, 0.05)
-        return Cells(draw.binomial(32, rates[:, None], (items, 3)), n)
+    def cells(share: float) -> Trained:
+        hit = np.arange(items) % 10 < 10 * share
+        drawn = Cells(draw.binomial(32, np.where(hit, 0.7, 0.05)[:, None], (items, 3)), n)
+        return Trained(drawn, np.repeat(hit[:, None], 3, axis=1) & (draw.random((items, 3)) < 0.95))
 
     high, same, low = cells(0.6), cells(0.6), cells(0.1)
     assert difference(high, high, made_split) == ("trained again from the source: identical counts", False)
     assert not difference(high, same, made_split)[1]
     assert difference(high, low, made_split)[1]
     assert not difference(low, high, made_split)[1]
-    one = Cells(high.correct[:, :1], high.n[:, :1])
-    assert difference(one, Cells(low.correct[:, :1], low.n[:, :1]), made_split)[1]
+    one, other = (Trained(Cells(of.cells.correct[:, :1], of.cells.n[:, :1]), None) for of in (high, low))
+    assert difference(one, other, made_split)[1]
+    # without probes, or with too few samples, the rates are compared
+    assert "rate of the unlearnable items" in difference(high, Trained(low.cells, None), made_split)[0]
 
 
 def test_without_a_wall_before_the_network_nothing_foreign_is_trained(
-    made_bundle: Path, made_split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    made_bundle: Path, made_split: Split, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rerun, "available", lambda: ["user", "mounts", "landlock", "audit"])
-    found = verify_bundle(made_bundle, made_split, workers=1)
+    reasons, checked = examine(made_bundle, made_split, workers=1, measure=False)
+    assert checked is not None
     with pytest.raises(RunError, match=r"cannot keep the method's process from the network.*--allow-network"):
-        rerun.retrain(made_bundle, found, made_split, out=tmp_path / "run")
-    assert not (tmp_path / "run").exists()
+        rerun.retrain(checked, summed_up("mine.zip", reasons, checked, 0.0))
 
 
 @pytest.mark.checkout

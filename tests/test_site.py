@@ -8,11 +8,9 @@ import shlex
 import shutil
 from collections.abc import Iterator
 from html.parser import HTMLParser
-from itertools import combinations
 from pathlib import Path
 from urllib.parse import unquote, urldefrag
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
@@ -26,13 +24,14 @@ from unlearnbench.errors import DataError, SplitError
 from unlearnbench.io import files, tables
 from unlearnbench.leaderboard.board import board
 from unlearnbench.leaderboard.bundles.address import BundleRef
-from unlearnbench.leaderboard.bundles.tables import LEDGER
 from unlearnbench.leaderboard.entries import read_entries
 from unlearnbench.leaderboard.site.board_page import Scale
 from unlearnbench.leaderboard.site.build import build
 from unlearnbench.leaderboard.site.split_page import SplitFacts
 from unlearnbench.methods import locate
 from unlearnbench.records import MethodRecord, Result
+from unlearnbench.scoring.curves import SCHEMA as CURVES
+from unlearnbench.scoring.probes import probes_of
 from unlearnbench.splits import Split, find_split
 
 needs_browser = pytest.mark.skipif(binary() is None, reason="no Chromium on this machine")
@@ -55,7 +54,7 @@ def enter(entries: Path, split: Split, id_: str, converts: int, interval: tuple[
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Split:
-    return make_split(tmp_path_factory.mktemp("splits") / "tiny", hostile=True)
+    return make_split(tmp_path_factory.mktemp("splits") / "tiny", hostile=True, probes=True)
 
 
 @pytest.fixture(scope="module")
@@ -64,19 +63,12 @@ def entries(tiny: Split, tmp_path_factory: pytest.TempPathFactory) -> Path:
     enter(folder, tiny, "better-1x", 40, (0.4, 0.8))
     better = folder / "better-1x" / "1"
     rows = [
-        {
-            "seed": seed,
-            "step": step,
-            "source": "policy",
-            "rollouts": 40,
-            "correct": 10 + step,
-            "tokens": 400,
-            "flops": 9,
-        }
+        {"seed": seed, "step": step, "group": group, "rollouts": 40, "correct": 10 + step}
         for seed in (1, 2, 3)
         for step in range(20)
+        for group in ("easy", "unlearnable")
     ]
-    tables.write_parquet(better / "ledger.parquet", pa.Table.from_pylist(rows, schema=LEDGER))
+    tables.write_parquet(better / "curves.parquet", pa.Table.from_pylist(rows, schema=pa.schema(list(CURVES.items()))))
     told = json.loads((better / "entry.json").read_text()) | {"bundle": "cd" * 32}
     files.write_json(better / "entry.json", told)
     ref = BundleRef(file="mine.zip", bytes=5_587_117, sha256="ab" * 32, address="https://example.org/mine.zip")
@@ -163,18 +155,33 @@ def test_the_board_shows_ranks_of_their_own_group_and_what_is_no_more_than_chanc
 ) -> None:
     page = Page(site / "index.html")
     standing = {row.entry.id: row.standing for row in board(read_entries(entries), lambda _: tiny)}
-    assert standing["better-1x"].rank == 1 and standing["nothing-1x"].rank == 2
-    assert "1<small>of 3</small>" in page.row("better-1x")
-    assert "2<small>of 3, tied</small>" in page.row("nothing-1x")
-    assert "Rank 2 of 3, shared with 1 other, among" in Page(site / "entry/nothing-1x/index.html").text
-    assert "Rank 1 of 3 among" in Page(site / "entry/better-1x/index.html").text
-    assert "not distinguishable from null" in page.row("nothing-1x")
-    assert "not distinguishable from null" not in page.row("better-1x")
+    assert standing["better-1x"].rank == standing["nothing-1x"].rank == (1, 3)  # three seeds separate nothing
+    assert "1\N{EN DASH}3<small>of 3</small>" in page.row("better-1x")
+    assert "Rank 1\N{EN DASH}3 of 3 among" in Page(site / "entry/nothing-1x/index.html").text
+    assert "No gain over GRPO detected" in page.row("nothing-1x")
+    assert "No gain over GRPO detected" not in page.row("better-1x")
     assert "1<small>of 1</small>" in page.row("told-1x")  # another tier is ranked by itself
     assert "no rank: withdrawn: a leak" in page.row("gone-1x")
-    assert "<option selected>re-trained</option>" in page.source
+    assert "<option selected>re-trained</option>" in page.source and "<option selected>pooled</option>" in page.source
     order = re.findall(r'<a href="entry/([^/]+)/', page.source)
-    assert order == ["better-1x", "hostile-1x", "nothing-1x", "gone-1x", "silent-4x", "told-1x"]
+    of_tier = ["better-1x", "hostile-1x", "nothing-1x", "gone-1x", "silent-4x"]
+    assert order == [*of_tier, *of_tier, "told-1x", "told-1x"]  # over all editions, then in each
+
+
+def test_a_result_of_score_version_1_is_shown_and_not_ranked(entries: Path, tiny: Split, tmp_path: Path) -> None:
+    few = tmp_path / "entries"
+    for name in ("better-1x", "nothing-1x"):
+        shutil.copytree(entries / name, few / name)
+    path = few / "better-1x" / "1" / "result.json"
+    files.write_json(path, json.loads(path.read_text()) | {"schema_version": 1})
+    site = build(few, tmp_path / "site", [tiny.path]).parent
+    page = Page(site / "index.html")
+    assert "score version 1" in page.row("better-1x") and "<b>" not in page.row("better-1x")  # no gain beside others
+    assert "1<small>of 1</small>" in page.row("nothing-1x")
+    assert (
+        "No rank: score version 1, which counted memory as conversion."
+        in Page(site / "entry/better-1x/index.html").text
+    )
 
 
 def test_intervals_are_drawn_where_their_numbers_lie(site: Path) -> None:
@@ -183,16 +190,17 @@ def test_intervals_are_drawn_where_their_numbers_lie(site: Path) -> None:
     zero = re.search(r'class="zero" x1="([\d.]+)%', page.row("better-1x"))
     assert drawn and zero
     low, high, gain = (float(value) for value in drawn.groups())
-    # The axis ends at -10 and +80 points: 95 % of the width are 90 points, from 2.5 % on.
-    assert (low, gain, high) == pytest.approx([2.5 + 95 * (v + 10) / 90 for v in (40, 60, 80)], abs=0.01)
-    assert float(zero[1]) == pytest.approx(2.5 + 950 / 90, abs=0.01)
+    # The axis ends at -10 and +80 points, and takes 95 % of the width from 2.5 % on, by square roots.
+    left, whole = 10**0.5, 10**0.5 + 80**0.5
+    assert (low, gain, high) == pytest.approx([2.5 + 95 * (v**0.5 + left) / whole for v in (40, 60, 80)], abs=0.01)
+    assert float(zero[1]) == pytest.approx(2.5 + 95 * left / whole, abs=0.01)
     assert Scale(-0.1, 1.0).ticks == [(0.0, "0"), (1.0, "+100")]  # -10 would run into 0
     assert [text for _, text in Scale(-0.3, 0.5).ticks] == ["\N{MINUS SIGN}30", "0", "+50"]
 
 
 def test_an_entrys_page_gives_the_line_that_makes_it_again(site: Path, entries: Path, tiny: Split) -> None:
     page = Page(site / "entry/better-1x/index.html")
-    found = re.search(r'<pre class="command"><code>(.*?)</code>', page.source, re.DOTALL)
+    found = re.search(r'<section id="reproduce">.*?<pre>(.*?)</pre>', page.source, re.DOTALL)
     assert found
     words = shlex.split(found[1])
     assert words[:2] == ["unlearnbench", "eval"]
@@ -204,19 +212,18 @@ def test_an_entrys_page_gives_the_line_that_makes_it_again(site: Path, entries: 
     # All that differs from the split's recipe, whose kl is 1e-4.
     assert tiny.config.recipe.kl == 1e-4
     assert parse_changes(given["changes"]) == dict(result.method.settings)
-    for name in ("groups", "items", "families", "twins", "curves", "fates", "canaries", "retention", "cost"):
+    for name in ("standing", "groups", "items", "training", "fates", "twins", "checks", "cost", "reproduce", "files"):
         assert f'<section id="{name}">' in page.source
     assert (site / "entry/better-1x/result.json").read_bytes() == (entries / "better-1x/1/result.json").read_bytes()
 
 
-def test_curves_come_from_the_entrys_ledger(site: Path) -> None:
-    curves = 'aria-label="Learning curves of each seed"'
-    page = Page(site / "entry/better-1x/index.html")
-    assert curves in page.source
-    titles = ("correct rollouts", "tokens per rollout", "seed 3", "mean of the seeds")
-    assert all(title in page.text for title in titles)
-    assert curves not in Page(site / "entry/told-1x/index.html").source
-    assert "no curves" in Page(site / "entry/told-1x/index.html").text
+def test_an_entrys_curves_are_those_of_its_training(site: Path) -> None:
+    drawn = re.search(
+        r'aria-label="(Correct rollouts in training[^"]*)"', Page(site / "entry/better-1x/index.html").source
+    )
+    # 20 steps are one window: 10 to 29 of 40 correct, 48.75 % on average
+    assert drawn and "unlearnable: 49 % in the first 25 steps, 49 % in the last" in drawn[1]
+    assert "No curves" in Page(site / "entry/told-1x/index.html").text
 
 
 def test_an_entrys_page_says_where_its_bundle_lies(site: Path) -> None:
@@ -252,20 +259,34 @@ def test_examples_are_judged_and_counted_as_the_labels_were(site: Path, micro: S
             assert f"{example.correct} of {example.rollouts} rollouts" in Page(site / "split/micro/index.html").text
 
 
-def test_what_luck_converts_is_counted_over_all_choices_of_three_seeds(micro: Split) -> None:
+def test_what_luck_gives_by_each_rule_is_counted_by_hand(micro: Split) -> None:
     control = micro.control("null_control")
-    assert control is not None and control.result is not None
-    ids = {item: row for row, item in enumerate(micro.ids("unlearnable"))}
-    rates = np.zeros((len(ids), 10))
-    for row in control.counts.to_pylist():
-        if row["phase"] == "eval" and row["item_id"] in ids:
-            rates[ids[row["item_id"]], int(row["run"]) - 1] = row["correct"] / row["n"]
-    above = [(rates[:, list(three)] > 0.1).sum(axis=1) for three in combinations(range(10), 3)]
-    told = [share for _, share in SplitFacts(micro).luck]
-    assert told[:2] == pytest.approx([np.mean([hits >= least for hits in above]) for least in (1, 2)])
-    positive = micro.control("positive_control")
-    assert positive is not None and positive.result is not None
-    assert told[2] == pytest.approx(positive.result.conversion.null_rate)
+    assert control is not None
+    ids, probes = micro.ids("unlearnable"), probes_of(micro)
+    cells = {(row["phase"], row["item_id"], row["run"]): row["correct"] for row in control.counts.to_pylist()}
+    above = solved = converted = 0
+    for item in ids:
+        for run in range(1, 11):
+            hits = cells["eval", item, str(run)]
+            above += hits > 3  # of 32: more than 10 %
+            solved += hits >= 8
+            converted += hits >= 8 and item in probes and cells["twin", probes[item], str(run)] >= 8
+    pairs = 10 * len(ids)
+    told = SplitFacts(micro).luck
+    assert [name for name, _ in told] == ["above 10.0\u202f%", "solved", "converted"]
+    assert [share for _, share in told] == pytest.approx([above / pairs, solved / pairs, converted / pairs])
+
+
+def test_a_splits_controls_are_means_over_their_seeds(micro: Split, site: Path) -> None:
+    rows = {row.name: row for row in SplitFacts(micro).controls}
+    positive = rows["positive control"]
+    assert positive.converted is not None and positive.solved is not None and positive.converted < positive.solved
+    null = rows["null control"]
+    assert (null.seeds, null.converted) == (10, dict(SplitFacts(micro).luck)["converted"])
+    assert set(rows) >= {"null control", "null control, 4x budget", "positive control"}
+    tuned = [name for name in rows if name.startswith("tuned null")]
+    assert len(tuned) == len(micro.tuned_nulls())
+    assert all(name in Page(site / "split/micro/index.html").text for name in rows)
 
 
 # --- hostile text, stale pages, bad input --------------------------------------------------------------------------
@@ -275,7 +296,9 @@ def test_hostile_names_prompts_and_sources_stay_text(site: Path) -> None:
     for path in pages(site):
         page = Page(path)
         scripts = [of for tag, of in page.tags if tag == "script"]
-        assert [of.get("src", "").split("/")[-1] for of in scripts] == ["site.js"], path
+        wanted = ["report.js", ""] if path.parent.parent.name == "entry" else ["site.js"]
+        assert [of.get("src", "").split("/")[-1] for of in scripts] == wanted, path
+        assert all("src" in of or of.get("type") == "application/json" for of in scripts), path  # data is not run
         assert not [tag for tag, _ in page.tags if tag in ("img", "iframe", "object", "base")], path
         assert not [name for _, of in page.tags for name in of if name.startswith("on")], path
         assert not [of for _, of in page.tags if of.get("href", "").lower().startswith("javascript")], path
@@ -367,7 +390,7 @@ def test_the_board_sorts_and_filters(browser: Browser, site: Path) -> None:
     assert shown(browser)[0] == "nothing-1x" and sorts(browser)[4] == "ascending"
     choose(browser, "tier", "self-reported")
     assert shown(browser) == ["told-1x"]
-    assert browser.run("document.querySelector('output').textContent") == "1 of 6 entries"
+    assert browser.run("document.querySelector('output').textContent") == "1 of 12 rows"
     choose(browser, "tier", "")
     choose(browser, "budget", "4x")
     assert shown(browser) == ["silent-4x"]
@@ -379,7 +402,7 @@ def test_the_board_sorts_and_filters(browser: Browser, site: Path) -> None:
     choose(browser, "name", "no such")
     assert shown(browser) == [] and browser.run("document.getElementById('nothing').checkVisibility()")
     browser.run("document.querySelector('#nothing button').click()")
-    assert len(shown(browser)) == 6
+    assert len(shown(browser)) == 12
 
 
 @needs_browser

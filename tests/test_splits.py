@@ -133,7 +133,7 @@ def test_finding_a_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert load_split(Path("micro")).name == "stray"
     with pytest.raises(
         SplitError,
-        match=r"no split 'macro' \(did you mean 'micro'\?\); shipped splits: micro, other; a path to a folder with a spl",
+        match=r"no split 'macro' \(did you mean 'micro'\?\); shipped splits: micro, other; a path to a fold",
     ):
         find_split("macro")
     with pytest.raises(SplitError, match=r"holds no split\.yaml; shipped splits: micro, other"):

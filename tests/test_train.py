@@ -313,7 +313,7 @@ BAD: dict[str, tuple[str, Any, str]] = {
     "unknown": (
         "keep",
         lambda self, group: self.run.answers,
-        "self.run has no .answers.; it has seed, step, progress, items",
+        "self.run has no .answers.; it has seed, step",
     ),
     "shape": ("advantages", lambda self, rollouts: [0.0], "1 rows for 8 rollouts"),
     "nan": ("advantages", lambda self, rollouts: [float("nan")] * len(rollouts), "NaN or infinity"),
@@ -394,9 +394,7 @@ def test_a_generator_is_blamed_on_its_file(source: str, line: int, training: Any
 
 def test_a_hook_with_other_arguments_is_refused_by_its_file_and_line(training: Any, tmp_path: Path) -> None:
     file = tmp_path / "mine.py"
-    file.write_text(
-        "from unlearnbench import Method\nclass Mine(Method):\n    def advantages(self):\n        return 0\n"
-    )
+    file.write_text("from unlearnbench import Method\nclass Mine(Method):\n    def advantages(self): return 0\n")
     with pytest.raises(MethodError, match=rf"advantages\(\) \({file}, line 3\): is to be written as def advantages"):
         training(load(locate(str(file))), tmp_path / "run", steps=1)
 

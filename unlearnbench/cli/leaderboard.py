@@ -11,6 +11,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from unlearnbench.cli.ray_option import ray_option
+from unlearnbench.records import TRACKS
+from unlearnbench.reports.formatting import p_value
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -40,17 +44,26 @@ def leaderboard() -> None:
 @_split
 @click.option("--rerun", is_flag=True, help="Train again from the bundle's source, without network, and compare.")
 @click.option("--allow-network", is_flag=True, help="--rerun: where the system itself has no network namespaces.")
+@ray_option
 @_workers
 @click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON.")
-def verify(bundle: str, split: str | None, rerun: bool, allow_network: bool, workers: int | None, as_json: bool) -> int:
+def verify(
+    bundle: str,
+    split: str | None,
+    rerun: bool,
+    allow_network: bool,
+    ray: str | None,
+    workers: int | None,
+    as_json: bool,
+) -> int:
     """Check a bundle, and measure its weights again. Its code is not run.
 
     BUNDLE is a zip file, its address (https://, http:// or hf://datasets/OWNER/NAME/FILE.zip), a bundle.json, or the
     folder of an entry; of an entry whose bundle is gone, its own files are checked. Prints `verified`, or the reasons
     why not (exit status 1). With --rerun its code is run, and may take hours.
     """
-    if allow_network and not rerun:
-        raise click.UsageError("--allow-network is for --rerun; without it no code is run.")
+    if (allow_network or ray) and not rerun:
+        raise click.UsageError("--allow-network and --ray are for --rerun; without it nothing is trained.")
     from unlearnbench.leaderboard.bundles.address import GoneError, fetched
     from unlearnbench.leaderboard.verification import examine, summed_up
     from unlearnbench.splits import load_split
@@ -63,7 +76,7 @@ def verify(bundle: str, split: str | None, rerun: bool, allow_network: bool, wor
             if rerun and told.verified and checked is not None:
                 from unlearnbench.leaderboard.verification.rerun import retrain
 
-                told = retrain(checked, told, allow_network=allow_network)
+                told = retrain(checked, told, allow_network=allow_network, ray=ray)
     except GoneError as error:
         told = _without_bundle(Path(bundle), error, split, workers)
     click.echo(told.model_dump_json(indent=2) if as_json else told.words)
@@ -173,6 +186,7 @@ def close(name: str, commit: str | None, beacon: str | None, entries: Path, spli
 @click.option("--out", type=click.Path(path_type=Path), help="Where the runs lie [default: build/editions/<edition>].")
 @_entries
 @click.option("--workers", type=click.IntRange(1), help="Seeds at once [default: one per core].")
+@click.option("--again", is_flag=True, help="Train also what is there already, and compare; no entry is changed.")
 @click.option("--allow-network", is_flag=True, help="Where the system itself has no network namespaces.")
 @click.option("--json", "as_json", is_flag=True, help="Print the outcome of each as JSON lines.")
 def retrain(
@@ -182,6 +196,7 @@ def retrain(
     out: Path | None,
     entries: Path,
     workers: int | None,
+    again: bool,
     allow_network: bool,
     as_json: bool,
 ) -> int:
@@ -198,7 +213,7 @@ def retrain(
     place, failed = out or Path("build/editions") / edition, 0
     for number, one in enumerate(chosen, start=1):
         with Bars(f"{one.entry.id} ({number} of {len(chosen)})") as bars:
-            done = retrain_entry(one, found, variant, place, entries, Means(workers, allow_network, bars.show))
+            done = retrain_entry(one, found, variant, place, entries, Means(workers, allow_network, bars.show, again))
         failed += done.made is None
         click.echo(_as_json(done) if as_json else _told(done), err=done.made is None and not as_json)
     return 1 if failed else 0
@@ -207,15 +222,36 @@ def retrain(
 @leaderboard.command("standings")
 @_entries
 @_splits
+@click.option("--edition", metavar="NAME", help="One edition alone; `each`: all, apart [default: pooled].")
+@click.option("--track", type=click.Choice(TRACKS), help="One track alone.")
+@click.option("--budget", metavar="1x", help="One budget alone.")
 @click.option("--json", "as_json", is_flag=True, help="Print the board as JSON.")
-def standings(entries: Path, splits: tuple[str, ...], as_json: bool) -> None:
-    """Rank the entries within their tier, edition, split, track and budget: re-trained and newest first."""
-    from unlearnbench.leaderboard.board import board
+def standings(
+    entries: Path,
+    splits: tuple[str, ...],
+    edition: str | None,
+    track: str | None,
+    budget: str | None,
+    as_json: bool,
+) -> None:
+    """Rank the entries within their tier, track and budget: re-trained first, pooled over the editions that hold them.
+
+    A rank is a range: entries that no test tells apart share it. Gains are percentage points with 95 % intervals, p is
+    adjusted for all entries of the group (Holm).
+    """
+    from unlearnbench.leaderboard.board import board, pooled_board
     from unlearnbench.leaderboard.editions import editions, find_splits
     from unlearnbench.leaderboard.entries import read_entries
 
-    order = [edition.name for edition in editions(entries)]
-    rows = board(read_entries(entries), find_splits(entries, splits), order)
+    found, order = read_entries(entries), [edition.name for edition in editions(entries)]
+    rows = (pooled_board if edition is None else board)(found, find_splits(entries, splits), order)
+    rows = [
+        row
+        for row in rows
+        if edition in (None, "each", row.entry.edition)
+        and track in (None, row.standing.track)
+        and (budget is None or row.standing.budget_name == f"{budget.removesuffix('x')}x")
+    ]
     if as_json:
         click.echo(json.dumps([row.model_dump(mode="json") for row in rows], indent=2))
     else:
@@ -265,7 +301,7 @@ def _told(done: Outcome) -> str:
         return f"{done.id}: {done.why}"
     score = done.made.result.conversion
     span = " to ".join(_points(end) for end in score.interval_families or ()) or "no interval"
-    was = " (it was there)" if done.before else ""
+    was = f" ({done.why or 'it was there'})" if done.before else ""
     return f"{done.id} -> {done.made.folder}: gain {_points(score.gain)} points ({span}){was}"
 
 
@@ -276,38 +312,58 @@ def _as_json(done: Outcome) -> str:
 
 
 def _show_board(rows: Sequence[Row]) -> None:
+    """A table for each tier, edition (or pool of them), track and budget."""
+    from itertools import groupby
+
     from unlearnbench.cli.console import print_table
+
+    def heading(row: Row) -> str:
+        at = row.standing
+        told = f"{row.entry.tier}, track {at.track}, budget {at.budget_name}"
+        return f"{told}, edition {at.editions[0]}" if at.id == row.entry.id and len(at.editions) == 1 else told
 
     def cells(row: Row) -> tuple[str, ...]:
         entry, at = row.entry, row.standing
+        name = at.id + (" (withdrawn)" if entry.withdrawn else "")
+        conversion, frontier = at.conversion, at.frontier
+        p = None if conversion is None else conversion.adjusted
+        interval = None if conversion is None else conversion.interval
         return (
-            "-" if at.rank is None else str(at.rank),
-            entry.id + (" (withdrawn)" if entry.withdrawn else ""),
-            entry.tier,
-            entry.edition,
-            at.split,
-            at.track,
-            "-" if at.budget is None else f"{at.budget:g}x",
-            _points(at.gain),
-            "-" if at.interval_families is None else " to ".join(_points(end) for end in at.interval_families),
-            "more than GRPO" if at.claim else "not distinguished from GRPO",
+            _ranks(at.rank),
+            name,
+            _points(None if conversion is None else conversion.gain),
+            "-" if interval is None else " to ".join(_points(end) for end in interval),
+            "-" if p is None else p_value(p),
+            "yes" if at.claim else "",
+            _points(None if frontier is None else frontier.gain),
+            "-" if at.easy_lost is None else f"{100 * at.easy_lost:.1f}",
         )
 
-    head = ("rank", "entry", "tier", "edition", "split", "track", "budget", "gain", "95 % interval", "claim")
-    print_table(head, map(cells, rows), right=("rank", "gain", "95 % interval"))
+    head = ("rank", "entry", "gain", "95 % interval", "Holm p", "beats", "frontier", "easy lost")
+    for title, group in groupby(rows, heading):
+        click.echo(f"{title}:")
+        print_table(head, map(cells, group), right=("rank", *head[2:]))
+    click.echo("beats: more than GRPO re-run and, where shipped, tuned GRPO. easy lost: % of the easy items.")
+
+
+def _ranks(rank: tuple[int, int] | None) -> str:
+    if rank is None:
+        return "-"
+    return str(rank[0]) if rank[0] == rank[1] else f"{rank[0]}-{rank[1]}"
 
 
 def _show_moved(moved: Sequence[Moved]) -> None:
     from unlearnbench.cli.console import print_table
 
     changed = [one for one in moved if one.moved]
-    click.echo(f"{len(moved)} entries scored again; {len(changed)} ranks moved")
+    old = sum(one.score_version_before == 1 for one in moved)
+    click.echo(f"{len(moved)} entries scored again ({old} were of score version 1); {len(changed)} ranks moved")
     if not changed:
         return
     rows = []
     for one in changed:
-        ranks = ("-" if rank is None else str(rank) for rank in (one.rank_before, one.rank_after))
-        hits = ("-" if hit is None else str(hit) for hit in (one.converted_before, one.converted_after))
+        hits = ("-" if hit is None else f"{hit:.3g}" for hit in (one.converted_before, one.converted_after))
+        ranks = (_ranks(rank) for rank in (one.rank_before, one.rank_after))
         rows.append((one.id, *ranks, *hits, _points(one.gain_before), _points(one.gain_after)))
     head = ("entry", "rank before", "after", "converted before", "after", "gain before", "after")
     print_table(head, rows, right=head[1:])

@@ -38,8 +38,8 @@ from unlearnbench.leaderboard.verification.claims import seed_of
 from unlearnbench.splits import Split
 
 VARIANT_OF = "micro"
-CONTROLS = ("null_control/1x", "null_control/4x", "strong_null", "positive_control")
-_CONTROL_FILES = ("result.json", "counts.parquet", "trials.json")
+CONTROLS = ("null_control/1x", "null_control/4x", "tuned_null", "positive_control")
+_CONTROL_FILES = ("result.json", "counts.parquet", "curves.parquet")
 _READ = ("similar.parquet", "sub_problems.parquet", "positive_control/policy/*")
 """Files without a hash that some methods ask for."""
 _LEFT_OUT = "data/"
@@ -217,8 +217,10 @@ def _keep(split: Split, folder: Path) -> list[str]:
 
     Raises RunError where those that every entry needs are missing.
     """
+    tuned = [f"tuned_null/{rate:g}" for rate in sorted(split.tuned_nulls())]
     there = [name for name in CONTROLS if all((split.path / name / file).is_file() for file in _CONTROL_FILES[:2])]
-    for name in ("null_control/1x", "strong_null"):
+    there += ["tuned_null", *tuned] if tuned else []
+    for name in ("null_control/1x", "tuned_null"):
         if name not in there:
             raise RunError(
                 f"{split.path} has no {name} yet, which every entry is scored against; wait until `make micro "

@@ -2,7 +2,7 @@
 
     leaderboard/entries/<id>/<source>.py                                     the method's source, once
     leaderboard/entries/<id>/<edition>/{entry,result}.json                   `Entry`, and the result as measured here
-                                      /{counts,fates,answers,ledger}.parquet  what result and page rest on
+                                      /{counts,fates,curves,answers}.parquet  what result and page rest on
                                       /bundle.json                           where the bundle lies, of which all follows
 
 A re-trained entry (retrain_edition.py) lies beside the one that it was trained from, in the folder of its edition. The
@@ -25,10 +25,10 @@ from unlearnbench.errors import DataError, RunError
 from unlearnbench.io import files, tables
 from unlearnbench.leaderboard.answer_archive import answers_of
 from unlearnbench.leaderboard.bundles.address import BUNDLE, BundleRef, fetched, ref_of
-from unlearnbench.leaderboard.bundles.tables import LEDGER
 from unlearnbench.leaderboard.editions import ENTRIES, current_edition
 from unlearnbench.leaderboard.verification import Checked, examine
 from unlearnbench.records import Record, Result
+from unlearnbench.scoring.curves import training_curves
 from unlearnbench.splits import Split
 
 Tier = Literal["self-reported", "re-scored", "re-measured", "re-trained"]
@@ -170,7 +170,8 @@ def write_entry(entries: Path, entry: Entry, checked: Checked, ref: BundleRef) -
     tables.write_parquet(folder / "counts.parquet", checked.drawn.counts)
     tables.write_parquet(folder / "fates.parquet", checked.fates)
     tables.write_parquet(folder / "answers.parquet", answers_of(checked.drawn, checked.split))
-    tables.write_parquet(folder / "ledger.parquet", checked.tables["ledger.parquet"].cast(LEDGER))
+    groups = {item.item_id: item.group for item in checked.split.items}
+    tables.write_parquet(folder / "curves.parquet", training_curves(checked.visits, groups))
     files.write_json(folder / BUNDLE, ref)
     if not source.is_file():
         files.write_bytes(source, checked.bundle.source)

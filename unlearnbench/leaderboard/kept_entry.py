@@ -10,7 +10,7 @@ from unlearnbench.leaderboard.answer_archive import counts_of_answers
 from unlearnbench.leaderboard.entries import BoardEntry
 from unlearnbench.leaderboard.verification import Reason, Verification, listed
 from unlearnbench.leaderboard.verification.claims import miscounted, other_numbers
-from unlearnbench.leaderboard.verification.scores import Facts, scored
+from unlearnbench.leaderboard.verification.scores import facts_of_result, scored
 from unlearnbench.records import Result
 from unlearnbench.scoring.fates import SCHEMA, count_fates
 from unlearnbench.splits import Split
@@ -50,7 +50,7 @@ def _contradictions(one: BoardEntry, split: Split, workers: int | None) -> Itera
         yield from miscounted(one.counts, counts_of_answers(one.answers, split, workers or os.cpu_count() or 1))
     elif one.entry.tier != "self-reported":
         yield f"{one.answers} is missing, so its counts cannot be judged again"
-    yield from other_numbers(one.result, scored(one.counts, split, Facts.of_result(one.result)))
+    yield from other_numbers(one.result, scored(one.counts, split, facts_of_result(one.result)))
     fates = one.folder / "fates.parquet"
     if (
         fates.is_file()

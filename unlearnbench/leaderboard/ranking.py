@@ -1,30 +1,38 @@
-"""Ranks of the entries of one edition, split, track, budget and tier: only differences beyond chance count.
+"""Ranks of the entries of one tier, track and budget, in one edition or pooled over editions; and what they may claim.
 
-An entry's rank is 1 + the number of entries that convert significantly more. Every pair of a group is tested, items
-paired, by the interval of a score over families and seeds (`intervals.gain_intervals`): p is 1 minus the highest level
-at which that interval still excludes 0, so that p < 0.05 and a 95 % interval agree. Over the pairs of a group p is
-adjusted by Holm's rule (1979, Scand. J. Statistics 6:65), which holds for any dependence between the tests.
+A rank is a range: from 1 + the number of entries that are significantly better to the number of entries minus those
+that are significantly worse. Every pair is tested twice, by conversion and by the frontier score, with the p-value of
+`compare` (the larger of a permutation of runs and a resampling of families). Where entries share several editions, the
+p-values of each direction are combined by Fisher's method and gains are means over editions (PROTOCOL 3.11). Over the
+pairs of a group p is adjusted by Holm's rule (1979, Scand. J. Statistics 6:65), which holds for any dependence.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import combinations
 
 import numpy as np
 import pyarrow as pa
 
 from unlearnbench.errors import DataError
-from unlearnbench.records import Interval, Record, Result, Track
-from unlearnbench.scoring.conversion_rule import conversion_arm
+from unlearnbench.leaderboard.pooling import Score, fisher, pooled
+from unlearnbench.records import Record, Result, Track
+from unlearnbench.scoring.conversion_rule import solved
 from unlearnbench.scoring.counts import Cells, read_phase
-from unlearnbench.scoring.intervals import Arm, gain_intervals
+from unlearnbench.scoring.frontier import frontier_items
+from unlearnbench.scoring.outcomes import outcomes_of
+from unlearnbench.scoring.permutation import p_gain
+from unlearnbench.scoring.probes import probes_of
+from unlearnbench.scoring.rates import Flags, Reals
 from unlearnbench.splits import Split
 
 LEVEL = 0.05
-LEAST_P = 1e-6
-"""The smallest p that is computed: with few runs, Student's tails are not known any better."""
+SCORE_VERSION = 2
+"""Results of earlier versions counted something else: they are shown, and never ranked."""
 
 
 @dataclass(frozen=True)
@@ -34,115 +42,250 @@ class Contender:
     id: str
     result: Result
     counts: pa.Table
+    split: Split
     ranked: bool = True
     """False: shown, not ranked (withdrawn, or the number of configurations tried is not stated)."""
 
+    @property
+    def eligible(self) -> bool:
+        """Whether it takes part: scored by this version, comparable, with as many samples as its null control."""
+        result = self.result
+        return self.ranked and result.schema_version == SCORE_VERSION and result.comparable and self._as_the_null
+
+    @property
+    def _as_the_null(self) -> bool:
+        """With fewer samples per item than the null control, chance converts more."""
+        null = self.split.control("null_control", f"{self.result.budget.multiple or 1.0:g}x")
+        return null is not None and null.result is not None and null.result.samples == self.result.samples
+
+    @cached_property
+    def converted(self) -> Measured:
+        """What it converted of the unlearnable items. Raises DataError where counts.parquet is not the result's."""
+        items = [item for item in self.split.items if item.group == "unlearnable"]
+        self._require_complete([item.item_id for item in items])
+        tau = self.split.config.protocol.tau
+        found = outcomes_of(self.counts, items, probes_of(self.split), self._runs, tau, self.id)
+        return Measured(found.converted, np.ones(len(items)), [item.family for item in items])
+
+    @cached_property
+    def frontier(self) -> Measured:
+        """What it solved of the items that the frontier score weighs."""
+        items, weights = frontier_items(self.split)
+        ids = [item.item_id for item in items]
+        self._require_complete(ids)
+        cells = Cells.of(read_phase(self.counts, "eval", ids, runs=self._runs, source=self.id))
+        return Measured(solved(cells, self.split.config.protocol.tau), weights, [item.family for item in items])
+
+    @property
+    def _runs(self) -> list[str]:
+        return [str(seed) for seed in self.result.seeds]
+
+    def _require_complete(self, ids: Sequence[str]) -> None:
+        cells = Cells.of(read_phase(self.counts, "eval", ids, runs=self._runs, source=self.id))
+        if (cells.n != self.result.samples).any():
+            raise DataError(
+                f"{self.id}: counts.parquet does not have {self.result.samples} rollouts of every item in every seed, "
+                "as result.json says; restore it, or enter its bundle again"
+            )
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Items x runs, the items' weights (mean 1) and families."""
+
+    hits: Flags
+    weights: Reals
+    families: Sequence[str]
+
 
 class Standing(Record):
-    """The rank of one entry in its group."""
+    """The rank of a method in its group, and its scores: of one edition, or means over the editions that it pools."""
 
     id: str
+    """Of the entry; of a pooled one, that whose source was trained."""
+    entries: Sequence[str]
+    editions: Sequence[str]
     split: str
     track: Track
     budget: float | None
-    gain: float | None
-    interval_families: Interval | None
+    conversion: Score | None
+    """Gain over the null control; `p` by Fisher's method over editions, `adjusted` by Holm's over the entries."""
+    tuned: Score | None
+    """Gain over the tuned null, over the editions that ship one."""
+    solved: Score | None
+    frontier: Score | None
+    method_rate: float | None
+    null_rate: float | None
+    memorised_rate: float | None
+    easy_lost: float | None
+    """Share of the easy items."""
     claim: bool
-    """It beats the null control and, at 1x, the strong null: both intervals over families are above 0."""
-    rank: int | None
-    """None for a result that is not comparable, or has another number of samples per item than the null control."""
+    """It converts more than GRPO: see `claimed`."""
+    ranked: int = 0
+    """Entries of its group that have a rank."""
+    rank: tuple[int, int] | None = None
+    """Best and worst rank that the tests of conversion allow; None for what is not ranked."""
+    frontier_rank: tuple[int, int] | None = None
     better: Sequence[str] = ()
     """Entries that convert significantly more."""
+    worse: Sequence[str] = ()
+
+    @property
+    def budget_name(self) -> str:
+        return "unknown" if self.budget is None else f"{self.budget:g}x"
 
 
-def standings(contenders: Sequence[Contender], split: Split) -> list[Standing]:
-    """Ranks within each track and budget, the best first. All of one split, edition and tier."""
-    groups: dict[tuple[Track, float | None], list[Contender]] = {}
-    for contender in contenders:
-        result = contender.result
-        groups.setdefault((result.method.track, result.budget.multiple), []).append(contender)
-    return [standing for _, group in sorted(groups.items(), key=str) for standing in _ranked(group, split)]
+def standings(pools: Sequence[tuple[str, Sequence[Contender]]], editions: Sequence[Sequence[str]]) -> list[Standing]:
+    """Ranks within each track and budget. A pool is a method's id and its entries, one an edition, all of one tier.
+
+    `editions` names the edition of every entry. Sorted by track and budget, then rank and gain.
+    """
+    groups: dict[tuple[Track, float | None], list[_Pool]] = {}
+    for (name, contenders), names in zip(pools, editions, strict=True):
+        pool = _Pool(name, contenders, names)
+        groups.setdefault((pool.track, pool.budget), []).append(pool)
+    return [standing for _, group in sorted(groups.items(), key=str) for standing in _ranked(group)]
 
 
-def _ranked(group: Sequence[Contender], split: Split) -> list[Standing]:
-    ranked = [one for one in group if one.ranked and one.result.comparable and _as_the_null(one.result, split)]
-    better: dict[str, list[str]] = {contender.id: [] for contender in ranked}
-    families = [item.family for item in split.items if item.group == "unlearnable"]
-    pairs = list(combinations(ranked, 2))
-    tests = [_test(first, second, split, families) for first, second in pairs]
+@dataclass(frozen=True)
+class _Pool:
+    """A method with its entries."""
+
+    id: str
+    contenders: Sequence[Contender]
+    editions: Sequence[str]
+
+    @property
+    def track(self) -> Track:
+        return self.contenders[0].result.method.track
+
+    @property
+    def budget(self) -> float | None:
+        return self.contenders[0].result.budget.multiple
+
+    @property
+    def eligible(self) -> list[Contender]:
+        return [one for one in self.contenders if one.eligible]
+
+
+def _ranked(group: Sequence[_Pool]) -> list[Standing]:
+    ranked = [pool for pool in group if pool.eligible]
+    better = _better(ranked, lambda one: one.converted)
+    of_frontier = _better(ranked, lambda one: one.frontier)
+    found = [_standing(pool, len(ranked)) for pool in group]
+    told = {at.id: at.conversion for at in found if any(at.id == pool.id for pool in ranked)}
+    names = [name for name, score in told.items() if score is not None and score.p is not None]
+    adjusted = dict(zip(names, holm([_p(told[name]) for name in names]), strict=True))
+    standings = []
+    for at in found:
+        changes: dict[str, object] = {}
+        if at.conversion is not None and at.id in adjusted:
+            changes["conversion"] = at.conversion.model_copy(update={"adjusted": adjusted[at.id]})
+        if at.id in told:
+            changes |= {
+                "rank": _range(at.id, better),
+                "frontier_rank": _range(at.id, of_frontier),
+                "better": sorted(better[at.id]),
+                "worse": sorted(name for name, above in better.items() if at.id in above),
+            }
+        at = at.model_copy(update=changes)
+        standings.append(at.model_copy(update={"claim": at.id in told and claimed(at)}))
+    return sorted(standings, key=_order)
+
+
+def _order(at: Standing) -> tuple[float | str, ...]:
+    gains = [-math.inf if score is None or score.gain is None else score.gain for score in (at.conversion, at.frontier)]
+    best, worst = at.rank or (math.inf, math.inf)
+    return (best, worst, -gains[0], -gains[1], at.id)
+
+
+def _p(score: Score | None) -> float:
+    return 1.0 if score is None or score.p is None else score.p
+
+
+def _standing(pool: _Pool, ranked: int) -> Standing:
+    """Scores of a method: those of the results that take part; where none does, of all of this score version."""
+    results = [one.result for one in pool.eligible or pool.contenders if one.result.schema_version == SCORE_VERSION]
+    scores = [result.conversion for result in results]
+    tuned = [score.tuned_null for score in scores if score.tuned_null is not None]
+    fronts = [result.frontier for result in results if result.frontier is not None]
+    kept = [result.retention for result in results]
+    return Standing(
+        id=pool.id,
+        entries=[one.id for one in pool.contenders],
+        editions=list(pool.editions),
+        split=", ".join(dict.fromkeys(one.result.split for one in pool.contenders)),
+        track=pool.track,
+        budget=pool.budget,
+        conversion=pooled([(score.gain, score.interval_families, score.p) for score in scores]),
+        tuned=pooled([(of.gain, of.interval, None) for of in tuned]),
+        solved=pooled([(score.solved_gain, score.solved_interval, None) for score in scores]),
+        frontier=pooled([(of.gain, of.interval_families, of.p) for of in fronts]),
+        method_rate=_mean([score.method_rate for score in scores]),
+        null_rate=_mean([score.null_rate for score in scores]),
+        memorised_rate=_mean([score.memorised_rate for score in scores]),
+        easy_lost=_mean([of.easy_lost / of.easy_items for of in kept if of.easy_lost is not None and of.easy_items]),
+        claim=False,
+        ranked=ranked,
+    )
+
+
+def claimed(at: Standing) -> bool:
+    """Whether a standing may be called conversion beyond GRPO.
+
+    The interval beyond these families lies above 0, so does that over the tuned null where one is shipped, and p is
+    below LEVEL after Holm's rule over the entries of its track and budget.
+    """
+    score = at.conversion
+    if score is None or score.interval is None or score.interval[0] <= 0:
+        return False
+    beats_tuned = at.tuned is None or (at.tuned.interval is not None and at.tuned.interval[0] > 0)
+    return beats_tuned and score.adjusted is not None and score.adjusted < LEVEL
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+# --- pairs ----------------------------------------------------------------------------------------------------
+
+
+def _better(group: Sequence[_Pool], of: Callable[[Contender], Measured]) -> dict[str, set[str]]:
+    """Of each entry, those that score significantly more."""
+    found: dict[str, set[str]] = {pool.id: set() for pool in group}
+    pairs = list(combinations(group, 2))
+    tests = [_test(first, second, of) for first, second in pairs]
     for (first, second), (ahead, _), p in zip(pairs, tests, holm([p for _, p in tests]), strict=True):
         if p < LEVEL and ahead:
             winner, loser = (first, second) if ahead > 0 else (second, first)
-            better[loser.id].append(winner.id)
-    found = [
-        Standing(
-            id=contender.id,
-            split=contender.result.split,
-            track=contender.result.method.track,
-            budget=contender.result.budget.multiple,
-            gain=contender.result.conversion.gain,
-            interval_families=contender.result.conversion.interval_families,
-            claim=claimed(contender.result),
-            rank=1 + len(better[contender.id]) if contender.id in better else None,
-            better=sorted(better.get(contender.id, [])),
+            found[loser.id].add(winner.id)
+    return found
+
+
+def _range(name: str, better: dict[str, set[str]]) -> tuple[int, int]:
+    return 1 + len(better[name]), len(better) - sum(name in above for above in better.values())
+
+
+def _test(first: _Pool, second: _Pool, of: Callable[[Contender], Measured]) -> tuple[float, float]:
+    """(mean gain of the first over the second, two-sided p) over the splits on which both were scored."""
+    others = {one.split.hash: one for one in second.eligible}
+    shared = [(of(one), of(others[one.split.hash])) for one in first.eligible if one.split.hash in others]
+    shared = [pair for pair in shared if len(pair[0].hits)]
+    if not shared:
+        return 0.0, 1.0
+    gains = [float((_values(one).mean(axis=1) - _values(other).mean(axis=1)).mean()) for one, other in shared]
+    sides = [
+        fisher(
+            [p_gain(one.hits.astype(float), other.hits.astype(float), one.families, one.weights) for one, other in way]
         )
-        for contender in group
+        for way in (shared, [(other, one) for one, other in shared])
     ]
-    return sorted(found, key=lambda row: (row.rank is None, row.rank or 0, -(row.gain or 0.0), row.id))
+    return sum(gains) / len(gains), min(1.0, 2 * min(sides))
 
 
-def _as_the_null(result: Result, split: Split) -> bool:
-    """Whether a result has as many samples per item as its null control: with fewer, chance converts more."""
-    null = split.control("null_control", f"{result.budget.multiple or 1.0:g}x")
-    return null is not None and null.result is not None and null.result.samples == result.samples
-
-
-def claimed(result: Result) -> bool:
-    """Whether a result may be called conversion beyond GRPO: it beats the null control and the strong null."""
-    score = result.conversion
-    over_null = score.interval_families is not None and score.interval_families[0] > 0
-    if score.strong_null_seeds == 0:
-        return result.comparable and over_null and result.budget.multiple != 1
-    return result.comparable and over_null and (score.strong_null_interval or (0.0, 0.0))[0] > 0
-
-
-def _test(first: Contender, second: Contender, split: Split, families: Sequence[str]) -> tuple[float, float]:
-    """(conversion of the first minus that of the second, two-sided p)."""
-    seeds = min(len(first.result.seeds), len(second.result.seeds))
-    one, other = (_arm(contender, split, seeds) for contender in (first, second))
-    ahead = float(one.values.mean() - other.values.mean())
-    return ahead, p_value(one, other, families) if ahead >= 0 else p_value(other, one, families)
-
-
-def _arm(contender: Contender, split: Split, seeds: int) -> Arm:
-    runs = [str(seed) for seed in contender.result.seeds]
-    grid = read_phase(contender.counts, "eval", split.ids("unlearnable"), runs=runs, source=contender.id)
-    cells, samples = Cells.of(grid), contender.result.samples
-    if (cells.n != samples).any():
-        raise DataError(
-            f"{contender.id}: counts.parquet does not have {samples} rollouts of every unlearnable item in every seed, "
-            "as result.json says; restore it, or enter its bundle again"
-        )
-    return conversion_arm(cells, split.config.protocol.tau, seeds)
-
-
-def p_value(better: Arm, worse: Arm, families: Sequence[str]) -> float:
-    """p of `better` converting more: 1 minus the highest level whose interval beyond these families lies above 0.
-
-    At least LEAST_P; 1 where there is no interval (one seed, one family) or no difference.
-    """
-
-    def above(p: float) -> bool:
-        interval = gain_intervals(better, worse, families, 1 - p)[1]
-        return interval is not None and interval[0] > 0
-
-    if above(LEAST_P):
-        return LEAST_P
-    low, high = LEAST_P, 1.0
-    while high / low > 1.001:
-        middle = float(np.sqrt(low * high))
-        low, high = (low, middle) if above(middle) else (middle, high)
-    return high
+def _values(of: Measured) -> Reals:
+    return of.hits * of.weights[:, None]
 
 
 def holm(values: Sequence[float]) -> list[float]:

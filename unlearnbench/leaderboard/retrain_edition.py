@@ -28,7 +28,7 @@ from unlearnbench.leaderboard.editions import ENTRIES, Edition, edition_folder, 
 from unlearnbench.leaderboard.entries import BoardEntry, Entry, read_entries, read_entry, write_entry
 from unlearnbench.leaderboard.verification import examine
 from unlearnbench.leaderboard.verification.claims import retraining_seeds
-from unlearnbench.leaderboard.verification.rerun import require_no_network
+from unlearnbench.leaderboard.verification.rerun import Trained, difference, require_no_network
 from unlearnbench.methods import locate
 from unlearnbench.policies.samplers.engine import Engine
 from unlearnbench.records import Result
@@ -67,6 +67,7 @@ class Outcome:
     before: bool = False
     """The re-trained entry was there already."""
     why: str | None = None
+    """The reason; of an entry that was trained once more, how that compares with it."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,8 @@ class Means:
     workers: int | None = None
     allow_network: bool = False
     show: Watch | None = None
+    again: bool = False
+    """Train what is there already once more, and compare; nothing is written among the entries."""
 
 
 def find_edition(entries: Path, name: str, variant: Path | None = None) -> tuple[Edition, Split]:
@@ -129,13 +132,19 @@ def retrain_entry(
     name, means = one.entry.id, means or Means()
     try:
         again = take_part(one, edition, split)
-        if (there := _made_before(again, edition, entries, split)) is not None:
+        there = _made_before(again, edition, entries, split)
+        if there is not None and not means.again:
             return Outcome(name, there, before=True)
         _require_files(again, split)
         folder = out / name
         kept = edition_folder(entries, edition.name)
         _train(again, split, folder, kept if kept.is_dir() and not kept.samefile(split.path) else None, means)
-        return Outcome(name, enter_run(again, edition, split, folder, entries, means.workers))
+        if there is None:
+            return Outcome(name, enter_run(again, edition, split, folder, entries, means.workers))
+        run = read_run(folder / "run")
+        sides = [Trained.of(split, of.result, of.counts) for of in (there, run)]
+        words, refuted = difference(sides[0], sides[1], split)
+        return Outcome(name, None if refuted else there, before=True, why=words)
     except UnlearnBenchError as problem:
         return Outcome(name, why=str(problem))
 
@@ -213,8 +222,6 @@ def _require_files(again: Again, split: Split) -> None:
             f"{split.path} has no null_control/{multiple:g}x yet, which it is scored against; when `make micro "
             f"SEED={split.config.seed}` has made it, run `leaderboard close` again"
         )
-    if multiple == 1 and split.control("strong_null") is None:
-        raise RunError(f"{split.path} has no strong_null yet, which every entry at 1x must beat")
     for read in again.claimed.method.reads:
         if read in NEEDED and not (split.path / NEEDED[read]).is_file():
             raise RunError(

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from math import comb
 from pathlib import Path
 from typing import Any
 
 from unlearnbench.harness.judge import SLACK_STEPS
 from unlearnbench.io import safe_zip
 from unlearnbench.leaderboard.bundles import bundle, tables
-from unlearnbench.leaderboard.editions import CHAIN, DELAY, ENTRIES, editions
+from unlearnbench.leaderboard.editions import CHAIN, DELAY, ENTRIES, Edition, editions
 from unlearnbench.leaderboard.ranking import LEVEL
 from unlearnbench.leaderboard.verification import count_tests
 from unlearnbench.scoring.score import MIN_SEEDS, SCORER_VERSION
@@ -33,7 +35,9 @@ def rules(entries: Path = ENTRIES) -> str:
         seeds=MIN_SEEDS,
         level=LEVEL,
         slack=SLACK_STEPS,
+        pair_floor=2 / comb(2 * MIN_SEEDS, MIN_SEEDS),
         editions=editions(entries),
+        open_split=lambda edition: _open_split(edition, shipped),
         splits=[_facts(split) for split in shipped if (split.path / "items.parquet").is_file()],
         bundle_mib=safe_zip.LARGEST >> 20,
         members=safe_zip.MOST_MEMBERS,
@@ -46,6 +50,13 @@ def rules(entries: Path = ENTRIES) -> str:
         delay=DELAY // 60,
         licence=LICENCE,
     )
+
+
+def _open_split(edition: Edition, shipped: Sequence[Split]) -> str:
+    """What an edition without a variant of its own was scored on."""
+    if any(split.hash == edition.split_hash for split in shipped):
+        return "the shipped split, whose labels are public"
+    return "a split that was shipped before, whose labels are public"
 
 
 def _facts(split: Split) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from unlearnbench.records import FATES, Item
 from unlearnbench.reports.charts import Mark, marks_svg
 from unlearnbench.reports.examples import Example, examples
+from unlearnbench.reports.formatting import plain
 from unlearnbench.reports.run_files import Run
 from unlearnbench.scoring.conversion_rule import LEAST_RATE, solved
 from unlearnbench.scoring.fates import UNKNOWN
@@ -187,6 +188,7 @@ class Items:
                 item.solution[:length],
                 [_example(example, length) for example in texts.get(item.item_id, [])],
             ]
+            row = spelled_out(row)
             size += len(script_json(row).encode()) + 1
             if size > most and rows:
                 break
@@ -196,8 +198,8 @@ class Items:
             "samples": self.run.result.samples,
             "fates": {name[0]: name for name in FATES},
             "groups": groups.names,
-            "causes": causes.names,
-            "families": families.names,
+            "causes": spelled_out(causes.names),
+            "families": spelled_out(families.names),
             "all": len(self.items),
             "rows": rows,
         }
@@ -221,6 +223,14 @@ class _Names:
     @property
     def names(self) -> list[str]:
         return list(self._places)
+
+
+def spelled_out(data: list[Any]) -> list[Any]:
+    """The same lists with the hidden characters of every text spelled out."""
+    return [
+        plain(value) if isinstance(value, str) else spelled_out(value) if isinstance(value, list) else value
+        for value in data
+    ]
 
 
 def script_json(data: Any) -> Markup:

@@ -12,14 +12,17 @@ from unlearnbench.splits import Split
 from unlearnbench.splits.split import shipped_splits
 
 
-def command(result: Result, split: Split, folder: Path, source: str | None = None) -> str | None:
+def command(
+    result: Result, split: Split, folder: Path, source: str | None = None, where: str | None = None
+) -> str | None:
     """One line for a shell; None for what no command line makes again (foreign rollouts).
 
-    `source` is the path of the method's file, by default the copy that the run keeps.
+    `source` is the path of the method's file, by default the copy that the run keeps; `where` names the split, by
+    default a shipped one of that name, else its folder.
     """
     if result.kind == "score":
         return None
-    where = result.split if result.split in shipped_splits() else str(split.path)
+    where = where or (result.split if result.split in shipped_splits() else str(split.path))
     words = ["unlearnbench", "eval"]
     if result.kind == "checkpoint":
         words += [word for seed in result.seeds for word in ("--checkpoint", f"POLICY-{seed}")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import combinations
 from math import comb
 
@@ -43,8 +44,14 @@ def p_families(difference: Reals, families: Sequence[str]) -> float:
     if len(names) < 2:
         return 1.0
     sums = np.bincount(family, difference, len(names))
-    drawn = np.random.Generator(np.random.Philox(key=0)).multinomial(len(names), [1 / len(names)] * len(names), DRAWS)
-    return float((1 + ((drawn @ sums) <= 1e-12).sum()) / (1 + DRAWS))
+    return float((1 + ((_drawn(len(names)) @ sums) <= 1e-12).sum()) / (1 + DRAWS))
+
+
+@lru_cache(maxsize=8)
+def _drawn(families: int) -> Reals:
+    """How often each family is drawn, (DRAWS, families): the same whenever there are so many, and slow to draw."""
+    drawn = np.random.Generator(np.random.Philox(key=0)).multinomial(families, [1 / families] * families, DRAWS)
+    return drawn.astype(float)
 
 
 def p_gain(method: Reals, null: Reals, families: Sequence[str], weights: Reals | None = None) -> float:

@@ -30,7 +30,7 @@ from unlearnbench.leaderboard.bundles.bundle import (
 )
 from unlearnbench.records import READS, Result
 
-NEWEST = {"manifest.json": 2}
+NEWEST = {"manifest.json": 2, "result.json": 2}
 """Newest schema version of a member that is known here; 1 of all others."""
 
 

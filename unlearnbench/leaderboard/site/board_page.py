@@ -1,36 +1,38 @@
-"""The board as its page shows it: a row per entry, and the axis that all gains are drawn on."""
+"""The board as its page shows it: a row per method over its editions, a row per entry, and the axis of the gains."""
 
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from unlearnbench.leaderboard.board import Row, board, edition_places
+from unlearnbench.leaderboard.board import Row, board, edition_places, pooled_board
 from unlearnbench.leaderboard.entries import TIERS, BoardEntry, Entry
-from unlearnbench.leaderboard.ranking import Standing
+from unlearnbench.leaderboard.pooling import Score
+from unlearnbench.leaderboard.ranking import SCORE_VERSION, Standing
 from unlearnbench.records import TRACKS, Result
 from unlearnbench.reports.headline import Tone, Verdict, verdict
 from unlearnbench.splits import Split
 
 TONES: Sequence[Tone] = ("more", "same", "less", "open")
+POOLED = "pooled"
+"""Stands for the edition in a row over all editions."""
 
 
 @dataclass(frozen=True)
 class Line:
-    """An entry as the board lists it, the `order`-th of all: among `ranked` entries, `tied` of which have its rank."""
+    """A row of the board, the `order`-th of all: an entry in its edition, or a method over its editions (`pooled`)."""
 
     folder: Path
     entry: Entry
+    """Of a pooled row, the newest."""
     result: Result
     standing: Standing
     verdict: Verdict
     split: str
     """The name of its split's page."""
-    ranked: int
-    tied: int
+    pooled: bool
     order: int
 
     @property
@@ -44,7 +46,7 @@ class Line:
     @property
     def telling_id(self) -> bool:
         """Whether the id says more than name and budget."""
-        return self.id not in (self.name, f"{self.name}-{self.budget}".lower())
+        return self.standing.id not in (self.name, f"{self.name}-{self.budget}".lower())
 
     @property
     def tier(self) -> str:
@@ -52,15 +54,26 @@ class Line:
 
     @property
     def edition(self) -> str:
-        return self.entry.edition
+        return POOLED if self.pooled else self.entry.edition
 
     @property
     def track(self) -> str:
         return self.result.method.track
 
     @property
-    def rank(self) -> int | None:
-        return self.standing.rank
+    def rank(self) -> str | None:
+        """The range of ranks."""
+        if self.standing.rank is None:
+            return None
+        best, worst = self.standing.rank
+        return str(best) if best == worst else f"{best}\N{EN DASH}{worst}"
+
+    @property
+    def frontier_rank(self) -> str | None:
+        if self.standing.frontier_rank is None:
+            return None
+        best, worst = self.standing.frontier_rank
+        return str(best) if best == worst else f"{best}\N{EN DASH}{worst}"
 
     @property
     def why_no_rank(self) -> str:
@@ -69,6 +82,8 @@ class Line:
             return ""
         if self.entry.withdrawn is not None:
             return f"withdrawn: {self.entry.withdrawn.rstrip('.')}"
+        if self.result.schema_version != SCORE_VERSION:
+            return f"score version {self.result.schema_version}, which counted memory as conversion"
         if not self.result.comparable:
             return (self.result.why_not_comparable or "not comparable").rstrip(".")
         if self.entry.tried is None:
@@ -81,38 +96,16 @@ class Line:
 
     @property
     def budget(self) -> str:
-        return "unknown" if self.result.budget.multiple is None else f"{self.multiple:g}x"
+        return self.standing.budget_name
 
     @property
     def gain(self) -> float | None:
-        return self.result.conversion.gain
+        return None if self.standing.conversion is None else self.standing.conversion.gain
 
     @property
     def interval(self) -> Sequence[float] | None:
-        """Over families and seeds, which is the one that the finding rests on."""
-        return self.result.conversion.interval_families
-
-    @property
-    def finding(self) -> str:
-        """The verdict in a few words; whatever is not distinguishable from GRPO re-run is called the same."""
-        score, tone = self.result.conversion, self.verdict.tone
-        if tone == "same" and score.interval_families is not None and score.interval_families[0] <= 0:
-            return "not distinguishable from null"
-        if tone == "more" and score.strong_null_interval is not None:
-            return "more than both nulls" + ("" if score.scope in (None, "families") else f", {score.scope}")
-        return self.verdict.label
-
-    @property
-    def conversion(self) -> float | None:
-        return self.result.groups["unlearnable"].conversion
-
-    @property
-    def easy_lost(self) -> int | None:
-        return self.result.retention.easy_lost
-
-    @property
-    def easy_items(self) -> int:
-        return self.result.retention.easy_items
+        """Beyond the families of its splits, which is the one that the finding rests on."""
+        return None if self.standing.conversion is None else self.standing.conversion.interval
 
     @property
     def track_order(self) -> int:
@@ -134,45 +127,83 @@ def lines(
     page_of: Callable[[Split], str],
     order: Sequence[str] = (),
 ) -> list[Line]:
-    """All entries with their standings: the strongest tier first, of that the editions as in `edition_places`
-    (`order` has the oldest first), then by split, budget and track, then by rank and gain."""
+    """All methods over their editions, then all entries in theirs: the strongest tier first, of that the pooled rows
+    and the editions as in `edition_places` (`order` has the oldest first), then by budget, track, rank and gain."""
     by_id = {one.entry.id: one for one in entries}
-    rows = board(entries, find, order)
     shown = edition_places(order, [one.entry for one in entries])
-
-    def rivals(row: Row) -> tuple[object, ...]:
-        at, of = row.standing, by_id[row.entry.id].result
-        return (row.entry.tier, row.entry.edition, of.split_hash, at.track, at.budget)
-
-    ranked = Counter(rivals(row) for row in rows if row.standing.rank is not None)
-    at_rank = Counter((rivals(row), row.standing.rank) for row in rows)
-    found = [
-        Line(
-            folder=by_id[row.entry.id].folder,
-            entry=row.entry,
-            result=(result := by_id[row.entry.id].result),
-            standing=row.standing,
-            verdict=verdict(result),
-            split=page_of(find(result)),
-            ranked=ranked[rivals(row)],
-            tied=0 if row.standing.rank is None else at_rank[rivals(row), row.standing.rank] - 1,
-            order=0,
-        )
-        for row in rows
-    ]
+    found = [_line(row, by_id, find, page_of, pooled=True) for row in pooled_board(entries, find, order)]
+    found += [_line(row, by_id, find, page_of, pooled=False) for row in board(entries, find, order)]
 
     def place(line: Line) -> tuple[str | float, ...]:
-        rank = math.inf if line.rank is None else line.rank
-        gain = math.inf if line.gain is None else -line.gain
-        group = (line.tier_order, shown.get(line.edition, len(order)), line.edition, line.split)
-        return (*group, line.multiple, line.track_order, rank, gain, line.id)
+        ranks = line.standing.rank or (math.inf, math.inf)
+        gains = [line.standing.conversion, line.standing.frontier]
+        by_gain = [math.inf if of is None or of.gain is None else -of.gain for of in gains]
+        group = (line.tier_order, -1 if line.pooled else shown.get(line.edition, len(order)), line.edition)
+        return (*group, line.multiple, line.track_order, *ranks, *by_gain, line.id)
 
     return [replace(line, order=number) for number, line in enumerate(sorted(found, key=place))]
 
 
+def _line(
+    row: Row,
+    by_id: Mapping[str, BoardEntry],
+    find: Callable[[Result], Split],
+    page_of: Callable[[Split], str],
+    *,
+    pooled: bool,
+) -> Line:
+    one = by_id[row.entry.id]
+    results = [by_id[name].result for name in row.standing.entries]
+    return Line(
+        folder=one.folder,
+        entry=row.entry,
+        result=one.result,
+        standing=row.standing,
+        verdict=verdict(as_ranked(one.result, row.standing, results)),
+        split=page_of(find(one.result)),
+        pooled=pooled,
+        order=0,
+    )
+
+
+def as_ranked(result: Result, at: Standing, results: Sequence[Result]) -> Result:
+    """A result with the numbers of its standing: means over editions, and p after Holm's rule.
+
+    What is said of it in words then follows from these by the same rules as of a run.
+    """
+    if result.schema_version != SCORE_VERSION or at.conversion is None:
+        return result
+    score, kept, none = result.conversion, result.retention, Score(gain=None, interval=None)
+    tuned, solved = at.tuned or none, at.solved or none
+    changes: dict[str, object] = {
+        "gain": at.conversion.gain,
+        "interval_families": at.conversion.interval,
+        "p": at.conversion.adjusted if at.rank is not None else at.conversion.p,
+        "method_rate": at.method_rate,
+        "null_rate": at.null_rate,
+        "memorised_rate": at.memorised_rate,
+        "solved_gain": solved.gain,
+        "solved_interval": solved.interval,
+    }
+    if score.tuned_null is not None:
+        changes["tuned_null"] = score.tuned_null.model_copy(update={"gain": tuned.gain, "interval": tuned.interval})
+    lost = None if at.easy_lost is None else at.easy_lost * kept.easy_items
+    read = max((of.canaries.converted or 0.0 for of in results), default=0.0)
+    return result.model_copy(
+        update={
+            "conversion": score.model_copy(update=changes),
+            "retention": kept.model_copy(update={"easy_lost": lost}),
+            "canaries": result.canaries.model_copy(update={"converted": read}),
+        }
+    )
+
+
 @dataclass(frozen=True)
 class Scale:
-    """The axis that the gains of all entries are drawn on, as fractions. Places are in percent of its width."""
+    """The axis that all gains are drawn on, as fractions: a root scale, so that small gains are seen beside large ones.
+
+    Places are in percent of its width.
+    """
 
     low: float
     high: float
@@ -184,15 +215,25 @@ class Scale:
         return cls(math.floor(min(values) * 10) / 10, max(math.ceil(max(values) * 10) / 10, 0.1))
 
     def at(self, value: float) -> str:
-        return f"{2.5 + 95 * (value - self.low) / (self.high - self.low):.2f}%"
+        low, here, high = (root(end) for end in (self.low, value, self.high))
+        return f"{2.5 + 95 * (here - low) / (high - low):.2f}%"
 
     @property
     def ticks(self) -> list[tuple[float, str]]:
         """Zero, and the ends where they are far enough from it to be told apart."""
-        ends = [end for end in (self.low, 0.0, self.high) if end == 0 or abs(end) * 4 > self.high - self.low]
+        ends = [
+            end
+            for end in (self.low, 0.0, self.high)
+            if end == 0 or 4 * abs(root(end)) > root(self.high) - root(self.low)
+        ]
         return [(end, f"{100 * end:+.0f}".replace("-", "\N{MINUS SIGN}") if end else "0") for end in ends]
 
     def anchor(self, tick: float) -> str:
         if self.low < tick < self.high:
             return "middle"
         return "start" if tick == self.low else "end"
+
+
+def root(value: float) -> float:
+    """The place of a gain on a root scale: the square root, with the sign."""
+    return math.copysign(math.sqrt(abs(value)), value)

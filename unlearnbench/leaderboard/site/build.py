@@ -4,16 +4,14 @@
     phenomenon.html           the phenomenon in pictures
     entry/<id>/index.html     one entry, with its result.json, counts and source beside it
     split/<name>/index.html   one split
-    site.css, site.js         the only style and script
+    site.css, site.js         the only style, and the board's script; report.js is that of an entry's item browser
 
-What entries and splits wrote is hostile text: jinja escapes it, and each page's policy forbids scripts but site.js.
+What entries and splits wrote is hostile text: jinja escapes it, and each page's policy forbids scripts but these files.
 The same entries give the same bytes.
 """
 
 from __future__ import annotations
 
-import json
-import math
 import shlex
 import shutil
 from collections import Counter
@@ -22,27 +20,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from jinja2 import Environment
 from markupsafe import Markup
 
 from unlearnbench import __version__
 from unlearnbench.errors import DataError
 from unlearnbench.io.files import atomic, write_bytes
-from unlearnbench.io.tables import read_parquet
 from unlearnbench.leaderboard.bundles.address import BUNDLE, read_ref
-from unlearnbench.leaderboard.bundles.tables import LEDGER
-from unlearnbench.leaderboard.editions import ENTRIES, editions, find_splits
+from unlearnbench.leaderboard.editions import ENTRIES, edition_folder, editions, find_splits
 from unlearnbench.leaderboard.entries import TIERS, read_entries
 from unlearnbench.leaderboard.site import figures
-from unlearnbench.leaderboard.site.board_page import Line, Scale, lines
+from unlearnbench.leaderboard.site.board_page import POOLED, Line, Scale, lines
 from unlearnbench.leaderboard.site.split_page import Example, SplitFacts
-from unlearnbench.methods import BUILT_IN, locate
 from unlearnbench.records import TRACKS, Result
-from unlearnbench.reports import plots
-from unlearnbench.reports.formatting import pct, plain
+from unlearnbench.reports.formatting import pct, plain, plural, points, signed
+from unlearnbench.reports.reproduce import command as eval_command
 from unlearnbench.reports.run_files import Run
-from unlearnbench.reports.run_report import new_templates, sections
+from unlearnbench.reports.run_report import PARTS, sections
+from unlearnbench.reports.templating import new_templates, source
 from unlearnbench.splits import Split, load_split, shipped_splits
 
 MEANING: Mapping[str, str] = {
@@ -53,22 +48,9 @@ MEANING: Mapping[str, str] = {
     "unstable": "differs between the runs",
     "boundary": "as unlearnable, but too near tau to be sure",
 }
-PARTS: Sequence[tuple[str, str]] = (
-    ("standing", "Standing"),
-    ("reproduce", "Reproduce"),
-    ("headline", "Headline"),
-    ("groups", "Groups"),
-    ("items", "Items"),
-    ("families", "Families"),
-    ("twins", "Twins"),
-    ("curves", "Curves"),
-    ("fates", "Fates"),
-    ("canaries", "Canaries"),
-    ("retention", "Retention"),
-    ("cost", "Cost"),
-    ("settings", "Settings"),
-    ("meaning", "Meaning"),
-)
+ENTRY_PARTS: Sequence[tuple[str, str]] = (("standing", "Standing"), *PARTS[:-2], ("files", "Files"), *PARTS[-2:])
+MOST_BROWSED = 90_000
+"""Bytes of an entry's page that its item browser may take: the unlearnable items come first."""
 FILES = ("result.json", "counts.parquet", "fates.parquet")
 """Of an entry, copied beside its page, as is the method's source."""
 BEHIND: Mapping[str, str] = {
@@ -78,7 +60,6 @@ BEHIND: Mapping[str, str] = {
     "self-reported": "its own word",
 }
 MAX_FAMILIES = 500  # rows of a split's table
-_SUMMED, _SHARES = ("rollouts", "correct", "tokens"), ("correct rollouts",)
 
 
 @dataclass(frozen=True)
@@ -110,21 +91,25 @@ def build(entries: Path, out: Path, folders: Sequence[str | Path] = ()) -> Path:
     shipped = [load_split(name) for name in shipped_splits()]
     find = find_splits(entries, folders)
     found = read_entries(entries)
-    used = {split.hash: split for split in [*shipped, *own, *(find(one.result) for one in found)]}
+    used: dict[str, Split] = {}
+    for split in (*shipped, *own, *(find(one.result) for one in found)):
+        used.setdefault(split.hash, split)  # a shipped one has more than the copy that an edition keeps
     pages = _page_names(list(used.values()))
     splits = {pages[split.hash]: SplitFacts(split) for split in used.values()}
     environment = _environment()
     order = [edition.name for edition in editions(entries)]
     shown = lines(found, find, lambda split: pages[split.hash], order)
     site = Site(out, shown, {name: splits[name] for name in sorted(splits)}, environment)
-    write_bytes(out / "site.js", _source("site.js"))
-    write_bytes(out / "site.css", _source("../page.css") + b"\n" + _source("site.css"))
+    for script in ("site/site.js", "report.js"):
+        write_bytes(out / script.rpartition("/")[2], source(script).encode())
+    write_bytes(out / "site.css", f"{source('page.css')}\n{source('site/site.css')}".encode())
     for line in shown:
-        _write_entry(site, line)
+        if not line.pooled:
+            _write_entry(site, line, entries)
     for name in site.splits:
         _write_split(site, name)
     _write_phenomenon(site)
-    _remove_others(out / "entry", {line.id for line in shown})
+    _remove_others(out / "entry", {line.id for line in shown if not line.pooled})
     _remove_others(out / "split", set(splits))
     return _write_index(site)
 
@@ -137,14 +122,10 @@ def _page_names(splits: Sequence[Split]) -> dict[str, str]:
 
 def _environment() -> Environment:
     environment = new_templates()
-    environment.filters["signed"] = lambda value: f"{100 * value:+z.1f}".replace("-", "\N{MINUS SIGN}")
+    environment.filters["signed"] = signed
     environment.filters["breakable"] = lambda name: Markup("_<wbr>").join(plain(name).split("_"))
     environment.globals |= {"meaning": MEANING, "behind": BEHIND, "max_families": MAX_FAMILIES}
     return environment
-
-
-def _source(name: str) -> bytes:
-    return (Path(__file__).resolve().parents[2] / "templates" / "site" / name).resolve().read_bytes()
 
 
 def _remove_others(folder: Path, kept: set[str]) -> None:
@@ -165,7 +146,7 @@ def _remove_others(folder: Path, kept: set[str]) -> None:
 def _write_index(site: Site) -> Path:
     found = site.lines
     tiers = [tier for tier in reversed(TIERS) if any(line.tier == tier for line in found)]
-    named = sorted({line.edition for line in found})
+    named = [POOLED, *sorted({line.edition for line in found} - {POOLED})] if found else []
     options = {
         "split": sorted({line.split for line in found}),
         "track": [track for track in TRACKS if any(line.track == track for line in found)],
@@ -179,10 +160,26 @@ def _write_index(site: Site) -> Path:
         lines=found,
         options=options,
         default_tier=tiers[0] if len(tiers) > 1 else None,
-        # the lines of the strongest tier come first, and of these the newest edition's
-        default_edition=found[0].edition if len(named) > 1 else None,
+        default_edition=POOLED if found else None,
         scale=Scale.of(found),
         splits=[(name, facts, _controls(facts)) for name, facts in site.splits.items()],
+        answer=answer(found),
+    )
+
+
+def answer(found: Sequence[Line]) -> str | None:
+    """The board's answer to its question, by the strongest tier's pooled rows; None where no such method has a rank."""
+    pooled = [line for line in found if line.pooled and line.standing.rank is not None]
+    seeing = [line for line in pooled if line.track == "verifier" and line.tier == pooled[0].tier]
+    if not seeing:
+        return None
+    more = sum(line.standing.claim for line in seeing)
+    tuned = all(line.standing.tuned is not None for line in seeing)
+    nulls = "GRPO re-run and tuned GRPO" if tuned else "GRPO re-run (the editions ship no tuned GRPO)"
+    best = max(line.gain or 0.0 for line in seeing)
+    return (
+        f"{more or 'None'} of the {plural(len(seeing), 'method')} that see only right or wrong "
+        f"{'converts' if more <= 1 else 'convert'} more than {nulls}; the largest gain of one is {points(best)}."
     )
 
 
@@ -191,28 +188,26 @@ def _controls(facts: SplitFacts) -> str:
     return ", ".join(f"{of.name} {pct(of.converted)}" for of in facts.controls if of.converted is not None)
 
 
-def _write_entry(site: Site, line: Line) -> None:
+def _write_entry(site: Site, line: Line, entries: Path) -> None:
     run = Run(line.folder, site.splits[line.split].split, line.result)
     files = {name: path for name in FILES if (path := _own_file(line.folder, name))}
-    if source := _own_file(line.folder.parent, line.entry.source):
-        files[line.entry.source] = source
-    content = sections(run) | {"fates_data": None}  # the same numbers lie beside the page, a tenth of the size
-    if content["curves_figure"] is None:
-        content["curves_figure"] = _curves(line)
+    if method := _own_file(line.folder.parent, line.entry.source):
+        files[line.entry.source] = method
+    pooled = next(of for of in site.lines if of.pooled and line.id in of.standing.entries)
+    content = sections(run, MOST_BROWSED)
     site.write(
         f"entry/{line.id}/index.html",
         "entry.html",
-        **content,
+        **content | {"links": [(name, name) for name in files], "command": command(line, run.split, entries)},
         line=line,
-        command=command(line, run.split),
-        own_seeds=_own_seeds(line.result),
+        pooled=pooled if len(pooled.standing.entries) > 1 else None,
         files=list(files),
-        source=None if source is None else source.read_text(encoding="utf-8", errors="replace"),
+        source=None if method is None else method.read_text(encoding="utf-8", errors="replace"),
         link=line.entry.url if (line.entry.url or "").startswith(("https://", "http://")) else None,
         bundle=read_ref(path) if (path := _own_file(line.folder, BUNDLE)) else None,
-        trained_from=next((other.id for other in site.lines if other.id == line.entry.trained_from), None),
-        trained_again=[other.id for other in site.lines if other.entry.trained_from == line.id],
-        parts=PARTS,
+        trained_from=next((of.id for of in site.lines if of.id == line.entry.trained_from), None),
+        trained_again=[of.id for of in site.lines if not of.pooled and of.entry.trained_from == line.id],
+        entry_parts=ENTRY_PARTS,
     )
     for name, path in files.items():
         with atomic(site.out / "entry" / line.id / name) as target, path.open("rb") as content_of:
@@ -227,57 +222,25 @@ def _own_file(folder: Path, name: str) -> Path | None:
     return path if path.is_file() else None
 
 
-def _curves(line: Line) -> Markup | None:
-    """Learning curves from the entry's ledger, where it brings no metrics; None without a ledger."""
-    path = _own_file(line.folder, "ledger.parquet")
-    if path is None:
-        return None
-    ledger = read_parquet(path, {field.name: field.type for field in LEDGER})
-    rows = ledger.group_by(["seed", "step"]).aggregate([(name, "sum") for name in _SUMMED])
-    rows = rows.sort_by([("seed", "ascending"), ("step", "ascending")])
-    found: dict[str, dict[str, list[float]]] = {"correct rollouts": {}, "length": {}, "rollouts": {}}
-    for row in rows.to_pylist():
-        drawn, seed = row["rollouts_sum"], str(row["seed"])
-        values = (row["correct_sum"] / drawn, row["tokens_sum"] / drawn, drawn) if drawn else (math.nan, math.nan, 0)
-        for title, value in zip(found, values, strict=True):
-            found[title].setdefault(seed, []).append(value)
-    units = {"correct rollouts": "% of rollouts", "length": "tokens per rollout", "rollouts": "per step"}
-    panels = [
-        plots.Panel(title, units[title], {seed: np.array(values) for seed, values in seeds.items()}, title in _SHARES)
-        for title, seeds in found.items()
-    ]
-    return Markup(plots.learning_curves(panels)) if rows.num_rows else None
-
-
 def _own_seeds(result: Result) -> bool:
     """Whether the seeds are those that `eval` uses by default."""
     return list(result.seeds) == list(range(1, len(result.seeds) + 1))
 
 
-def command(line: Line, split: Split) -> str:
-    """The command that reproduces a result: every setting that is not the split's recipe is spelled out."""
+def command(line: Line, split: Split, entries: Path = ENTRIES) -> str | None:
+    """The command that makes a result again, run in a checkout; None where none does."""
     result, home = line.result, f"{ENTRIES}/{line.entry.place}"
+    kept = edition_folder(entries, line.entry.edition)
     if line.entry.trained_from is not None:
-        again = ["unlearnbench", "leaderboard", "retrain", "--edition", line.edition]
+        words = ["unlearnbench", "leaderboard", "retrain", "--again", "--edition", line.entry.edition]
         if (split.path / split.config.base_policy.path).is_dir():
-            return f"rm -r {shlex.quote(home)} && {shlex.join([*again, line.entry.trained_from])}"
-        made = shlex.join([*again, "--split", f"build/{split.name}", line.entry.trained_from])
+            return shlex.join([*words, line.entry.trained_from])
+        made = shlex.join([*words, "--split", f"build/{split.name}", line.entry.trained_from])
         return f"make micro SEED={split.config.seed} && {made}"
     if result.kind == "score" or (line.entry.bundle and not _own_seeds(result)):
         return shlex.join(["unlearnbench", "leaderboard", "verify", home, "--rerun"])
-    words = ["unlearnbench", "eval"]
-    if result.kind == "checkpoint":
-        words += [word for seed in result.seeds for word in ("--checkpoint", f"POLICY-{seed}")]
-        return shlex.join([*words, "--split", result.split, "--samples", str(result.samples)])
-    name = result.method.name
-    built_in = name in BUILT_IN and locate(name).hash == result.method.source_hash
-    words += ["--method", name if built_in else f"{ENTRIES}/{line.id}/{line.entry.source}", "--split", result.split]
-    words += ["--seeds", str(len(result.seeds)), "--samples", str(result.samples), "--budget", line.budget]
-    recipe = split.config.recipe.model_dump(mode="json")
-    for key, value in result.method.settings.items():
-        if key not in recipe or recipe[key] != value:
-            words += ["--set", f"{key}={value if isinstance(value, str) else json.dumps(value)}"]
-    return shlex.join(words)
+    where = str(edition_folder(ENTRIES, line.entry.edition)) if (kept / "split.yaml").is_file() else result.split
+    return eval_command(result, split, line.folder, f"{ENTRIES}/{line.id}/{line.entry.source}", where)
 
 
 def _write_split(site: Site, name: str) -> None:
@@ -288,7 +251,7 @@ def _write_split(site: Site, name: str) -> None:
         "split.html",
         facts=facts,
         strips=_drawn(bool(strips), lambda: figures.strips_plot(strips, tau=facts.tau)),
-        entries=[line for line in site.lines if line.split == name],
+        entries=[line for line in site.lines if line.split == name and not line.pooled],
     )
 
 

@@ -1,6 +1,6 @@
 """The figures of the leaderboard's site that are not a run's: what a split holds, and the phenomenon for a newcomer.
 
-Plain arrays in, inline SVG out, as in `plots`. A picture is narrow enough to be read on a phone without scrolling.
+Plain arrays in, inline SVG out, as in `drawing`. A picture is narrow enough to be read on a phone without scrolling.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from unlearnbench.reports.plots import COLOURS, INK, MARKERS, MUTED, PERCENT, SERIES, Array, drawing
+from unlearnbench.leaderboard.site.drawing import COLOURS, INK, MARKERS, MUTED, PERCENT, SERIES, Array, drawing
 
 PICTURE = (4.9, 3.5)
 """Inches: on a phone its 9-point text is about 9 pixels high."""
@@ -77,7 +77,7 @@ def same_start_plot(strips: Sequence[Strip], *, tau: float) -> str:
 
 def luck_plot(rows: Sequence[tuple[str, float]]) -> str:
     """Shares of the unlearnable items by rule (fractions) as bars, the value in percent at each end."""
-    with drawing("luck", "What GRPO re-run converts by each rule", (PICTURE[0], 0.6 + 0.5 * len(rows))) as (
+    with drawing("luck", "What counts of GRPO re-run by each rule", (PICTURE[0], 0.6 + 0.5 * len(rows))) as (
         figure,
         svg,
     ):

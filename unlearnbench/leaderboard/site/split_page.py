@@ -9,8 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import combinations, islice
-from math import comb
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -21,14 +20,16 @@ from unlearnbench.io.rollout_store import BASE_ROLLOUTS, find_rollouts, read_all
 from unlearnbench.leaderboard.site.figures import Strip
 from unlearnbench.records import GROUPS, Item
 from unlearnbench.reports.formatting import pct
-from unlearnbench.scoring.conversion_rule import MOST_SUBSETS, conversion_arm, two_thirds
 from unlearnbench.scoring.counts import Cells, read_phase
+from unlearnbench.scoring.nulls import control_outcomes, easy_lost_share
+from unlearnbench.scoring.outcomes import Outcomes
+from unlearnbench.scoring.probes import probes_of
 from unlearnbench.scoring.rates import Reals
 from unlearnbench.splits import Control, Split
 from unlearnbench.verifier import Verifier
 
 SEEDS = 3
-"""Seeds that a method is usually scored with, and so the controls beside it."""
+"""Seeds whose mean rate a curve shows: as many as a method is usually scored with."""
 EXAMPLES = 3  # items of a group whose rollouts are shown
 SHOWN = 4  # different rollouts of an item that are shown, of those that succeed and of those that fail
 
@@ -58,17 +59,17 @@ class Example:
 
 @dataclass(frozen=True)
 class ControlRow:
-    """What a control does to the unlearnable items. Unknown is None."""
+    """What a control does to the split's items, as shares: means over its seeds. Unknown is None."""
 
     name: str
     does: str
     seeds: int
+    solved: float | None
     converted: float | None
+    """None where the split has no probes, or the control has no counts of them."""
     before: float | None
-    start: float | None
     after: float | None
-    easy_lost: int | None
-    easy_items: int | None
+    easy_lost: float | None
 
 
 class SplitFacts:
@@ -85,7 +86,6 @@ class SplitFacts:
         self.tau = split.config.protocol.tau
         self.groups = [name for name in GROUPS if any(item.group == name for item in self.items)]
         self.sizes = Counter(item.group for item in self.items)
-        self.seeds = SEEDS
 
     # --- rates ----------------------------------------------------------------------------------------------------
 
@@ -157,7 +157,7 @@ class SplitFacts:
 
     @cached_property
     def controls(self) -> list[ControlRow]:
-        """The shipped controls, each scored with `SEEDS` seeds (all of them, where it has fewer)."""
+        """The shipped controls: GRPO again at each budget, at each learning rate, and the ceiling."""
         null = self.split.path / "null_control"
         multiples = sorted((file.parent.name for file in null.glob("*x/counts.parquet")), key=_multiple)
         rows = [
@@ -165,35 +165,36 @@ class SplitFacts:
             for name in multiples
             if (found := self.split.control("null_control", name))
         ]
-        if strong := self.split.control("strong_null"):
-            rows.append(("strong null", self._strong_null_name(strong), strong))
+        rows += [
+            (f"tuned null, {rate:g}x", f"GRPO at {rate:g} times the learning rate", found)
+            for rate, found in sorted(self.split.tuned_nulls().items())
+        ]
         if positive := self.split.control("positive_control"):
-            rows.append(("positive control", "the base taught what is missing, then GRPO", positive))
+            rows.append(("positive control", "the base taught what is missing, then GRPO: the ceiling", positive))
         return [self._control(*row) for row in rows]
 
-    def _strong_null_name(self, control: Control) -> str:
-        """As `verdict.strong_null_name`, from the control itself."""
-        rate = control.result.method.settings.get("learning_rate") if control.result else None
-        factor = rate / self.split.config.recipe.learning_rate if isinstance(rate, float) else None
-        return "GRPO at its best learning rate" + ("" if factor is None else f" ({factor:g}x)")
-
     def _control(self, name: str, does: str, control: Control) -> ControlRow:
-        cells = self._cells(control)
-        seeds = min(SEEDS, len(control.seeds))
-        known = control.result
+        found, known = self._outcomes(control), control.result
         group = known.groups.get("unlearnable") if known else None
-        share = float(conversion_arm(cells, self.tau, seeds).values.mean()) if cells.enough and seeds else None
+        cells = self._cells(control)
+        complete = bool(cells.n.size) and bool(cells.n.sum(axis=1).all())
         return ControlRow(
             name=name,
             does=does,
             seeds=len(control.seeds),
-            converted=share,
+            solved=None if found is None else float(found.solved.mean()),
+            converted=float(found.converted.mean()) if found is not None and found.has_probe.any() else None,
             before=group.rate_before if group else None,
-            start=group.rate_start if group else None,
-            after=float(cells.rates.mean()) if cells.n.size and cells.n.sum(axis=1).all() else None,
-            easy_lost=known.retention.easy_lost if known else None,
-            easy_items=known.retention.easy_items if known else None,
+            after=float(cells.rates.mean()) if complete else None,
+            easy_lost=easy_lost_share(self.split, control) if "easy" in self.groups and complete else None,
         )
+
+    def _outcomes(self, control: Control) -> Outcomes | None:
+        """What a control did on the unlearnable items; None where it has too few samples of them."""
+        items = [item for item in self.items if item.group == "unlearnable"]
+        if not items or not control.seeds or not self._cells(control).enough:
+            return None
+        return control_outcomes(control, items, probes_of(self.split), self.tau, "control")
 
     def _cells(self, control: Control) -> Cells:
         """Counts of the unlearnable items after a control's runs."""
@@ -202,27 +203,18 @@ class SplitFacts:
 
     @cached_property
     def luck(self) -> list[tuple[str, float]]:
-        """Share of unlearnable items that GRPO re-run `converts` by simpler rules and by the benchmark's, three seeds.
+        """Share of unlearnable items that GRPO re-run gets right by ever stricter rules, the mean over its seeds.
 
-        Means over all subsets of three of the null control's seeds; empty where it has fewer.
+        Empty without a null control that has enough samples, or without probes.
         """
-        if self.null is None or len(self.null.seeds) < SEEDS:
+        found = None if self.null is None else self._outcomes(self.null)
+        if found is None or not found.has_probe.any():
             return []
-        cells = self._cells(self.null)
-        if not cells.enough or comb(cells.runs, SEEDS) > MOST_SUBSETS:
-            return []
-        above = cells.correct > self.tau * cells.n
-        subsets = [list(subset) for subset in combinations(range(cells.runs), SEEDS)]
-
-        def share(least: int) -> float:
-            return float(np.mean([(above[:, subset].sum(axis=1) >= least).mean() for subset in subsets]))
-
-        rule = float(conversion_arm(cells, self.tau, SEEDS).values.mean())
-        level = pct(self.tau)
+        above = found.cells.correct > self.tau * found.cells.n
         return [
-            (f"above {level}\nin any seed", share(1)),
-            (f"above {level}\nin {two_thirds(SEEDS)} of {SEEDS} seeds", share(two_thirds(SEEDS))),
-            ("the rule of\nthis benchmark", rule),
+            (f"above {pct(self.tau)}", float(above.mean())),
+            ("solved", float(found.solved.mean())),
+            ("converted", float(found.converted.mean())),
         ]
 
     @cached_property

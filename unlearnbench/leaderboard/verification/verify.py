@@ -37,10 +37,11 @@ from unlearnbench.leaderboard.verification.claims import (
 )
 from unlearnbench.leaderboard.verification.rejudge import altered
 from unlearnbench.leaderboard.verification.rollouts import Asked, Drawn, claimed, decoder_of
-from unlearnbench.leaderboard.verification.scores import Facts, scored
+from unlearnbench.leaderboard.verification.scores import facts_of_bundle, scored
 from unlearnbench.leaderboard.verification.training_record import contradictions
 from unlearnbench.records import Record, Result
 from unlearnbench.scoring.fates import count_fates, fates_of
+from unlearnbench.scoring.score import RunFacts
 from unlearnbench.splits import Split, load_split, shipped_splits
 
 Check = Literal[
@@ -108,10 +109,14 @@ class Checked:
     result: Result
 
     @property
+    def visits(self) -> pa.Table:
+        """Columns as in `scoring.fates.VISITS`."""
+        return _plain(self.tables["visits.parquet"])
+
+    @property
     def fates(self) -> pa.Table:
         """Columns as in fates.parquet."""
-        items = [item.item_id for item in self.split.items]
-        return fates_of(_plain(self.tables["visits.parquet"]), items, list(self.result.seeds))
+        return fates_of(self.visits, [item.item_id for item in self.split.items], list(self.result.seeds))
 
 
 def verify_bundle(
@@ -255,10 +260,10 @@ def _split(bundle: Bundle, given: Split | None) -> Split:
 # --- what is claimed ------------------------------------------------------------------------------------------
 
 
-def _claimed_result(bundle: Bundle, split: Split, said: Drawn, visits: pa.Table) -> tuple[Facts, Result]:
+def _claimed_result(bundle: Bundle, split: Split, said: Drawn, visits: pa.Table) -> tuple[RunFacts, Result]:
     items, seeds = [item.item_id for item in split.items], list(bundle.result.seeds)
     fates = count_fates(fates_of(_plain(visits), items, seeds), split.ids("unlearnable"))
-    facts = Facts.of_bundle(bundle, split, fates)
+    facts = facts_of_bundle(bundle, split, fates)
     return facts, scored(said.counts, split, facts)
 
 

@@ -39,7 +39,7 @@
       shown += row.hidden ? 0 : 1;
     }
     const all = Number(form.querySelector("output").dataset.all);
-    form.querySelector("output").textContent = shown === all ? `${all} entries` : `${shown} of ${all} entries`;
+    form.querySelector("output").textContent = shown === all ? `${all} rows` : `${shown} of ${all} rows`;
     nothing.hidden = shown > 0;
   }
 

@@ -1,4 +1,4 @@
-"""The report's figures: plain arrays in, inline SVG out.
+"""How the site's figures are drawn: by matplotlib, as inline SVG.
 
 Colours are CSS variables of the page, so that one figure serves light, dark and print; text stays text. The same
 arrays give the same bytes.
@@ -8,26 +8,21 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from html import escape
 
 import matplotlib as mpl
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
 SERIES = 7
 """Colours for categories; what comes after them is shown as `other`."""
-MAX_POINTS = 400  # of a curve: more cannot be told apart on a page
-MAX_CURVES = 1200  # points of all the seeds' curves of a panel, which are a page's bulk
 
 MARKERS = "osD^vPX"
 """Categories differ in shape too, for those who cannot tell the colours apart."""
@@ -69,65 +64,6 @@ _STYLE = {
     "figure.edgecolor": "none",
     "axes.facecolor": "none",
 }
-
-
-@dataclass(frozen=True)
-class Panel:
-    """One quantity over the steps of training, by seed. `share`: a fraction, drawn in percent."""
-
-    title: str
-    unit: str
-    seeds: Mapping[str, Array]
-    share: bool = False
-
-
-def learning_curves(panels: Sequence[Panel]) -> str:
-    """One small plot a quantity: seeds thin, their mean over the steps that all of them reached thick."""
-    columns = min(3, len(panels))
-    rows = -(-len(panels) // columns)
-    with drawing("curves", "Learning curves of each seed", (9.6, 0.3 + 2.05 * rows)) as (figure, svg):
-        grid = figure.subplots(rows, columns, squeeze=False)
-        for axes, panel in zip(grid.flat, panels, strict=False):
-            _curve(axes, panel)
-        for axes in grid.flat[len(panels) :]:
-            axes.set_visible(False)
-        seeds = list(panels[0].seeds)
-        handles = [Line2D([], [], color=_seed_colour(n), lw=0.9, label=f"seed {s}") for n, s in enumerate(seeds)]
-        if len(seeds) > 1:
-            handles.append(Line2D([], [], color=INK, lw=1.8, label="mean of the seeds"))
-        figure.legend(handles=handles, loc="outside upper left", ncols=min(len(handles), 8))
-    return svg[0]
-
-
-def _curve(axes: Axes, panel: Panel) -> None:
-    curves = list(panel.seeds.values())
-    points = int(np.clip(MAX_CURVES // len(curves), 50, MAX_POINTS))
-    for number, values in enumerate(curves):
-        x, y = _thinned(values, points)
-        axes.plot(x, y, color=_seed_colour(number), lw=0.8, alpha=0.65)
-    common = min(len(values) for values in curves)
-    if len(curves) > 1:
-        x, y = _thinned(np.mean([values[:common] for values in curves], axis=0))
-        axes.plot(x, y, color=INK, lw=1.5)
-    axes.set_title(panel.title)
-    axes.set(xlabel="step", ylabel=panel.unit)
-    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=[1, 2, 5, 10]))
-    axes.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]))
-    if panel.share:
-        axes.set_ylim(0, max(axes.get_ylim()[1], 0.01))
-        axes.yaxis.set_major_formatter(PERCENT)
-
-
-def _thinned(values: Array, points: int = MAX_POINTS) -> tuple[Array, Array]:
-    """Steps and values, as means of blocks where there are too many. A step without a value (NaN) stays a gap."""
-    block = -(-len(values) // points)
-    full = len(values) // max(block, 1) * block
-    steps = np.arange(full, dtype=np.float64).reshape(-1, max(block, 1)).mean(axis=1)
-    return steps, values[:full].reshape(-1, max(block, 1)).mean(axis=1)
-
-
-def _seed_colour(number: int) -> str:
-    return COLOURS[number % SERIES]
 
 
 PERCENT = FuncFormatter(lambda value, _: f"{100 * value:.3g}".replace("-", "\N{MINUS SIGN}"))
