@@ -29,7 +29,7 @@ SCHEMAS = {
     "twin": ("records", "Twin", "a row of twins.parquet"),
     "canary": ("records", "Canary", "an object of the list in canaries.json"),
     "related_problem": ("records", "RelatedProblem", "a row of similar.parquet or sub_problems.parquet"),
-    "comparison": ("scoring.comparison", "Comparison", "comparison.json, and what `compare --json` prints"),
+    "comparison": ("scoring.comparisons.comparison", "Comparison", "comparison.json, and what `compare --json` prints"),
     "similarity": ("diagnosis.record", "SimilarityRecord", "similarity.json of a diagnosis"),
     "entry": ("leaderboard.entries", "Entry", "entry.json of the leaderboard"),
     "bundle": ("leaderboard.bundles.address", "BundleRef", "bundle.json of an entry: which bundle, and where it lies"),

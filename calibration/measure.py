@@ -9,11 +9,11 @@ import numpy as np
 
 from calibration.settings import Setting
 from unlearnbench.scoring.conversion_rule import share_arm
-from unlearnbench.scoring.intervals import Arm, gain_intervals, twin_verdict
+from unlearnbench.scoring.inference.intervals import Arm, gain_intervals, twin_verdict
+from unlearnbench.scoring.inference.simulation import Simulation
 from unlearnbench.scoring.nulls import control_outcomes
 from unlearnbench.scoring.probes import probes_of
 from unlearnbench.scoring.rates import newcombe_paired
-from unlearnbench.scoring.simulation import Simulation
 from unlearnbench.scoring.twin_scores import twin_gain
 from unlearnbench.splits import load_split
 

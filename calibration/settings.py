@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from unlearnbench.scoring.simulation import Design, World
+from unlearnbench.scoring.inference.simulation import Design, World
 from unlearnbench.splits import load_split
 
 

@@ -17,9 +17,9 @@ from experiments.markdown import Section, blocks, paragraph, table, with_interva
 from experiments.runs import CAUSE, Runs, of_group
 from unlearnbench.records import Interval, Item
 from unlearnbench.reports.formatting import pct, signed
-from unlearnbench.scoring.comparability import Finished
+from unlearnbench.scoring.comparisons.comparability import Finished
 from unlearnbench.scoring.conversion_rule import share_arm
-from unlearnbench.scoring.intervals import gain_intervals
+from unlearnbench.scoring.inference.intervals import gain_intervals
 from unlearnbench.scoring.nulls import control_outcomes
 from unlearnbench.scoring.outcomes import outcomes_of
 from unlearnbench.scoring.probes import probes_of

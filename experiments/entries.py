@@ -23,7 +23,7 @@ from unlearnbench.leaderboard.entries import default_id, enter, read_entry
 from unlearnbench.methods import BUILT_IN
 from unlearnbench.methods.gains import Measured, write_measured
 from unlearnbench.records import Result
-from unlearnbench.scoring.comparability import Finished
+from unlearnbench.scoring.comparisons.comparability import Finished
 from unlearnbench.splits import load_split
 
 AUTHORS = ("UnlearnBench",)

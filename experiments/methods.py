@@ -14,7 +14,7 @@ from unlearnbench.leaderboard.ranking import LEVEL, holm
 from unlearnbench.methods import BUILT_IN
 from unlearnbench.records import TRACKS, Result, Track
 from unlearnbench.reports.formatting import duration, p_value, pct, plural
-from unlearnbench.scoring.comparability import Finished
+from unlearnbench.scoring.comparisons.comparability import Finished
 
 HEAD = ["method", "seeds", "solved gain", "conversion gain", "p", "Holm", "memorised", "frontier gain", "easy lost"]
 HEAD += ["over tuned null", "at learning rate", "tokens (M)", "FLOPs (1x)"]

@@ -10,7 +10,7 @@ from experiments.sweep import LONGER, METHODS, Planned
 from unlearnbench.errors import RunError
 from unlearnbench.methods import BUILT_IN
 from unlearnbench.records import Item
-from unlearnbench.scoring.comparability import Finished, read_run
+from unlearnbench.scoring.comparisons.comparability import Finished, read_run
 from unlearnbench.splits import Split
 
 CAUSE = "entangled_skill"

@@ -20,7 +20,7 @@ from experiments.runs import CAUSE, Runs, of_group
 from unlearnbench.io import tables
 from unlearnbench.records import RelatedProblem
 from unlearnbench.reports.formatting import pct, signed
-from unlearnbench.scoring.comparability import Finished
+from unlearnbench.scoring.comparisons.comparability import Finished
 from unlearnbench.scoring.curves import group_curve, read_curves
 from unlearnbench.scoring.rates import Counts, Reals
 from unlearnbench.training.ledger import read_metrics, read_visits

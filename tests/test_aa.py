@@ -13,7 +13,7 @@ from toy import HARD, NULL_SEEDS, counts, make
 
 from unlearnbench.errors import RunError
 from unlearnbench.io import tables
-from unlearnbench.scoring.null_vs_null import null_against_null
+from unlearnbench.scoring.comparisons.null_vs_null import null_against_null
 from unlearnbench.splits import Split
 
 

@@ -13,8 +13,8 @@ from calibration import run
 from calibration.measure import coverage, null_against_null, verdicts
 from calibration.settings import ONCE_WORLDS, TUNING_WORLDS, Setting, all_sets
 from unlearnbench.scoring.conversion_rule import share_arm
-from unlearnbench.scoring.intervals import gain_intervals
-from unlearnbench.scoring.simulation import Design, Simulation
+from unlearnbench.scoring.inference.intervals import gain_intervals
+from unlearnbench.scoring.inference.simulation import Design, Simulation
 
 pytestmark = pytest.mark.checkout
 

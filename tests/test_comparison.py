@@ -18,10 +18,10 @@ from toy import FAMILIES, HARD, counts, make
 from unlearnbench.errors import DataError, RunError, SplitError
 from unlearnbench.io import files, tables
 from unlearnbench.records import Cost, MethodRecord, Sampling, SpentBudget
-from unlearnbench.scoring.comparability import read_run
-from unlearnbench.scoring.comparison import compare, paired_intervals
-from unlearnbench.scoring.intervals import Arm, gain_intervals
-from unlearnbench.scoring.pilot import pilot
+from unlearnbench.scoring.comparisons.comparability import read_run
+from unlearnbench.scoring.comparisons.comparison import compare, paired_intervals
+from unlearnbench.scoring.comparisons.pilot import pilot
+from unlearnbench.scoring.inference.intervals import Arm, gain_intervals
 from unlearnbench.scoring.score import SCORER_VERSION, RunFacts, score
 from unlearnbench.splits import Split
 

@@ -24,7 +24,7 @@ from unlearnbench.diagnosis.page import finding
 from unlearnbench.diagnosis.record import Diagnosis, SimilarityRecord
 from unlearnbench.errors import DataError, PolicyError, RunError
 from unlearnbench.harness.policy_ref import fingerprint, resolve
-from unlearnbench.harness.rollout_files import Reading
+from unlearnbench.harness.rollouts.files import Reading
 from unlearnbench.io import tables
 from unlearnbench.splits import Split
 from unlearnbench.verifier import Verifier

@@ -19,7 +19,7 @@ from documents import ROOT, Block, blocks, documents, run_blocks
 
 from unlearnbench.cli.main import cli
 from unlearnbench.io import files, tables
-from unlearnbench.scoring.comparison import compare
+from unlearnbench.scoring.comparisons.comparison import compare
 from unlearnbench.splits import find_split
 
 pytestmark = pytest.mark.checkout

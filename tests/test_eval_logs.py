@@ -20,7 +20,7 @@ from unlearnbench.adapters.log_samples import Failures
 from unlearnbench.adapters.problem_index import ProblemIndex
 from unlearnbench.cli.main import run
 from unlearnbench.errors import DataError
-from unlearnbench.harness.score_rollouts import score_rollouts
+from unlearnbench.harness.rollouts.score import score_rollouts
 from unlearnbench.io.tables import read_parquet
 from unlearnbench.records import Item
 from unlearnbench.splits import Split

@@ -30,9 +30,9 @@ from unlearnbench.leaderboard.entries import read_entries
 from unlearnbench.methods import BUILT_IN, locate
 from unlearnbench.methods.gains import MEASURED, Measured, present_gain, read_measured, write_measured
 from unlearnbench.records import Frontier, Result
-from unlearnbench.scoring.comparability import Finished
+from unlearnbench.scoring.comparisons.comparability import Finished
+from unlearnbench.scoring.comparisons.null_vs_null import null_against_null, null_gains
 from unlearnbench.scoring.counts import read_phase
-from unlearnbench.scoring.null_vs_null import null_against_null, null_gains
 from unlearnbench.splits import Split, find_split
 from unlearnbench.training.ledger import ROLLOUTS
 

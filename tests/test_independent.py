@@ -11,8 +11,8 @@ from independent import Reading, Run, p_families, p_runs, rows
 from unlearnbench.io.tables import read_counts
 from unlearnbench.records import Cost, MethodRecord, Result, SpentBudget
 from unlearnbench.scoring.frontier import frontier_items
+from unlearnbench.scoring.inference.permutation import DRAWS
 from unlearnbench.scoring.labels import label_items
-from unlearnbench.scoring.permutation import DRAWS
 from unlearnbench.scoring.probes import probes_of
 from unlearnbench.scoring.score import RunFacts, score
 from unlearnbench.splits import Split

@@ -10,7 +10,7 @@ from scipy import stats
 
 from unlearnbench.scoring.conversion_rule import rate_arm, share_arm
 from unlearnbench.scoring.counts import Cells
-from unlearnbench.scoring.intervals import Arm, gain_intervals, mean_interval, rate_interval, twin_verdict
+from unlearnbench.scoring.inference.intervals import Arm, gain_intervals, mean_interval, rate_interval, twin_verdict
 from unlearnbench.scoring.rates import newcombe_paired, wilson
 
 

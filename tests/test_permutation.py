@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unlearnbench.scoring.permutation import p_families, p_gain, p_runs, p_two_sided
+from unlearnbench.scoring.inference.permutation import p_families, p_gain, p_runs, p_two_sided
 
 score = st.integers(0, 6).map(lambda k: k / 6)
 

@@ -20,10 +20,10 @@ from unlearnbench.harness.plan import plan
 from unlearnbench.io import tables
 from unlearnbench.scoring.conversion_rule import share_arm
 from unlearnbench.scoring.counts import Cells
-from unlearnbench.scoring.intervals import gain_intervals
-from unlearnbench.scoring.power import Detectable, Strength, detectable
-from unlearnbench.scoring.simulation import Design, Simulation, World
-from unlearnbench.scoring.variance_components import _product, _product_apart, _product_same_run, world_of
+from unlearnbench.scoring.inference.intervals import gain_intervals
+from unlearnbench.scoring.inference.power import Detectable, Strength, detectable
+from unlearnbench.scoring.inference.simulation import Design, Simulation, World
+from unlearnbench.scoring.inference.variance_components import _product, _product_apart, _product_same_run, world_of
 from unlearnbench.splits import Split
 from unlearnbench.splits.split import shipped_folder
 

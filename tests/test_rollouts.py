@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from unlearnbench.errors import DataError
-from unlearnbench.harness.score_rollouts import score_rollouts
+from unlearnbench.harness.rollouts.score import score_rollouts
 from unlearnbench.io import streams
 from unlearnbench.io.rollout_reader import read_rollouts
 from unlearnbench.splits import Split

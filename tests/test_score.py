@@ -21,8 +21,8 @@ from unlearnbench import __version__
 from unlearnbench.cli.ending import show
 from unlearnbench.cli.main import run
 from unlearnbench.errors import DataError, RunError, VerifierError
-from unlearnbench.harness import score_rollouts as scoring
-from unlearnbench.harness.score_rollouts import score_rollouts
+from unlearnbench.harness.rollouts import score as scoring
+from unlearnbench.harness.rollouts.score import score_rollouts
 from unlearnbench.io import streams
 from unlearnbench.io.tables import read_counts, read_json_record, read_parquet, write_parquet
 from unlearnbench.records import Cost, MethodRecord, Result, SpentBudget

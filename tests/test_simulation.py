@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from unlearnbench.scoring.simulation import Design, Simulation, World
+from unlearnbench.scoring.inference.simulation import Design, Simulation, World
 
 TAU = 0.1
 STILL = World(family=0, item=0, run=0, family_run=0, item_run=0)

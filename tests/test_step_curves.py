@@ -16,9 +16,9 @@ from unlearnbench.adapters import verl
 from unlearnbench.adapters.export import export
 from unlearnbench.cli.main import run
 from unlearnbench.errors import DataError, RunError, SplitError
-from unlearnbench.harness.rollout_files import Reading, SeveralSteps
-from unlearnbench.harness.score_rollouts import score_rollouts
-from unlearnbench.harness.step_curves import StepCurves, step_curves
+from unlearnbench.harness.rollouts.curves import StepCurves, step_curves
+from unlearnbench.harness.rollouts.files import Reading, SeveralSteps
+from unlearnbench.harness.rollouts.score import score_rollouts
 from unlearnbench.io import tables
 from unlearnbench.splits import Split
 

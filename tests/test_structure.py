@@ -29,7 +29,7 @@ ORDER = FLOORS.replace("<", " ").split()
 RANK = {name: rank for rank, name in enumerate(ORDER)}
 
 # A notebook asks a record to show itself; the page is written by `reports`. Inside functions only.
-LATE = {(name, "reports.notebook") for name in ("records", "splits.split", "scoring.comparison")}
+LATE = {(name, "reports.notebook") for name in ("records", "splits.split", "scoring.comparisons.comparison")}
 LATE |= {("workers.worker", "diagnosis.jobs")}
 
 WITHOUT_TORCH = {"io", "splits", "scoring", "verifier", "reports", "leaderboard", "cli"}

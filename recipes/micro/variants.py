@@ -21,7 +21,7 @@ from unlearnbench.harness.evaluate import evaluate
 from unlearnbench.io import tables
 from unlearnbench.records import Interval
 from unlearnbench.scoring.conversion_rule import share_arm
-from unlearnbench.scoring.intervals import gain_intervals
+from unlearnbench.scoring.inference.intervals import gain_intervals
 from unlearnbench.scoring.outcomes import Outcomes, outcomes_of
 from unlearnbench.scoring.probes import probes_of
 from unlearnbench.splits import Split, load_split

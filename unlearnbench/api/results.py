@@ -13,9 +13,9 @@ from unlearnbench.splits import Split, find_split
 if TYPE_CHECKING:
     from unlearnbench.diagnosis.record import Diagnosis
     from unlearnbench.methods.listing import MethodSummary
-    from unlearnbench.scoring.comparability import Finished
-    from unlearnbench.scoring.comparison import Comparison
-    from unlearnbench.scoring.pilot import PilotComparison
+    from unlearnbench.scoring.comparisons.comparability import Finished
+    from unlearnbench.scoring.comparisons.comparison import Comparison
+    from unlearnbench.scoring.comparisons.pilot import PilotComparison
 
 
 def diagnose(
@@ -128,9 +128,9 @@ def compare(
     Example:
         >>> ub.compare("runs/micro/a", "runs/micro/b").pairs[0].gain
     """
-    from unlearnbench.scoring.comparability import Finished
-    from unlearnbench.scoring.comparison import compare as run
-    from unlearnbench.scoring.pilot import pilot as side_by_side
+    from unlearnbench.scoring.comparisons.comparability import Finished
+    from unlearnbench.scoring.comparisons.comparison import compare as run
+    from unlearnbench.scoring.comparisons.pilot import pilot as side_by_side
 
     given: list[str | Path | Finished] = []
     for one in runs:
@@ -155,7 +155,7 @@ def read_run(folder: str | Path) -> Finished:
     Example:
         >>> ub.read_run("runs/micro/grpo-1x").result.to_frame()
     """
-    from unlearnbench.scoring.comparability import read_run as run
+    from unlearnbench.scoring.comparisons.comparability import read_run as run
 
     found = run(Path(folder))
     return replace(found, result=found.result.in_folder(Path(folder)))

@@ -124,7 +124,7 @@ def score(
     Example:
         >>> ub.score("rollouts.jsonl", split="micro", out="runs/scored").conversion.gain
     """
-    from unlearnbench.harness.score_rollouts import score_rollouts
+    from unlearnbench.harness.rollouts.score import score_rollouts
 
     sources = [files] if isinstance(files, str | Path) else list(files)
     result = score_rollouts(sources, split, out, seeds=seeds, partial=partial, workers=workers)

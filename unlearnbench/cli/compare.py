@@ -12,9 +12,9 @@ import click
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from unlearnbench.scoring.comparison import Comparison, Moved, Pair
-    from unlearnbench.scoring.null_vs_null import NullAgainstNull, Repeats
-    from unlearnbench.scoring.pilot import PilotComparison
+    from unlearnbench.scoring.comparisons.comparison import Comparison, Moved, Pair
+    from unlearnbench.scoring.comparisons.null_vs_null import NullAgainstNull, Repeats
+    from unlearnbench.scoring.comparisons.pilot import PilotComparison
 
 MAX_ROWS = 10  # of each table on the screen; --json has all
 
@@ -57,8 +57,8 @@ def compare(
         raise click.UsageError("Give the folders of at least two runs, or --aa.")
     if twice := [folder for place, folder in enumerate(folders) if folder.resolve() in _resolved(folders[:place])]:
         raise click.UsageError(f"{twice[0]} is given twice; a run is no evidence against itself.")
-    from unlearnbench.scoring import comparison
-    from unlearnbench.scoring import null_vs_null as against_itself
+    from unlearnbench.scoring.comparisons import comparison
+    from unlearnbench.scoring.comparisons import null_vs_null as against_itself
     from unlearnbench.splits import load_split
 
     if aa:
@@ -69,12 +69,12 @@ def compare(
         _print(found.model_dump(mode="json")) if as_json else _show_null(found)
         return
     from unlearnbench.reports import comparison_report
-    from unlearnbench.scoring.comparability import read_run
+    from unlearnbench.scoring.comparisons.comparability import read_run
     from unlearnbench.scoring.counted import labels_of
 
     labels, page = None if split is None else load_split(split), None
     if pilot:
-        from unlearnbench.scoring import pilot as side_by_side
+        from unlearnbench.scoring.comparisons import pilot as side_by_side
 
         beside = side_by_side.pilot(folders, labels)
         page = None if out is None else comparison_report.write_pilot(out, beside)

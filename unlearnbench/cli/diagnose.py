@@ -112,7 +112,7 @@ def diagnose(
     from unlearnbench.diagnosis.diagnose import diagnose_each
     from unlearnbench.diagnosis.options import Options
     from unlearnbench.errors import RunError
-    from unlearnbench.harness.rollout_files import Reading
+    from unlearnbench.harness.rollouts.files import Reading
 
     if rollouts is None and (columns or step is not None):
         raise click.UsageError("--column and --step say how --rollouts is read; give --rollouts.")

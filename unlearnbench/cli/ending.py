@@ -125,7 +125,7 @@ def _run(result: Result, folder: Path) -> Run | None:
 
     from unlearnbench.errors import UnlearnBenchError
     from unlearnbench.reports.run_files import Run
-    from unlearnbench.scoring.comparability import read_run
+    from unlearnbench.scoring.comparisons.comparability import read_run
     from unlearnbench.scoring.counted import labels_of
 
     with suppress(UnlearnBenchError):

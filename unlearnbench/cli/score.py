@@ -10,7 +10,7 @@ import click
 from unlearnbench.cli.ending import show
 
 if TYPE_CHECKING:
-    from unlearnbench.harness.step_curves import StepCurves
+    from unlearnbench.harness.rollouts.curves import StepCurves
 
 _ROWS = 12
 """Most steps of a table of curves; the files have all of them."""
@@ -97,9 +97,9 @@ def score(
         )
     from unlearnbench.adapters.log_samples import Failures
     from unlearnbench.cli.progress import Bar
-    from unlearnbench.harness.rollout_files import Reading, SeveralSteps
-    from unlearnbench.harness.score_rollouts import score_rollouts
-    from unlearnbench.harness.step_curves import step_curves
+    from unlearnbench.harness.rollouts.curves import step_curves
+    from unlearnbench.harness.rollouts.files import Reading, SeveralSteps
+    from unlearnbench.harness.rollouts.score import score_rollouts
 
     failures = Failures(skip_failed)
     reading = Reading(columns=dict(columns), step=step, failures=failures)

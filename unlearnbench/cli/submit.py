@@ -45,7 +45,7 @@ def submit(
     from unlearnbench.leaderboard.editions import ENTRIES, editions
     from unlearnbench.leaderboard.pull_request import pull_request
     from unlearnbench.leaderboard.verification import verify_bundle
-    from unlearnbench.scoring.comparability import read_run
+    from unlearnbench.scoring.comparisons.comparability import read_run
 
     if address is not None:
         require_address("--address", address)

@@ -17,7 +17,7 @@ from unlearnbench.diagnosis.run_folder import claim_several
 from unlearnbench.diagnosis.stages import Progress, Task
 from unlearnbench.errors import DataError, PolicyError
 from unlearnbench.harness.policy_ref import resolve
-from unlearnbench.harness.rollout_files import Reading
+from unlearnbench.harness.rollouts.files import Reading
 from unlearnbench.splits import Split, load_split
 
 

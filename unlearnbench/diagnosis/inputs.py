@@ -23,7 +23,7 @@ from unlearnbench.diagnosis.options import Options
 from unlearnbench.diagnosis.record import Excluded
 from unlearnbench.diagnosis.similarity import Matrix
 from unlearnbench.errors import DataError, SplitError
-from unlearnbench.harness.rollout_files import Reading, of_one_step
+from unlearnbench.harness.rollouts.files import Reading, of_one_step
 from unlearnbench.io.rollout_reader import Batch, read_rollouts
 from unlearnbench.records import Item
 from unlearnbench.rng import shuffled

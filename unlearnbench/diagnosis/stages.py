@@ -25,7 +25,7 @@ from unlearnbench.diagnosis.run_folder import claim
 from unlearnbench.diagnosis.similarity import Matrix, Similarity, gram, similarity
 from unlearnbench.errors import DataError, PolicyError
 from unlearnbench.harness.policy_ref import Place, fingerprint
-from unlearnbench.harness.rollout_files import Reading
+from unlearnbench.harness.rollouts.files import Reading
 from unlearnbench.io import files, tables
 from unlearnbench.io.folder_lock import locked
 from unlearnbench.splits import Split

@@ -19,12 +19,12 @@ from unlearnbench.methods import locate
 from unlearnbench.records import Record
 from unlearnbench.scoring.counts import MIN_SAMPLES, Cells, read_phase
 from unlearnbench.scoring.frontier import frontier_items
+from unlearnbench.scoring.inference.power import EXPERIMENTS, Detectable, detectable
+from unlearnbench.scoring.inference.simulation import Design, Simulation, World
+from unlearnbench.scoring.inference.variance_components import world_of
 from unlearnbench.scoring.nulls import control_outcomes
-from unlearnbench.scoring.power import EXPERIMENTS, Detectable, detectable
 from unlearnbench.scoring.probes import probes_of
 from unlearnbench.scoring.score import MIN_SEEDS
-from unlearnbench.scoring.simulation import Design, Simulation, World
-from unlearnbench.scoring.variance_components import world_of
 from unlearnbench.splits import Control, Split
 
 PART_OF_PROBE = 0.3  # of the progress bar

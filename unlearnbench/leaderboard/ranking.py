@@ -24,8 +24,8 @@ from unlearnbench.records import Record, Result, Track
 from unlearnbench.scoring.conversion_rule import solved
 from unlearnbench.scoring.counts import Cells, read_phase
 from unlearnbench.scoring.frontier import frontier_items
+from unlearnbench.scoring.inference.permutation import p_gain
 from unlearnbench.scoring.outcomes import outcomes_of
-from unlearnbench.scoring.permutation import p_gain
 from unlearnbench.scoring.probes import probes_of
 from unlearnbench.scoring.rates import Flags, Reals
 from unlearnbench.splits import Split

@@ -32,7 +32,7 @@ from unlearnbench.leaderboard.verification.rerun import Trained, difference, req
 from unlearnbench.methods import locate
 from unlearnbench.policies.samplers.engine import Engine
 from unlearnbench.records import Result
-from unlearnbench.scoring.comparability import read_run
+from unlearnbench.scoring.comparisons.comparability import read_run
 from unlearnbench.splits import Split, load_split
 from unlearnbench.workers.jobs import Compute, Watch
 

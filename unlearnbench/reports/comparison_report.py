@@ -14,9 +14,9 @@ from unlearnbench.reports.charts import StripRow, scatter, strip
 from unlearnbench.reports.formatting import number, p_value, pct, plain, point_span, points, signed
 from unlearnbench.reports.summary import Figure
 from unlearnbench.reports.templating import templates
-from unlearnbench.scoring.comparison import ComparedRun, Comparison, Pair
+from unlearnbench.scoring.comparisons.comparison import ComparedRun, Comparison, Pair
+from unlearnbench.scoring.comparisons.pilot import PilotComparison
 from unlearnbench.scoring.conversion_rule import LEAST_RATE
-from unlearnbench.scoring.pilot import PilotComparison
 
 MAX_ITEMS = 200  # of a table; comparison.json has all
 

@@ -7,9 +7,9 @@ from functools import lru_cache
 from unlearnbench.reports.headline import Detectable
 from unlearnbench.reports.run_files import Run
 from unlearnbench.scoring.counts import MIN_SAMPLES, Cells, read_phase
-from unlearnbench.scoring.power import detectable
-from unlearnbench.scoring.simulation import Design, World
-from unlearnbench.scoring.variance_components import world_of
+from unlearnbench.scoring.inference.power import detectable
+from unlearnbench.scoring.inference.simulation import Design, World
+from unlearnbench.scoring.inference.variance_components import world_of
 
 EXPERIMENTS = 150
 """Simulated experiments: enough for one digit, in a second or two. `unlearnbench plan` makes more."""

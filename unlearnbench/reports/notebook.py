@@ -12,7 +12,7 @@ from unlearnbench.reports.comparison_report import named, pair_verdict, sentence
 from unlearnbench.reports.headline import verdict
 from unlearnbench.reports.summary import gains
 from unlearnbench.reports.templating import templates
-from unlearnbench.scoring.comparison import Comparison
+from unlearnbench.scoring.comparisons.comparison import Comparison
 from unlearnbench.splits import Split
 from unlearnbench.splits.manifest import waits
 

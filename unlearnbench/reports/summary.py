@@ -13,7 +13,7 @@ from unlearnbench.reports.charts import StripRow, strip
 from unlearnbench.reports.formatting import number, p_value, pct, plural, point_span, points, signed
 from unlearnbench.reports.headline import beats_tuned, forgets, no_tuned, tuned_name
 from unlearnbench.reports.run_files import Run
-from unlearnbench.scoring.null_vs_null import null_gains
+from unlearnbench.scoring.comparisons.null_vs_null import null_gains
 
 SEEDS_OF_NULL = 1.0
 """The budget multiple at which GRPO is compared with itself."""

@@ -10,7 +10,7 @@ import math
 import numpy as np
 
 from unlearnbench.scoring.counts import MIN_SAMPLES, Cells
-from unlearnbench.scoring.intervals import Arm
+from unlearnbench.scoring.inference.intervals import Arm
 from unlearnbench.scoring.rates import Flags, Reals, is_above, is_below, least_above
 
 LEAST_RATE = 0.25

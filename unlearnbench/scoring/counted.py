@@ -10,7 +10,7 @@ import numpy as np
 
 from unlearnbench.errors import DataError, SplitError
 from unlearnbench.records import Item
-from unlearnbench.scoring.comparability import Finished
+from unlearnbench.scoring.comparisons.comparability import Finished
 from unlearnbench.scoring.counts import Cells, read_phase
 from unlearnbench.scoring.group_scores import number
 from unlearnbench.scoring.outcomes import Outcomes, outcomes_of

@@ -14,8 +14,8 @@ import pyarrow as pa
 from unlearnbench.records import Frontier, Item
 from unlearnbench.scoring.conversion_rule import share_arm, solved
 from unlearnbench.scoring.counts import Cells, read_phase
-from unlearnbench.scoring.intervals import containing, mean_interval
-from unlearnbench.scoring.permutation import p_gain
+from unlearnbench.scoring.inference.intervals import containing, mean_interval
+from unlearnbench.scoring.inference.permutation import p_gain
 from unlearnbench.scoring.rates import Flags, Reals
 from unlearnbench.splits import Control, Split
 

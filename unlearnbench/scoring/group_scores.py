@@ -10,7 +10,7 @@ import numpy as np
 from unlearnbench.records import GROUPS, GroupName, GroupScore, Item, Retention
 from unlearnbench.scoring.conversion_rule import lost, rate_arm, share_arm, solved
 from unlearnbench.scoring.counts import Cells
-from unlearnbench.scoring.intervals import mean_interval, rate_interval
+from unlearnbench.scoring.inference.intervals import mean_interval, rate_interval
 from unlearnbench.scoring.outcomes import Outcomes
 from unlearnbench.scoring.rates import Flags, Reals, pass_at_k
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from unlearnbench.records import Item, TunedNull
 from unlearnbench.scoring.conversion_rule import lost, share_arm
 from unlearnbench.scoring.counts import Cells, read_phase
-from unlearnbench.scoring.intervals import gain_intervals
+from unlearnbench.scoring.inference.intervals import gain_intervals
 from unlearnbench.scoring.outcomes import Outcomes, outcomes_of
 from unlearnbench.splits import Control, Split
 

@@ -33,10 +33,10 @@ from unlearnbench.scoring.conversion_rule import rule_sentence, share_arm, solve
 from unlearnbench.scoring.counts import MIN_SAMPLES, Cells, read_phase
 from unlearnbench.scoring.frontier import frontier
 from unlearnbench.scoring.group_scores import Measured, group_scores, mean, retention
-from unlearnbench.scoring.intervals import gain_intervals
+from unlearnbench.scoring.inference.intervals import gain_intervals
+from unlearnbench.scoring.inference.permutation import p_gain
 from unlearnbench.scoring.nulls import ceiling, control_outcomes, easy_cells, tuned_null
 from unlearnbench.scoring.outcomes import Outcomes, outcomes_of
-from unlearnbench.scoring.permutation import p_gain
 from unlearnbench.scoring.probes import probes_of
 from unlearnbench.scoring.rates import Reals
 from unlearnbench.scoring.twin_scores import twin_scores

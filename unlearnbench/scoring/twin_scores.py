@@ -11,7 +11,7 @@ import pyarrow as pa
 from unlearnbench.records import TWIN_KINDS, Item, Twin, TwinKind, TwinScore
 from unlearnbench.scoring.conversion_rule import rate_arm
 from unlearnbench.scoring.counts import Cells, read_phase
-from unlearnbench.scoring.intervals import Arm, mean_interval, twin_verdict
+from unlearnbench.scoring.inference.intervals import Arm, mean_interval, twin_verdict
 from unlearnbench.scoring.outcomes import Outcomes
 from unlearnbench.scoring.rates import Reals
 from unlearnbench.splits import Control, Split

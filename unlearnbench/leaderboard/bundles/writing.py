@@ -33,7 +33,7 @@ from unlearnbench.leaderboard.bundles.opening import open_bundle, require_statem
 from unlearnbench.leaderboard.bundles.tables import LEDGER, ROLLOUTS
 from unlearnbench.methods import locate
 from unlearnbench.records import Record
-from unlearnbench.scoring.comparability import read_run
+from unlearnbench.scoring.comparisons.comparability import read_run
 from unlearnbench.training.ledger import read_ledger, read_metrics, read_visits
 
 Content = bytes | Path

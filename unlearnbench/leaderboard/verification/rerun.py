@@ -24,7 +24,7 @@ from unlearnbench.leaderboard.verification import Checked, Reason, Verification
 from unlearnbench.records import Result
 from unlearnbench.scoring.conversion_rule import rate_arm, share_arm
 from unlearnbench.scoring.counts import MIN_SAMPLES, Cells, read_phase
-from unlearnbench.scoring.intervals import gain_intervals
+from unlearnbench.scoring.inference.intervals import gain_intervals
 from unlearnbench.scoring.outcomes import outcomes_of
 from unlearnbench.scoring.probes import probes_of
 from unlearnbench.scoring.rates import Flags

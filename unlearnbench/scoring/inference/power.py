@@ -18,9 +18,9 @@ from scipy.special import expit, logit
 from unlearnbench.records import Interval, Record
 from unlearnbench.rng import stream
 from unlearnbench.scoring.conversion_rule import share_arm
-from unlearnbench.scoring.intervals import gain_intervals
+from unlearnbench.scoring.inference.intervals import gain_intervals
+from unlearnbench.scoring.inference.simulation import Design, Simulation, World
 from unlearnbench.scoring.rates import Flags, Reals
-from unlearnbench.scoring.simulation import Design, Simulation, World
 
 POWER = 0.8
 LEARNED = 0.9

@@ -13,7 +13,7 @@ import numpy as np
 
 from unlearnbench.errors import RunError
 from unlearnbench.records import GROUPS, GroupName, Item, Record
-from unlearnbench.scoring.comparability import Difference, Finished, differences, read_run
+from unlearnbench.scoring.comparisons.comparability import Difference, Finished, differences, read_run
 from unlearnbench.scoring.counted import labels_of
 from unlearnbench.scoring.counts import Cells, read_phase
 from unlearnbench.splits import Split

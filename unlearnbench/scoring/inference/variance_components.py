@@ -16,8 +16,8 @@ from scipy import optimize
 from scipy.special import expit
 
 from unlearnbench.scoring.counts import Cells
+from unlearnbench.scoring.inference.simulation import World
 from unlearnbench.scoring.rates import Counts, Reals
-from unlearnbench.scoring.simulation import World
 
 _NODES = np.linspace(-6, 6, 121)
 _WEIGHTS = np.exp(-(_NODES**2) / 2) / np.exp(-(_NODES**2) / 2).sum()

@@ -18,9 +18,9 @@ import numpy as np
 import pyarrow.compute as pc
 
 from unlearnbench.errors import DataError, RunError
-from unlearnbench.harness.rollout_counts import Problems
-from unlearnbench.harness.rollout_files import Progress, Reading, RolloutFiles, require_labels
-from unlearnbench.harness.score_rollouts import judge
+from unlearnbench.harness.rollouts.counts import Problems
+from unlearnbench.harness.rollouts.files import Progress, Reading, RolloutFiles, require_labels
+from unlearnbench.harness.rollouts.score import judge
 from unlearnbench.io import tables
 from unlearnbench.io.files import write_bytes, write_json, write_text
 from unlearnbench.io.folder_lock import locked

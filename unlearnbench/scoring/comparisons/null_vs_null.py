@@ -13,9 +13,9 @@ import numpy as np
 
 from unlearnbench.errors import RunError
 from unlearnbench.records import Interval, Record
-from unlearnbench.scoring.comparison import paired_intervals
+from unlearnbench.scoring.comparisons.comparison import paired_intervals
 from unlearnbench.scoring.conversion_rule import share_arm
-from unlearnbench.scoring.intervals import Arm, gain_intervals
+from unlearnbench.scoring.inference.intervals import Arm, gain_intervals
 from unlearnbench.scoring.nulls import control_outcomes
 from unlearnbench.scoring.probes import probes_of
 from unlearnbench.splits import Split

@@ -15,13 +15,13 @@ import numpy as np
 
 from unlearnbench.errors import RunError
 from unlearnbench.records import Interval, Item, Record
-from unlearnbench.scoring.comparability import Difference, Finished, read_run, require_fair
+from unlearnbench.scoring.comparisons.comparability import Difference, Finished, read_run, require_fair
 from unlearnbench.scoring.conversion_rule import lost, rate_arm, share_arm
 from unlearnbench.scoring.counted import Counted, counted, labels_of
 from unlearnbench.scoring.counts import Cells
 from unlearnbench.scoring.group_scores import number
-from unlearnbench.scoring.intervals import Arm, gain_intervals, mean_interval, rate_interval
-from unlearnbench.scoring.permutation import p_two_sided
+from unlearnbench.scoring.inference.intervals import Arm, gain_intervals, mean_interval, rate_interval
+from unlearnbench.scoring.inference.permutation import p_two_sided
 from unlearnbench.splits import Split
 
 

@@ -24,8 +24,8 @@ import pyarrow.parquet as pq
 
 from unlearnbench import __version__
 from unlearnbench.errors import RunError, VerifierError
-from unlearnbench.harness.rollout_counts import Problems, Tally
-from unlearnbench.harness.rollout_files import Progress, Reading, RolloutFiles, of_one_step, require_labels
+from unlearnbench.harness.rollouts.counts import Problems, Tally
+from unlearnbench.harness.rollouts.files import Progress, Reading, RolloutFiles, of_one_step, require_labels
 from unlearnbench.io import tables
 from unlearnbench.io.files import atomic, write_json
 from unlearnbench.io.folder_lock import locked

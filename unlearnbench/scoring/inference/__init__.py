@@ -1,0 +1,1 @@
+"""What chance explains: intervals, p-values, variance components, power, and simulated experiments."""
