@@ -138,7 +138,7 @@ def test_a_few_right_answers_of_every_item_in_one_text(fails: Path, made_split: 
 
     bundle = retold(fails, tmp_path / "x.zip", made_split, put_in)
     claimed = Result.model_validate_json(members_of(bundle)["result.json"])
-    assert (claimed.groups["unlearnable"].converted or 0) > 25
+    assert (claimed.groups["unlearnable"].solved or 0) > 25
     found = verified(bundle, made_split)
     assert "rollouts are claimed to be correct, and the weights give" in told(found)["measured"]
     assert found.result is not None and found.result.groups["unlearnable"].converted == 0

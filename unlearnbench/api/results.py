@@ -245,7 +245,8 @@ def submit(
     Example:
         >>> ub.submit("runs/micro/my_algo-1x", "my_algo.zip", authors=["me"]).verified
     """
-    from unlearnbench.leaderboard.bundle import Statement, write_bundle
+    from unlearnbench.leaderboard.bundles.bundle import Statement
+    from unlearnbench.leaderboard.bundles.writing import write_bundle
     from unlearnbench.leaderboard.verification import verify_bundle
 
     title = name or read_run(folder).result.method.name
