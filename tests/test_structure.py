@@ -29,13 +29,13 @@ ORDER = FLOORS.replace("<", " ").split()
 RANK = {name: rank for rank, name in enumerate(ORDER)}
 
 # A notebook asks a record to show itself; the page is written by `reports`. Inside functions only.
-LATE = {(name, "reports.notebook") for name in ("records", "splits.split", "scoring.comparisons.comparison")}
+LATE = {(name, "reports.notebook") for name in ("records.result", "splits.split", "scoring.comparisons.comparison")}
 LATE |= {("workers.worker", "diagnosis.jobs")}
 
 WITHOUT_TORCH = {"io", "splits", "scoring", "verifier", "reports", "leaderboard", "cli"}
 """Rooms that never import torch, so that labels and scores can be computed again on any laptop."""
 
-FILES, LINES, FUNCTION, ARGUMENTS = 18, 450, 80, 20
+FILES, LINES, FUNCTION, ARGUMENTS = 18, 420, 75, 14
 """Most files of a room, lines of a file, lines of a function, arguments of a function."""
 
 MODULES = {
