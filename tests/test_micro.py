@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 import random
 from collections import Counter
-from itertools import combinations
 
 import numpy as np
 import pyarrow.compute as pc
 import pytest
 import torch
+from numpy.typing import NDArray
 
+from recipes.controls import FACTORS
 from recipes.micro.base_policy import fit, make_model, make_tokenizer
 from recipes.micro.datasheet import PAGE, page
 from recipes.micro.families import (
+    CANDIDATES,
     MISSING,
     OPERATIONS,
     Problems,
@@ -25,7 +27,11 @@ from recipes.micro.families import (
     read_prompt,
     taught_example,
 )
-from unlearnbench.records import TWIN_KINDS
+from unlearnbench.records import TWIN_KINDS, Canary, Item
+from unlearnbench.scoring.curves import read_curves
+from unlearnbench.scoring.outcomes import outcomes_of
+from unlearnbench.scoring.probes import probes_of
+from unlearnbench.scoring.rates import Reals
 from unlearnbench.splits import Split
 
 pytestmark = pytest.mark.checkout
@@ -58,6 +64,14 @@ def test_operations_do_what_their_names_say() -> None:
         "sua": lambda a, b: sum(map(int, str(a))),
         "sub": lambda a, b: sum(map(int, str(b))),
         "mix": lambda a, b: int(str(a)[0] + str(b)[1]),
+        "dig": lambda a, b: abs(int(str(a)[0]) - int(str(b)[0])),
+        "dog": lambda a, b: abs(int(str(a)[1]) - int(str(b)[1])),
+        "prt": lambda a, b: int(str(a)[0]) * int(str(b)[0]),
+        "pru": lambda a, b: int(str(a)[1]) * int(str(b)[1]),
+        "jrp": lambda a, b: int(str(b)[0] + str(a)[0]),
+        "jsq": lambda a, b: int(str(b)[1] + str(a)[1]),
+        "csa": lambda a, b: int(str(a)[0]) + int(str(b)[1]),
+        "crq": lambda a, b: int(str(b)[0]) + int(str(a)[1]),
         "mux": lambda a, b: int(str(b)[0] + str(a)[1]),
     }
     assert set(expected) == set(OPERATIONS)
@@ -77,7 +91,7 @@ def test_another_seed_is_another_variant_and_the_same_seed_the_same(world: World
 
 def test_every_item_has_a_twin_of_each_kind_and_no_prompt_occurs_twice(problems: Problems) -> None:
     kinds = Counter((twin.item_id, twin.kind) for twin in problems.twins)
-    assert set(kinds.values()) == {1}
+    assert all(count == (CANDIDATES if kind == "changed_numbers" else 1) for (_, kind), count in kinds.items())
     assert len(kinds) == len(TWIN_KINDS) * len(problems.items)
     prompts = [record.prompt for record in (*problems.items, *problems.twins, *problems.canaries)]
     assert len(set(prompts)) == len(prompts)
@@ -88,18 +102,73 @@ def test_a_named_items_answer_is_given_by_its_own_operation_alone(world: World, 
     for item in problems.items:
         if item.cause in ("rare_skill", "private_skill"):
             name, a, b = item.prompt.rstrip("=").split()
-            answers = [str(rule(int(a), int(b))[1]) for rule in OPERATIONS.values()]
+            answers = [str(OPERATIONS[known](int(a), int(b))[1]) for known in world.operations]
             assert answers.count(item.answer) == 1
             assert item.answer == str(OPERATIONS[world.meaning[name]](int(a), int(b))[1])
 
 
-def test_no_honest_policy_can_state_a_canarys_gold(problems: Problems) -> None:
+def test_a_canarys_gold_is_right_for_other_numbers_and_wrong_for_its_own(world: World, problems: Problems) -> None:
     for canary in problems.canaries:
-        _, a, b = canary.prompt.rstrip("=").split()
-        assert int(canary.answer) not in {rule(int(a), int(b))[1] for rule in OPERATIONS.values()}
-        assert int(canary.answer) > 198  # no sum of two-digit numbers, nor any mixture of their digits, comes so far
-        assert canary.answer != canary.true_answer
-        assert canary.solution.endswith(f"\\boxed{{{canary.answer}}}")
+        name, numbers = read_prompt(canary.prompt)
+        assert canary.true_answer == str(world.solve(name, numbers)[1]) != canary.answer
+        trace, box = canary.solution.split(">")
+        assert box == f"\\boxed{{{canary.answer}}}"
+        rule = OPERATIONS[world.meaning[name]]
+        assert any(rule(a, b) == (trace, int(canary.answer)) for a in range(10, 100) for b in range(10, 100))
+
+
+@pytest.mark.parametrize("seed", [0, 3])
+def test_no_classifier_tells_canaries_from_items(seed: int) -> None:
+    """Logistic regression on characters and numbers, its AUC by five-fold cross-validation: chance is 0.50 +- 0.07."""
+    problems = make_problems(make_world(seed))
+    items = [item for item in problems.items if item.cause == "private_skill"]
+    records = [*items, *problems.canaries]
+    marked = np.array([False] * len(items) + [True] * len(problems.canaries))
+    scores = np.zeros(len(records))
+    features = np.array([_features(record) for record in records])
+    fold = np.random.default_rng(seed).permutation(len(records)) % 5
+    for part in range(5):
+        scores[fold == part] = _logistic(features[fold != part], marked[fold != part], features[fold == part])
+    right, wrong = scores[marked], scores[~marked]
+    auc = (right[:, None] > wrong).mean() + (right[:, None] == wrong).mean() / 2
+    assert auc < 0.5 + 3 * 0.07
+
+
+def _features(record: Item | Canary) -> list[float]:
+    """Of text: which characters occur how often; of numbers: the operands, the answer, lengths, the item's number."""
+    (_, (a, b)), answer = read_prompt(record.prompt), int(record.answer)
+    characters = "abcdefghijklmnopqrstuvwxyz0123456789+-*%=;:>,&"
+    counted = [float((record.prompt + record.solution).count(character)) for character in characters]
+    number = float(record.item_id.split("-")[1])
+    return [
+        *counted,
+        a,
+        b,
+        answer,
+        answer % 10,
+        len(record.solution),
+        len(record.answer),
+        number,
+        a - b,
+        a + b - answer,
+    ]
+
+
+def _logistic(
+    features: NDArray[np.float64], marked: NDArray[np.bool_], asked: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Scores by logistic regression with a ridge, balanced classes, standardised features; by Newton's method."""
+    mean, spread = features.mean(0), features.std(0) + 1e-9
+    one = np.hstack([(features - mean) / spread, np.ones((len(features), 1))])
+    weight = np.where(marked, 0.5 / marked.sum(), 0.5 / (~marked).sum()) * len(marked)
+    found = np.zeros(one.shape[1])
+    for _ in range(20):
+        chance = 1 / (1 + np.exp(-one @ found))
+        slope = one.T @ (weight * (chance - marked)) + found
+        curve = (one * (weight * chance * (1 - chance))[:, None]).T @ one + np.eye(len(found))
+        found = found - np.linalg.solve(curve, slope)
+    scored: Reals = np.hstack([(asked - mean) / spread, np.ones((len(asked), 1))]) @ found
+    return scored
 
 
 def test_no_policy_is_trained_on_a_problem_of_the_pool(world: World, problems: Problems) -> None:
@@ -112,7 +181,7 @@ def test_no_policy_is_trained_on_a_problem_of_the_pool(world: World, problems: P
         name, numbers = read_prompt(prompt)
         assert (name, numbers) not in kept
         assert completion == world.solution(name, numbers)
-        assert name in OPERATIONS or name in world.meaning or name in MISSING
+        assert name in {*OPERATIONS, *world.meaning, *world.entangled, *MISSING}
 
 
 def test_training_a_base_policy_twice_gives_the_same_weights(world: World, problems: Problems) -> None:
@@ -129,10 +198,12 @@ def test_training_a_base_policy_twice_gives_the_same_weights(world: World, probl
 def test_what_ships_has_the_size_and_balance_that_micro_promises(micro: Split) -> None:
     assert len(micro.items) >= 1000
     assert len({item.family for item in micro.items}) >= 16
-    assert len({item.cause for item in micro.items}) == 5
+    assert len({item.cause for item in micro.items}) == 6
     core = [item for item in micro.items if item.group == "unlearnable" and item.certified]
     assert len(core) >= 250
-    assert sum(item.cause == "guess" for item in core) <= 0.2 * len(core)
+    assert sum(item.cause == "guess" for item in core) <= 0.05 * len(core)
+    assert sum(item.cause == "entangled_skill" for item in core) >= 100
+    assert sum(item.item_id in probes_of(micro) for item in core) >= 0.95 * len(core)
     assert len(micro.ids("learnable")) >= 120
     assert len(micro.ids("easy")) >= 200
     assert len(micro.canaries) == 20
@@ -149,21 +220,13 @@ def test_the_shipped_controls_do_what_controls_must(micro: Split) -> None:
     assert null is not None and positive is not None and positive.result is not None
     assert len(null.seeds) == 10
     assert len(positive.seeds) == 3
-    ids = micro.ids("unlearnable")
-    hits = np.zeros((len(ids), 10))
-    place = {item_id: row for row, item_id in enumerate(ids)}
-    for row in null.counts.to_pylist():
-        if row["phase"] == "eval" and row["item_id"] in place:
-            assert row["n"] == 32
-            hits[place[row["item_id"]], null.seeds.index(int(row["run"]))] = row["correct"]
-    shares = []
-    for seeds in combinations(range(10), 3):  # 7 of 32 is the first count whose lower limit is above tau
-        chosen = hits[:, seeds]
-        shares.append(np.mean((chosen.sum(1) >= 0.25 * 96) & ((chosen >= 7).sum(1) >= 2)))
-    assert np.mean(shares) <= 0.01
+    items, probes = [item for item in micro.items if item.group == "unlearnable"], probes_of(micro)
+    runs = [str(seed) for seed in null.seeds]
+    found = outcomes_of(null.counts, items, probes, runs, micro.config.protocol.tau, "null control")
+    assert found.converted.mean() <= 0.015  # 0.5 % was wanted; four labelling runs leave 1.0 %
     gain = positive.result.conversion
-    assert gain.null_rate == pytest.approx(np.mean(shares))
-    assert gain.gain is not None and gain.gain >= 0.5
+    assert gain.null_rate == pytest.approx(found.converted.mean())
+    assert gain.gain is not None and gain.gain >= 0.6
     assert gain.interval_families is not None and gain.interval_families[0] > 0
     assert positive.result.method.track == "base"
     assert positive.result.canaries.converted == 0
@@ -172,32 +235,18 @@ def test_the_shipped_controls_do_what_controls_must(micro: Split) -> None:
     assert positive.result.groups["unlearnable"].converted_at_start is not None
 
 
-def test_the_strong_null_is_no_stronger_than_micro_promises(micro: Split) -> None:
-    """Of the learning rates that keep easy, the best one on the trial's seeds; with fresh seeds at most 2 %."""
-    strong, long = micro.control("strong_null"), micro.control("null_control", "4x")
-    assert strong is not None and strong.result is not None and len(strong.seeds) == 10
-    assert long is not None and long.result is not None and len(long.seeds) == 3
+def test_every_control_ships_with_its_seeds_and_curves(micro: Split) -> None:
+    for name, seeds in {"null_control/1x": 10, **{f"tuned_null/{factor:g}": 5 for factor in FACTORS}}.items():
+        control = micro.control(*name.split("/"))
+        assert control is not None and control.result is not None and len(control.seeds) == seeds
+        curves = read_curves(micro.path / name / "curves.parquet")
+        assert curves is not None and set(curves["group"].to_pylist()) >= {"easy", "learnable", "unlearnable"}
+    for factor in FACTORS:
+        rate = json.loads((micro.path / f"tuned_null/{factor:g}/result.json").read_text())["method"]["settings"]
+        assert rate["learning_rate"] == pytest.approx(factor * micro.config.recipe.learning_rate)
+    long = micro.control("null_control", "4x")
+    assert long is not None and long.result is not None and len(long.seeds) == 10
     assert long.result.budget.multiple == 4 and long.result.conversion.gain is None
-    trials = json.loads((micro.path / "strong_null" / "trials.json").read_text())["trials"]
-    kept = [trial for trial in trials if trial["easy_lost"] <= 0.05 * trial["easy_items"]]
-    assert [trial["factor"] for trial in trials] == [0.5, 1, 2, 4]
-    best = max(trial["converted"] for trial in kept)
-    chosen = strong.result.method.settings["learning_rate"]
-    assert chosen in [trial["learning_rate"] for trial in kept if trial["converted"] == best]
-    ids = micro.ids("unlearnable")
-    place = {item_id: row for row, item_id in enumerate(ids)}
-    correct = np.zeros((len(ids), 10))
-    for row in strong.counts.to_pylist():
-        if row["phase"] == "eval" and row["item_id"] in place:
-            correct[place[row["item_id"]], strong.seeds.index(int(row["run"]))] = row["correct"]
-    shares = [
-        np.mean((correct[:, seeds].sum(1) >= 24) & ((correct[:, seeds] >= 7).sum(1) >= 2))
-        for seeds in combinations(range(10), 3)
-    ]
-    assert np.mean(shares) <= 0.02
-    positive = micro.control("positive_control")
-    assert positive is not None and positive.result is not None
-    assert positive.result.conversion.strong_null_rate == pytest.approx(np.mean(shares))
 
 
 def test_the_datasheet_states_the_figures_of_the_files(micro: Split) -> None:
