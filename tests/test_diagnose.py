@@ -24,7 +24,6 @@ from unlearnbench.diagnosis.page import finding
 from unlearnbench.diagnosis.record import Diagnosis, SimilarityRecord
 from unlearnbench.errors import DataError, PolicyError, RunError
 from unlearnbench.harness.policy_ref import fingerprint, resolve
-from unlearnbench.harness.rollouts.files import Reading
 from unlearnbench.io import tables
 from unlearnbench.splits import Split
 from unlearnbench.verifier import Verifier
@@ -271,7 +270,7 @@ def test_the_log_of_a_trainer_is_read_with_its_step_and_matched_by_its_prompt(
     told: dict[str, Any] = {"split": small_split, "rollouts": file, "rollouts_per_item": 8, "cap": 8, "workers": 1}
     with pytest.raises(DataError, match=r"are of several steps of a training \(1, 2\).*choose one step with --step N"):
         unlearnbench.diagnose(small_split.policy_path, out=tmp_path / "both", **told)
-    one = unlearnbench.diagnose(small_split.policy_path, out=tmp_path / "one", reading=Reading(step=1), **told)
+    one = unlearnbench.diagnose(small_split.policy_path, out=tmp_path / "one", step=1, **told)
     assert set(one.item_ids) == {row["item_id"] for row in rows[:48]}
     used = tables.read_parquet(tmp_path / "one" / "rollouts.parquet").to_pylist()
     assert {row["origin"] for row in used} == {"file"}

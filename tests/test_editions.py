@@ -369,7 +369,8 @@ def test_an_open_edition_or_another_split_is_refused(
 
 def test_why_an_entry_could_not_be_trained_again_is_its_outcome(repo: Path, made_split: Split, tmp_path: Path) -> None:
     entries = repo / "leaderboard" / "entries"
-    edition, split = closed(repo, made_split, tmp_path / "variant")  # whose policy is no policy
+    edition, split = closed(repo, made_split, tmp_path / "variant")
+    (split.policy_path / "model.safetensors").write_bytes(b"no weights")
     mine = ordered(entries, [], edition)[0]
     told = retrain_entry(mine, edition, split, tmp_path / "out", entries, Means(allow_network=True))
     assert told.made is None and told.why is not None

@@ -29,7 +29,8 @@ def test_long_rollouts_keep_to_the_plan(small_split: Split, tmp_path: Path) -> N
     config = json.loads((small_split.policy_path / "config.json").read_text())
     shape = {"hidden_size": 64, "intermediate_size": 256, "num_hidden_layers": 2, "max_position_embeddings": 8192}
     code = f"""
-import json, random, unlearnbench
+import json, random
+from unlearnbench.diagnosis.diagnose import diagnose
 from transformers import Qwen2Config, Qwen2ForCausalLM
 from unlearnbench.errors import RunError
 shape = dict({shape!r}, num_attention_heads=4, num_key_value_heads=2, vocab_size={config["vocab_size"]})
@@ -43,10 +44,10 @@ with open("given.jsonl", "w") as file:
 options = dict(rollouts="given.jsonl", out="out", rollouts_per_item=2, parts=1, workers=1)
 plans = []
 try:
-    unlearnbench.diagnose("policy", max_memory=650 << 20, **options)
+    diagnose("policy", max_memory=650 << 20, **options)
 except RunError as problem:
     print(problem)
-unlearnbench.diagnose("policy", max_memory=740 << 20, planned=plans.append, **options)
+diagnose("policy", max_memory=740 << 20, planned=plans.append, **options)
 # Not ru_maxrss, which a process inherits from the one that started it.
 peak = open("/proc/self/status").read().split("VmHWM:")[1]
 print(json.dumps(dict(plans[0].model_dump(), peak=1024 * int(peak.split()[0]))))

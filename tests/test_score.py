@@ -127,7 +127,7 @@ def test_rollouts_with_the_counts_of_null_seeds_get_the_score_of_those_counts(
     assert sorted(path.name for path in evaluation.iterdir()) == ["canaries.parquet", "items.parquet", "twins.parquet"]
     assert read_parquet(evaluation / "twins.parquet").column_names[0] == "twin_id"
     page = (tmp_path / "run/report.html").read_bytes()
-    assert b"Rollouts made elsewhere" in page
+    assert b"rollouts were made elsewhere" in page
     assert rebuild(tmp_path / "run", split.path).read_bytes() == page
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -38,6 +38,8 @@ def diagnose(
     parts: int = 4,
     seed: int = 0,
     prompt_format: Literal["raw", "chat"] | None = None,
+    columns: Mapping[str, str] | None = None,
+    step: int | None = None,
     max_memory: int = 4 << 30,
     workers: int | None = None,
     progress: Callable[[str, int, int], None] | None = None,
@@ -62,6 +64,8 @@ def diagnose(
         parts: Parts of an item's rollouts, from which its noise is known.
         seed: Of adapter, samples and shuffle.
         prompt_format: Default the split's.
+        columns: A file's own columns for those that are read, such as {"completion": "output"}.
+        step: Of a trainer's log, the step whose rollouts are used.
         max_memory, workers: Bytes of all processes together, and how many (default one per core).
         progress: Is given the stage, how many items it has done, and of how many.
 
@@ -78,11 +82,13 @@ def diagnose(
         >>> ub.diagnose("micro", items_per_group=20).block("learnable", "unlearnable").raw
     """
     from unlearnbench.diagnosis.diagnose import diagnose as run
+    from unlearnbench.harness.rollouts.files import Reading
 
     return run(
         policy,
         split,
         rollouts=rollouts,
+        reading=Reading(columns=dict(columns or {}), step=step),
         out=out,
         revision=revision,
         max_memory=max_memory,

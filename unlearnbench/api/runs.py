@@ -100,6 +100,8 @@ def score(
     *,
     out: str | Path,
     seeds: Sequence[int] | None = None,
+    columns: Mapping[str, str] | None = None,
+    step: int | None = None,
     partial: bool = False,
     workers: int | None = None,
 ) -> Result:
@@ -111,6 +113,8 @@ def score(
         split: The split whose items they answer.
         out: The folder for result.json, counts, verdicts and report.html.
         seeds: The training run of each file that names none.
+        columns: A file's own columns for those that are read, such as {"completion": "output"}.
+        step: Of a trainer's log, the step whose rollouts are scored.
         partial: Score what is there though items are missing; the result is then not comparable.
         workers: Processes that judge; default one per core.
 
@@ -124,10 +128,12 @@ def score(
     Example:
         >>> ub.score("rollouts.jsonl", split="micro", out="runs/scored").conversion.gain
     """
+    from unlearnbench.harness.rollouts.files import Reading
     from unlearnbench.harness.rollouts.score import score_rollouts
 
+    reading = Reading(columns=dict(columns or {}), step=step)
     sources = [files] if isinstance(files, str | Path) else list(files)
-    result = score_rollouts(sources, split, out, seeds=seeds, partial=partial, workers=workers)
+    result = score_rollouts(sources, split, out, seeds=seeds, reading=reading, partial=partial, workers=workers)
     return result.in_folder(Path(out))
 
 
