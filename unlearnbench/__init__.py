@@ -3,7 +3,7 @@
 import importlib as _importlib
 import typing as _typing
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # Resolved on first use, so that `unlearnbench --help` and the torch-free stages stay quick.
 _PUBLIC = {

@@ -220,7 +220,7 @@ _RULES = (
         "number of seeds",
         "harmless",
         lambda run: len(run.result.seeds),
-        "all are scored as with the smaller number: the mean over all subsets of that size",
+        "shares are means over seeds, so any number means the same; fewer seeds give wider intervals",
     ),
     _Rule(
         "seeds", "harmless", lambda run: list(run.result.seeds), "other draws; seeds are not paired in the intervals"
