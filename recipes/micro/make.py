@@ -21,6 +21,7 @@ from recipes.micro.families import Problems, World, base_example, make_problems,
 from recipes.micro.related import write_related
 from unlearnbench.cli.progress import Bars
 from unlearnbench.curation.curate import curate
+from unlearnbench.diagnosis.of_run import ship_start
 from unlearnbench.io import tables
 from unlearnbench.policies.policy import load_policy
 from unlearnbench.policies.samplers.transformers import TransformersSampler
@@ -72,6 +73,7 @@ def make(seed: int, out: Path, work: Path) -> Split:
     with Bars() as bars:
         curate(pool / "split.yaml", out, work=work / "curation", progress=bars.show)
     write_related(out, seed)
+    ship_start(load_split(out))
     taught = make_taught(world, problems, pool / "policy", out / "positive_control" / "policy")
     controls = Controls(out, work)
     controls.null(NULL_SEEDS)
