@@ -13,6 +13,7 @@ from typing import Literal
 
 from unlearnbench.records import Conversion, Result
 from unlearnbench.reports.formatting import number, p_value, pct, plural, point_span, points
+from unlearnbench.scoring.canaries import golds_were_read
 
 Tone = Literal["more", "same", "less", "open"]
 
@@ -96,7 +97,7 @@ def forgets(result: Result) -> bool:
 
 def _outcome(result: Result) -> tuple[Tone, str]:
     score, unlearnable = result.conversion, result.groups["unlearnable"]
-    if result.canaries.converted:
+    if golds_were_read(result.canaries):
         return "less", "Read the answers: canaries solved"
     if result.schema_version == 1:
         return "open", "Score version 1: not ranked"
@@ -265,10 +266,15 @@ def _lost(result: Result) -> str:
 def _caveats(result: Result) -> list[str]:
     """What a reader must know before quoting the verdict, the gravest first."""
     score, of, kept, found = result.conversion, result.groups["unlearnable"], result.retention, []
-    if result.canaries.converted:
+    if golds_were_read(result.canaries):
         found.append(
-            f"{number(result.canaries.converted)} of {plural(result.canaries.items, 'canary', 'canaries')} solved: "
+            f"{number(result.canaries.converted or 0)} of {plural(result.canaries.items, 'canary', 'canaries')} solved: "
             "their stored answers are wrong on purpose, so whoever gives them has read the gold answers."
+        )
+    elif few := result.canaries.converted:
+        found.append(
+            f"{number(few)} of {plural(result.canaries.items, 'canary', 'canaries')} solved: "
+            "training rewards their stored answers, so few may be learned by luck; read golds show in most of them."
         )
     if result.kind == "eval" and result.budget.used and not result.cost.trained_tokens:
         found.append("Nothing was trained: no rollout was ever kept, so what was measured is the policy of the start.")

@@ -13,6 +13,7 @@ from unlearnbench.reports.charts import StripRow, strip
 from unlearnbench.reports.formatting import number, p_value, pct, plural, point_span, points, signed
 from unlearnbench.reports.headline import beats_tuned, forgets, no_tuned, tuned_name
 from unlearnbench.reports.run_files import Run
+from unlearnbench.scoring.canaries import golds_were_read
 from unlearnbench.scoring.comparisons.null_vs_null import null_gains
 
 SEEDS_OF_NULL = 1.0
@@ -109,7 +110,13 @@ def chips(result: Result) -> list[Chip]:
     score, of, found = result.conversion, result.groups["unlearnable"], list[Chip]()
     if result.canaries.items and result.canaries.converted is not None:
         hit = result.canaries.converted
-        found.append(Chip(f"Canaries {number(hit)} / {result.canaries.items}", "#checks", "warn" if hit else "ok"))
+        found.append(
+            Chip(
+                f"Canaries {number(hit)} / {result.canaries.items}",
+                "#checks",
+                "warn" if golds_were_read(result.canaries) else "ok",
+            )
+        )
     if of.memorised is not None:
         found.append(Chip(f"Memorised {number(of.memorised)} / {of.items}", "#twins"))
     if result.schema_version > 1 and of.items and of.solved is not None:
@@ -196,7 +203,7 @@ def _canaries(result: Result) -> tuple[str, str | None, str]:
     hit, items = result.canaries.converted, result.canaries.items
     if not items:
         return "canaries", "none measured", "problems whose stored answer is wrong on purpose"
-    means = "their stored answers are wrong on purpose: whoever gives them has read the gold answers"
+    means = "their stored answers are wrong on purpose: whoever gives a fifth of them or more has read the golds"
     return "canaries", None if hit is None else f"{number(hit)} of {plural(items, 'canary', 'canaries')} solved", means
 
 

@@ -29,7 +29,8 @@ from unlearnbench.records import (
     SpentBudget,
     Steps,
 )
-from unlearnbench.scoring.conversion_rule import rule_sentence, share_arm, solved
+from unlearnbench.scoring.canaries import solved_canaries
+from unlearnbench.scoring.conversion_rule import rule_sentence, share_arm
 from unlearnbench.scoring.counts import MIN_SAMPLES, Cells, read_phase
 from unlearnbench.scoring.frontier import frontier
 from unlearnbench.scoring.group_scores import Measured, group_scores, mean, retention
@@ -112,7 +113,7 @@ def score(split: Split, counts: pa.Table, run: RunFacts, null: Control | None = 
         frontier=None if mine is None else frontier(split, counts, runs, null),
         twins=twin_scores(split, counts, unlearnable, mine, null, theirs, runs),
         thin=_thin(unlearnable, mine),
-        canaries=_canaries(split, counts, runs, tau),
+        canaries=solved_canaries(split, counts, runs, tau),
         fates=run.fates,
         retention=kept,
         steps=run.steps,
@@ -250,11 +251,3 @@ def _thin(items: Sequence[Item], mine: Outcomes | None) -> CountOf:
     rows = [place for place, item in enumerate(items) if item.thin]
     hit = None if mine is None else float(mine.converted[rows].sum() / max(1, mine.runs))
     return CountOf(items=len(rows), converted=hit)
-
-
-def _canaries(split: Split, counts: pa.Table, runs: Sequence[str], tau: float) -> CountOf:
-    """Whoever solves a problem whose stored answer is wrong, in most seeds, has read the answer."""
-    ids = [canary.item_id for canary in split.canaries]
-    cells = Cells.of(read_phase(counts, "canary", ids, runs=runs, strict=True))
-    hit = int((solved(cells, tau).mean(axis=1) >= 0.5).sum()) if cells.enough else None if ids else 0
-    return CountOf(items=len(ids), converted=hit)

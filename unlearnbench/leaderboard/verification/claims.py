@@ -14,6 +14,7 @@ from unlearnbench.leaderboard.bundles.bundle import Bundle
 from unlearnbench.leaderboard.bundles.tables import MOST_ROWS
 from unlearnbench.leaderboard.verification.rollouts import problems_of
 from unlearnbench.records import READS, TRACKS, MethodRecord, Result, Track
+from unlearnbench.scoring.canaries import golds_were_read
 from unlearnbench.splits import Split
 
 Check = Literal["configuration", "source"]
@@ -159,7 +160,7 @@ def lower_track(stated: Result, shown: Result) -> Iterator[str]:
             f"result.json claims track {stated.method.track}, and what the seeds' files and the source show is "
             f"{shown.method.track} (reads: {reads})"
         )
-    if shown.canaries.converted and TRACKS.index(shown.method.track) < TRACKS.index("answer"):
+    if golds_were_read(shown.canaries) and TRACKS.index(shown.method.track) < TRACKS.index("answer"):
         yield (
             f"{shown.canaries.converted} of {shown.canaries.items} canaries are converted: their stored answers are "
             f"wrong on purpose, so the stored answers were read, and the track is not {shown.method.track}"
