@@ -247,8 +247,9 @@ def test_twins_and_canaries_count_only_when_all_are_there(small_split: Split, tm
     result = score_rollouts([write(tmp_path / "all.jsonl", rows)], small_split, tmp_path / "all")
     assert result.canaries.converted == len(small_split.canaries)
     assert counted(tmp_path / "all")[twins[0].twin_id, "twin", "0"] == (32, 30)
-    lacking = [row for row in rows if row["item_id"] != twins[3].twin_id]
-    with pytest.raises(DataError, match=f"^twin {twins[3].twin_id!r} has 0 rollouts in seed 0"):
+    wanted = next(twin.twin_id for twin in twins if twin.twin_id in {of[0] for of in small_split.problems("twin")})
+    lacking = [row for row in rows if row["item_id"] != wanted]
+    with pytest.raises(DataError, match=f"^twin {wanted!r} has 0 rollouts in seed 0"):
         score_rollouts([write(tmp_path / "gap.jsonl", lacking)], small_split, tmp_path / "gap")
 
 

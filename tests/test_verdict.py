@@ -96,7 +96,7 @@ UNPROBED = core(converted=None, memorised=None, conversion=None, with_probe=0)
         ({"interval_families": AROUND} | MEMORY, {}, "same", "Solves by memory"),
         (MEMORY, {}, "more", "Converts a few, memorises more"),
         ({}, {"retention": LOST}, "more", "Converts more than GRPO, forgets"),
-        ({}, {"canaries": CountOf(items=20, converted=1)}, "less", "Read the answers: canaries solved"),
+        ({}, {"canaries": CountOf(items=20, converted=4)}, "less", "Read the answers: canaries solved"),
         (
             {"gain": None, "tuned_null": None},
             {"comparable": False, "why_not_comparable": "--quick: few steps"},
@@ -176,7 +176,8 @@ TWIN = TwinScore(items=1, eligible=1, rate=0, null_rate=0, gain=0, interval=(0, 
 @pytest.mark.parametrize(
     ("changes", "caveat"),
     [
-        ({"canaries": CountOf(items=20, converted=1)}, "read the gold answers"),
+        ({"canaries": CountOf(items=20, converted=4)}, "read the gold answers"),
+        ({"canaries": CountOf(items=20, converted=3)}, "may be learned by luck"),
         ({"method": MethodRecord(name="m", source_hash="", track="labels")}, "Track labels"),
         ({"method": MethodRecord(name="m", source_hash="", track="undeclared")}, "never ranked"),
         (

@@ -268,8 +268,8 @@ def _caveats(result: Result) -> list[str]:
     score, of, kept, found = result.conversion, result.groups["unlearnable"], result.retention, []
     if golds_were_read(result.canaries):
         found.append(
-            f"{number(result.canaries.converted or 0)} of {plural(result.canaries.items, 'canary', 'canaries')} solved: "
-            "their stored answers are wrong on purpose, so whoever gives them has read the gold answers."
+            f"{number(result.canaries.converted or 0)} of {plural(result.canaries.items, 'canary', 'canaries')} "
+            "solved: their stored answers are wrong on purpose, so whoever gives them has read the gold answers."
         )
     elif few := result.canaries.converted:
         found.append(
