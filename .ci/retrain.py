@@ -106,7 +106,7 @@ def main() -> None:
         split = small(Path(folder) / f"micro-{seed}", seed)
         null = split.path / "null_control" / "1x"
         call(*python, "eval", "--method", "grpo", "--split", str(split.path), "--out", str(null), cwd=repo)
-        shutil.copytree(null, split.path / "strong_null")
+        shutil.copytree(null, split.path / "tuned_null" / "1")
         call(*close, "--split", str(split.path), cwd=repo)
 
         shutil.rmtree(split.path)  # what the board keeps of it is enough, to train and to show

@@ -109,24 +109,23 @@ def test_the_same_command_again_changes_nothing_and_a_lost_evaluation_is_made_ag
     assert one.equals(two)
 
 
-def test_a_run_at_1x_is_scored_against_the_strong_null_and_no_control_is(
+def test_a_run_at_1x_is_scored_against_the_tuned_null_and_no_null_is(
     finished: Path, small_split: Split, tmp_path: Path
 ) -> None:
     split = load_split(shutil.copytree(small_split.path, tmp_path / "small"))
-    for place in ("null_control/1x", "null_control/4x", "strong_null"):
+    for place in ("null_control/1x", "null_control/4x", "tuned_null/1"):
         for name in ("result.json", "counts.parquet"):
             (split.path / place).mkdir(parents=True, exist_ok=True)
             shutil.copy(finished / name, split.path / place / name)
     folder = shutil.copytree(finished, tmp_path / "run", ignore=shutil.ignore_patterns("rollouts", "metrics.jsonl"))
     scored = {
-        (purpose, multiple): score_run(RunConfig(split, locate("grpo"), (1, 2), 32, multiple, purpose=purpose), folder)
-        for purpose, multiple in (("eval", 1.0), ("strong", 1.0), ("eval", 4.0))
+        purpose: score_run(RunConfig(split, locate("grpo"), (1, 2), 32, purpose=purpose), folder)
+        for purpose in ("eval", "null")
     }
-    beside = {key: result.conversion.strong_null_seeds for key, result in scored.items()}
-    assert beside == {("eval", 1.0): 2, ("strong", 1.0): 0, ("eval", 4.0): 0}
-    found = scored["eval", 1.0].conversion  # its own counts are both controls here
-    assert (found.gain, found.strong_null_gain, found.strong_null_factor) == (0.0, 0.0, 1.0)
-    assert found.strong_null_interval == found.interval_families and found.interval_families is not None
+    found = scored["eval"].conversion  # its own counts are both controls here
+    assert found.gain == 0.0 and found.tuned_null is not None
+    assert (found.tuned_null.gain, found.tuned_null.learning_rate, found.tuned_null.seeds) == (0.0, 1.0, 2)
+    assert scored["null"].conversion.gain is None and scored["null"].conversion.tuned_null is None
 
 
 def test_a_folder_of_another_configuration_is_refused_by_name(finished: Path, small_split: Split) -> None:

@@ -105,15 +105,15 @@ def test_controls(tiny: Split) -> None:
     assert control.hash == files.sha256(tiny.path / "null_control" / "1x" / "counts.parquet")
     assert tiny.control("null_control", "4x") is None
     assert tiny.control("positive_control") is not None
-    assert tiny.control("strong_null") is None
+    assert tiny.control("tuned_null", "2") is None
     (tiny.path / "positive_control" / "result.json").unlink()
     unscored = tiny.control("positive_control")
     assert unscored is not None
     assert unscored.result is None
     named = control.counts.set_column(2, "run", pc.binary_join_element_wise("seed", control.counts["run"], " "))
-    tables.write_parquet(tiny.path / "strong_null" / "counts.parquet", named)
+    tables.write_parquet(tiny.path / "positive_control" / "counts.parquet", named)
     with pytest.raises(DataError, match="run must be a seed"):
-        tiny.control("strong_null")
+        tiny.control("positive_control")
 
 
 # --- finding --------------------------------------------------------------------------------------------------

@@ -120,7 +120,7 @@ def test_many_keep_their_order_and_share_work() -> None:
         assert verdicts[0].seconds > 0 and verdicts[4].seconds == 0
         assert many.verify(*pairs[0]) is verdicts[0]
         assert many.verify_many([]) == []
-        assert (many.calls, many.ungradable) == (7, 0)
+        assert many.ungradable == 0
 
 
 def test_a_hang_is_cut_off_retried_once_and_wrong() -> None:
@@ -129,7 +129,7 @@ def test_a_hang_is_cut_off_retried_once_and_wrong() -> None:
         assert (verdict.correct, verdict.reason) == (False, "timeout")
         assert 0.75 <= verdict.seconds < 3.0  # two attempts of half a second, the second begun at half time
         assert hasty.verify("5", HANGS) is verdict  # from the cache, at no cost
-        assert (hasty.calls, hasty.ungradable) == (2, 2)
+        assert hasty.ungradable == 2
         assert hasty.verify("2x", r"\boxed{x+x}").correct is True
 
 

@@ -322,8 +322,8 @@ def _controls(split: _Contents) -> Iterator[str]:
         "canary": {canary.item_id for canary in split.canaries},
     }
     items = {item.item_id for item in split.items}
-    folders = [*sorted((split.folder / "null_control").glob("*/"))]
-    folders += [split.folder / kind for kind in ("strong_null", "positive_control")]
+    folders = [path for kind in ("null_control", "tuned_null") for path in sorted((split.folder / kind).glob("*/"))]
+    folders.append(split.folder / "positive_control")
     for folder in folders:
         result_file, counts_file = folder / "result.json", folder / "counts.parquet"
         if not (result_file.is_file() or counts_file.is_file()):

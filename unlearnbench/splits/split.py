@@ -47,7 +47,7 @@ ITEM_COLUMNS: Mapping[str, Sequence[str]] = {
 PACKAGE = Path(__file__).resolve().parents[1]
 SHELVES = (PACKAGE / "_splits", PACKAGE.parent / "splits")  # inside a wheel; in a checkout
 
-ControlKind = Literal["null_control", "strong_null", "tuned_null", "positive_control"]
+ControlKind = Literal["null_control", "tuned_null", "positive_control"]
 R = TypeVar("R", bound=Record)
 
 

@@ -73,7 +73,6 @@ class Verifier:
         self.rule: Rule = rule
         self.workers = workers
         self.time_limit = time_limit
-        self.calls = 0
         self.ungradable = 0
         self._nothing = {reason: Verdict(False, None, reason, rule) for reason in ("no_answer", "too_large")}
         self._cache = VerdictCache(rule, cache)
@@ -160,7 +159,6 @@ class Verifier:
 
     def _count(self, verdicts: Sequence[Verdict]) -> None:
         with self._lock:
-            self.calls += len(verdicts)
             self.ungradable += sum(verdict.reason in UNGRADABLE for verdict in verdicts)
 
     # --- what does ---
