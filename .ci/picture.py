@@ -12,7 +12,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
-from chromium import binary
+from chromium import binary  # noqa: E402
 
 SIZE = (1280, 560)
 
