@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import pty
@@ -18,7 +19,7 @@ import pytest
 
 from unlearnbench.errors import DataError, RunError
 from unlearnbench.io.row_stream import MOST, Place, lines_of, parquet_tables
-from unlearnbench.verifier import cache
+from unlearnbench.verifier import cache, resume_log
 from unlearnbench.verifier.resume_log import VerdictLog
 from unlearnbench.verifier.verify_file import COLUMNS, Summary, judge_file
 
@@ -264,6 +265,15 @@ def test_one_command_at_a_time_writes_a_file(tmp_path: Path) -> None:
     ):
         judge_file(source, out)
     assert judge_file(source, out).rows == 3
+
+
+def test_a_file_system_without_locks_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(fd: int, *, blocking: bool) -> bool:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(resume_log, "lock_descriptor", refuse)
+    with pytest.raises(RunError, match=r"cannot lock .*\.out\.jsonl\.verdicts \(No locks available\).*--out"):
+        judge_file(write(tmp_path / "rows.jsonl", numbers(3)), tmp_path / "out.jsonl")
 
 
 def test_a_source_that_changes_meanwhile_makes_no_file(tmp_path: Path) -> None:

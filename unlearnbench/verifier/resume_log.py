@@ -6,7 +6,6 @@ it, its distinct verdicts, and which of them each row has. A line that a kill cu
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from collections import Counter
@@ -15,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
+
+from filelock import lock_descriptor
 
 from unlearnbench.errors import RunError
 from unlearnbench.io.row_stream import Place
@@ -132,12 +133,17 @@ def _locked(path: Path, out: Path) -> BinaryIO:
         except OSError as error:
             raise _unwritable(path, error) from error
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            held = lock_descriptor(file.fileno(), blocking=False)
         except OSError as error:
             file.close()
             raise RunError(
-                f"another command is writing {out}; wait until it has finished, or name another file with --out"
+                f"cannot lock {path} ({error.strerror or error}); name a file on another file system with --out"
             ) from error
+        if not held:
+            file.close()
+            raise RunError(
+                f"another command is writing {out}; wait until it has finished, or name another file with --out"
+            )
         try:
             if path.stat().st_ino == os.fstat(file.fileno()).st_ino:
                 return file
