@@ -198,6 +198,15 @@ def test_any_text_is_read_or_refused_and_order_never_matters(a: str, b: str) -> 
 
 
 @pytest.mark.parametrize(
+    "text", ["", " ", "\\\\", r"$$\approx", r"\approx", "$", "{}", r"\text{}", r"\left", r"\quad", "...", "\x00"]
+)
+def test_markup_without_content_is_read_or_refused(text: str) -> None:
+    assert decided("0", text) in (False, "open")
+    assert decided(text, "0") == decided("0", text)
+    assert decided(text, text) in (True, "open")
+
+
+@pytest.mark.parametrize(
     "text",
     [r"\frac{\pi R^2" + "pi R^2" * 300 + " H}{2}", "a_bc" * 400 + "!=3", "1 or " * 199 + "2", "5" + "ab " * 900 + "!"],
 )
