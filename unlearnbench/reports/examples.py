@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,9 @@ from unlearnbench.errors import DataError
 EACH = 3
 """Right, and wrong, completions of an item."""
 _MOST_TEXT = 2000
+_BATCH = 16_384
+_PLACE = ("item", "right", "when", "file", "row")
+"""What is kept of a rollout until its text is read."""
 
 
 @dataclass(frozen=True)
@@ -45,51 +48,63 @@ def examples(folder: Path, seeds: Sequence[str], ids: Sequence[str]) -> dict[str
 
 
 def _examples(files: Sequence[tuple[str, Path]], ids: Sequence[str], order: str) -> dict[str, list[Example]]:
-    index = [_columns(file, ["item_id", order, "correct"]) for _, file in files]
-    if not index or not ids:
-        return {}
     known = pa.array(ids, pa.string())
-    item = np.concatenate(
-        [pc.fill_null(pc.index_in(part["item_id"], value_set=known), -1).to_numpy() for part in index]
-    )
-    right = np.concatenate([pc.cast(pc.fill_null(part["correct"], False), pa.int8()).to_numpy() for part in index])
-    when = np.concatenate([part[order].to_numpy() for part in index])
-    file_of = np.repeat(np.arange(len(index)), [part.num_rows for part in index])
-    row_of = np.concatenate([np.arange(part.num_rows) for part in index])
-    chosen = _last(item, right, when)
-    found: dict[str, list[Example]] = {}
-    for number in np.unique(file_of[chosen]).tolist():
-        here = chosen[file_of[chosen] == number]
-        seed, file = files[number]
-        names = ["completion", "reason"] if "reason" in pq.read_schema(file).names else ["completion"]
-        rows = _columns(file, names).take(pa.array(row_of[here]))
-        texts, reasons = rows["completion"].to_pylist(), rows["reason"].to_pylist() if "reason" in names else None
-        for place, at in enumerate(here.tolist()):
-            found.setdefault(ids[int(item[at])], []).append(
-                Example(
-                    correct=bool(right[at]),
-                    seed=seed,
-                    step=int(when[at]) if order == "step" else None,
-                    reason=str(reasons[place] or "") if reasons else "",
-                    text=str(texts[place] or "")[:_MOST_TEXT],
-                )
-            )
-    return found
+    chosen = np.zeros((len(_PLACE), 0), np.int64)
+    for number, (_, file) in enumerate(files):
+        for first, part in _parts(file, ["item_id", order, "correct"]):
+            found = [
+                pc.index_in(part["item_id"], value_set=known),
+                pc.cast(pc.fill_null(part["correct"], False), pa.int64()),
+                pc.cast(part[order], pa.int64()),
+            ]
+            rows = [pc.fill_null(column, -1).to_numpy(zero_copy_only=False) for column in found]
+            rows += [np.full(len(part), number), np.arange(first, first + len(part))]
+            chosen = _last(np.concatenate([chosen, np.stack(rows)], axis=1))
+    examples: dict[str, list[Example]] = {}
+    for number, (seed, file) in enumerate(files):
+        here = chosen[:, chosen[3] == number]
+        for (item, right, when, *_), (text, reason) in zip(here.T.tolist(), _texts(file, here[4]), strict=True):
+            step = when if order == "step" else None
+            examples.setdefault(ids[item], []).append(Example(bool(right), seed, step, reason, text[:_MOST_TEXT]))
+    return examples
 
 
-def _last(item: NDArray[np.int64], right: NDArray[np.int64], when: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Rows of the last EACH of every item's right, and wrong, ones."""
-    rows = np.flatnonzero(item >= 0)
-    order = rows[np.lexsort((rows, when[rows], right[rows], item[rows]))]
-    key = item[order] * 2 + right[order]
+def _last(rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Of rows (one a column, of _PLACE), the last EACH of every item's right, and wrong, ones, in this order."""
+    rows = rows[:, rows[0] >= 0]
+    ordered = rows[:, np.lexsort((rows[4], rows[3], rows[2], rows[1], rows[0]))]
+    key = ordered[0] * 2 + ordered[1]
     ends = np.flatnonzero(np.append(key[1:] != key[:-1], True)) if len(key) else np.zeros(0, np.int64)
     last = np.repeat(ends, np.diff(np.append(-1, ends)))
-    kept: NDArray[np.int64] = order[last - np.arange(len(order)) < EACH]
+    kept: NDArray[np.int64] = ordered[:, last - np.arange(len(key)) < EACH]
     return kept
 
 
-def _columns(file: Path, names: Sequence[str]) -> pa.Table:
+def _texts(file: Path, rows: NDArray[np.int64]) -> list[tuple[str, str]]:
+    """Completion and reason (empty in files without that column) of these rows of a file, in the order of `rows`."""
+    if not len(rows):
+        return []
+    wanted, found = np.sort(rows), []
+    for first, part in _parts(file, ["completion"], ["reason"]):
+        inside = wanted[np.searchsorted(wanted, first) : np.searchsorted(wanted, first + len(part))] - first
+        if len(inside):
+            columns = part.take(pa.array(inside)).to_pydict()
+            reasons = columns.get("reason", [""] * len(inside))
+            found += [(text or "", reason or "") for text, reason in zip(columns["completion"], reasons, strict=True)]
+    return [found[place] for place in np.searchsorted(wanted, rows).tolist()]
+
+
+def _parts(file: Path, names: Sequence[str], optional: Sequence[str] = ()) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """Columns of a file in batches, each with the number of its first row, from 0: a run has millions of rollouts."""
+    first = 0
     try:
-        return pq.read_table(file, columns=list(names))
-    except (OSError, KeyError, pa.ArrowException) as problem:
+        with pq.ParquetFile(file, pre_buffer=False) as table:
+            there = table.schema_arrow.names
+            if missing := [name for name in names if name not in there]:
+                raise DataError(f"{file} is not a readable table of rollouts: it has no column {missing[0]!r}")
+            columns = [*names, *(name for name in optional if name in there)]
+            for part in table.iter_batches(_BATCH, columns=columns):
+                yield first, part
+                first += len(part)
+    except (OSError, pa.ArrowException) as problem:
         raise DataError(f"{file} is not a readable table of rollouts: {str(problem).splitlines()[0]}") from problem
