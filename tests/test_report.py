@@ -22,6 +22,7 @@ from unlearnbench.errors import DataError, RunError
 from unlearnbench.io import files, tables
 from unlearnbench.records import Cost, MethodRecord, Result, SpentBudget
 from unlearnbench.reports import items as item_module
+from unlearnbench.reports.examples import examples
 from unlearnbench.reports.formatting import count, duration, number, p_value, pct, plain, points, power, signed, span
 from unlearnbench.reports.headline import verdict
 from unlearnbench.reports.items import Items, script_json
@@ -263,6 +264,25 @@ def test_the_browser_holds_the_same_and_a_few_completions(split: Split, positive
     marks = re.findall(r'data-item="(item-\d+)"', section(html, "items"))
     assert sorted(marks) == sorted(split.ids("unlearnable"))
     assert section(html, "items").count('href="#diamond"') == 20 + 1  # and one in the key
+
+
+def test_completions_are_found_far_down_and_across_files(tmp_path: Path) -> None:
+    ids = ["a", "b", "c"]
+    rows = [
+        {"sample": k // 4, "item_id": "abcx"[k % 4], "correct": k % 7 == 0, "reason": None, "completion": f"text {k}"}
+        for k in range(40_000)
+    ]
+    for seed, part in (("1", rows[:35_000]), ("2", rows[35_000:])):
+        tables.write_parquet(tmp_path / seed / "evaluation" / "items.parquet", pa.Table.from_pylist(part))
+    found = examples(tmp_path, ["1", "2"], ids)
+    for item in ids:
+        for right in (False, True):
+            last = [row["completion"] for row in rows if row["item_id"] == item and row["correct"] is right][-3:]
+            assert [one.text for one in found[item] if one.correct is right] == last
+    assert {(one.seed, one.reason, one.step) for some in found.values() for one in some} == {("2", "", None)}
+    tables.write_parquet(tmp_path / "1" / "evaluation" / "items.parquet", pa.table({"sample": [1]}))
+    with pytest.raises(DataError, match=r"items.parquet is not a readable table of rollouts: it has no .* 'item_id'"):
+        examples(tmp_path, ["1"], ids)
 
 
 def test_completions_are_the_last_of_training(split: Split, tmp_path: Path) -> None:
