@@ -6,13 +6,15 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import mean
 
 from unlearnbench.leaderboard.board import Row, board, edition_places, pooled_board
 from unlearnbench.leaderboard.entries import TIERS, BoardEntry, Entry
 from unlearnbench.leaderboard.pooling import Score
 from unlearnbench.leaderboard.ranking import SCORE_VERSION, Standing
+from unlearnbench.leaderboard.site.method_source import MethodSource, read_source
 from unlearnbench.records import TRACKS, Result
-from unlearnbench.reports.headline import Tone, Verdict, verdict
+from unlearnbench.reports.headline import LARGE_LOSS, Tone, Verdict, verdict
 from unlearnbench.splits import Split
 
 TONES: Sequence[Tone] = ("more", "same", "less", "open")
@@ -34,6 +36,11 @@ class Line:
     """The name of its split's page."""
     pooled: bool
     order: int
+    source: MethodSource
+    seeds: int
+    """Of a pooled row, of all editions."""
+    flops: float | None
+    """Of a seed, the mean over seeds; None where the result does not state it."""
 
     @property
     def id(self) -> str:
@@ -108,6 +115,16 @@ class Line:
         return None if self.standing.conversion is None else self.standing.conversion.interval
 
     @property
+    def converts_nothing(self) -> bool:
+        """Whether it converted no item in any seed."""
+        return self.standing.method_rate == 0
+
+    @property
+    def forgets(self) -> bool:
+        """Whether it loses more easy items than a fair comparison allows."""
+        return (self.standing.easy_lost or 0.0) > LARGE_LOSS
+
+    @property
     def track_order(self) -> int:
         return TRACKS.index(self.result.method.track)
 
@@ -163,6 +180,9 @@ def _line(
         split=page_of(find(one.result)),
         pooled=pooled,
         order=0,
+        source=read_source(one.source, row.entry.class_name),
+        seeds=sum(len(result.seeds) for result in results),
+        flops=mean(used) if (used := [spent for result in results for spent in result.budget.used]) else None,
     )
 
 

@@ -1,6 +1,7 @@
 """The leaderboard's site: static pages from the entries' own files and the splits, which work offline without a server.
 
-    index.html                the board: one table of all entries
+    index.html                the board: a picture and one table of all entries
+    board.json, board.csv     the table as numbers
     phenomenon.html           the phenomenon in pictures
     entry/<id>/index.html     one entry, with its result.json, counts and source beside it
     split/<name>/index.html   one split
@@ -31,6 +32,8 @@ from unlearnbench.leaderboard.editions import ENTRIES, edition_folder, editions,
 from unlearnbench.leaderboard.entries import TIERS, read_entries
 from unlearnbench.leaderboard.site import figures
 from unlearnbench.leaderboard.site.board_page import POOLED, Line, Scale, lines
+from unlearnbench.leaderboard.site.controls import control_lines
+from unlearnbench.leaderboard.site.downloads import write_downloads
 from unlearnbench.leaderboard.site.split_page import Example, SplitFacts
 from unlearnbench.records import TRACKS, Result
 from unlearnbench.reports.formatting import pct, plain, plural, points, signed
@@ -123,6 +126,7 @@ def _page_names(splits: Sequence[Split]) -> dict[str, str]:
 def _environment() -> Environment:
     environment = new_templates()
     environment.filters["signed"] = signed
+    environment.filters["figure"] = lambda value: f"{value:.5g}" if isinstance(value, int | float) else ""  # for site.js
     environment.filters["breakable"] = lambda name: Markup("_<wbr>").join(plain(name).split("_"))
     environment.globals |= {"meaning": MEANING, "behind": BEHIND, "max_families": MAX_FAMILIES}
     return environment
@@ -154,13 +158,17 @@ def _write_index(site: Site) -> Path:
         "tier": tiers,
         "edition": named,
     }
+    write_downloads(site.out, found)
     return site.write(
         "index.html",
         "index.html",
         lines=found,
+        controls=control_lines(found, site.splits),
         options=options,
         default_tier=tiers[0] if len(tiers) > 1 else None,
         default_edition=POOLED if found else None,
+        track_tabs=[*((track, track) for track in options["track"]), ("", "all")],
+        default_track=next(iter(options["track"]), ""),
         scale=Scale.of(found),
         splits=[(name, facts, _controls(facts)) for name, facts in site.splits.items()],
         answer=answer(found),
