@@ -3,24 +3,29 @@
     python .ci/browser.py [--entries DIR] [--out DIR] [--pictures DIR]
 
 Builds the site, opens each page in Chromium four times and prints what is wrong (console, requests, dead links,
-overflow, names of controls, faint text); then sorts and filters the board. Exit status 1 if anything is wrong.
+overflow, names of controls, faint text); then runs axe-core on every kind of page, and sorts and filters the board.
+Exit status 1 if anything is wrong. axe-core comes from npm; without npm that part is left out, which is printed.
 """
 
 from __future__ import annotations
 
 import argparse
+import shutil
+import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
-from chromium import DESK, PHONE, Browser, binary, dead_links, findings  # noqa: E402
+from chromium import DESK, PHONE, Browser, binary, dead_links, findings, violations  # noqa: E402
 
 from unlearnbench.leaderboard.site.build import build  # noqa: E402
 
-_ROWS = "[...document.querySelectorAll('#entries tbody tr')]"
+AXE = "axe-core@4.14.1"
+_ROWS = "[...document.querySelectorAll('#entries tbody.rows tr')]"
 _SEEN = f"{_ROWS}.filter((row) => row.checkVisibility())"
 
 
@@ -49,16 +54,56 @@ def check_board(browser: Browser, page: Path) -> list[str]:
     for name in ("split", "track", "budget", "tier"):
         field = f"document.getElementById('filters').elements['{name}']"
         shown = 0
-        for value in browser.run(f"[...{field}.options].map((option) => option.value)"):
-            change = f"{field}.value = {value!r}; {field}.dispatchEvent(new Event('input', {{ bubbles: true }}))"
-            browser.run(change)
+        values = browser.run(f"[...({field}.options || {field})].map((option) => option.value)")
+        for value in values:
+            _choose(browser, name, value)
             seen = browser.run(f"{_SEEN}.map((row) => row.dataset.{name})")
             if value and set(seen) != {value}:
                 found.append(f"filter {name} = {value}: shows {sorted(set(seen))}")
             shown += len(seen) if value else 0
         if shown != total:
             found.append(f"filter {name}: its values show {shown} of {total} entries in all")
-        browser.run(f"{field}.value = ''; {field}.dispatchEvent(new Event('input', {{ bubbles: true }}))")
+        _choose(browser, name, "")
+    return found
+
+
+def _choose(browser: Browser, name: str, value: str) -> None:
+    """Set a select or the tabs of that name, as a reader does."""
+    field = f"document.getElementById('filters').elements['{name}']"
+    event = "new Event('input', { bubbles: true })"
+    browser.run(f"{field}.value = {value!r}; document.getElementById('filters').dispatchEvent({event})")
+
+
+def axe_source() -> str | None:
+    """axe-core as npm has it; None where there is no npm. Raises CalledProcessError where npm cannot install it."""
+    if (npm := shutil.which("npm")) is None:
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        subprocess.run(
+            [npm, "install", "--silent", "--ignore-scripts", "--no-audit", "--no-fund", "--prefix", folder, AXE],
+            check=True,
+        )
+        return (Path(folder) / "node_modules" / "axe-core" / "axe.min.js").read_text(encoding="utf-8")
+
+
+def check_access(browser: Browser, site: Path, axe: str) -> list[str]:
+    """What axe-core finds on every kind of page, wide and narrow, light and dark: each split, the first and the last
+    entry, and the board as it opens, whole with two rows compared, and with each of its pictures."""
+    entries = sorted(site.glob("entry/*/index.html"))
+    kinds = [(page, "") for page in [*site.glob("*.html"), *sorted(site.glob("split/*/*.html")), *entries[:1]]]
+    kinds += [(page, "") for page in entries[-1:]]
+    board = site / "index.html"
+    browser.open(board)
+    keys = browser.run(f"{_ROWS}.slice(0, 2).map((row) => encodeURIComponent(row.dataset.key)).join('+')") or ""
+    kinds += [(board, f"#track=&unfolded=yes&pair={keys}&picture={name}") for name in ("frontier", "easy", "flops")]
+    found = []
+    for page, fragment in kinds:
+        for size in (DESK, PHONE):
+            for dark in (False, True):
+                browser.open(page, fragment, size, dark)
+                where = f"{page.relative_to(site).as_posix()}{fragment}, {size[0]} px, {'dark' if dark else 'light'}"
+                found += [f"{where}: {one}" for one in violations(browser, axe)]
+    print(f"axe-core: {4 * len(kinds)} views of {len({page for page, _ in kinds})} pages, {len(found)} violations")
     return found
 
 
@@ -87,7 +132,11 @@ def main() -> int:
                         print(f"{name}, {size[0]} px, {scheme}: {told}")
                     if given.pictures:
                         browser.shoot(given.pictures / f"{name.replace('/', '_')}-{size[0]}-{scheme}.png")
-        for told in [*dead_links(browser, site, pages), *check_board(browser, site / "index.html")]:
+        axe = axe_source()
+        if axe is None:
+            print("axe-core was not run: it comes from npm, which is not installed")
+        access = [] if axe is None else check_access(browser, site, axe)
+        for told in [*dead_links(browser, site, pages), *check_board(browser, site / "index.html"), *access]:
             wrong += 1
             print(told)
     print(f"{len(pages)} pages, {wrong} findings, {time.monotonic() - began:.0f} s")

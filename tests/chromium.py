@@ -229,6 +229,14 @@ def findings(browser: Browser, page: Path, root: Path, size: tuple[int, int] = D
     return found + list(browser.run(_LOOK))
 
 
+def violations(browser: Browser, axe: str) -> list[str]:
+    """What axe-core (`axe`: its source) finds wrong with the page that is open, by rule, with the first place."""
+    browser.run(f"{axe};0")
+    script = """axe.run(document, { resultTypes: ["violations"] }).then((told) => told.violations.map((of) =>
+        `axe ${of.id}: ${of.help} (${of.nodes.length}, first ${of.nodes[0].target.join(" ")})`))"""
+    return list(browser.run(script))
+
+
 def dead_links(browser: Browser, root: Path, pages: list[Path]) -> list[str]:
     """Links, styles and scripts of the pages that lead to no file, or to no place in it."""
     places: dict[str, set[str]] = {}

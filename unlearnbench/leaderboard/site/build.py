@@ -126,7 +126,8 @@ def _page_names(splits: Sequence[Split]) -> dict[str, str]:
 def _environment() -> Environment:
     environment = new_templates()
     environment.filters["signed"] = signed
-    environment.filters["figure"] = lambda value: f"{value:.5g}" if isinstance(value, int | float) else ""  # for site.js
+    # For site.js, which reads an empty text as unknown.
+    environment.filters["figure"] = lambda value: f"{value:.5g}" if isinstance(value, int | float) else ""
     environment.filters["breakable"] = lambda name: Markup("_<wbr>").join(plain(name).split("_"))
     environment.globals |= {"meaning": MEANING, "behind": BEHIND, "max_families": MAX_FAMILIES}
     return environment
@@ -151,9 +152,9 @@ def _write_index(site: Site) -> Path:
     found = site.lines
     tiers = [tier for tier in reversed(TIERS) if any(line.tier == tier for line in found)]
     named = [POOLED, *sorted({line.edition for line in found} - {POOLED})] if found else []
+    tracks = [str(track) for track in TRACKS if any(line.track == track for line in found)]
     options = {
         "split": sorted({line.split for line in found}),
-        "track": [track for track in TRACKS if any(line.track == track for line in found)],
         "budget": list(dict.fromkeys(line.budget for line in sorted(found, key=lambda line: line.multiple))),
         "tier": tiers,
         "edition": named,
@@ -167,8 +168,8 @@ def _write_index(site: Site) -> Path:
         options=options,
         default_tier=tiers[0] if len(tiers) > 1 else None,
         default_edition=POOLED if found else None,
-        track_tabs=[*((track, track) for track in options["track"]), ("", "all")],
-        default_track=next(iter(options["track"]), ""),
+        track_tabs=[*((track, track) for track in tracks), ("", "all")],
+        default_track=next(iter(tracks), ""),
         scale=Scale.of(found),
         splits=[(name, facts, _controls(facts)) for name, facts in site.splits.items()],
         answer=answer(found),

@@ -162,7 +162,7 @@
     gain: "Conversion gain over GRPO re-run, points (root scale)",
     frontier: "Frontier gain over GRPO re-run, points (root scale)",
     easy: "Easy problems lost, % (root scale); dashed: 5 %",
-    flops: "Conversion gain, points (root scale), against training FLOPs of a seed (log scale); budgets of a method joined",
+    flops: "Conversion gain, points (root scale), against training FLOPs of a seed (log scale); budgets of a method joined; intervals in the first picture",
   };
 
   function draw() {
@@ -263,30 +263,34 @@
   }
 
   function drawCost(scene, drawn) {
-    const { drawing, width, numbers, values } = scene;
+    const { drawing, width, numbers } = scene;
     const [left, top, bottom] = [60, 34, 300];
-    const scale = rootScale(values, bottom, top, 15);
+    const scale = rootScale(drawn.map((row) => numbers(row)[0]), bottom, top, 15);
     gridOf(scene, scale);
     const costs = drawn.map((row) => Math.log10(Number(row.dataset.flops)));
     const [low, high] = [Math.min(...costs) - 0.05, Math.max(...costs) + 0.05];
     const at = (flops) => left + ((Math.log10(flops) - low) / (high - low)) * (width - left - 24);
+    let last = -Infinity;
     for (let power = Math.floor(low); power <= high; power++)
-      for (const digit of [1, 2, 5]) {
+      for (let digit = 1; digit < 10; digit++) {
         const flops = digit * 10 ** power;
-        if (Math.log10(flops) < low || Math.log10(flops) > high) continue;
+        if (Math.log10(flops) < low || Math.log10(flops) > high || at(flops) - last < 60) continue;
+        last = at(flops);
         add(drawing, "line", { class: "grid", x1: at(flops), x2: at(flops), y1: top, y2: bottom });
         add(drawing, "text", { x: at(flops), y: bottom + 18, "text-anchor": "middle" }, `${digit}e${power}`);
       }
     const taken = [];
-    const methods = Map.groupBy
-      ? Map.groupBy(drawn, (row) => `${link(row).textContent} ${row.dataset.tier} ${row.dataset.edition}`)
-      : new Map();
-    for (const found of methods.values()) {
-      const way = [...found].sort((a, b) => a.dataset.flops - b.dataset.flops);
+    const methods = {};
+    for (const row of drawn) {
+      const name = `${link(row).textContent} ${row.dataset.tier} ${row.dataset.edition}`;
+      (methods[name] ||= []).push(row);
+    }
+    for (const found of Object.values(methods)) {
+      const way = found.sort((a, b) => a.dataset.flops - b.dataset.flops);
       const points = way.map((row) => `${at(Number(row.dataset.flops))},${scale.at(numbers(row)[0])}`);
       if (way.length > 1) add(drawing, "polyline", { class: "way", points: points.join(" ") });
     }
-    for (const row of drawn) entry(drawing, row, numbers(row), (share) => [at(Number(row.dataset.flops)), scale.at(share)]);
+    for (const row of drawn) entry(drawing, row, numbers(row).slice(0, 1), (share) => [at(Number(row.dataset.flops)), scale.at(share)]);
     for (const row of drawn) {
       const [gain] = numbers(row);
       const text = `${link(row).textContent}${row.dataset.budget === "1x" ? "" : ` ${row.dataset.budget}`} ${signed(gain)}`;
