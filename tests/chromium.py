@@ -232,8 +232,9 @@ def findings(browser: Browser, page: Path, root: Path, size: tuple[int, int] = D
 def violations(browser: Browser, axe: str) -> list[str]:
     """What axe-core (`axe`: its source) finds wrong with the page that is open, by rule, with the first place."""
     browser.run(f"{axe};0")
-    script = """axe.run(document, { resultTypes: ["violations"] }).then((told) => told.violations.map((of) =>
-        `axe ${of.id}: ${of.help} (${of.nodes.length}, first ${of.nodes[0].target.join(" ")})`))"""
+    script = """axe.run(document, { resultTypes: ["violations"], rules: { "target-size": { enabled: true } } })
+        .then((told) => told.violations.map((of) =>
+            `axe ${of.id}: ${of.help} (${of.nodes.length}, first ${of.nodes[0].target.join(" ")})`))"""
     return list(browser.run(script))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 import shlex
@@ -27,6 +28,8 @@ from unlearnbench.leaderboard.bundles.address import BundleRef
 from unlearnbench.leaderboard.entries import read_entries
 from unlearnbench.leaderboard.site.board_page import Scale
 from unlearnbench.leaderboard.site.build import build
+from unlearnbench.leaderboard.site.downloads import BoardFile
+from unlearnbench.leaderboard.site.method_source import MethodSource, read_source
 from unlearnbench.leaderboard.site.split_page import SplitFacts
 from unlearnbench.methods import locate
 from unlearnbench.records import MethodRecord, Result
@@ -196,6 +199,58 @@ def test_intervals_are_drawn_where_their_numbers_lie(site: Path) -> None:
     assert float(zero[1]) == pytest.approx(2.5 + 95 * left / whole, abs=0.01)
     assert Scale(-0.1, 1.0).ticks == [(0.0, "0"), (1.0, "+100")]  # -10 would run into 0
     assert [text for _, text in Scale(-0.3, 0.5).ticks] == ["\N{MINUS SIGN}30", "0", "+50"]
+
+
+def test_a_row_says_what_its_method_does_and_links_its_paper(site: Path) -> None:
+    """From the entry's own source, which is read and never executed."""
+    row = Page(site / "index.html").row("silent-4x")
+    assert "GRPO with dynamic sampling" in row and 'href="https://arxiv.org/abs/2402.03300"' in row
+
+
+@pytest.mark.parametrize(
+    ("text", "does", "paper"),
+    [
+        ('"""Dr. GRPO: no division by length. More."""', "Dr. GRPO: no division by length.", None),
+        ('class A:\n    """Of the class."""\n    source = "arXiv 2503.20783"', "Of the class.", "2503.20783"),
+        ('class A:\n    source: str = "see arxiv:2402.14740v2"', "", "2402.14740"),
+        ('class A:\n    source = "javascript:alert(1)"', "", None),
+        ("class A:\n    source = open('x')", "", None),
+        ("no python at all", "", None),
+        ("(" * 10_000, "", None),
+    ],
+)
+def test_what_a_source_says_of_itself(tmp_path: Path, text: str, does: str, paper: str | None) -> None:
+    path = tmp_path / "method.py"
+    path.write_text(text, encoding="utf-8")
+    assert read_source(path) == MethodSource(does, paper and f"https://arxiv.org/abs/{paper}")
+    (tmp_path / "link.py").symlink_to(path)
+    assert read_source(tmp_path / "link.py") == read_source(tmp_path / "none.py") == MethodSource()
+
+
+def test_controls_are_pinned_and_are_means_over_the_editions_pooled(tiny: Split, site: Path) -> None:
+    source = Page(site / "index.html").source
+    pinned = source[source.index('<tbody class="controls">') : source.index('<tbody class="rows">')]
+    rows = {re.sub(r"<.*", "", row) for row in re.findall(r'<th scope="row" class="word">(.*?)</th>', pinned)}
+    known = {row.name: row for row in SplitFacts(tiny).controls}
+    assert "GRPO re-run" in rows and "null control" in known and 'href="entry/' not in pinned
+    null = known["null control"]
+    assert null.converted is not None and f"converts {100 * null.converted:.1f}" in pinned
+
+
+def test_the_board_can_be_had_as_numbers(site: Path, entries: Path, tiny: Split) -> None:
+    held = tables.read_json_record(site / "board.json", BoardFile)
+    with (site / "board.csv").open(encoding="utf-8", newline="") as stream:
+        lines = list(csv.DictReader(stream))
+    assert len(held.rows) == len(lines) == 12
+    standing = {row.entry.id: row.standing for row in board(read_entries(entries), lambda _: tiny)}
+    for row, line in zip(held.rows, lines, strict=True):
+        assert (line["id"], line["edition"]) == (row.id, row.edition)
+        assert line["gain"] == ("" if row.gain is None else str(row.gain))
+        if row.edition != "pooled":
+            at = standing[row.id]
+            assert (row.gain, row.converted) == (at.conversion and at.conversion.gain, at.method_rate)
+            assert (row.rank_best, row.rank_worst) == (at.rank or (None, None))
+    assert not [line for line in lines if any(of.startswith(("=", "@")) for of in line.values())]
 
 
 def test_an_entrys_page_gives_the_line_that_makes_it_again(site: Path, entries: Path, tiny: Split) -> None:
@@ -404,6 +459,82 @@ def test_the_board_sorts_and_filters(browser: Browser, site: Path) -> None:
     assert shown(browser) == [] and browser.run("document.getElementById('nothing').checkVisibility()")
     browser.run("document.querySelector('#nothing button').click()")
     assert len(shown(browser)) == 12
+
+
+def marks(browser: Browser) -> dict[str, tuple[float, float]]:
+    """Where the picture has the mark of each entry, by the start of its title."""
+    script = """[...document.querySelectorAll('#hero .entry')].map((group) => {
+        const box = group.querySelector('circle, rect, path').getBBox();
+        const name = group.querySelector('title').textContent.split(':')[0];
+        return [name, [box.x + box.width / 2, box.y + box.height / 2]];
+    })"""
+    return {name: tuple(place) for name, place in browser.run(script)}
+
+
+def press(browser: Browser, text: str) -> None:
+    """Click the tab with that text."""
+    browser.run(
+        f"[...document.querySelectorAll('.tabs label')].find((tab) => tab.textContent === {text!r})"
+        ".querySelector('input').click()"
+    )
+
+
+@needs_browser
+def test_the_picture_has_a_mark_where_the_gain_is_and_follows_the_filters(browser: Browser, site: Path) -> None:
+    browser.open(site / "index.html")
+    places = marks(browser)
+    assert len(places) == 5  # of the re-trained tier, pooled
+    heights = {name.split(",")[0]: place[1] for name, place in places.items()}
+    ticks = browser.run(
+        "[...document.querySelectorAll('#hero text[text-anchor=end]')].map((tick) =>"
+        " [tick.textContent, Number(tick.getAttribute('y')) - 4])"
+    )
+    at = dict(ticks)
+    unit = (at["0"] - at["+25"]) / 25**0.5  # a root scale
+    assert heights["better-1x"] == pytest.approx(at["0"] - unit * 60**0.5, abs=0.1)
+    assert heights["nothing-1x"] == pytest.approx(at["0"] - unit * 1, abs=0.1)
+    claims = browser.run("document.querySelectorAll('#hero .entry circle.claim').length")
+    assert claims == len(re.findall(r'data-edition="pooled"[^>]* data-claim', Page(site / "index.html").source))
+    press(browser, "Easy lost")
+    assert "Easy problems lost" in browser.run("document.querySelector('#hero .canvas').textContent")
+    press(browser, "Gain against FLOPs")
+    assert len(marks(browser)) == 5
+    choose(browser, "name", "better")
+    assert [name.split(",")[0] for name in marks(browser)] == ["better-1x"]
+    address = browser.run("location.hash")
+    browser.open(site / "index.html", address)
+    assert browser.run("document.querySelector('[name=picture]:checked').value") == "flops"
+    assert browser.run("document.querySelector('#hero svg[role=img]').ariaLabel").endswith(
+        "beat both nulls, first better-1x +60.0."
+    )
+
+
+@needs_browser
+def test_two_rows_side_by_side_and_rows_that_convert_nothing(browser: Browser, site: Path, tmp_path: Path) -> None:
+    browser.open(site / "index.html")
+    for name in ("gone-1x", "better-1x", "nothing-1x"):  # a third takes the place of the first
+        row = f"tbody.rows tr[data-id={json.dumps(name)}][data-edition=pooled]"
+        browser.run(f"document.querySelector('{row} .pick input').click()")
+    heads = "[...document.querySelectorAll('#pair thead a')].map((of) => of.textContent)"
+    assert browser.run(heads) == ["better-1x", "nothing-1x"]
+    text = browser.run("document.getElementById('pair').textContent")
+    assert text.startswith("Neither converts significantly more") and "No gain over GRPO detected" in text
+    browser.open(site / "index.html", browser.run("location.hash"))
+    assert browser.run(heads) == ["better-1x", "nothing-1x"]
+    browser.run("document.querySelector('#pair > button').click()")
+    assert not browser.run("document.getElementById('pair').checkVisibility()")
+    # As if one had converted nothing: it is folded, and one click away.
+    source = (site / "index.html").read_text(encoding="utf-8")
+    page = tmp_path / "index.html"
+    page.write_text(re.sub(r'(<tr data-key="nothing-1x@[^>]*)>', r"\1 data-nothing>", source), encoding="utf-8")
+    for name in ("site.js", "site.css"):
+        shutil.copy(site / name, tmp_path / name)
+    browser.open(page)
+    assert "nothing-1x" not in shown(browser) and len(shown(browser)) == 4
+    button = "document.querySelector('#fold button')"
+    assert browser.run(f"{button}.textContent") == "Show what converts nothing (1)"
+    browser.run(f"{button}.click()")
+    assert "nothing-1x" in shown(browser) and browser.run(f"{button}.ariaExpanded") == "true"
 
 
 @needs_browser

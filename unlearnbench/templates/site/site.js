@@ -19,7 +19,10 @@
   let unfolded = false;
   let picked = []; // at most two rows
 
-  const value = (name) => form.elements[name].value.trim();
+  const value = (name) => {
+    const set = form.elements[name].value.trim();
+    return name === "track" && set === "all" ? "" : set;
+  };
   const key = (row, column) => row.cells[column].dataset.value;
   const root = (number) => Math.sign(number) * Math.sqrt(Math.abs(number));
   const parsed = (text) => (text ? text.split(" ").map(Number) : []);
@@ -30,9 +33,10 @@
   const link = (row) => row.cells[1].querySelector("a");
 
   function add(parent, tag, attributes = {}, text = "") {
-    const made = parent.namespaceURI.endsWith("svg") || tag === "svg"
-      ? document.createElementNS("http://www.w3.org/2000/svg", tag)
-      : document.createElement(tag);
+    const made =
+      parent.namespaceURI.endsWith("svg") || tag === "svg"
+        ? document.createElementNS("http://www.w3.org/2000/svg", tag)
+        : document.createElement(tag);
     for (const [name, of] of Object.entries(attributes)) made.setAttribute(name, of);
     if (text) made.textContent = text;
     parent.append(made);
@@ -59,7 +63,9 @@
     names.every((name) => {
       const wanted = value(name);
       if (wanted === "") return true;
-      return name === "name" ? row.dataset.name.toLowerCase().includes(wanted.toLowerCase()) : row.dataset[name] === wanted;
+      return name === "name"
+        ? row.dataset.name.toLowerCase().includes(wanted.toLowerCase())
+        : row.dataset[name] === wanted;
     });
 
   function filter() {
@@ -69,15 +75,17 @@
     const seen = new Set(foldable && !unfolded ? found.filter((row) => !("nothing" in row.dataset)) : found);
     for (const row of rows) row.hidden = !seen.has(row);
     for (const row of controls)
-      row.hidden = !["budget", "tier", "edition", "split"].every((name) =>
-        found.some((of) => of.dataset[name] === row.dataset[name])) || !matches(row, ["budget", "tier", "edition", "split"]);
+      row.hidden =
+        !["budget", "tier", "edition", "split"].every((name) =>
+          found.some((of) => of.dataset[name] === row.dataset[name])
+        ) || !matches(row, ["budget", "tier", "edition", "split"]);
     const all = Number(output.dataset.all);
     output.textContent = found.length === all ? `${all} rows` : `${found.length} of ${all} rows`;
     nothing.hidden = found.length > 0;
     fold.hidden = !foldable;
     const button = fold.querySelector("button");
     button.setAttribute("aria-expanded", String(unfolded));
-    button.textContent = `${unfolded ? "Fold" : "Show"} ${folded.length} rows that convert nothing`;
+    button.textContent = `${unfolded ? "Fold" : "Show"} what converts nothing (${folded.length})`;
     // A column that says the same in every row has no place beside the tabs and filters that say it.
     const fixed = { 2: value("track"), 3: value("budget"), 10: value("tier") && value("edition") };
     for (const [column, chosen] of Object.entries(fixed))
@@ -120,12 +128,14 @@
     const at = (share) => from + ((root(share) - root(low)) / (root(high) - root(low))) * (to - from);
     const ticks = [];
     for (const tick of [0, 1, 0.5, 0.25, 0.1, 0.05, 0.01, 0.001, -1, -0.5, -0.25, -0.1, -0.05, -0.01])
-      if (tick >= low && tick <= high && ticks.every((other) => Math.abs(at(other) - at(tick)) >= room)) ticks.push(tick);
+      if (tick >= low && tick <= high && ticks.every((other) => Math.abs(at(other) - at(tick)) >= room))
+        ticks.push(tick);
     return { at, ticks };
   }
 
   function mark(parent, row, x, y) {
-    if ("forgets" in row.dataset) return add(parent, "path", { class: "forgets", d: `M${x - 5} ${y - 5}l10 10m-10 0l10-10` });
+    if ("forgets" in row.dataset)
+      return add(parent, "path", { class: "forgets", d: `M${x - 5} ${y - 5}l10 10m-10 0l10-10` });
     const tone = "claim" in row.dataset ? "claim" : "no";
     if (row.dataset.budget === "1x") return add(parent, "circle", { class: tone, cx: x, cy: y, r: 5 });
     return add(parent, "rect", { class: tone, x: x - 5, y: y - 5, width: 10, height: 10 });
@@ -141,7 +151,12 @@
     }
     mark(group, row, ...first);
     const interval = to ? ` (${signed(numbers[1])} to ${signed(numbers[2])})` : "";
-    add(group, "title", {}, `${link(row).textContent}, ${row.dataset.track}, ${row.dataset.budget}: ${signed(numbers[0])}${interval}`);
+    add(
+      group,
+      "title",
+      {},
+      `${link(row).textContent}, ${row.dataset.track}, ${row.dataset.budget}: ${signed(numbers[0])}${interval}`
+    );
     group.addEventListener("click", () => link(row).click());
   }
 
@@ -162,17 +177,28 @@
     gain: "Conversion gain over GRPO re-run, points (root scale)",
     frontier: "Frontier gain over GRPO re-run, points (root scale)",
     easy: "Easy problems lost, % (root scale); dashed: 5 %",
-    flops: "Conversion gain, points (root scale), against training FLOPs of a seed (log scale); budgets of a method joined; intervals in the first picture",
+    flops:
+      "Conversion gain, points (root scale), against training FLOPs of a seed (log scale); budgets of a method joined; intervals in the first picture"
   };
 
   function draw() {
     const picture = value("picture") || "gain";
     const numbers = (row) => parsed(row.dataset[picture === "flops" ? "gain" : picture]);
-    const drawn = rows.filter((row) => matches(row, fields.filter((name) => name !== "track")) && numbers(row).length
-      && (picture !== "flops" || row.dataset.flops));
-    const tracks = [...form.elements.track].map((tab) => tab.value).filter((track) => track !== "");
+    const drawn = rows.filter(
+      (row) =>
+        matches(
+          row,
+          fields.filter((name) => name !== "track")
+        ) &&
+        numbers(row).length &&
+        (picture !== "flops" || row.dataset.flops)
+    );
+    const tracks = [...form.elements.track].map((tab) => tab.value).filter((track) => track !== "all");
     const groups = tracks
-      .map((track) => [track, drawn.filter((row) => row.dataset.track === track).sort((a, b) => numbers(b)[0] - numbers(a)[0])])
+      .map((track) => [
+        track,
+        drawn.filter((row) => row.dataset.track === track).sort((a, b) => numbers(b)[0] - numbers(a)[0])
+      ])
       .filter(([, found]) => found.length);
     canvas.replaceChildren();
     add(canvas, "p", { class: "note" }, drawn.length ? titles[picture] : "No entry to draw.");
@@ -182,22 +208,33 @@
       const beat = found.filter((row) => "claim" in row.dataset).length;
       return `${track}: ${found.length}, ${beat} beat both nulls, first ${link(found[0]).textContent} ${signed(numbers(found[0])[0])}`;
     });
-    const drawing = add(canvas, "svg", { role: "img", "aria-label": `${titles[picture]}. Entries by track. ${said.join("; ")}.` });
+    const drawing = add(canvas, "svg", {
+      role: "img",
+      "aria-label": `${titles[picture]}. Entries by track. ${said.join("; ")}.`
+    });
     const scene = { drawing, width, groups, numbers, picture, values: drawn.flatMap(numbers) };
     const height = picture === "flops" ? drawCost(scene, drawn) : width < 620 ? drawRows(scene) : drawColumns(scene);
     drawing.setAttribute("viewBox", `0 0 ${width} ${height}`);
     drawing.setAttribute("height", height);
   }
 
-  const tickText = (picture, tick) => (picture === "easy" ? `${100 * tick}` : tick ? signed(tick).replace(".0", "") : "0");
+  const tickText = (picture, tick) =>
+    picture === "easy" ? `${100 * tick}` : tick ? signed(tick).replace(".0", "") : "0";
 
   // Horizontal lines at the ticks of the values, and the line of 5 % where easy items are drawn.
   function gridOf({ drawing, width, picture }, scale) {
     for (const tick of scale.ticks) {
-      add(drawing, "line", { class: tick ? "grid" : "zero", x1: 44, x2: width, y1: scale.at(tick), y2: scale.at(tick) });
+      add(drawing, "line", {
+        class: tick ? "grid" : "zero",
+        x1: 44,
+        x2: width,
+        y1: scale.at(tick),
+        y2: scale.at(tick)
+      });
       add(drawing, "text", { x: 38, y: scale.at(tick) + 4, "text-anchor": "end" }, tickText(picture, tick));
     }
-    if (picture === "easy") add(drawing, "line", { class: "least", x1: 44, x2: width, y1: scale.at(0.05), y2: scale.at(0.05) });
+    if (picture === "easy")
+      add(drawing, "line", { class: "least", x1: 44, x2: width, y1: scale.at(0.05), y2: scale.at(0.05) });
   }
 
   function drawColumns(scene) {
@@ -252,8 +289,12 @@
       add(drawing, "text", { class: "track", x: 0, y: y + 16 }, track);
       y += 24;
       for (const row of found) {
-        add(drawing, "text", { x: left - 6, y: y + 11, "text-anchor": "end" },
-          `${link(row).textContent.slice(0, 17)}${row.dataset.budget === "1x" ? "" : ` ${row.dataset.budget}`}`);
+        add(
+          drawing,
+          "text",
+          { x: left - 6, y: y + 11, "text-anchor": "end" },
+          `${link(row).textContent.slice(0, 17)}${row.dataset.budget === "1x" ? "" : ` ${row.dataset.budget}`}`
+        );
         const along = y + 7;
         entry(drawing, row, numbers(row), (share) => [scale.at(share), along]);
         y += 15;
@@ -265,7 +306,12 @@
   function drawCost(scene, drawn) {
     const { drawing, width, numbers } = scene;
     const [left, top, bottom] = [60, 34, 300];
-    const scale = rootScale(drawn.map((row) => numbers(row)[0]), bottom, top, 15);
+    const scale = rootScale(
+      drawn.map((row) => numbers(row)[0]),
+      bottom,
+      top,
+      15
+    );
     gridOf(scene, scale);
     const costs = drawn.map((row) => Math.log10(Number(row.dataset.flops)));
     const [low, high] = [Math.min(...costs) - 0.05, Math.max(...costs) + 0.05];
@@ -290,7 +336,8 @@
       const points = way.map((row) => `${at(Number(row.dataset.flops))},${scale.at(numbers(row)[0])}`);
       if (way.length > 1) add(drawing, "polyline", { class: "way", points: points.join(" ") });
     }
-    for (const row of drawn) entry(drawing, row, numbers(row).slice(0, 1), (share) => [at(Number(row.dataset.flops)), scale.at(share)]);
+    for (const row of drawn)
+      entry(drawing, row, numbers(row).slice(0, 1), (share) => [at(Number(row.dataset.flops)), scale.at(share)]);
     for (const row of drawn) {
       const [gain] = numbers(row);
       const text = `${link(row).textContent}${row.dataset.budget === "1x" ? "" : ` ${row.dataset.budget}`} ${signed(gain)}`;
@@ -307,7 +354,10 @@
     if (!same || !("ranked" in a.dataset) || !("ranked" in b.dataset))
       return "These two are not ranked against each other: they differ in track, budget, tier or edition, or one has no rank.";
     const better = (of, other) => (other.dataset.better || "").split(" ").includes(of.dataset.id);
-    for (const [one, other] of [[a, b], [b, a]])
+    for (const [one, other] of [
+      [a, b],
+      [b, a]
+    ])
       if (better(one, other))
         return `${link(one).textContent} converts significantly more than ${link(other).textContent} (items paired, Holm\u2019s correction).`;
     return "Neither converts significantly more than the other (items paired, Holm\u2019s correction).";
@@ -318,13 +368,21 @@
     pair.replaceChildren();
     pair.hidden = picked.length === 0;
     if (!picked.length) return;
-    add(pair, "p", {}, picked.length === 2 ? verdictOf(...picked) : `${link(picked[0]).textContent} is chosen; tick another entry to compare.`);
+    add(
+      pair,
+      "p",
+      {},
+      picked.length === 2
+        ? verdictOf(...picked)
+        : `${link(picked[0]).textContent} is chosen; tick another entry to compare.`
+    );
     if (picked.length === 2) {
       const side = add(pair, "table");
       add(side, "caption", { class: "hidden" }, "two entries side by side");
       const top = add(add(side, "thead"), "tr");
       add(top, "th", { scope: "col" }, "Figure");
-      for (const row of picked) add(add(top, "th", { scope: "col" }), "a", { href: link(row).getAttribute("href") }, link(row).textContent);
+      for (const row of picked)
+        add(add(top, "th", { scope: "col" }), "a", { href: link(row).getAttribute("href") }, link(row).textContent);
       const lines = add(side, "tbody");
       heads.forEach((head, column) => {
         if (column === 1) return;
@@ -352,6 +410,7 @@
   function remember() {
     const state = new URLSearchParams();
     for (const name of fields) if (value(name) !== "") state.set(name, value(name));
+    if (value("track") === "") state.set("track", "all");
     const column = heads.findIndex((head) => /cending/.test(head.getAttribute("aria-sort") || ""));
     if (column > 0) state.set("sort", `${column} ${heads[column].getAttribute("aria-sort")}`);
     if (value("picture") !== "gain") state.set("picture", value("picture"));
@@ -362,14 +421,17 @@
 
   function choose(name, wanted) {
     const field = form.elements[name];
-    if (field.tagName !== "SELECT" || [...field.options].some((option) => option.value === wanted)) field.value = wanted;
+    if (name === "track") field.value = [...field].some((tab) => tab.value === wanted) ? wanted : "all";
+    else if (field.tagName !== "SELECT" || [...field.options].some((option) => option.value === wanted))
+      field.value = wanted;
     else field.value = "";
   }
 
   function recall() {
     const state = new URLSearchParams(location.hash.slice(1));
-    if (![...state.keys()].some((name) => ["sort", "unfolded", "pair"].includes(name) || name in form.elements)) return;
-    for (const name of fields) choose(name, name === "track" && !isTrack(state.get(name)) ? "" : state.get(name) || "");
+    if (![...state.keys()].some((name) => ["sort", "unfolded", "pair"].includes(name) || name in form.elements))
+      return;
+    for (const name of fields) choose(name, state.get(name) || "");
     if (state.get("picture") in titles) choose("picture", state.get("picture"));
     unfolded = state.get("unfolded") === "yes";
     const [, column, direction] = /^(\d+) ((?:a|de)scending)$/.exec(state.get("sort") || "") || [];
@@ -378,8 +440,6 @@
     picked = rows.filter((row) => wanted.includes(row.dataset.key)).slice(0, 2);
     picked.sort((a, b) => wanted.indexOf(a.dataset.key) - wanted.indexOf(b.dataset.key));
   }
-
-  const isTrack = (name) => [...form.elements.track].some((tab) => tab.value === name);
 
   function showAll() {
     for (const name of fields) choose(name, "");
