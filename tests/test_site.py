@@ -19,6 +19,7 @@ from chromium import DESK, PHONE, Browser, binary, dead_links, findings
 from click.testing import CliRunner
 from made_run import HOSTILE, make_result, make_run, make_split
 
+from unlearnbench import methods
 from unlearnbench.cli.eval import evaluate, parse_changes
 from unlearnbench.cli.leaderboard import build as command
 from unlearnbench.errors import DataError, SplitError
@@ -82,6 +83,7 @@ def entries(tiny: Split, tmp_path_factory: pytest.TempPathFactory) -> Path:
     enter(folder, tiny, "gone-1x", 20, (0.1, 0.6), withdrawn=f"a leak {HOSTILE}")
     enter(folder, tiny, "silent-4x", 2, (-0.1, 0.2), name="grpo", tried=None)
     own = folder / "silent-4x" / "1"
+    shutil.copy(Path(methods.__path__[0]) / "grpo.py", own.parent / "method.py")
     (own / "fates.parquet").unlink()
     stated = tables.read_json_record(own / "result.json", Result)
     method = MethodRecord(name="grpo", source_hash=locate("grpo").hash, track="verifier")

@@ -90,23 +90,30 @@
     const fixed = { 2: value("track"), 3: value("budget"), 10: value("tier") && value("edition") };
     for (const [column, chosen] of Object.entries(fixed))
       for (const row of [...rows, ...controls, table.tHead.rows[0]]) row.cells[column].hidden = chosen !== "";
-    fit([...seen, ...controls.filter((row) => !row.hidden)]);
+    fit(
+      [...seen],
+      controls.filter((row) => !row.hidden)
+    );
     draw();
   }
 
-  // The bars of the table on an axis that fits the rows shown (board_page.Scale does the same for all rows).
-  function fit(shown) {
+  // The bars of the table on an axis that fits the rows shown (board_page.Scale does the same for all rows). A control
+  // that lies beyond it, as the ceiling mostly does, has its number alone.
+  function fit(shown, pinned) {
     const values = [0, ...shown.flatMap((row) => parsed(row.dataset.gain))];
     const low = Math.floor(Math.min(...values) * 10 + 1e-9) / 10;
     const high = Math.max(Math.ceil(Math.max(...values) * 10 - 1e-9) / 10, 0.1);
     const width = root(high) - root(low);
     const at = (number) => `${(2.5 + (95 * (root(number) - root(low))) / width).toFixed(2)}%`;
     const place = (element, name, number) => element && element.setAttribute(name, at(number));
-    for (const row of shown) {
+    for (const row of [...shown, ...pinned]) {
       const [gain, from, to] = parsed(row.dataset.gain);
       const bar = row.querySelector(".gain svg");
       for (const end of ["x1", "x2"]) place(bar.querySelector(".zero"), end, 0);
-      if (gain !== undefined) place(bar.querySelector("circle"), "cx", gain);
+      if (gain !== undefined) {
+        place(bar.querySelector("circle"), "cx", gain);
+        bar.querySelector("circle").setAttribute("visibility", gain < low || gain > high ? "hidden" : "visible");
+      }
       if (from !== undefined) place(bar.querySelector(".ends"), "x1", from);
       if (to !== undefined) place(bar.querySelector(".ends"), "x2", to);
     }
@@ -168,6 +175,7 @@
       const box = [middle - half, y - 13 * line - 11, middle + half, y - 13 * line + 2];
       if (taken.some((of) => box[0] < of[2] && of[0] < box[2] && box[1] < of[3] && of[1] < box[3])) continue;
       taken.push(box);
+      if (line > 0) add(drawing, "line", { class: "leader", x1: x, x2: middle, y1: y + 4, y2: y - 13 * line + 3 });
       add(drawing, "text", { class: "label", x: middle, y: y - 13 * line, "text-anchor": "middle" }, text);
       return;
     }
@@ -175,10 +183,9 @@
 
   const titles = {
     gain: "Conversion gain over GRPO re-run, points (root scale)",
-    frontier: "Frontier gain over GRPO re-run, points (root scale)",
-    easy: "Easy problems lost, % (root scale); dashed: 5 %",
-    flops:
-      "Conversion gain, points (root scale), against training FLOPs of a seed (log scale); budgets of a method joined; intervals in the first picture"
+    frontier: "Frontier gain over GRPO re-run, points (root scale); colours say what conversion does",
+    easy: "Easy problems lost, % (root scale); dashed: 5 %; colours say what conversion does",
+    flops: "Conversion gain, points (root scale), by training FLOPs of a seed (log scale); budgets of a method joined"
   };
 
   function draw() {
@@ -206,7 +213,8 @@
     const width = Math.max(canvas.clientWidth, 240);
     const said = groups.map(([track, found]) => {
       const beat = found.filter((row) => "claim" in row.dataset).length;
-      return `${track}: ${found.length}, ${beat} beat both nulls, first ${link(found[0]).textContent} ${signed(numbers(found[0])[0])}`;
+      const first = `${link(found[0]).textContent} ${signed(numbers(found[0])[0])}`;
+      return `${track}: ${found.length}, ${beat} beat both nulls, first ${first}`;
     });
     const drawing = add(canvas, "svg", {
       role: "img",
@@ -261,7 +269,8 @@
         const named = picture === "easy" ? "forgets" in row.dataset : "claim" in row.dataset || place === 0;
         if (named) {
           const budget = row.dataset.budget === "1x" ? "" : ` ${row.dataset.budget}`;
-          const text = `${link(row).textContent}${budget} ${picture === "easy" ? `${(100 * ends[0]).toFixed(0)}` : signed(ends[0])}`;
+          const figure = picture === "easy" ? (100 * ends[0]).toFixed(0) : signed(ends[0]);
+          const text = `${link(row).textContent}${budget} ${figure}`;
           label(drawing, taken, text, across, scale.at(Math.max(...ends)) - 9, width);
         }
       });
@@ -340,7 +349,8 @@
       entry(drawing, row, numbers(row).slice(0, 1), (share) => [at(Number(row.dataset.flops)), scale.at(share)]);
     for (const row of drawn) {
       const [gain] = numbers(row);
-      const text = `${link(row).textContent}${row.dataset.budget === "1x" ? "" : ` ${row.dataset.budget}`} ${signed(gain)}`;
+      const budget = row.dataset.budget === "1x" ? "" : ` ${row.dataset.budget}`;
+      const text = `${link(row).textContent}${budget} ${signed(gain)}`;
       if ("claim" in row.dataset || row.dataset.budget !== "1x")
         label(drawing, taken, text, at(Number(row.dataset.flops)), scale.at(gain) - 9, width);
     }
@@ -350,17 +360,18 @@
   // --- two rows side by side --------------------------------------------------------------------------------------
 
   function verdictOf(a, b) {
+    const how = "(items paired, Holm\u2019s correction)";
     const same = ["track", "budget", "tier", "edition"].every((name) => a.dataset[name] === b.dataset[name]);
     if (!same || !("ranked" in a.dataset) || !("ranked" in b.dataset))
-      return "These two are not ranked against each other: they differ in track, budget, tier or edition, or one has no rank.";
+      return "These two are not ranked together: they differ in track, budget, tier or edition, or one has no rank.";
     const better = (of, other) => (other.dataset.better || "").split(" ").includes(of.dataset.id);
     for (const [one, other] of [
       [a, b],
       [b, a]
     ])
       if (better(one, other))
-        return `${link(one).textContent} converts significantly more than ${link(other).textContent} (items paired, Holm\u2019s correction).`;
-    return "Neither converts significantly more than the other (items paired, Holm\u2019s correction).";
+        return `${link(one).textContent} converts significantly more than ${link(other).textContent} ${how}.`;
+    return `Neither converts significantly more than the other ${how}.`;
   }
 
   function showPair() {
