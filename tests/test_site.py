@@ -8,6 +8,7 @@ import re
 import shlex
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urldefrag
@@ -27,8 +28,9 @@ from unlearnbench.io import files, tables
 from unlearnbench.leaderboard.board import board
 from unlearnbench.leaderboard.bundles.address import BundleRef
 from unlearnbench.leaderboard.entries import read_entries
-from unlearnbench.leaderboard.site.board_page import Scale
+from unlearnbench.leaderboard.site.board_page import Scale, lines
 from unlearnbench.leaderboard.site.build import build
+from unlearnbench.leaderboard.site.controls import control_lines
 from unlearnbench.leaderboard.site.downloads import BoardFile
 from unlearnbench.leaderboard.site.method_source import MethodSource, read_source
 from unlearnbench.leaderboard.site.split_page import SplitFacts
@@ -229,14 +231,34 @@ def test_what_a_source_says_of_itself(tmp_path: Path, text: str, does: str, pape
     assert read_source(tmp_path / "link.py") == read_source(tmp_path / "none.py") == MethodSource()
 
 
-def test_controls_are_pinned_and_are_means_over_the_editions_pooled(tiny: Split, site: Path) -> None:
+def test_controls_are_pinned_above_the_entries_without_a_rank(tiny: Split, site: Path) -> None:
     source = Page(site / "index.html").source
     pinned = source[source.index('<tbody class="controls">') : source.index('<tbody class="rows">')]
-    rows = {re.sub(r"<.*", "", row) for row in re.findall(r'<th scope="row" class="word">(.*?)</th>', pinned)}
-    known = {row.name: row for row in SplitFacts(tiny).controls}
-    assert "GRPO re-run" in rows and "null control" in known and 'href="entry/' not in pinned
-    null = known["null control"]
+    assert "control, not ranked" in pinned and 'href="entry/' not in pinned
+    null = next(row for row in SplitFacts(tiny).controls if row.name == "null control")
     assert null.converted is not None and f"converts {100 * null.converted:.1f}" in pinned
+
+
+def test_a_pinned_control_is_the_mean_over_the_editions_that_all_have_it(
+    entries: Path, tiny: Split, micro: Split
+) -> None:
+    found = lines(read_entries(entries), lambda _: tiny, lambda _: "first")
+    single = {line.id: line for line in found if not line.pooled}
+    better = next(line for line in found if line.pooled and line.id == "better-1x")
+    pool = better.standing.model_copy(update={"entries": ["better-1x", "nothing-1x"]})
+    shown = [replace(better, standing=pool), single["better-1x"], replace(single["nothing-1x"], split="second")]
+    facts = {"first": SplitFacts(micro), "second": SplitFacts(tiny)}
+    rows = {(row.edition, row.split, row.name): row for row in control_lines(shown, facts)}
+    of_micro = {row.name: row for row in facts["first"].controls}
+    nulls = [row.converted or 0 for of in facts.values() for row in of.controls if row.name == "null control"]
+    assert len(nulls) == 2
+    assert rows["pooled", "first", "GRPO re-run"].converted == pytest.approx(sum(nulls) / 2)
+    assert rows["pooled", "first", "GRPO re-run"].gain == 0
+    ceiling = of_micro["positive control"].converted
+    assert ceiling is not None and rows["1", "first", "ceiling"].gain == pytest.approx(ceiling - nulls[0])
+    assert ("pooled", "first", "ceiling") not in rows  # the other split has none
+    fair = [row for name, row in of_micro.items() if name.startswith("tuned") and (row.easy_lost or 0) <= 0.05]
+    assert fair and rows["1", "first", "tuned GRPO"].converted == max(row.converted or 0 for row in fair)
 
 
 def test_the_board_can_be_had_as_numbers(site: Path, entries: Path, tiny: Split) -> None:
@@ -340,7 +362,8 @@ def test_a_splits_controls_are_means_over_their_seeds(micro: Split, site: Path) 
     assert positive.converted is not None and positive.solved is not None and positive.converted < positive.solved
     null = rows["null control"]
     assert (null.seeds, null.converted) == (10, dict(SplitFacts(micro).luck)["converted"])
-    assert set(rows) >= {"null control", "null control, 4x budget", "positive control"}
+    budgets = {path.name for path in (micro.path / "null_control").iterdir()} - {"1x"}
+    assert set(rows) >= {"positive control", *(f"null control, {name} budget" for name in budgets)}
     tuned = [name for name in rows if name.startswith("tuned null")]
     assert len(tuned) == len(micro.tuned_nulls())
     assert all(name in Page(site / "split/micro/index.html").text for name in rows)
