@@ -52,7 +52,7 @@ MEANING: Mapping[str, str] = {
     "boundary": "as unlearnable, but too near tau to be sure",
 }
 ENTRY_PARTS: Sequence[tuple[str, str]] = (("standing", "Standing"), *PARTS[:-2], ("files", "Files"), *PARTS[-2:])
-MOST_BROWSED = 90_000
+MOST_BROWSED = 85_000
 """Bytes of an entry's page that its item browser may take: the unlearnable items come first."""
 FILES = ("result.json", "counts.parquet", "fates.parquet")
 """Of an entry, copied beside its page, as is the method's source."""
