@@ -63,7 +63,7 @@ def test_what_is_there_is_found_and_what_is_not_comes_with_its_remedy(
     endpoint, seen = hub
     found = _doctor(HF_ENDPOINT=endpoint, HF_TOKEN="good")
     assert found["torch"]["found"] == torch.__version__
-    assert "1100 items" in found["micro"]["found"]
+    assert "1162 items" in found["micro"]["found"]
     assert found["hub"]["state"] == "ok"
     assert seen == ["Bearer good"]
     assert {row["state"] for row in found.values()} <= {"ok", "missing", "warning"}

@@ -70,7 +70,7 @@ def test_the_bar_is_drawn_to_scale(split: Split, gain: float, interval: tuple[fl
 
 
 def test_misspelt_splits_and_methods_are_told_the_likely_one() -> None:
-    with pytest.raises(SplitError, match="no split 'micor', did you mean 'micro'"):
+    with pytest.raises(SplitError, match=r"no split 'micor' \(did you mean 'micro'"):
         find_split("micor")
     with pytest.raises(MethodError, match="no method 'grop'; did you mean 'grpo'"):
         locate("grop")

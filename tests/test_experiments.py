@@ -44,11 +44,14 @@ ENTRIES = ROOT / "leaderboard" / "entries"
 
 @pytest.fixture
 def runs(tmp_path: Path, micro: Split) -> Iterator[Runs]:
-    """The positive control as the run `grpo`, the null control at 4x as `grpo-4x`: both are GRPO."""
-    for control, name in (("positive_control", "grpo"), ("null_control/4x", "grpo-4x")):
+    """The positive control as the run `grpo`, GRPO at twice the learning rate as `grpo-4x`, as if at that budget."""
+    for control, name in (("positive_control", "grpo"), ("tuned_null/2", "grpo-4x")):
         (tmp_path / name).mkdir()
         for file in ("result.json", "counts.parquet"):
             shutil.copy(find_split("micro") / control / file, tmp_path / name / file)
+    file = tmp_path / "grpo-4x" / "result.json"
+    told = json.loads(file.read_text())
+    file.write_text(json.dumps(told | {"budget": told["budget"] | {"multiple": 4.0}}))
     yield collect(tmp_path, micro)
 
 

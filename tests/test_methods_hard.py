@@ -61,6 +61,7 @@ CHANGES = {
     "opsd": {"read": False},
     "hints": {"exempt": 0.0},
     "pope": {"prompts_per_step": 40},
+    "curriculum_easy_first": {"prompts_per_step": 40},
 }
 """What makes two steps reach a method's own part."""
 

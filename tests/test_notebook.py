@@ -16,7 +16,7 @@ from unlearnbench.splits import Split, find_split, load_split
 def test_a_result_shows_its_verdict_and_its_groups() -> None:
     result = tables.read_json_record(find_split("micro") / "positive_control/result.json", Result)
     shown = result._repr_html_()
-    assert verdict(result).label in shown and "281" in shown
+    assert verdict(result).label in shown and "373" in shown
     rows = re.findall(r"<tr><th>(\w+)</th><td>", shown)
     assert rows == ["easy", "learnable", "unlearnable", "no_reward", "unstable", "boundary"]
 
@@ -40,7 +40,7 @@ def test_what_a_method_is_called_cannot_write_markup() -> None:
 
 
 def test_a_split_shows_its_groups(micro: Split, tmp_path: Path) -> None:
-    assert "<td>281</td>" in micro._repr_html_() and "1\u202f100" in micro._repr_html_()
+    assert "<td>373</td>" in micro._repr_html_() and "1\u202f162" in micro._repr_html_()
     folder = tmp_path / "mine"
     config = {"name": "mine", "description": "<b>bold</b>", "base_policy": {"path": "policy"}}
     files.write_json(folder / "split.yaml", config)  # JSON is YAML

@@ -107,7 +107,7 @@ def null_logits(rng: np.random.Generator, families: int, items: int) -> np.ndarr
 
 @pytest.fixture(scope="module")
 def found() -> list[Detectable]:
-    return detectable(WORLD, DESIGN, experiments=400)
+    return detectable(WORLD, DESIGN, experiments=240)
 
 
 @pytest.mark.parametrize("effect", ["spread", "families"])
@@ -166,8 +166,7 @@ def test_cost_by_the_null_control_and_a_published_peak(micro: Split) -> None:
     assert told.training.flops == paid == pytest.approx(budget.flops_1x, rel=1e-4)
     assert parts.generated / parts.trained == pytest.approx(cost.generated_tokens / cost.trained_tokens, rel=1e-3)
     assert parts.generated == pytest.approx(cost.generated_tokens / runs, rel=0.02)
-    unlearnable = set(micro.ids("unlearnable"))
-    problems = len(micro.items) + sum(twin.item_id in unlearnable for twin in micro.twins) + len(micro.canaries)
+    problems = len(micro.items) + len(micro.problems("twin")) + len(micro.canaries)
     assert told.evaluation.rollouts == 32 * problems
     prompts = np.mean([len(item.prompt) for item in micro.items])  # characters are micro's tokens
     assert told.evaluation.tokens.prefilled == pytest.approx(problems * prompts, rel=0.1)

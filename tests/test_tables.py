@@ -24,7 +24,7 @@ from unlearnbench.records import GROUPS, Canary, Item, Protocol, Record, SplitCo
 text = st.text(min_size=1, max_size=30)
 items = st.builds(
     Item,
-    item_id=text,
+    item_id=text.filter(lambda name: not name.isspace()),
     prompt=text,
     answer=text,
     solution=st.text(max_size=30),
