@@ -120,6 +120,7 @@ class _OnlyWeb(urllib.request.HTTPRedirectHandler):
 
     def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
         if urlsplit(newurl).scheme not in ("http", "https"):
+            fp.close()
             raise urllib.error.URLError(f"it leads to {newurl:.60}")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
@@ -137,6 +138,8 @@ def _download(address: str, target: Path, most: int) -> None:
                     raise GoneError(f"{address} has more than the {most:,} bytes that its bundle has")
                 sink.write(part)
     except (OSError, http.client.HTTPException, ValueError) as error:
+        if isinstance(error, urllib.error.HTTPError):
+            error.close()  # it holds the answer's connection
         raise GoneError(f"{address} cannot be fetched: {trouble(error)}") from error
 
 
