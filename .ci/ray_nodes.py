@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -23,54 +22,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
 import ray
 from ray.cluster_utils import Cluster
-
-from unlearnbench.records import Item, Protocol, Sampling
-from unlearnbench.splits import Split, find_split, load_split, write_split
+from several_processes import small
 
 PLAIN = [sys.executable, "-m", "unlearnbench"]
 LIMIT = 1500
 NODE = {"num_cpus": 1, "object_store_memory": 80_000_000}
 QUICK_TO_MISS = {"health_check_period_ms": 500, "health_check_timeout_ms": 3000, "health_check_failure_threshold": 6}
-
-
-def small(folder: Path) -> Split:
-    """Ten items of each of four groups of micro, with counts: a split that trains in seconds."""
-    micro = load_split("micro")
-    items = [item for group in ("easy", "learnable", "unlearnable", "unstable") for item in _some(micro, group)]
-    ids = {item.item_id for item in items}
-    shutil.copytree(find_split("micro") / "policy", folder / "policy")
-    samples = micro.config.protocol.samples.model_copy(
-        update={"base": 1024, "base_fresh": 64, "after": 512, "certify": 64, "twins": 64}
-    )
-    protocol = Protocol(
-        sampling=Sampling(max_tokens=micro.config.protocol.sampling.max_tokens),
-        valid_trace="solution",
-        runs=2,
-        samples=samples,
-    )
-    recipe = micro.config.recipe.model_copy(
-        update={"steps": 6, "prompts_per_step": 12, "checkpoint_every": 3, "micro_batch_tokens": 1024}
-    )
-    config = micro.config.model_copy(
-        update={"name": "small", "files": {}, "recipe": recipe, "protocol": protocol, "budget": None}
-    )
-    counts = micro.counts()
-    return write_split(
-        folder,
-        config,
-        items,
-        twins=[twin for twin in micro.twins if twin.item_id in ids],
-        canaries=list(micro.canaries[:2]),
-        counts=counts.filter(pc.is_in(counts["item_id"], pa.array(sorted(ids)))),
-    )
-
-
-def _some(split: Split, group: str) -> list[Item]:
-    return [item for item in split.items if item.group == group][:10]
 
 
 @contextmanager

@@ -122,7 +122,8 @@ def _null_table() -> str:
     lines = [
         "### GRPO against GRPO: the shipped null seeds of `micro`",
         "",
-        "| method's seeds | null's seeds | pairs | `interval` holds 0 | width | `interval_families` holds 0 | width |",
+        "| method's seeds | null's seeds | pairs "
+        "| `interval` includes 0 | width | `interval_families` includes 0 | width |",
         "|---|---|---|---|---|---|---|",
     ]
     for row in null_against_null():

@@ -143,7 +143,7 @@ print(sorted(os.listdir(path.parent)))
         [sys.executable, "-c", script, str(tmp_path / "x.parquet")], capture_output=True, text=True, check=True
     )
     assert run.stdout.splitlines() == [
-        f"cannot write {tmp_path / 'x.parquet'}: File too large; mend that and run the same command again",
+        f"cannot write {tmp_path / 'x.parquet'}: File too large; fix that and run the same command again",
         "[]",
     ]
 

@@ -95,16 +95,18 @@ def methods(context: click.Context, as_json: bool) -> None:
     """
     if context.invoked_subcommand is not None:
         return
-    rows, problems = _listed()
+    from unlearnbench.methods.listing import listed
+
+    rows, problems = listed()
     if as_json:
-        shown = [{key: value for key, value in row.items() if key != "does"} for row in rows]
+        shown = [row.model_dump(mode="json", exclude={"does"}) for row in rows]
         click.echo(json.dumps(shown, indent=2, ensure_ascii=False))
     else:
         from unlearnbench.cli.console import print_table
 
         print_table(
             ["method", "does", "track", "source", "gain"],
-            [(row["name"], row["does"], row["track"], row["source"], _points(row["gain"])) for row in rows],
+            [(row.name, row.does, row.track, row.source, _points(row.gain)) for row in rows],
             right=["gain"],
         )
     if problems:
@@ -149,18 +151,19 @@ def _described(name: str) -> dict[str, Any]:
     from unlearnbench.method import overridden
     from unlearnbench.methods import load, locate
     from unlearnbench.methods.gains import measured_gain, read_measured
+    from unlearnbench.methods.listing import first_line
     from unlearnbench.methods.source_reading import privileged_reads
 
     source = locate(name)
     method = load(source)
     module = sys.modules[method.__module__]
-    hooks = {hook: _first_line(getattr(method, hook)) for hook in overridden(method)}
+    hooks = {hook: first_line(getattr(method, hook)) for hook in overridden(method)}
     declared = {key: field.get_default() for key, field in _declared(method).items()}
     measured = measured_gain(source, read_measured()) if source.built_in else None
     text = inspect.cleandoc(module.__doc__ or method.__doc__ or "")
     return {
         "name": source.name,
-        "does": _does(method),
+        "does": first_line(method).rstrip(".") or "-",
         "description": "\n\n".join(textwrap.fill(part, 100) for part in text.split("\n\n")),
         "track": method.track,
         "source": method.source or "not stated",
@@ -183,16 +186,6 @@ def _declared(method: Any) -> Mapping[str, Any]:
         for name in inspect.get_annotations(cls)
     ]
     return {name: method.Settings.model_fields[name] for name in names}
-
-
-def _does(method: Any) -> str:
-    """What a method does in a few words: the first line of its class's docstring."""
-    return _first_line(method).rstrip(".") or "-"
-
-
-def _first_line(thing: Any) -> str:
-    text = inspect.cleandoc(vars(thing).get("__doc__") or "" if inspect.isclass(thing) else thing.__doc__ or "")
-    return text.split("\n\n")[0].replace("\n", " ")
 
 
 def _points(gain: float | None) -> str:
@@ -229,31 +222,6 @@ def new_method(name: str) -> None:
                 f"cannot write {file} ({problem.strerror}); go to a folder that you may write to"
             ) from problem
     click.echo(f"{name}.py and test_{name}.py are there; try `unlearnbench check {name}.py`")
-
-
-def _listed() -> tuple[list[dict[str, Any]], list[str]]:
-    """A row for each method that loads, and a sentence for each that does not."""
-    from importlib.metadata import entry_points
-
-    from unlearnbench.errors import MethodError
-    from unlearnbench.methods import BUILT_IN, GROUP, load, locate
-    from unlearnbench.methods.gains import present_gain, read_measured
-
-    measured = read_measured()
-    rows, problems = [], []
-    # A name that is built in hides an entry point of that name, as it does for `eval --method`.
-    for name in dict.fromkeys((*BUILT_IN, *sorted(entry.name for entry in entry_points(group=GROUP)))):
-        try:
-            source = locate(name)
-            method = load(source)
-        except MethodError as problem:
-            problems.append(f"the method {name} cannot be loaded: {problem}")
-            continue
-        # What an entry point brings was not measured here, whatever its name.
-        gain = present_gain(source, measured) if name in BUILT_IN else None
-        told = {"track": method.track, "source": method.source or "not stated", "gain": gain}
-        rows.append({"name": name, "does": _does(method), **told})
-    return rows, problems
 
 
 def _require_name(name: str) -> None:

@@ -51,7 +51,7 @@ def export_splits(destination: Path, names: Sequence[str] = ()) -> list[str]:
             destination.rmdir()
         draft.rename(destination)
     except OSError as error:
-        raise RunError(f"cannot write {destination}: {error.strerror or error}; mend that and run it again") from error
+        raise RunError(f"cannot write {destination}: {error.strerror or error}; fix that and run it again") from error
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     return [folder.name for folder in folders]

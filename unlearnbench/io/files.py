@@ -42,7 +42,7 @@ def atomic(path: Path) -> Iterator[BinaryIO]:
                 f"no space left to write {path}; free some and run the same command again: it resumes"
             ) from error
         raise RunError(
-            f"cannot write {path}: {error.strerror or error}; mend that and run the same command again"
+            f"cannot write {path}: {error.strerror or error}; fix that and run the same command again"
         ) from error
     finally:
         with suppress(OSError):  # the error that led here, if any, is the one to tell

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from importlib.metadata import entry_points
+from typing import Any
 
 from unlearnbench.errors import MethodError
 from unlearnbench.methods import BUILT_IN, GROUP, load, locate
@@ -15,6 +17,8 @@ class MethodSummary(Record):
     """A method by its name; `gain` is its conversion gain as measured here, None where it was not."""
 
     name: str
+    does: str
+    """In a few words: the first line of its class's docstring."""
     track: Track
     source: str
     """A paper, or who made it."""
@@ -35,5 +39,12 @@ def listed() -> tuple[Sequence[MethodSummary], Sequence[str]]:
             continue
         # What an entry point brings was not measured here, whatever its name.
         gain = present_gain(source, measured) if name in BUILT_IN else None
-        rows.append(MethodSummary(name=name, track=method.track, source=method.source or "not stated", gain=gain))
+        told = {"track": method.track, "source": method.source or "not stated", "gain": gain}
+        rows.append(MethodSummary(name=name, does=first_line(method).rstrip(".") or "-", **told))
     return rows, problems
+
+
+def first_line(thing: Any) -> str:
+    """The first paragraph of a docstring, on one line; of a class its own docstring alone."""
+    text = inspect.cleandoc(vars(thing).get("__doc__") or "" if inspect.isclass(thing) else thing.__doc__ or "")
+    return text.split("\n\n")[0].replace("\n", " ")

@@ -221,7 +221,7 @@ def read_fates(path: Path, item_ids: Sequence[str], seeds: Sequence[int]) -> Wat
         row = int(known[np.setdiff1d(np.arange(len(cells)), first)[0]])
         raise DataError(
             f"{path}, row {row + 1}: a second row of item {table['item_id'][row].as_py()!r} and seed "
-            f"{table['seed'][row].as_py()}; keep one row an item and seed"
+            f"{table['seed'][row].as_py()}; keep one row per item and seed"
         )
     arrays = np.full((4, len(item_ids) * len(seeds)), UNKNOWN, np.int64)
     arrays[:, cells] = np.stack([fate, *numbers])[:, known]

@@ -5,7 +5,7 @@
     → a problem that repeats an item or a twin is marked as leaked
     → <kind>.parquet
 
-Every item is finished and stored by itself, so that a run that was stopped goes on where it was. No twin, label or
+Every item is finished and stored by itself, so an interrupted run can be resumed. No twin, label or
 item but the one at hand is ever sent.
 """
 

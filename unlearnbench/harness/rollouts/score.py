@@ -4,7 +4,7 @@ read in batches → every different completion judged → rows written, (n, corr
 → counts → score → result.json and report.html
 
 Memory does not grow with the number of rollouts: what is kept is a batch, the rows that wait to be written, and two
-integers an item and seed.
+integers per item and seed.
 """
 
 from __future__ import annotations
