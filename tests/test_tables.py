@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from unlearnbench.errors import DataError, RunError
@@ -61,6 +61,7 @@ def test_items_survive_every_format(tmp_path_factory: Any, records: list[Item], 
     maybe=st.none() | st.integers(0, 9),
     suffix=st.sampled_from([".parquet", ".jsonl"]),
 )
+@example(whole=-(2**63), real=0.0, maybe=None, suffix=".parquet")
 def test_numbers_survive(tmp_path_factory: Any, whole: int, real: float, maybe: int | None, suffix: str) -> None:
     path = tmp_path_factory.mktemp("records") / f"numbers{suffix}"
     record = Numbers(whole=whole, real=real, maybe=maybe)

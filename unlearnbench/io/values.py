@@ -93,7 +93,7 @@ def whole_number(value: Any, least: int | None = 0) -> int | None:
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int):
         _refuse(what, given)
-    if abs(value) > LARGEST or (least is not None and value < least):
+    if not -LARGEST - 1 <= value <= LARGEST or (least is not None and value < least):
         _refuse(what, given)
     return value
 
