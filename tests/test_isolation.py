@@ -28,7 +28,7 @@ from unlearnbench.splits.write import write_config
 from unlearnbench.training.run_spec import Limits
 from unlearnbench.verifier import Verifier
 from unlearnbench.workers.isolation import Isolation, available
-from unlearnbench.workers.jobs import Compute
+from unlearnbench.workers.jobs import Compute, Job, TrainJob
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the walls are Linux's")
 ROOT = Path(__file__).resolve().parents[1]
@@ -299,13 +299,17 @@ def test_more_paths_than_a_command_line_holds(places: Path) -> None:
 # --- what a run hides -------------------------------------------------------------------------------------------------
 
 
-def _isolation(split: Split, folder: Path, **changes: Any) -> Isolation:
+def _job(split: Split, folder: Path, method: str = "grpo", **changes: Any) -> Job:
     sealed = seal(split, folder / ".sealed")
-    run = Run(split, sealed, locate("grpo"), "eval", "test", Limits(None, 1), Compute(), **changes)
+    run = Run(split, sealed, locate(method), "eval", "test", Limits(None, 1), Compute(), **changes)
     with Verifier() as verifier:
-        job = training_job(run, 1, folder / "1", verifier)
-    assert job.isolation is not None
-    return job.isolation
+        return training_job(run, 1, folder / "1", verifier)
+
+
+def _isolation(split: Split, folder: Path, **changes: Any) -> Isolation:
+    isolation = _job(split, folder, **changes).isolation
+    assert isolation is not None
+    return isolation
 
 
 def _covered(path: Path, isolation: Isolation) -> bool:
@@ -330,6 +334,20 @@ def test_a_run_inside_the_split_that_it_fills_sees_its_own_folder_alone(small_sp
     for name in ("items.parquet", "twins.parquet", "canaries.json", "null_control/4x/counts.parquet", "data"):
         assert _covered(split.path / name, isolation)
     assert not _covered(folder / ".sealed", isolation) and not _covered(folder / "1/.training", isolation)
+
+
+def test_the_copy_of_a_method_can_be_read_in_the_working_folders_runs(
+    small_split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `eval --method FILE` keeps it without `--out`: beside what the judge writes, among runs that are hidden."""
+    monkeypatch.chdir(tmp_path)
+    write_text(tmp_path / "runs/now/1/rollouts/0.parquet", "judged")
+    job = _job(small_split, tmp_path / "runs/now", str(ROOT / "examples/my_algo.py"))
+    assert isinstance(job.work, TrainJob) and job.isolation is not None
+    kept = Path(job.work.method.file)
+    assert kept.parent == tmp_path / "runs/now/1"
+    assert not _covered(kept, job.isolation) and str(kept) in job.isolation.readable
+    assert _covered(tmp_path / "runs/now/1/rollouts/0.parquet", job.isolation)
 
 
 def test_a_base_policy_of_another_folder_can_be_read(

@@ -131,7 +131,7 @@ def _isolation(run: Run, job: TrainJob, base: Path) -> Isolation:
     for folder in job.search:
         readable += [str(file) for file in Path(folder).glob("*.py")]
         readable += [str(file.parent) for file in Path(folder).glob("*/__init__.py")]
-    needed = [Path(path) for path in (job.out, job.sealed, *([job.start] if job.start else []))]
+    needed = [Path(path) for path in (job.out, job.sealed, job.method.file, *([job.start] if job.start else []))]
     needed.append(base)
     return Isolation(
         writable=(job.out,),
