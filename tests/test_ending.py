@@ -53,6 +53,8 @@ def test_a_quick_run_ends_with_the_command_that_counts(
     lines = shown(result, tmp_path, capsys)
     assert "Quick run: not scored" in lines and "next:   unlearnbench eval --method my_algo.py --split tiny" in lines
     assert not any(line.startswith("gain ") for line in lines)
+    show(result, tmp_path, "ideas/my algo.py")  # the user's own file, as it was given
+    assert "eval --method 'ideas/my algo.py' --split tiny" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("gain", "interval"), [(0.3, (0.1, 0.5)), (0.0, (-0.02, 0.09)), (-0.4, (-0.9, -0.1))])

@@ -17,8 +17,11 @@ WIDTH = 56
 """Characters of the drawn bar."""
 
 
-def show(result: Result, folder: Path | None = None) -> None:
-    """A result on standard output; with the run's folder also what gain it could have detected, and what is next."""
+def show(result: Result, folder: Path | None = None, method: str | None = None) -> None:
+    """A result on standard output; with the run's folder also what gain it could have detected, and what is next.
+
+    `method` is what the user gave as `--method`, for the next command; by default the file that the run keeps.
+    """
     from unlearnbench.cli.console import console
     from unlearnbench.reports.detectable import smallest_gain
     from unlearnbench.reports.formatting import plain
@@ -46,7 +49,7 @@ def show(result: Result, folder: Path | None = None) -> None:
         shown.print(f"! {plain(caveat)}")
     if folder is not None:
         shown.print(f"\nreport: {folder / 'report.html'}", soft_wrap=True)
-        if (following := _next(result, folder)) is not None:
+        if (following := _next(result, folder, method)) is not None:
             shown.print(f"next:   {following}", soft_wrap=True)
 
 
@@ -133,16 +136,18 @@ def _run(result: Result, folder: Path) -> Run | None:
     return None
 
 
-def _next(result: Result, folder: Path) -> str | None:
+def _next(result: Result, folder: Path, given: str | None) -> str | None:
     """The command that a reader may want now."""
+    import shlex
+
     from unlearnbench.reports.headline import converts_more
     from unlearnbench.reports.reproduce import method_of
 
-    method = method_of(result, folder)
+    method = shlex.quote(method_of(result, folder, given))
     if (result.why_not_comparable or "").startswith("--quick"):
         return f"unlearnbench eval --method {method} --split {result.split}"
     if result.kind == "eval" and result.comparable and converts_more(result.conversion):
-        return f"unlearnbench submit {folder} --out {result.method.name}.zip"
+        return f"unlearnbench submit {shlex.quote(str(folder))} --out {shlex.quote(result.method.name)}.zip"
     if result.kind == "eval" and result.comparable and result.conversion.gain is not None:
         return f"unlearnbench plan --method {method} --split {result.split} --seeds 10"
     return None

@@ -175,4 +175,4 @@ def evaluate(
     if as_json:
         click.echo(done.result.model_dump_json(indent=2))
     else:
-        show(done.result, done.folder)
+        show(done.result, done.folder, method)
