@@ -91,7 +91,10 @@ def main() -> None:
             shutil.copytree(home / "open", entries / name / "open")
             for source in home.glob("*.py"):
                 shutil.copy(source, entries / name)
-        (repo / "leaderboard" / "editions.json").write_text("[]")
+        known = json.loads((ROOT / "leaderboard" / "editions.json").read_text())
+        kept = [edition for edition in known if edition["name"] == "open"]
+        (repo / "leaderboard" / "editions.json").write_text(json.dumps(kept))
+        shutil.copytree(ROOT / "leaderboard" / "editions" / "open", repo / "leaderboard" / "editions" / "open")
         for words in (["init", "-q"], ["add", "-A"], ["commit", "-q", "-m", "entries"]):
             call("git", *WHO, *words, cwd=repo)
         commit = call("git", "rev-parse", "HEAD", cwd=repo)
