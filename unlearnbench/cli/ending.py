@@ -115,10 +115,11 @@ def _groups(shown: Console, result: Result) -> None:
 
 def _fates(shown: Console, result: Result) -> None:
     from unlearnbench.records import FATES
+    from unlearnbench.reports.formatting import plural
 
     if (met := result.fates) is not None:
         counted = ", ".join(f"{getattr(met, name)} {name}" for name in FATES)
-        size = f"{result.groups['unlearnable'].items} items x {len(result.seeds)} seeds"
+        size = f"{result.groups['unlearnable'].items} items x {plural(len(result.seeds), 'seed')}"
         shown.print(f"\nunlearnable items in training ({size}): {counted}")
 
 

@@ -50,9 +50,9 @@ def _described(stage: StageProgress) -> dict[str, Any]:
 def _show(
     directory: Path, found: RunProgress, stages: list[dict[str, Any]], curves: dict[str, list[float]], *, finished: bool
 ) -> None:
-    from unlearnbench.reports.formatting import duration, plain
+    from unlearnbench.reports.formatting import duration, plain, plural
 
-    click.echo(f"{plain(found.what)}, {len(found.seeds)} seeds: {'finished' if finished else 'in progress'}")
+    click.echo(f"{plain(found.what)}, {plural(len(found.seeds), 'seed')}: {'finished' if finished else 'in progress'}")
     for stage in stages:
         if finished and stage["stage"] != "train":
             continue
