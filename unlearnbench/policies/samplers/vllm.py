@@ -34,6 +34,8 @@ from unlearnbench.policies.samplers.sampler import Completions, Request
 from unlearnbench.rng import lanes
 
 PARALLEL = ("tensor_parallel_size", "pipeline_parallel_size")
+LONGEST_SOCKET_FOLDER = 107 - len("/") - 36
+"""Characters of the folder of vLLM's sockets: a socket's path has at most 107, and each is named by a UUID."""
 SHARE_WHEN_TRAINING = 0.3
 """Share of a GPU's memory that the engine may take where a trainer works on the same GPU."""
 _ENVIRONMENT = {
@@ -77,6 +79,8 @@ class VllmSampler:
         for name, value in _ENVIRONMENT.items():
             os.environ.setdefault(name, value)
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "1" if self._apart else "0"
+        if len(sockets := tempfile.gettempdir()) > LONGEST_SOCKET_FOLDER:  # seen from the engine's working folder
+            os.environ.setdefault("VLLM_RPC_BASE_PATH", os.path.relpath(sockets))
         on_cpu = not torch.cuda.is_available()
         self._size: int | None = None
         overrides = self._overrides() if on_cpu else {}
