@@ -47,15 +47,15 @@ lint: .venv/.dev ## ruff, formatting, types
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-format: .venv/.dev ## let ruff mend what it can
+format: .venv/.dev ## let ruff fix what it can
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
 bench: .venv-bench/.ready ## the figures of benchmarks/, side by side with TRL and lm-eval (ARGS="--all")
 	.venv-bench/bin/python -m benchmarks.run $(ARGS)
 
-calibrate: .venv/.runtime ## simulate how often the score's intervals hold the truth: the tables of docs/reference/statistics.md
-	$(BIN)/python -m calibration.run $(ARGS)
+calibrate: .venv/.runtime ## simulate how often the score's intervals contain the true value: the tables of docs/reference/statistics.md
+	$(BIN)/python -m experiments.calibration.run $(ARGS)
 
 experiments: .venv/.runtime ## every method and the paper's claims on micro: docs/results/experiments.md (hours; it resumes)
 	$(BIN)/python -m experiments.sweep

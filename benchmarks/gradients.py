@@ -2,43 +2,74 @@
 
     python -m benchmarks.gradients [--repeats 3] [--items 8] [--micro-items 60] [--spread-items 1000]
 
-All ways (`gradient_ways`) compute the gradients of the same rollouts with respect to the B of the same LoRA adapter (r
-16, alpha 32, on q_proj and v_proj), in float32, from tokens to one vector an item. Peaks are those of a process that
-does nothing else.
+All methods (`gradient_methods`) compute the gradients of the same rollouts with respect to the B of the same LoRA
+adapter (r 16, alpha 32, on q_proj and v_proj), in float32, from tokens to one vector per item. Peaks are those of a
+process that does nothing else. Cosines of many vectors are one Gram matrix, or a loop over pairs.
 """
 
 from __future__ import annotations
 
 import argparse
+import random
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
 from typing import TYPE_CHECKING
 
-from benchmarks.cosines import COSINE_ITEMS, DIMENSION, PAIRS, all_pairs, cosine_sides, peak_of_gram
-from benchmarks.gradient_ways import CLEAN, ONCE, OURS, PAPER, WAYS, ours, products
-from benchmarks.gradient_work import HIDDEN, LAYERS, ROLLOUTS, different, micro_items, micro_model, work
-from benchmarks.machine import described, now, one_thread, peak_flops, require
-from benchmarks.peaks import Peak, watched
-from benchmarks.process import elsewhere
-from benchmarks.turns import Side, Target, judged, progress, table, take_turns
+from benchmarks.gradient_methods import (
+    CLEAN,
+    HIDDEN,
+    LAYERS,
+    METHODS,
+    ONCE,
+    OURS,
+    PAPER,
+    ROLLOUTS,
+    distinct,
+    micro_items,
+    micro_model,
+    ours,
+    products,
+    workload,
+)
+from benchmarks.measurement import (
+    Peak,
+    Side,
+    Target,
+    described,
+    in_fresh_process,
+    now,
+    one_thread,
+    peak_flops,
+    progress,
+    require,
+    table,
+    take_turns,
+    target_table,
+    watched,
+)
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+    from torch import Tensor
 
-    from benchmarks.gradient_ways import Vectors
+    from benchmarks.gradient_methods import Vectors
     from unlearnbench.diagnosis.packing import ItemRollouts
 
-# numpy and torch are imported in functions: their threads are counted at the import, which comes after `one_thread`.
+# numpy and torch are imported in functions: they read the number of threads at import, which must follow `one_thread`.
+
+COSINE_ITEMS, DIMENSION = 300, 1_000_000
+PAIRS = 200
+"""Pairs of vectors from which a loop's time is extrapolated."""
 
 
 @dataclass
 class Compared:
-    """Ways that took turns on the same items: their times, and what the last turn of each made."""
+    """Methods that took turns on the same items: their times, and the vectors of each one's last turn."""
 
     sides: list[Side]
     made: dict[str, Vectors]
@@ -48,7 +79,7 @@ class Compared:
         return next(side.median for side in self.sides if side.name == name)
 
     def ratio(self, name: str) -> float:
-        """How many times as long as ours a way takes."""
+        """The time of a method over that of ours."""
         return self.seconds(name) / self.seconds(OURS)
 
     def difference(self, name: str) -> float:
@@ -73,18 +104,18 @@ def main() -> None:
     peak = max(peak, peak_flops())
     small = compare("micro", chosen.micro_items, (OURS, CLEAN, ONCE), chosen.repeats)
     many = micro_items(chosen.spread_items)
-    alone: dict[int, list[float]] = {1: [], 2: []}
+    slowest: dict[int, list[float]] = {1: [], 2: []}
 
     def spread_over(processes: int) -> float:
-        seconds, slowest = spread(many, processes)
-        alone[processes].append(slowest)
+        seconds, vectors_only = spread(many, processes)
+        slowest[processes].append(vectors_only)
         return seconds
 
     spreads = [Side("one process", lambda _: spread_over(1)), Side("two processes", lambda _: spread_over(2))]
     take_turns(spreads, chosen.repeats)
-    vectors_alone = {processes: statistics.median(values) for processes, values in alone.items()}
+    vectors_alone = {processes: statistics.median(values) for processes, values in slowest.items()}
     progress("cosines")
-    gram_peak = elsewhere(peak_of_gram)
+    gram_peak = in_fresh_process(peak_of_gram)
     gram, loops = cosine_sides()
     take_turns([gram, *loops], chosen.repeats)
     peak = max(peak, peak_flops())
@@ -95,7 +126,7 @@ def main() -> None:
     print_compared(larger, floor("random", chosen.items, peak))
     micro = micro_items(chosen.micro_items)
     print(f"\nThe policy of micro, {len(micro)} items x {ROLLOUTS} of the base policy's correct rollouts as they were")
-    print(f"drawn, so that {different(micro):,} of {ROLLOUTS * len(micro):,} are different:\n")
+    print(f"drawn, so that {distinct(micro):,} of {ROLLOUTS * len(micro):,} are different:\n")
     print_compared(small, floor("micro", chosen.micro_items, peak))
     print(f"\nThe floor is the matrix products alone, at the {peak / 1e9:.0f} GFLOP/s that one core reaches in a large")
     print("float32 one: every prompt and different response of an item once, forward and backward through a frozen")
@@ -103,18 +134,18 @@ def main() -> None:
     print(f"\nThe policy of micro, {chosen.spread_items:,} items x {ROLLOUTS} (some items twice, with other rollouts),")
     print("from the start of the processes to the last vector, and the vectors alone in the slower process:\n")
     rows = [
-        [side.name, *times(side), f"{seconds:.2f}"]
+        [side.name, *side.cells(".2f"), f"{seconds:.2f}"]
         for side, seconds in zip(spreads, vectors_alone.values(), strict=True)
     ]
     print(table(["unlearnbench in", "s", "least", "most", "vectors alone"], rows))
     print(f"\nCosines of {COSINE_ITEMS} vectors of {DIMENSION:,} float32 numbers. A loop's time is extrapolated from")
     beyond = gram_peak.most - gram_peak.before
     print(f"{PAIRS} pairs to {all_pairs():,}. The Gram matrix takes {beyond:,.0f} MiB beyond the vectors.\n")
-    rows = [[side.name, *times(side), f"{side.median / gram.median:.1f}"] for side in (gram, *loops)]
+    rows = [[side.name, *side.cells(".2f"), f"{side.median / gram.median:.1f}"] for side in (gram, *loops)]
     print(table(["cosines", "s", "least", "most", "over ours"], rows))
     print()
     difference = max(side.difference(name) for side in (larger, small) for name in side.made)
-    print(judged([
+    print(target_table([
         Target("the paper's time over ours", larger.ratio(PAPER), 2.4),
         Target("the clean loop's time over ours", larger.ratio(CLEAN), 1.8),
         Target("the clean loop's time over ours, micro", small.ratio(CLEAN), 3),
@@ -125,18 +156,14 @@ def main() -> None:
     ]))  # fmt: skip
 
 
-def times(side: Side) -> list[str]:
-    """Median, least and most."""
-    return [f"{value:.2f}" for value in (side.median, min(side.values), max(side.values))]
-
-
 def print_compared(compared: Compared, least: float) -> None:
-    """A row for each way, and one for the floor."""
+    """Print a row for each method, and one for the floor."""
     rows = []
     for side in compared.sides:
         peak, difference = compared.peaks[side.name], compared.difference(side.name)
         ratios = [f"{compared.ratio(side.name):.2f}", f"{side.median / least:.1f}"]
-        rows.append([side.name, *times(side), *ratios, f"{difference:.1e}", f"{peak.before:.0f}", f"{peak.most:.0f}"])
+        memory = [f"{peak.before:.0f}", f"{peak.most:.0f}"]
+        rows.append([side.name, *side.cells(".2f"), *ratios, f"{difference:.1e}", *memory])
     rows.append(["the floor", f"{least:.2f}", "", "", f"{least / compared.seconds(OURS):.2f}", "1.0", "", "", ""])
     head = ["gradients", "s", "least", "most", "over ours", "over the floor", "cosines", "MiB before", "peak MiB"]
     print(table(head, rows))
@@ -146,19 +173,19 @@ def print_compared(compared: Compared, least: float) -> None:
 
 
 def compare(kind: str, count: int, names: Sequence[str], repeats: int) -> Compared:
-    """The ways in turn, after one item each to warm up."""
+    """The methods in turn, after one item each to warm up."""
     progress(f"peaks: {kind}")
-    peaks = {name: elsewhere(peak_of, name, kind, count) for name in names}
-    model, items = work(kind, count)
+    peaks = {name: in_fresh_process(peak_of, name, kind, count) for name in names}
+    model, items = workload(kind, count)
     made: dict[str, Vectors] = {}
 
     def side(name: str) -> Side:
-        way = WAYS[name](model)
-        way(items[:1])
+        method = METHODS[name](model)
+        method(items[:1])
 
         def once(_: int) -> float:
             began = now()
-            made[name] = way(items)
+            made[name] = method(items)
             return now() - began
 
         return Side(name, once)
@@ -179,25 +206,25 @@ def cosines_of(vectors: Vectors) -> NDArray[np.float64]:
 
 
 def peak_of(name: str, kind: str, count: int) -> Peak:
-    """In a process of its own: what it holds before the work, and at most."""
+    """To be called in a fresh process: its memory before the work, and at most during it."""
     one_thread()
-    model, items = work(kind, count)
-    way = WAYS[name](model)
+    model, items = workload(kind, count)
+    method = METHODS[name](model)
     with watched() as peak:
-        way(items)
+        method(items)
     return peak()
 
 
 def floor(kind: str, count: int, peak: float) -> float:
     """Seconds that the matrix products take at a core's peak."""
-    return products(*work(kind, count)) / peak
+    return products(*workload(kind, count)) / peak
 
 
 # --- over processes ---------------------------------------------------------------------------------------------------
 
 
 def spread(items: Sequence[ItemRollouts], processes: int) -> tuple[float, float]:
-    """Items of micro over fresh processes, each with every n-th: seconds on the wall, and of the slowest's vectors."""
+    """Items of micro over fresh processes, every n-th each: wall seconds, and the slowest process's vectors alone."""
     began = time.perf_counter()
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
         done = list(pool.map(share, [items[place::processes] for place in range(processes)]))
@@ -208,12 +235,72 @@ def spread(items: Sequence[ItemRollouts], processes: int) -> tuple[float, float]
 
 
 def share(items: Sequence[ItemRollouts]) -> tuple[int, float]:
-    """In a process: how many vectors it made of its items, and the seconds that they took."""
+    """To be called in a fresh process: how many vectors were made of these items, and the seconds that they took."""
     one_thread()
-    way = ours(micro_model())
+    method = ours(micro_model())
     began = time.perf_counter()
-    made = len(way(items))
+    made = len(method(items))
     return made, time.perf_counter() - began
+
+
+# --- cosines ----------------------------------------------------------------------------------------------------------
+
+
+def all_pairs() -> int:
+    """The number of pairs of different vectors."""
+    return COSINE_ITEMS * (COSINE_ITEMS - 1) // 2
+
+
+def many_vectors() -> Vectors:
+    """(items, dimension), random: 1.2 GB."""
+    import numpy as np
+
+    return np.random.default_rng(0).standard_normal((COSINE_ITEMS, DIMENSION), dtype=np.float32)
+
+
+def cosine_sides() -> tuple[Side, list[Side]]:
+    """The Gram matrix, and loops over pairs: of float32 vectors, and of float16 ones as the paper's script keeps."""
+    import numpy as np
+    import torch
+
+    from unlearnbench.diagnosis.similarity import gram
+
+    vectors = many_vectors()
+    rng = random.Random(1)
+    pairs = [tuple(rng.sample(range(COSINE_ITEMS), 2)) for _ in range(PAIRS)]
+
+    def whole(_: int) -> float:
+        began = now()
+        products = gram(vectors[:, None])
+        lengths = np.sqrt(np.diag(products))
+        products /= lengths[:, None] * lengths
+        return now() - began
+
+    def loop(rows: Tensor) -> Callable[[int], float]:
+        def once(_: int) -> float:
+            began = now()
+            for i, j in pairs:
+                torch.nn.functional.cosine_similarity(rows[i].float(), rows[j].float(), dim=0).item()
+            return (now() - began) * all_pairs() / PAIRS
+
+        return once
+
+    rows = torch.from_numpy(vectors)
+    return Side("the Gram matrix, unlearnbench", whole), [
+        Side("a loop over pairs, float32", loop(rows)),
+        Side("a loop over pairs, kept in float16", loop(rows.half())),
+    ]
+
+
+def peak_of_gram() -> Peak:
+    """Peak memory of the Gram matrix; to be called in a fresh process."""
+    one_thread()
+    from unlearnbench.diagnosis.similarity import gram
+
+    vectors = many_vectors()
+    with watched() as peak:
+        gram(vectors[:, None])
+    return peak()
 
 
 if __name__ == "__main__":

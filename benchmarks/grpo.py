@@ -1,19 +1,23 @@
-"""Some steps of unlearnbench's own GRPO loop, timed and counted: the real loop with judge, verifier, ledger and KL."""
+"""Steps of unlearnbench's own GRPO loop, timed and counted: the real loop with judge, verifier, ledger and KL.
+
+Calls are timed in place, without a profiler that would slow them.
+"""
 
 from __future__ import annotations
 
 import os
 import queue
 import threading
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from benchmarks.machine import now
-from benchmarks.phases import Phases
+from benchmarks.measurement import now
 from unlearnbench.harness.judge import Judge, Terms
 from unlearnbench.method import PoolItem, settings_of
 from unlearnbench.methods.grpo import Grpo
@@ -39,9 +43,47 @@ UPDATE, OPTIMISER, LEDGER, REST = "forward and backward", "optimiser and clippin
 PHASES = (GENERATE, VERIFY, FORWARD_ONLY, UPDATE, OPTIMISER, LEDGER, REST)
 
 
+class Phases:
+    """Seconds by phase. The time of a timed call inside another one counts for the inner call only."""
+
+    def __init__(self) -> None:
+        self.seconds: defaultdict[str, float] = defaultdict(float)
+        self._inner = [0.0]
+
+    def forget(self) -> None:
+        """Reset to zero, after a warm-up. Call it between timed calls."""
+        self.seconds.clear()
+
+    @contextmanager
+    def timing(self, owner: Any, name: str, phase: str | Callable[[], str]) -> Iterator[None]:
+        """Time the calls of `owner.name` within the block. The phase may be a function, asked at each call."""
+        original = getattr(owner, name)
+        own = name in vars(owner)
+
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            label = phase if isinstance(phase, str) else phase()
+            self._inner.append(0.0)
+            began = now()
+            try:
+                return original(*args, **kwargs)
+            finally:
+                spent = now() - began
+                self.seconds[label] += spent - self._inner.pop()
+                self._inner[-1] += spent
+
+        setattr(owner, name, timed)
+        try:
+            yield
+        finally:
+            if own:
+                setattr(owner, name, original)
+            else:
+                delattr(owner, name)
+
+
 @dataclass(frozen=True)
 class Work:
-    """What a side did. Seconds are of the steps after the warm-up; the counts are of all steps."""
+    """What a side did. `seconds` covers the steps after the warm-up, the counts all steps."""
 
     steps: int
     seconds: float
@@ -54,11 +96,11 @@ class Work:
 
     @property
     def step(self) -> float:
-        """Seconds a step."""
+        """Seconds per step."""
         return self.seconds / (self.steps - WARM_UP)
 
     def flops(self, parameters: int) -> dict[str, float]:
-        """FLOPs of a step by phase: 2 N a token forward, 6 N forward and backward; each prompt prefilled once."""
+        """FLOPs of a step by phase: 2 N per token forward, 6 N forward and backward; each prompt prefilled once."""
         prefilled = sum(len(prompt) for step in self.prompts for prompt in step)  # micro: a character is a token
         tokens = {
             GENERATE: 2 * (self.generated + prefilled),
@@ -69,12 +111,12 @@ class Work:
 
 
 def ready(verifier: Verifier) -> None:
-    """Start the verifier's worker, which a run does once, at the first answer that is not decided at sight."""
+    """Start the verifier's worker, which a run does once, at the first answer that the fast path cannot decide."""
     verifier.verify(r"\int_0^1 x\,dx", r"\boxed{\int_0^1 y\,dy}")
 
 
 class Stamps:
-    """The clock's reading at the end of every step. Phases timed meanwhile start again after the warm-up."""
+    """The time at which each step ended. Phases are reset after the warm-up."""
 
     def __init__(self, phases: Phases | None) -> None:
         self.phases = phases
@@ -87,7 +129,7 @@ class Stamps:
 
     @property
     def seconds(self) -> float:
-        """Of all steps after the warm-up."""
+        """Seconds of all steps after the warm-up."""
         return self.ends[-1] - self.ends[WARM_UP - 1]
 
 
@@ -95,7 +137,7 @@ class Stamps:
 def training_of(
     split: Split, folder: Path, root: str, steps: int, *, drop: bool, stamps: Stamps | None = None
 ) -> Iterator[Training]:
-    """GRPO from the split's base policy, with a judge at the other end of a pipe, as `eval` has it."""
+    """GRPO from the split's base policy, with a judge at the other end of a pipe, as in `eval`."""
     sealed = read_sealed(seal(split, folder / "sealed"))
     settings = settings_of(Grpo, split.config.recipe, {"drop_zero_signal": drop})
     policy = load_policy(sealed.policy, trained=True)
@@ -119,7 +161,7 @@ def training_of(
 
 @contextmanager
 def piped(judge: Judge) -> Iterator[JudgeClient]:
-    """The judge in a thread of this process, asked over pipes by the messages of a training process."""
+    """The judge in a thread of this process, reached by the messages that a training process sends over its pipes."""
     (theirs, mine), (hears, speaks) = os.pipe(), os.pipe()
     answers: queue.SimpleQueue[object] = queue.SimpleQueue()
 
@@ -152,7 +194,7 @@ def schedule(training: Training, split: Split, steps: int) -> list[list[Item | C
 
 
 def run(split: Split, folder: Path, root: str, steps: int, *, drop: bool, phases: Phases | None = None) -> Work:
-    """`steps` steps and the warm-up, with the writing of the ledger at the end."""
+    """`steps` steps after the warm-up, including the writing of the ledger at the end."""
     steps += WARM_UP
     stamps = Stamps(phases)
     updates = 0

@@ -1,4 +1,4 @@
-"""The same steps by TRL's GRPOTrainer: same policy, prompts, rollouts and updates, at its quickest sensible settings.
+"""The same steps by TRL's GRPOTrainer: same policy, prompts, rollouts and updates, at its fastest sensible settings.
 
 One batch of 320 rollouts is generated in one call and used for four updates of 80 rollouts (`steps_per_generation`
 4, no accumulation). On: cache, scaled-dot-product attention, fused AdamW (its default). Off: gradient checkpointing,
@@ -18,15 +18,14 @@ from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
-from benchmarks.grpo import FORWARD_ONLY, GENERATE, OPTIMISER, UPDATE, VERIFY, Stamps, Work, ready
-from benchmarks.phases import Phases
+from benchmarks.grpo import FORWARD_ONLY, GENERATE, OPTIMISER, UPDATE, VERIFY, Phases, Stamps, Work, ready
 from unlearnbench.records import Canary, Item, Recipe
 from unlearnbench.splits import Split
 from unlearnbench.verifier import Verifier
 
 
 class _Updates(TrainerCallback):  # type: ignore[misc]
-    """What TRL calls a step is an update: a step of the loop ends with every `per_step`-th of them."""
+    """TRL's step is one update: a step of the loop ends with every `per_step`-th of them."""
 
     def __init__(self, per_step: int, stamps: Stamps) -> None:
         self.per_step, self.stamps = per_step, stamps
@@ -37,7 +36,7 @@ class _Updates(TrainerCallback):  # type: ignore[misc]
 
 
 class _Counts:
-    """What passes through the trainer's own calls, read from their arguments and results."""
+    """Counts read from the arguments and results of the trainer's own calls."""
 
     def __init__(self) -> None:
         self.prompts: list[str] = []
@@ -93,7 +92,7 @@ def run(
 
 
 def _settings(recipe: Recipe, folder: Path, steps: int, seed: int) -> GRPOConfig:
-    """The recipe in TRL's words."""
+    """The recipe as TRL's settings."""
     return GRPOConfig(
         output_dir=str(folder),
         use_cpu=True,
@@ -131,7 +130,7 @@ def _settings(recipe: Recipe, folder: Path, steps: int, seed: int) -> GRPOConfig
 
 
 def _watch(trainer: Any, counts: _Counts, phases: Phases | None, stack: ExitStack) -> None:
-    """Count tokens and updates where the trainer computes them, and time its parts if that is asked for."""
+    """Count tokens and updates where the trainer computes them, and time its parts if `phases` is given."""
     logprobs = trainer._get_per_token_logps_and_entropies
 
     def counted(model: Any, input_ids: Any, attention_mask: Any, *args: Any, **kwargs: Any) -> Any:

@@ -3,7 +3,7 @@
     python -m benchmarks.run [NAME ...] [--all] [--data DIR] [--write docs/results/benchmarks.md]
 
 Without names, those that take minutes; `--all` adds `memory` (two long runs) and `whole` (a fresh clone). `--write`
-puts each table into its place in a page, between `<!-- NAME -->` and `<!-- /NAME -->`, instead of what was there.
+replaces the table of each in a page, between `<!-- NAME -->` and `<!-- /NAME -->`.
 """
 
 from __future__ import annotations
@@ -14,37 +14,47 @@ import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks.turns import progress
+from benchmarks.measurement import ONE_THREAD, progress
 
-QUICK = ("training", "sampling", "gradients", "counts", "score", "start", "verify")
-LONG = ("memory", "whole")
+QUICK = {
+    "training": ["training"],
+    "sampling": ["sampling"],
+    "gradients": ["gradients"],
+    "counts": ["score", "counts"],
+    "score": ["score", "rollouts"],
+    "start": ["start", "cli"],
+    "verify": ["verify", "speed"],
+}
+"""The benchmarks that take minutes: each name with its module and what the module is to measure."""
+
+LONG = {"memory": ["memory", "eval"], "whole": ["start", "clone"]}
+ALL = QUICK | LONG
 
 
 def main() -> None:
-    """Run them, print their tables, and write them into a page where one is named."""
+    """Run them, print their tables, and write them into a page if one is named."""
     parser = argparse.ArgumentParser(description="Measure unlearnbench, side by side with what it is compared to.")
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join((*QUICK, *LONG))}")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(ALL))
     parser.add_argument("--all", action="store_true", help=f"also {' and '.join(LONG)}, which take long")
-    parser.add_argument("--write", type=Path, metavar="PAGE", help="a markdown page to put the tables into")
-    parser.add_argument(
-        "--data", type=Path, metavar="DIR", help="real completions for `verify`, which tells what is in it"
-    )
+    parser.add_argument("--write", type=Path, metavar="PAGE", help="a markdown page to write the tables into")
+    parser.add_argument("--data", type=Path, metavar="DIR", help="real completions for `verify` (see its --help)")
     chosen = parser.parse_args()
-    names = chosen.names or (QUICK + LONG if chosen.all else QUICK)
-    if unknown := sorted(set(names) - set(QUICK + LONG)):
-        parser.error(f"there is no benchmark {unknown[0]}; choose of {', '.join((*QUICK, *LONG))}")
+    names = chosen.names or list(ALL if chosen.all else QUICK)
+    if unknown := sorted(set(names) - set(ALL)):
+        parser.error(f"there is no benchmark {unknown[0]}; choose from {', '.join(ALL)}")
     page = chosen.write.read_text(encoding="utf-8") if chosen.write else None
     if page is not None:
         for name in names:
-            replaced(page, name, "")  # all places are there before anything is measured
+            replaced(page, name, "")  # fails before anything is measured if a place is missing
     failed = []
     for name in names:
         progress(f"{name} ...")
-        command = [sys.executable, "-m", f"benchmarks.{name}"]
+        module, *what = ALL[name]
+        command = [sys.executable, "-m", f"benchmarks.{module}", *what]
         if name == "verify" and chosen.data is not None:
             command += ["--data", str(chosen.data)]
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
-        if done.returncode != 0:  # its reason stands on standard error
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=os.environ | ONE_THREAD)
+        if done.returncode != 0:  # it has printed the reason to standard error
             failed.append(name)
             continue
         print(f"## {name}\n\n{done.stdout}", flush=True)
@@ -56,7 +66,7 @@ def main() -> None:
 
 
 def replaced(page: str, name: str, text: str) -> str:
-    """The page with another text between a benchmark's marks. Raises SystemExit where it has no such marks."""
+    """The page with other text between a benchmark's markers. Raises SystemExit if it has no such markers."""
     begin, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
     head, found, rest = page.partition(begin)
     if not found or end not in rest:

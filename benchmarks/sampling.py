@@ -1,11 +1,11 @@
-"""Evaluation rollouts a second: unlearnbench's `measure` against lm-eval-harness with its hf backend.
+"""Evaluation rollouts per second: unlearnbench's `measure` against lm-eval-harness with its hf backend.
 
     python -m benchmarks.sampling [--repeats 5] [--items 1100] [--samples 32]
 
-The same policy, the items of `micro`, temperature 0.7, top-p 0.95, at most 20 tokens, one thread. Both sides turn
-prompts into tokens, sample, decode and judge: we with the verifier, lm-eval with a regular expression for the last
-\\boxed{...} and exact match. lm-eval runs at the batch size that was its best in a warm-up. Loading the policy and
-reading the task are counted on neither side.
+The same policy, the items of `micro`, temperature 0.7, top-p 0.95, at most 20 tokens, one thread. Both sides encode
+prompts, sample, decode and grade: ours with the verifier, lm-eval with a regular expression for the last \\boxed{...}
+and exact match. lm-eval runs at the batch size that was its best in a warm-up. Loading the policy and reading the task
+are counted on neither side.
 """
 
 from __future__ import annotations
@@ -22,8 +22,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.machine import described, now, one_thread, peak_flops, require
-from benchmarks.turns import Side, Target, judged, progress, table, take_turns
+from benchmarks.measurement import (
+    Side,
+    Target,
+    described,
+    now,
+    one_thread,
+    peak_flops,
+    progress,
+    require,
+    table,
+    take_turns,
+    target_table,
+)
 
 if TYPE_CHECKING:
     from unlearnbench.records import Item
@@ -36,7 +47,7 @@ OURS, LM_EVAL = "unlearnbench", "lm-eval-harness, hf backend"
 
 @dataclass(frozen=True)
 class Measured:
-    """What one evaluation did. `tokens` counts completions with their end token, where that is known."""
+    """What one evaluation did. `tokens` counts completions with their end token; None if unknown."""
 
     seconds: float
     rollouts: int
@@ -45,7 +56,7 @@ class Measured:
 
     @property
     def rate(self) -> float:
-        """Rollouts a second."""
+        """Rollouts per second."""
         return self.rollouts / self.seconds
 
 
@@ -119,11 +130,11 @@ class LmEval:
                 "doc_to_text": "{{prompt}}",
                 "doc_to_target": "{{answer}}",
                 "generation_kwargs": {
-                    "until": [],  # the end token, which lm-eval adds by itself
+                    "until": [],  # lm-eval adds the end token by itself
                     "do_sample": True,
                     "temperature": self.sampling.temperature,
                     "top_p": self.sampling.top_p,
-                    "top_k": 0,  # else 50, which would cut one of 51 tokens and cost time
+                    "top_k": 0,  # the default 50 would exclude one of 51 tokens and cost time
                     "max_gen_toks": self.sampling.max_tokens,
                 },
                 "repeats": self.samples,
@@ -168,7 +179,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Time evaluation rollouts against lm-eval-harness.")
     parser.add_argument("--repeats", type=int, default=5, help="turns of each side (default 5)")
     parser.add_argument("--items", type=int, default=1100, help="items of micro, spread over all groups (default all)")
-    parser.add_argument("--samples", type=int, default=32, help="rollouts an item (default 32)")
+    parser.add_argument("--samples", type=int, default=32, help="rollouts per item (default 32)")
     chosen = parser.parse_args()
     require("lm_eval")
     one_thread()
@@ -209,20 +220,20 @@ def main() -> None:
     )
     print(f"{best}, its best in a warm-up of {len(few)} items, two turns each:\n")
     print(table(["lm-eval's batch size", *(f"{size:,}" for size in rates)], [
-        ["rollouts a second", *(f"{rate:,.0f}" for rate in rates.values())]
+        ["rollouts per second", *(f"{rate:,.0f}" for rate in rates.values())]
     ]))  # fmt: skip
     print()
-    print(table(["evaluation", "rollouts a second", "least", "most", "rollouts", "correct"], [
+    print(table(["evaluation", "rollouts per second", "least", "most", "rollouts", "correct"], [
         [
             side.name,
-            *(f"{value:,.0f}" for value in (side.median, min(side.values), max(side.values))),
+            *side.cells(",.0f"),
             f"{done[side.name][0].rollouts:,}",
             f"{100 * sum(one.correct for one in done[side.name]) / chosen.repeats:.1f} %",
         ]
         for side in sides
     ]))  # fmt: skip
     print()
-    print(judged([Target("our rollouts a second over lm-eval's", sides[0].median / sides[1].median, 3)]))
+    print(target_table([Target("our rollouts per second over lm-eval's", sides[0].median / sides[1].median, 3)]))
     prompts = sum(len(item.prompt) for item in items)  # micro: a character is a token
     tokens = sum(one.tokens or 0 for one in done[OURS]) / chosen.repeats
     flops = 2 * ours.policy.parameters * (tokens + prompts) * sides[0].median / (len(items) * chosen.samples)
@@ -235,7 +246,7 @@ def main() -> None:
 
 
 def _quiet() -> None:
-    """lm-eval and its libraries talk about what is meant to be so here: no few-shot examples, a nameless version."""
+    """Silence warnings of lm-eval and its libraries about what is intended here (no few-shot examples, no version)."""
     from transformers.utils.logging import disable_progress_bar
 
     logging.disable(logging.WARNING)

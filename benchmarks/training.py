@@ -2,8 +2,8 @@
 
     python -m benchmarks.training [--repeats 5] [--steps 10]
 
-Both train the policy of `micro` from the same prompts, 40 x 8 rollouts of at most 20 tokens a step, four updates a
-step, with the same verifier as the reward, on one thread. Every run starts from the base policy.
+Both train the policy of `micro` from the same prompts, 40 x 8 rollouts of at most 20 tokens per step, four updates
+per step, with the same verifier as the reward, on one thread. Every run starts from the base policy.
 """
 
 from __future__ import annotations
@@ -15,12 +15,21 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.machine import described, one_thread, peak_flops, require
-from benchmarks.turns import Side, Target, judged, progress, table, take_turns
+from benchmarks.measurement import (
+    Side,
+    Target,
+    described,
+    one_thread,
+    peak_flops,
+    progress,
+    require,
+    table,
+    take_turns,
+    target_table,
+)
 
 if TYPE_CHECKING:
-    from benchmarks.grpo import Work
-    from benchmarks.phases import Phases
+    from benchmarks.grpo import Phases, Work
 
 DROPPED, KEPT, TRL = "unlearnbench, dead groups dropped", "unlearnbench, none dropped", "TRL GRPOTrainer"
 
@@ -34,7 +43,7 @@ def main() -> None:
     require("trl")
     one_thread()
     from benchmarks import grpo, grpo_trl
-    from benchmarks.phases import Phases
+    from benchmarks.grpo import Phases
     from unlearnbench.policies.policy import load_policy
     from unlearnbench.splits import load_split
 
@@ -84,27 +93,27 @@ def _show(
     peak: float,
     chosen: argparse.Namespace,
 ) -> None:
-    """Print every table: seconds and work of a step, where its time goes (in seconds, by phase), the FLOP floor."""
+    """Print every table: seconds and work per step, where its time goes (in seconds, by phase), the FLOP floor."""
     from benchmarks.grpo import PHASES
 
     seconds = {one.name: one.median for one in sides}
     print(f"{described('trl', 'torch', 'transformers')}; one thread")
     print(f"\nMedians of {chosen.repeats} turns of {chosen.steps} steps each, after one step to warm up; a turn is a")
-    print("run from the base policy. Counts are means a step over all turns.\n")
-    rows = [[one.name, *(f"{value:.3f}" for value in (one.median, min(one.values), max(one.values)))] for one in sides]
+    print("run from the base policy. Counts are means per step over all turns.\n")
+    rows = [[one.name, *one.cells(".3f")] for one in sides]
     head = ["GRPO step", "s", "least", "most", "rollouts", "tokens", "updates", "tokens trained"]
     print(table(head, [row + _counts(done[row[0]]) for row in rows]))
     same = len({tuple(work.prompts for work in works) for works in done.values()}) == 1
     print(f"\nsame prompts in every step on all sides: {'yes' if same else 'NO'}\n")
-    print(judged([
+    print(target_table([
         Target("TRL's time over ours, dead groups dropped", seconds[TRL] / seconds[DROPPED], 3),
         Target("TRL's time over ours, none dropped", seconds[TRL] / seconds[KEPT], 1.5),
     ]))  # fmt: skip
     print("\nWhere the time of a step goes, in ms (one more turn of each, with its parts timed):\n")
-    print(table(["ms a step", *done], [
+    print(table(["ms per step", *done], [
         [phase, *(f"{1000 * where[name].get(phase, 0.0):.0f}" for name in done)] for phase in PHASES
     ]))  # fmt: skip
-    print(f"\nThe floor: {parameters:,} parameters, 2 N FLOPs a token forward and 6 N forward and backward, at the")
+    print(f"\nThe floor: {parameters:,} parameters, 2 N FLOPs per token forward and 6 N forward and backward, at the")
     print(
         f"{peak / 1e9:.0f} GFLOP/s that one core reaches in a large float32 matrix product. Every token of a rollout is"
     )
@@ -115,7 +124,7 @@ def _show(
 
 
 def _counts(works: Sequence[Work]) -> list[str]:
-    """Rollouts, generated tokens, updates and trained tokens of a step."""
+    """Rollouts, generated tokens, updates and trained tokens per step."""
     steps = sum(work.steps for work in works)
     totals = (
         sum(getattr(work, name) for work in works) / steps for name in ("rollouts", "generated", "updates", "trained")
@@ -126,7 +135,7 @@ def _counts(works: Sequence[Work]) -> list[str]:
 def _floor(
     done: Mapping[str, Sequence[Work]], seconds: Mapping[str, float], parameters: int, peak: float
 ) -> list[list[str]]:
-    """GFLOPs of a step by phase, the least time they could take, and how many times that was taken."""
+    """GFLOPs per step by phase, the least time they could take, and the measured time over it."""
     flops = {
         name: {
             phase: statistics.mean(work.flops(parameters)[phase] for work in works)

@@ -12,7 +12,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from experiments import claims, gradients, methods, partition, training
+from experiments import gradients, method_gains, paper_claims, partition, training_reward
 from experiments.entries import write_gains
 from experiments.markdown import blocks, paragraph
 from experiments.runs import Runs, collect
@@ -31,9 +31,9 @@ def page(runs: Runs, pictures: Path) -> str:
     """The whole page; pictures are written beside it."""
     found = gradients.read_all(runs)
     sections = [
-        claims.section(runs, found),
-        methods.section(runs, pictures),
-        training.section(runs, pictures),
+        paper_claims.section(runs, found),
+        method_gains.section(runs, pictures),
+        training_reward.section(runs, pictures),
         gradients.section(found),
         partition.section(runs.split),
     ]

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import memory, phases, run, whole
+from benchmarks import grpo, memory, run, start
 from benchmarks.grpo import ready
-from benchmarks.turns import Side, Target, judged, table, take_turns
+from benchmarks.measurement import Side, Target, high_water, in_fresh_process, table, take_turns, target_table
 from unlearnbench.io.child import command
 from unlearnbench.splits import Split
 from unlearnbench.verifier import Verifier
@@ -36,8 +36,6 @@ def one_thread() -> Iterator[None]:
 
 
 def test_our_steps_are_counted_as_the_budget_counts_them(small_split: Split, tmp_path: Path) -> None:
-    from benchmarks import grpo
-
     work = grpo.run(small_split, tmp_path / "run", "test", STEPS, drop=False)
     recipe = small_split.config.recipe
     assert work.steps == STEPS + grpo.WARM_UP
@@ -58,8 +56,6 @@ def test_a_timed_step_does_not_start_the_verifiers_worker() -> None:
 
 
 def test_dropping_dead_groups_spares_training_but_no_rollout(small_split: Split, tmp_path: Path) -> None:
-    from benchmarks import grpo
-
     kept, dropped = (grpo.run(small_split, tmp_path / str(drop), "test", STEPS, drop=drop) for drop in (False, True))
     assert dropped.prompts == kept.prompts
     assert dropped.rollouts == kept.rollouts
@@ -70,7 +66,7 @@ def test_dropping_dead_groups_spares_training_but_no_rollout(small_split: Split,
 def test_trl_does_the_same_work(small_split: Split, tmp_path: Path) -> None:
     """Same prompts in the same steps, as many rollouts and updates, and all of their tokens trained on."""
     pytest.importorskip("trl", reason="TRL is in the environment of `make bench`")
-    from benchmarks import grpo, grpo_trl
+    from benchmarks import grpo_trl
 
     ours = grpo.run(small_split, tmp_path / "ours", "test", STEPS, drop=False)
     with grpo.training_of(small_split, tmp_path / "schedule", "test", ours.steps, drop=False) as training:
@@ -101,18 +97,18 @@ def test_both_evaluations_draw_the_same_number_of_rollouts(small_split: Split, t
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("kind", ["random", "micro"])
-def test_all_ways_make_the_same_vectors(kind: str) -> None:
+def test_all_methods_make_the_same_vectors(kind: str) -> None:
     """Rollouts of several lengths, and on micro equal ones; the prompt is shared by ours alone."""
-    from benchmarks import gradient_ways, gradient_work
+    from benchmarks import gradient_methods
 
-    model, items = gradient_work.work(kind, 2)
+    model, items = gradient_methods.workload(kind, 2)
     if kind == "random":
         short = [[text[: 5 + k] for k, text in enumerate(item.responses[:8])] for item in items]
         items = [replace(item, responses=tuple(texts)) for item, texts in zip(items, short, strict=True)]
     else:
-        assert gradient_work.different(items) < 2 * gradient_work.ROLLOUTS
-    made = {name: way(model)(items) for name, way in gradient_ways.WAYS.items()}
-    expected = made[gradient_ways.OURS]
+        assert gradient_methods.distinct(items) < 2 * gradient_methods.ROLLOUTS
+    made = {name: method(model)(items) for name, method in gradient_methods.METHODS.items()}
+    expected = made[gradient_methods.OURS]
     assert expected.shape[0] == 2 and (abs(expected).max(1) > 1e-4).all()
     for name, vectors in made.items():
         assert abs(vectors - expected).max() < 1e-5 * abs(expected).max(), name
@@ -120,8 +116,7 @@ def test_all_ways_make_the_same_vectors(kind: str) -> None:
 
 def test_the_floor_is_what_the_layers_are_known_to_need() -> None:
     """By hand: a prompt of 3 tokens and twice the same response of 2, of which one is read."""
-    from benchmarks import gradient_work as work
-    from benchmarks.gradient_ways import products
+    from benchmarks import gradient_methods as work
     from unlearnbench.diagnosis.packing import ItemRollouts
 
     hidden, inner, key = work.HIDDEN, work.INNER, work.HIDDEN * work.KEY_HEADS // work.HEADS
@@ -131,7 +126,7 @@ def test_the_floor_is_what_the_layers_are_known_to_need() -> None:
     seen = 12 * work.LAYERS * hidden
     head = 4 * hidden * work.VOCABULARY
     items = [ItemRollouts("a", (1, 2, 3), ((4, 5), (4, 5)))]
-    assert products(work.random_model(), items) == 4 * tokens + (1 + 2 + 3 + 4) * seen + 2 * head
+    assert work.products(work.random_model(), items) == 4 * tokens + (1 + 2 + 3 + 4) * seen + 2 * head
 
 
 def test_the_hard_pairs_are_what_they_are_called() -> None:
@@ -156,10 +151,9 @@ def test_the_hard_pairs_are_what_they_are_called() -> None:
 
 def test_both_verifiers_judge_the_same_rows(tmp_path: Path) -> None:
     from benchmarks import verify
-    from benchmarks.process import elsewhere
 
     assert verify.write_rollouts(tmp_path / "rows.jsonl", 200, None) > 100
-    theirs = elsewhere(verify.theirs_on_rows, tmp_path / "rows.jsonl", 200)
+    theirs = in_fresh_process(verify.theirs_on_rows, tmp_path / "rows.jsonl", 200)
     rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text(encoding="utf-8").splitlines()]
     ours = verify.ours_on([(row["gold"], row["completion"]) for row in rows])
     assert (ours.accepted, ours.refused, ours.unanswered) == (theirs.accepted, theirs.refused, theirs.unanswered)
@@ -180,7 +174,9 @@ def test_sides_take_turns_and_medians_are_compared_with_what_was_promised() -> N
     take_turns([one, other], 3)
     assert order == ["one", "other"] * 3
     assert (one.median, other.median) == (2.0, 6.0)
-    lines = judged([Target("fast", 3.0, 3), Target("slow", 2.9, 3), Target("small", 2.9, 3, at_most=True)]).splitlines()
+    lines = target_table(
+        [Target("fast", 3.0, 3), Target("slow", 2.9, 3), Target("small", 2.9, 3, at_most=True)]
+    ).splitlines()
     assert [line.split("|")[-2].strip() for line in lines[2:]] == ["yes", "NO", "yes"]
 
 
@@ -195,7 +191,7 @@ def test_a_table_is_markdown() -> None:
 
 def test_the_time_of_an_inner_call_is_not_its_callers(monkeypatch: pytest.MonkeyPatch) -> None:
     second = 0.0
-    monkeypatch.setattr(phases, "now", lambda: second)
+    monkeypatch.setattr(grpo, "now", lambda: second)
 
     class Work:
         def outer(self) -> str:
@@ -210,7 +206,7 @@ def test_the_time_of_an_inner_call_is_not_its_callers(monkeypatch: pytest.Monkey
             nonlocal second
             second += 10
 
-    work, clock = Work(), phases.Phases()
+    work, clock = Work(), grpo.Phases()
     with clock.timing(work, "outer", "outside"), clock.timing(work, "inner", lambda: "inside"):
         assert work.outer() == "done"
     assert clock.seconds == {"outside": 3, "inside": 20}
@@ -219,22 +215,22 @@ def test_the_time_of_an_inner_call_is_not_its_callers(monkeypatch: pytest.Monkey
 
 
 def test_stages_that_run_side_by_side_share_the_time_on_the_wall(tmp_path: Path) -> None:
-    watch = whole.Watch(tmp_path)
+    watch = start.Watch(tmp_path)
     when = {
         ".venv/.runtime": 100.0,
         "runs/micro/a/1/log.txt": 103.0,
         "runs/micro/a/2/log.txt": 103.0,
         "runs/micro/a/1/environment.json": 113.0,
         "runs/micro/a/2/environment.json": 115.0,
-        **{f"runs/micro/a/1/evaluation/{name}.parquet": 117.0 for name in whole.EVALUATION},
-        **{f"runs/micro/a/2/evaluation/{name}.parquet": 121.0 for name in whole.EVALUATION},
+        **{f"runs/micro/a/1/evaluation/{name}.parquet": 117.0 for name in start.EVALUATION},
+        **{f"runs/micro/a/2/evaluation/{name}.parquet": 121.0 for name in start.EVALUATION},
     }
     for second in sorted(set(when.values())):
         for name in [name for name, seen in when.items() if seen == second]:
             (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / name).touch()
         watch.look(second)
-    seconds = whole.shares(watch.spans(122.0))
+    seconds = start.shares(watch.spans(122.0))
     assert list(seconds.values()) == [100.0, 3.0, 11.0, 7.0, 1.0]  # from 113 to 115 half of each
     assert sum(seconds.values()) == 122.0
 
@@ -248,17 +244,17 @@ def test_workers_and_their_peaks_are_found(tmp_path: Path) -> None:
             while not memory.workers_of(os.getpid()) and time.monotonic() < deadline:
                 time.sleep(0.01)
             assert memory.workers_of(os.getpid()) == [worker.pid]
-            assert memory.high_water(worker.pid) > 100  # KiB
+            assert high_water(worker.pid) > 100  # KiB
         finally:
             worker.kill()
-    assert memory.high_water(worker.pid) == 0
+    assert high_water(worker.pid) == 0
     assert memory.workers_of(os.getpid()) == []
 
 
 def test_the_page_has_a_place_for_every_benchmark() -> None:
     page = (ROOT / "docs/results/benchmarks.md").read_text(encoding="utf-8")
-    for name in run.QUICK + run.LONG:
-        assert (ROOT / "benchmarks" / f"{name}.py").is_file()
+    for name, (module, *_) in run.ALL.items():
+        assert (ROOT / "benchmarks" / f"{module}.py").is_file()
         assert f"new {name}" in run.replaced(page, name, f"new {name}")
     assert (
         run.replaced("a\n<!-- x -->\nold\n<!-- /x -->\nb\n", "x", "new") == "a\n<!-- x -->\n\nnew\n\n<!-- /x -->\nb\n"

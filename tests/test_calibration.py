@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from calibration import run
-from calibration.measure import coverage, null_against_null, verdicts
-from calibration.settings import ONCE_WORLDS, TUNING_WORLDS, Setting, all_sets
+from experiments.calibration import run
+from experiments.calibration.settings import ONCE_WORLDS, TUNING_WORLDS, Setting, all_sets
+from experiments.calibration.simulations import coverage, null_against_null, verdicts
 from unlearnbench.scoring.conversion_rule import share_arm
 from unlearnbench.scoring.inference.intervals import gain_intervals
 from unlearnbench.scoring.inference.simulation import Design, Simulation

@@ -257,7 +257,7 @@ def test_the_protocol_has_every_section_that_is_cited() -> None:
     assert _citations("PROTOCOL 3.4 and 3.5: x. (PROTOCOL 2)") == {"3.4", "3.5", "2"}
     anchors = _anchors(ROOT / "docs/reference/protocol.md")
     read = [*documents(), *(path for path in (ROOT / "unlearnbench").rglob("*") if path.suffix in (".py", ".html"))]
-    for folder in ("tests", "recipes", "experiments", "calibration", "benchmarks", ".ci"):
+    for folder in ("tests", "recipes", "experiments", "benchmarks", ".ci"):
         read += (ROOT / folder).rglob("*.py")
     cited = {path: _citations(path.read_text(encoding="utf-8")) for path in read if path != Path(__file__)}
     assert sum(bool(numbers) for numbers in cited.values()) > 25

@@ -13,25 +13,20 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from click.testing import CliRunner
 
-from experiments import claims, gradients, methods, page, training
-from experiments.claims import Converted
-from experiments.entries import _is_of, measured, write_gains
+from experiments import gradients, method_gains, page, paper_claims, training_reward
 from experiments.markdown import table, with_interval
+from experiments.paper_claims import Converted
 from experiments.partition import FEW, samples_of, shrinking
 from experiments.runs import Runs, collect, of_group
 from experiments.sweep import BEST, METHODS, Planned, longer, sweep
-from unlearnbench.cli.methods import methods as methods_command
 from unlearnbench.diagnosis.record import BlockRecord, SimilarityRecord
-from unlearnbench.errors import DataError, RunError
+from unlearnbench.errors import RunError
 from unlearnbench.io import files, tables
-from unlearnbench.leaderboard.entries import read_entries
 from unlearnbench.methods import BUILT_IN, locate
-from unlearnbench.methods.gains import MEASURED, Measured, present_gain, read_measured, write_measured
+from unlearnbench.methods.gains import MEASURED, read_measured
 from unlearnbench.records import Frontier, Result
 from unlearnbench.scoring.comparisons.comparability import Finished
-from unlearnbench.scoring.comparisons.null_vs_null import null_against_null, null_gains
 from unlearnbench.scoring.counts import read_phase
 from unlearnbench.splits import Split, find_split
 from unlearnbench.training.ledger import ROLLOUTS
@@ -61,7 +56,7 @@ def runs(tmp_path: Path, micro: Split) -> Iterator[Runs]:
 def test_every_built_in_method_is_planned_once_and_the_claims_come_first() -> None:
     names = [planned.name for planned in METHODS]
     assert len(set(names)) == len(names) and set(names) == {*BUILT_IN, "replay-code"}
-    assert {claim.run for claim in claims.CLAIMS} | {"grpo", "mid_training"} <= set(names[:16])
+    assert {claim.run for claim in paper_claims.CLAIMS} | {"grpo", "mid_training"} <= set(names[:16])
     assert next(planned for planned in METHODS if planned.name == "replay-code").settings == {"variant": "code"}
 
 
@@ -179,19 +174,19 @@ def test_rollouts_are_counted_by_quarters_of_each_seed(runs: Runs) -> None:
         last = 7 if number else 11
         rows = [(step, one, step >= 6) for step in range(last + 1)]
         _ledger(run.folder / str(seed), [*rows, (0, two, None), (0, two, True), (last, "a canary", True)])
-    found = training.quarters(run, [two, one])
+    found = training_reward.quarters(run, [two, one])
     assert found is not None
     part, other = found.of([one]), found.of([two])
     assert part.judged[0, 0].tolist() == [3, 3, 3, 3] and part.judged[0, 1].tolist() == [2, 2, 2, 2]
     assert part.correct[0, 0].tolist() == [0, 0, 3, 3] and part.correct[0, 1].tolist() == [0, 0, 0, 2]
     seeds = len(run.result.seeds)
     assert part.reward.tolist() == pytest.approx([0, 0, 1 / seeds, 1])
-    assert training.rise(part.reward) == pytest.approx(1)
+    assert training_reward.rise(part.reward) == pytest.approx(1)
     assert part.valid[0, 0].tolist() == [0, 0, 2, 1] and part.traced[0, 0].tolist() == [0, 0, 3, 3]
     assert part.valid_share[-1] == pytest.approx((1 + seeds - 1) / (3 + 2 * (seeds - 1)))
     assert np.isnan(part.valid_share[0])
     assert other.judged.sum() == seeds  # a rollout without a verdict is none
-    assert training.rise(other.reward) is None  # the last quarter has none
+    assert training_reward.rise(other.reward) is None  # the last quarter has none
     assert found.reward[0] == pytest.approx(0.5)  # items count alike, however many rollouts each has
 
 
@@ -216,11 +211,11 @@ def test_the_papers_measure_is_a_tenth_of_the_learnable_rise(runs: Runs) -> None
     ids = [[of_group(runs.split, group)[0].item_id] for group in ("unlearnable", "learnable")]
     for right, verdict in ((0, "agrees"), (1, "differs"), (9, "differs")):
         run = _rising(runs, f"run-{right}", right, 10)
-        assert claims._reward(run, ids[0], ids[1], None)[1] == verdict
-        assert claims._reward(run, ids[0], ["not drawn"], 1.1)[1] == ("agrees" if right < 2 else "differs")
-        assert claims._reward(run, ids[0], ["not drawn"], None)[1] == "cannot be said"
-    assert claims._reward(_rising(runs, "falls", 0, 0), ids[0], ids[1], None)[1] == "cannot be said"
-    assert claims._reward(runs.long["grpo-4x"], ids[0], ids[1], None) == ("no ledger", "cannot be said")
+        assert paper_claims._reward(run, ids[0], ids[1], None)[1] == verdict
+        assert paper_claims._reward(run, ids[0], ["not drawn"], 1.1)[1] == ("agrees" if right < 2 else "differs")
+        assert paper_claims._reward(run, ids[0], ["not drawn"], None)[1] == "cannot be said"
+    assert paper_claims._reward(_rising(runs, "falls", 0, 0), ids[0], ids[1], None)[1] == "cannot be said"
+    assert paper_claims._reward(runs.long["grpo-4x"], ids[0], ids[1], None) == ("no ledger", "cannot be said")
 
 
 # --- the claims by conversion ---------------------------------------------------------------------------------
@@ -246,30 +241,30 @@ def test_a_claim_holds_below_a_tenth_of_the_ceiling(
 
 def test_the_positive_control_is_all_of_its_own_ceiling(runs: Runs) -> None:
     run, items = runs.methods["grpo"], runs.unlearnable()
-    found = claims.converted(run, runs.split, items)
+    found = paper_claims.converted(run, runs.split, items)
     assert found is not None and found.gain == pytest.approx(found.ceiling) and found.ceiling > 0.3
     assert found.verdict == "does not hold" and found.interval is not None and found.beyond is not None
     assert found.beyond[0] <= found.interval[0] <= found.gain <= found.interval[1] <= found.beyond[1]
     cause = items[0].cause
-    some = claims.converted(run, runs.split, runs.unlearnable(cause))
-    rest = claims.converted(run, runs.split, [item for item in items if item.cause != cause])
+    some = paper_claims.converted(run, runs.split, runs.unlearnable(cause))
+    rest = paper_claims.converted(run, runs.split, [item for item in items if item.cause != cause])
     assert some is not None and rest is not None
     share = len(runs.unlearnable(cause)) / len(items)
     assert share * some.gain + (1 - share) * rest.gain == pytest.approx(found.gain)
 
 
 def test_what_was_not_run_has_no_verdict(runs: Runs) -> None:
-    told = claims.section(replace(runs, methods={}), {}).text
+    told = paper_claims.section(replace(runs, methods={}), {}).text
     rows = [line for line in told.splitlines() if line.startswith("| ")][1:]
-    assert len(rows) >= len(claims.CLAIMS) + 4
-    assert all(row.count("not run") == 2 for row in rows[: len(claims.CLAIMS)])
+    assert len(rows) >= len(paper_claims.CLAIMS) + 4
+    assert all(row.count("not run") == 2 for row in rows[: len(paper_claims.CLAIMS)])
     assert not re.search(r"\| (agrees|holds|differs|learned)", told)
-    assert f"of {len(claims.CLAIMS)} interventions 0 agree" in told.replace("\n", " ")
+    assert f"of {len(paper_claims.CLAIMS)} interventions 0 agree" in told.replace("\n", " ")
 
 
 def test_only_a_claim_that_was_measured_counts(runs: Runs) -> None:
     runs = replace(runs, methods={"grpo": runs.methods["grpo"], "no_kl": _rising(runs, "no_kl", 0, 10)})
-    told = claims.section(runs, {}).text
+    told = paper_claims.section(runs, {}).text
     row = next(line for line in told.splitlines() if "(`no_kl`)" in line)
     assert "| agrees |" in row and row.endswith("| does not hold |")  # the positive control's counts
     assert "1 agree by its measure and 0 hold by ours (0 of them on these families only)" in told.replace("\n", " ")
@@ -292,16 +287,16 @@ def test_holm_is_within_a_track_and_controls_take_no_part(runs: Runs) -> None:
         "distill": _result(runs, 0.01, "teacher"),
     }
     found |= {"maxrl": _result(runs, 0.01), "dapo": _result(runs, 0.04), "rloo": _result(runs, None)}
-    by_track = methods.grouped(found)
+    by_track = method_gains.grouped(found)
     assert list(by_track) == ["verifier", "teacher"]
-    assert methods.adjusted(by_track["teacher"]) == {"distill": 0.01}
-    assert methods.adjusted(by_track["verifier"]) == pytest.approx({"maxrl": 0.02, "dapo": 0.04})
+    assert method_gains.adjusted(by_track["teacher"]) == {"distill": 0.01}
+    assert method_gains.adjusted(by_track["verifier"]) == pytest.approx({"maxrl": 0.02, "dapo": 0.04})
 
 
 def test_a_run_without_a_gain_is_named_with_its_reason(runs: Runs, tmp_path: Path) -> None:
     run = runs.methods["grpo"]
     odd = run.result.model_copy(update={"comparable": False, "why_not_comparable": "trained more than it metered"})
-    told = methods.section(replace(runs, methods={"grpo": Finished(run.folder, odd)}), tmp_path).text
+    told = method_gains.section(replace(runs, methods={"grpo": Finished(run.folder, odd)}), tmp_path).text
     assert "Runs without a gain: `grpo`: trained more than it metered." in told
 
 
@@ -400,90 +395,3 @@ def test_words_in_a_table_cannot_break_it() -> None:
 def test_a_gain_with_its_interval() -> None:
     assert with_interval(0.0215, (-0.01, 0.05)) == "+2.1 (\N{MINUS SIGN}1.0 to +5.0)"
     assert with_interval(0.0215, None) == "+2.1" and with_interval(None, None) == "-"
-
-
-# --- GRPO against itself --------------------------------------------------------------------------------------
-
-
-def test_gains_of_grpo_over_itself_are_those_of_compare_aa(micro: Split) -> None:
-    gains, told = null_gains(micro, 1), null_against_null(micro, 1).method_against_rest
-    assert len(gains) == told.comparisons == 10
-    assert (min(gains), max(gains)) == pytest.approx((told.smallest_gain, told.largest_gain))
-    assert sum(gains) / len(gains) == pytest.approx(told.mean_gain)
-    assert len(null_gains(micro, 6)) == 0
-
-
-# --- what is left in the repository ---------------------------------------------------------------------------
-
-
-def test_a_gain_is_shown_only_for_what_was_measured(runs: Runs, tmp_path: Path) -> None:
-    path, source = tmp_path / "measured.json", locate("grpo")
-    write_gains(runs, path)
-    found = read_measured(path)
-    assert found == measured(runs.methods)
-    run = runs.methods["grpo"].result
-    assert found["grpo"].gain == run.conversion.gain and found["grpo"].seeds == 3
-    now = found["grpo"].model_copy(update={"source_hash": source.hash})
-    assert present_gain(source, {"grpo": now}) == run.conversion.gain
-    for change in ({"source_hash": "0" * 64}, {"split_hash": "0" * 64}, {"split": "no such split"}):
-        assert present_gain(source, {"grpo": now.model_copy(update=change)}) is None
-    assert present_gain(source, {}) is None and read_measured(tmp_path / "none.json") == {}
-
-
-@pytest.mark.parametrize(
-    ("text", "named"),
-    [
-        ("[", "Invalid JSON"),
-        ('{"grpo": {"split": "micro"}}', r"method 'grpo', field 'split_hash'"),
-        ('{"grpo": 3}', "method 'grpo'"),
-    ],
-)
-def test_a_malformed_file_of_gains_is_one_sentence(tmp_path: Path, text: str, named: str) -> None:
-    (tmp_path / "measured.json").write_text(text)
-    with pytest.raises(DataError, match=named) as caught:
-        read_measured(tmp_path / "measured.json")
-    assert "\n" not in str(caught.value) and "make experiments" in str(caught.value)
-
-
-def test_the_file_of_gains_is_in_order(tmp_path: Path) -> None:
-    one = Measured(
-        split="micro",
-        split_hash="0" * 64,
-        source_hash="1" * 64,
-        budget=1,
-        seeds=3,
-        gain=0.5,
-        interval_families=(0.1, 0.9),
-    )
-    write_measured({"b": one, "a": one}, tmp_path / "m.json")
-    assert list(json.loads((tmp_path / "m.json").read_text())) == ["a", "b"]
-    assert read_measured(tmp_path / "m.json")["b"] == one
-
-
-def test_the_command_lists_the_shipped_gains() -> None:
-    found = read_measured(MEASURED)
-    assert set(found) <= set(BUILT_IN)
-    rows = json.loads(CliRunner().invoke(methods_command, ["--json"]).stdout)
-    for row in rows:
-        expected = present_gain(locate(row["name"]), found) if row["name"] in BUILT_IN else None
-        assert row["gain"] == expected
-
-
-def test_a_half_made_entry_is_made_again(runs: Runs, tmp_path: Path) -> None:
-    one = next(one for one in read_entries(ENTRIES) if one.entry.bundle is None)
-    folder = tmp_path / "entry"
-    shutil.copytree(one.folder, folder)
-    tried = one.entry.tried or 1
-    assert _is_of(folder, one.result, tried)
-    assert not _is_of(folder, runs.methods["grpo"].result, tried) and not _is_of(tmp_path, one.result, tried)
-    (folder / "entry.json").unlink()  # which is written last
-    assert not _is_of(folder, one.result, tried)
-
-
-def test_the_page_names_every_method_that_was_measured() -> None:
-    shown = (ROOT / "docs/results/experiments.md").read_text(encoding="utf-8")
-    for name, one in read_measured(MEASURED).items():
-        assert f"| {name} | " in shown, name
-        assert f"{100 * one.gain:+z.1f}".replace("-", "\N{MINUS SIGN}") in shown, name
-    for picture in re.findall(r"\]\((experiments-.*?\.png)\)", shown):
-        assert (ROOT / "docs/results" / picture).stat().st_size < 120_000

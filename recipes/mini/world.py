@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from recipes.mini.forms import confused_schemas, tangled_schemas
-from recipes.mini.known import known_schemas
-from recipes.mini.rare import rare_schemas
+from recipes.mini.known import KNOWN
+from recipes.mini.rare import RARE
 from recipes.mini.schema import Schema
-from recipes.mini.shortcut import shortcut_schemas
-from recipes.mini.unworked import guess_schemas, unworked_schemas
+from recipes.mini.shortcut import SHORTCUT
+from recipes.mini.unworked import UNWORKED, guess_schemas
 
 
 @dataclass(frozen=True)
@@ -36,12 +36,12 @@ def make_world(seed: int) -> World:
     """The schemas of a variant: which form is right where, and which chains are never shown, follow from the seed."""
     rng = random.Random(f"mini/{seed}")
     every = [
-        *known_schemas(),
-        *rare_schemas(),
+        *KNOWN,
+        *RARE,
         *confused_schemas(rng),
-        *shortcut_schemas(),
+        *SHORTCUT,
         *tangled_schemas(rng),
-        *unworked_schemas(),
+        *UNWORKED,
         *guess_schemas(seed),
     ]
     return World(seed, {schema.name: schema for schema in every})

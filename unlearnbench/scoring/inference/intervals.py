@@ -15,7 +15,7 @@ quantile that goes from the normal's to Student's as its share of the whole grow
 differ cost a wide interval, and a small part with few degrees of freedom does not. Limits of a rate are Wilson's at
 the effective number of items (Dean & Pagano 2015); two arms join by MOVER with the correlation of their items
 (`rates.mover`). Where fewer than 5 items are discordant, the item part is that of Newcombe's paired score interval
-exactly. docs/reference/statistics.md says what the intervals claim, and how often simulated ones hold the truth.
+exactly. docs/reference/statistics.md says what the intervals claim, and how often simulated ones contain the truth.
 """
 
 from __future__ import annotations

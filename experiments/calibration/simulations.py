@@ -1,4 +1,4 @@
-"""What is counted: coverage in one setting, verdicts on simulated twins, shipped null seeds against each other."""
+"""Coverage of the intervals in one setting, verdicts on simulated twins, and shipped null seeds against each other."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from calibration.settings import Setting
+from experiments.calibration.settings import Setting
 from unlearnbench.scoring.conversion_rule import share_arm
 from unlearnbench.scoring.inference.intervals import Arm, gain_intervals, twin_verdict
 from unlearnbench.scoring.inference.simulation import Simulation
@@ -19,7 +19,7 @@ from unlearnbench.splits import load_split
 
 
 class Limits(NamedTuple):
-    """Shares of experiments in which the truth lay below and above the interval, and the interval's mean width."""
+    """Share of experiments with the true value below and above the interval, and the interval's mean width."""
 
     below: float
     above: float
@@ -27,7 +27,7 @@ class Limits(NamedTuple):
 
 
 class Covered(NamedTuple):
-    """One setting: items converted on average, both intervals, and what treating items as independent gives."""
+    """One setting: mean number of converted items, both intervals, and the coverage of items taken as independent."""
 
     converted: float
     null_converted: float
@@ -38,7 +38,7 @@ class Covered(NamedTuple):
 
 
 def coverage(setting: Setting, repeats: int) -> Covered:
-    """Simulate one setting; its key follows from its names."""
+    """Simulate one setting `repeats` times, with the random stream of its names."""
     simulation, design = Simulation(setting.world, setting.design), setting.design
     rng = setting.generator()
     below, above, widths = np.zeros(2), np.zeros(2), np.zeros((repeats, 2))
@@ -65,7 +65,7 @@ def coverage(setting: Setting, repeats: int) -> Covered:
 
 
 def _independent(method: Arm, null: Arm) -> tuple[float, float]:
-    """Newcombe's interval for paired items, each taken for a draw of its own and runs for fixed."""
+    """Newcombe's interval for paired items, with items taken as independent and runs as fixed."""
     first, second = method.values, null.values
     return newcombe_paired(
         float(first @ second),
@@ -76,7 +76,7 @@ def _independent(method: Arm, null: Arm) -> tuple[float, float]:
 
 
 class Verdicts(NamedTuple):
-    """Items converted on average, and the share of each verdict among experiments in which any was."""
+    """Mean number of converted items, and the share of each verdict among experiments with any."""
 
     converted: float
     generalised: float
@@ -84,7 +84,7 @@ class Verdicts(NamedTuple):
 
 
 def verdicts(job: tuple[Setting, float], repeats: int) -> Verdicts:
-    """Verdicts on twins that a given share of their item's rise reaches."""
+    """Verdicts on twins whose rate rises by a given share of their item's rise."""
     setting, carried = job
     simulation, design = Simulation(setting.world, setting.design), setting.design
     rng, families, found, hits = setting.generator(), design.families, [], 0.0
@@ -107,7 +107,7 @@ def verdicts(job: tuple[Setting, float], repeats: int) -> Verdicts:
 
 
 class NullPairs(NamedTuple):
-    """Shipped seeds of the null control against others of its seeds: share of intervals that hold 0, mean width."""
+    """Shipped seeds of the null control against other ones: share of intervals that include 0, and mean width."""
 
     seeds: int
     null_seeds: int
@@ -117,9 +117,9 @@ class NullPairs(NamedTuple):
 
 
 def null_against_null(seeds: int = 3, every: int = 1) -> list[NullPairs]:
-    """Every three of micro's null seeds against the seeds that remain, and every two disjoint threes.
+    """Every three of micro's null seeds against the remaining seeds, and every pair of disjoint threes.
 
-    With `every` above 1, only each so manieth of the latter.
+    With `every` above 1, only one in `every` of those pairs.
     """
     split = load_split("micro")
     control = split.control("null_control")

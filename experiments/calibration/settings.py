@@ -1,7 +1,7 @@
 """The settings that the intervals were tuned on, others that they were not, and some that they do not claim.
 
 Two lists were each fixed, and committed, before any interval was tried on them. The first ("looked at once") led to
-one change, a floor under what runs have in common (`intervals.COMMON_FLOOR`), and is held out no more; the second
+one change, a floor under what runs have in common (`intervals.COMMON_FLOOR`), and is no longer held out; the second
 ("held out") led to none.
 """
 
@@ -27,7 +27,7 @@ class Setting:
     design: Design
 
     def generator(self) -> np.random.Generator:
-        """Its own stream, which follows from its names."""
+        """The setting's own random stream, keyed by its names."""
         return np.random.Generator(np.random.Philox(key=zlib.crc32(f"{self.design_name}: {self.world_name}".encode())))
 
 
@@ -63,7 +63,7 @@ TUNING_WORLDS = {
 
 
 def tuning() -> list[Setting]:
-    """What choices were made on: every world in every design."""
+    """The settings that choices were made on: every world in every design."""
     return _settings(
         TUNING_WORLDS,
         {
@@ -109,7 +109,7 @@ ONCE_WORLDS = {
 
 
 def looked_at_once() -> list[Setting]:
-    """What one choice was made on."""
+    """The settings that one choice was made on."""
     return _settings(
         ONCE_WORLDS,
         {
@@ -161,7 +161,7 @@ HELD_OUT_WORLDS = {
 
 
 def held_out() -> list[Setting]:
-    """What no choice was made on."""
+    """The settings that no choice was made on."""
     return _settings(
         HELD_OUT_WORLDS,
         {
@@ -175,7 +175,7 @@ def held_out() -> list[Setting]:
 
 
 def unclaimed() -> list[Setting]:
-    """What three runs, or few families, cannot show: stated so that nobody takes it for covered."""
+    """Settings with an effect that three runs, or few families, cannot show: measured, but not claimed."""
     return _settings(
         {
             "1 run in 5 fails": World(shift=1.8, shift_family=0.6, failing=0.2),

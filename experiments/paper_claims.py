@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from experiments import gradients, training
+from experiments import gradients, training_reward
 from experiments.markdown import Section, blocks, paragraph, table, with_interval
 from experiments.runs import CAUSE, Runs, of_group
 from unlearnbench.records import Interval, Item
@@ -156,18 +156,18 @@ def _measured(
 
 
 def _rise(run: Finished | None, ids: Sequence[str]) -> float | None:
-    found = None if run is None else training.quarters(run, ids)
-    return None if found is None else training.rise(found.reward)
+    found = None if run is None else training_reward.quarters(run, ids)
+    return None if found is None else training_reward.rise(found.reward)
 
 
 def _reward(
     run: Finished, unlearnable: Sequence[str], learnable: Sequence[str], reference: float | None
 ) -> tuple[str, str]:
     """The rises in points, and whether the first is below a tenth of the second."""
-    found = training.quarters(run, [*unlearnable, *learnable])
+    found = training_reward.quarters(run, [*unlearnable, *learnable])
     if found is None:
         return "no ledger", "cannot be said"
-    rises = [training.rise(found.of(ids).reward) for ids in (unlearnable, learnable)]
+    rises = [training_reward.rise(found.of(ids).reward) for ids in (unlearnable, learnable)]
     mine, theirs = rises[0], reference if rises[1] is None else rises[1]
     if mine is None or theirs is None or theirs <= 0:
         return "not drawn in the first and last quarter", "cannot be said"
@@ -198,9 +198,9 @@ def _reasoning(runs: Runs, parts: Mapping[str, Sequence[Item]]) -> list[Row]:
     rows: list[Row] = []
     for name, items in parts.items():
         ids = [item.item_id for item in items]
-        found = None if run is None else training.quarters(run, [*ids, *learnable])
+        found = None if run is None else training_reward.quarters(run, [*ids, *learnable])
         shares = None if found is None else [found.of(part).valid_share for part in (ids, learnable)]
-        rises = [None, None] if shares is None else [training.rise(values) for values in shares]
+        rises = [None, None] if shares is None else [training_reward.rise(values) for values in shares]
         mine, theirs = rises
         if shares is None or mine is None or theirs is None:
             rows.append((claim, name, "not measured", "-", "too few correct rollouts, or not run", "-"))

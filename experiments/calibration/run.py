@@ -1,8 +1,8 @@
-"""`make calibrate`: how often the intervals hold the truth, in full, as the tables of docs/reference/statistics.md.
+"""`make calibrate`: how often the intervals contain the true value, as the tables of docs/reference/statistics.md.
 
-    python -m calibration.run [--repeats 1000] [--twin-repeats 1000] [--workers 2] [--only "held out"]
+    python -m experiments.calibration.run [--repeats 1000] [--twin-repeats 1000] [--workers 2] [--only "held out"]
 
-Every setting has a key of its own, so that the tables do not depend on the number of workers. One line of progress
+Every setting has a random stream of its own, so the tables do not depend on the number of workers. Progress is one line
 on a terminal.
 """
 
@@ -19,8 +19,8 @@ from typing import TypeVar
 
 import numpy as np
 
-from calibration.measure import Covered, Verdicts, coverage, null_against_null, verdicts
-from calibration.settings import Setting, all_sets, twin_settings
+from experiments.calibration.settings import Setting, all_sets, twin_settings
+from experiments.calibration.simulations import Covered, Verdicts, coverage, null_against_null, verdicts
 
 ENOUGH = 20
 """Converted items in either arm from which coverage is to be within `WITHIN`."""
@@ -34,15 +34,15 @@ Done = TypeVar("Done")
 
 def main() -> None:
     """Simulate and print."""
-    parser = argparse.ArgumentParser(description="Simulate how often the score's intervals hold the truth.")
-    parser.add_argument("--repeats", type=int, default=1000, help="experiments a setting")
-    parser.add_argument("--twin-repeats", type=int, default=1000, help="experiments a setting, for twins")
+    parser = argparse.ArgumentParser(description="Simulate how often the score's intervals contain the true value.")
+    parser.add_argument("--repeats", type=int, default=1000, help="experiments per setting")
+    parser.add_argument("--twin-repeats", type=int, default=1000, help="experiments per setting, for twins")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes")
-    parser.add_argument("--only", choices=(*all_sets(), "twins", "null seeds"), help="one table")
+    parser.add_argument("--only", choices=(*all_sets(), "twins", "null seeds"), help="print this table alone")
     chosen = parser.parse_args()
     if min(chosen.repeats, chosen.twin_repeats) < LEAST_REPEATS or chosen.workers < 1:
         parser.error(f"give at least {LEAST_REPEATS} repeats and 1 worker")
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the workers: the arrays are too small to share out
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the workers: the arrays are too small for threads
     for name, settings in all_sets().items():
         if chosen.only in (None, name):
             done = _each(chosen.workers, partial(coverage, repeats=chosen.repeats), settings, name)
@@ -56,7 +56,7 @@ def main() -> None:
 
 
 def _each(workers: int, task: Callable[[Job], Done], jobs: Sequence[Job], name: str) -> list[Done]:
-    """Results of all jobs in order, with a line of progress."""
+    """Results of all jobs in order, with one line of progress."""
     if workers == 1:
         return list(_shown(map(task, jobs), len(jobs), name))
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
@@ -93,7 +93,7 @@ def _coverage_table(name: str, settings: Sequence[Setting], done: Sequence[Cover
 
 
 def _summary(settings: Sequence[Setting], done: Sequence[Covered], repeats: int) -> list[str]:
-    """How many settings keep the promise, those with few conversions apart; Monte Carlo error."""
+    """How many settings have the claimed coverage, those with few conversions separately; Monte Carlo error."""
     error = 100 * np.sqrt(0.95 * 0.05 / repeats)
     lines = []
     for field, name in (("these", "`interval`"), ("beyond", "`interval_families`")):
@@ -111,7 +111,7 @@ def _summary(settings: Sequence[Setting], done: Sequence[Covered], repeats: int)
     narrowest = min(row.narrowest for row in done)
     independent = [row.independent for row in done]
     lines.append(
-        f"- Newcombe's paired interval, items taken for independent, would hold the gain beyond these families in "
+        f"- Newcombe's paired interval, items taken as independent, would contain the gain beyond these families in "
         f"{_percent(min(independent))} to {_percent(max(independent))}"
     )
     lines.append(f"- narrowest of all intervals: {100 * narrowest:.2f} points; Monte Carlo error {error:.1f} points")
@@ -136,9 +136,9 @@ def _null_table() -> str:
 
 def _twin_table(jobs: Sequence[tuple[Setting, float]], found: Sequence[Verdicts], repeats: int) -> str:
     lines = [
-        f"### Twin verdicts: {repeats} experiments each, two twins an item, design {jobs[0][0].design_name}",
+        f"### Twin verdicts: {repeats} experiments each, two twins per item, design {jobs[0][0].design_name}",
         "",
-        "| world | rise that reaches twins | converted | generalised | memorised | undecided |",
+        "| world | share of the rise that twins have | converted | generalised | memorised | undecided |",
         "|---|---|---|---|---|---|",
     ]
     for (setting, carried), row in zip(jobs, found, strict=True):

@@ -1,13 +1,16 @@
-"""Ways to the gradients of items: ours, the paper's, a clean loop; and the floor of matrix products alone.
+"""Methods for the gradients of items (ours, the paper's, a clean loop), the FLOP floor, and what they are compared on.
 
 "The paper's way" is what its script does: PEFT's adapter, two rollouts at a time, padded on the right, one backward
 pass for each of the two through both, and each rollout's gradients copied from there. "A clean loop" is what one would
-write by hand: a rollout at a time, logits only where they are needed, autograd with respect to B alone.
+write by hand: one rollout at a time, logits only where they are needed, autograd with respect to B alone.
+
+They are compared on a random model with random rollouts, and on micro's base policy with its own.
 """
 
 from __future__ import annotations
 
 import copy
+import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -20,16 +23,18 @@ if TYPE_CHECKING:
     from unlearnbench.diagnosis.packing import ItemRollouts
 
     Vectors = NDArray[np.float32]
-    """(items, dimension): an item's gradient, the B (outputs, rank) of each module one after another."""
+    """(items, dimension): the gradients of an item with respect to each module's B (outputs, rank), concatenated."""
 
-# numpy and torch are imported in functions: their threads are counted at the import, which comes after `one_thread`.
+# numpy and torch are imported in functions: they read the number of threads at import, which must follow `one_thread`.
 
 PARTS = 4
+ROLLOUTS = 20
+LAYERS, HIDDEN, INNER, HEADS, KEY_HEADS, VOCABULARY = 6, 256, 1024, 4, 2, 512
 OURS, PAPER, CLEAN, ONCE = "unlearnbench", "the paper's way", "a clean loop", "the same, equal rollouts once"
 
 
 def adapted(model: Any) -> list[tuple[str, Any]]:
-    """The modules under the adapter, in the model's order."""
+    """The modules with an adapter, in the model's order."""
     from unlearnbench.diagnosis.gradients import TARGETS
 
     return [(name, module) for name, module in model.named_modules() if name.rpartition(".")[2] in TARGETS]
@@ -65,7 +70,7 @@ def ours(model: Any) -> Callable[[Sequence[ItemRollouts]], Vectors]:
 
 
 def papers_way(model: Any) -> Callable[[Sequence[ItemRollouts]], Vectors]:
-    """PEFT's adapter, micro-batches of two, one backward pass a rollout through both."""
+    """PEFT's adapter, micro-batches of two, one backward pass per rollout through both."""
     import numpy as np
     import torch
     from peft import LoraConfig, get_peft_model
@@ -109,7 +114,7 @@ def papers_way(model: Any) -> Callable[[Sequence[ItemRollouts]], Vectors]:
 
 
 def clean_loop(model: Any, *, once: bool = False) -> Callable[[Sequence[ItemRollouts]], Vectors]:
-    """A rollout at a time, through modules whose output has the adapter's added; with `once`, equal rollouts once."""
+    """One rollout at a time, the adapter's output added to each module's; with `once`, equal rollouts once."""
     import numpy as np
     import torch
 
@@ -144,7 +149,7 @@ def clean_loop(model: Any, *, once: bool = False) -> Callable[[Sequence[ItemRoll
     return run
 
 
-WAYS: dict[str, Callable[[Any], Callable[[Sequence[ItemRollouts]], Vectors]]] = {
+METHODS: dict[str, Callable[[Any], Callable[[Sequence[ItemRollouts]], Vectors]]] = {
     OURS: ours,
     PAPER: papers_way,
     CLEAN: clean_loop,
@@ -180,3 +185,91 @@ def products(model: Any, items: Sequence[ItemRollouts]) -> int:
         flops += sees * config.num_hidden_layers * 6 * 2 * width
         flops += sum(n + 1 for n in read) * 2 * 2 * head
     return flops
+
+
+# --- models and items -------------------------------------------------------------------------------------------------
+
+
+def workload(kind: str, count: int) -> tuple[Any, list[ItemRollouts]]:
+    """The model and the items of a comparison; `kind` is `random` or `micro`."""
+    return (random_model(), random_items(count)) if kind == "random" else (micro_model(), micro_items(count))
+
+
+def random_model() -> Any:
+    """A Qwen2 model with random weights, always the same."""
+    import torch
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    config = Qwen2Config(
+        vocab_size=VOCABULARY,
+        hidden_size=HIDDEN,
+        intermediate_size=INNER,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=HEADS,
+        num_key_value_heads=KEY_HEADS,
+        max_position_embeddings=256,
+        tie_word_embeddings=True,
+        attn_implementation="sdpa",
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return Qwen2ForCausalLM(config).eval()
+
+
+def random_items(count: int) -> list[ItemRollouts]:
+    """Random tokens: prompts of 30 to 60, responses of 40 to 120, all of them different."""
+    from unlearnbench.diagnosis.packing import ItemRollouts
+
+    rng = random.Random(0)
+
+    def tokens(least: int, most: int) -> tuple[int, ...]:
+        return tuple(rng.choices(range(VOCABULARY), k=rng.randint(least, most)))
+
+    return [ItemRollouts(str(i), tokens(30, 60), tuple(tokens(40, 120) for _ in range(ROLLOUTS))) for i in range(count)]
+
+
+def micro_model() -> Any:
+    """The base policy of micro."""
+    from unlearnbench.policies.policy import load_policy
+    from unlearnbench.splits import load_split
+
+    return load_policy(load_split("micro").policy_path, device="cpu").model
+
+
+def micro_items(count: int) -> list[ItemRollouts]:
+    """Items spread over micro with correct rollouts of the base policy, drawn from those stored, without replacement.
+
+    If more are wanted than have 20 correct rollouts, items repeat, with other rollouts drawn.
+    """
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    from unlearnbench.diagnosis.packing import ItemRollouts
+    from unlearnbench.policies.policy import load_policy
+    from unlearnbench.splits import find_split, load_split
+
+    split = load_split("micro")
+    policy = load_policy(split.policy_path, device="cpu")
+    endings = {item.item_id: f"\\boxed{{{item.answer}}}" for item in split.items}
+    stored = pq.read_table(find_split("micro") / "base_rollouts.parquet")
+    correct: dict[str, Counter[str]] = {item_id: Counter() for item_id in endings}
+    for row in stored.filter(pc.equal(stored["finish"], "stop")).to_pylist():
+        if row["completion"].endswith(endings[row["item_id"]]):
+            correct[row["item_id"]][row["completion"]] += row["count"]
+    able = [item for item in split.items if correct[item.item_id].total() >= ROLLOUTS]
+    rng = random.Random(0)
+    rng.shuffle(able)
+    (stop, *_) = policy.stop_ids
+    found = []
+    for k in range(count):
+        item = able[k % len(able)]
+        counts = correct[item.item_id]
+        drawn = rng.sample(list(counts), ROLLOUTS, counts=list(counts.values()))
+        responses = tuple((*policy.encode(text).tolist(), stop) for text in drawn)
+        found.append(ItemRollouts(f"{item.item_id}/{k}", tuple(policy.encode(item.prompt).tolist()), responses))
+    return found
+
+
+def distinct(items: Sequence[ItemRollouts]) -> int:
+    """The number of different rollouts, counted per item and added up."""
+    return sum(len(set(item.responses)) for item in items)

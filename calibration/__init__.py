@@ -1,1 +1,0 @@
-"""Is the score calibrated? Simulations with known truth, in full (`make calibrate`)."""
