@@ -82,6 +82,13 @@ class Reading:
         )
         return "unlearnable" if sure else "boundary"
 
+    def candidates(self) -> Iterable[tuple[str, str]]:
+        """Problem and item of each candidate for a probe: twins with other numbers; without any, similar problems."""
+        kinds = [(twin["twin_id"], twin["item_id"]) for twin in self.twins if twin["kind"] == "changed_numbers"]
+        if kinds:
+            return kinds
+        return [(row["problem_id"], row["item_id"]) for row in rows(self.folder / "similar.parquet")]
+
     def probes(self) -> dict[str, str]:
         """The first candidate of each unlearnable item that the base and every labelling run failed."""
         rates: dict[str, dict[tuple[str, str], Fraction]] = defaultdict(dict)
@@ -89,12 +96,12 @@ class Reading:
             if row["phase"] in ("base", "after"):
                 rates[row["twin_id"]][row["phase"], row["run"]] = Fraction(row["correct"], row["n"])
         found: dict[str, str] = {}
-        for twin in self.twins:
-            seen = rates[twin["twin_id"]]
+        for problem, item in self.candidates():
+            seen = rates[problem]
             measured = {phase for phase, _ in seen} == {"base", "after"}
             failed = measured and all(rate <= Fraction(str(self.tau)) for rate in seen.values())
-            if twin["kind"] == "changed_numbers" and twin["item_id"] in self.unlearnable and failed:
-                found.setdefault(twin["item_id"], twin["twin_id"])
+            if item in self.unlearnable and failed:
+                found.setdefault(item, problem)
         return found
 
     def weights(self) -> dict[str, float]:

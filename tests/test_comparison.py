@@ -19,13 +19,17 @@ from unlearnbench.errors import DataError, RunError, SplitError
 from unlearnbench.io import files, tables
 from unlearnbench.records import Cost, MethodRecord, Sampling, SpentBudget
 from unlearnbench.scoring.comparisons.comparability import read_run
-from unlearnbench.scoring.comparisons.comparison import compare, paired_intervals
+from unlearnbench.scoring.comparisons.comparison import claimed, compare, paired_intervals
 from unlearnbench.scoring.comparisons.pilot import pilot
 from unlearnbench.scoring.inference.intervals import Arm, gain_intervals
 from unlearnbench.scoring.score import SCORER_VERSION, RunFacts, score
 from unlearnbench.splits import Split
 
 SPREAD = set(HARD[:24])  # two of every family
+
+
+FOUR = (1, 2, 3, 4)
+"""Seeds of a run that can differ from another of four seeds with p <= 0.05, as three and three cannot."""
 
 
 @pytest.fixture(scope="module")
@@ -166,19 +170,22 @@ def test_runs_that_were_not_metered_are_compared_with_a_warning(split: Split, tm
 def test_a_comparison_counted_by_hand(split: Split, tmp_path: Path) -> None:
     mine = {*SPREAD, "hard-26"}  # every family twice, and c
     theirs = {"hard-00", "hard-47"}
-    one, other = run(tmp_path / "one", split, mine, name="mmm"), run(tmp_path / "other", split, theirs, (7, 8, 9))
+    one, other = (
+        run(tmp_path / "one", split, mine, FOUR, name="mmm"),
+        run(tmp_path / "other", split, theirs, (7, 8, 9, 10)),
+    )
     told = compare([read_run(one), read_run(other)], split)
     pair = told.pairs[0]
-    assert (pair.first, pair.second, pair.seeds, pair.items) == ("A", "B", (3, 3), 48)
+    assert (pair.first, pair.second, pair.seeds, pair.items) == ("A", "B", (4, 4), 48)
     assert (pair.first_conversion, pair.second_conversion) == pytest.approx((25 / 48, 2 / 48))
     assert pair.gain == pair.solved_gain == pytest.approx(23 / 48)
-    assert pair.p == pytest.approx(2 / 20)  # two-sided, and 3 runs of 6 have 20 ways
+    assert pair.p == pytest.approx(2 / 70)  # two-sided, and 4 runs of 8 have 70 ways
     assert pair.interval and pair.interval[0] < pair.gain < pair.interval[1]
     assert pair.interval_families and 0 < pair.interval_families[0] < pair.gain
     assert pair.claim == "first" and not pair.a_a and pair.shared_draws == []
     assert {item.item_id for item in pair.only_first} == mine - theirs
     assert [(i.item_id, i.family, i.first.rate, i.second.correct, i.second.n) for i in pair.only_second] == [
-        ("hard-47", "l", 1 / 32, 48, 96)
+        ("hard-47", "l", 1 / 32, 64, 128)
     ]
     expected = dict.fromkeys(FAMILIES, (4, 2, 0)) | {"a": (4, 2, 1), "c": (4, 3, 0), "l": (4, 2, 1)}
     assert {name: (part.items, part.first, part.second) for name, part in pair.families.items()} == expected
@@ -188,7 +195,7 @@ def test_a_comparison_counted_by_hand(split: Split, tmp_path: Path) -> None:
 
 
 def test_the_order_of_the_runs_changes_signs_only(split: Split, tmp_path: Path) -> None:
-    folders = [run(tmp_path / "one", split, SPREAD), run(tmp_path / "other", split, {"hard-01"}, (7, 8, 9))]
+    folders = [run(tmp_path / "one", split, SPREAD, FOUR), run(tmp_path / "other", split, {"hard-01"}, (7, 8, 9, 10))]
     forth = compare([read_run(folder) for folder in folders], split).pairs[0]
     back = compare([read_run(folder) for folder in reversed(folders)], split).pairs[0]
     assert back.gain == pytest.approx(-forth.gain) and (forth.claim, back.claim) == ("first", "second")
@@ -221,6 +228,35 @@ def test_a_difference_in_one_family_is_not_claimed(split: Split, tmp_path: Path)
     pair = compare([read_run(one), read_run(other)], split).pairs[0]
     assert pair.gain == pytest.approx(4 / 48) and pair.claim == "none"
     assert pair.interval_families is not None and pair.interval_families[0] <= 0
+
+
+def test_an_interval_without_p_claims_nothing_and_says_what_would(split: Split, tmp_path: Path, cli: Any) -> None:
+    one = run(tmp_path / "one", split, SPREAD)
+    other = run(tmp_path / "other", split, set(), (4, 5, 6))
+    told = compare([read_run(one), read_run(other)], split)
+    pair = told.pairs[0]
+    assert pair.interval_families is not None and pair.interval_families[0] > 0
+    assert pair.p == pytest.approx(2 / 20) and pair.claim == "none"  # 3 runs of 6 have 20 ways
+    shown = " ".join(cli("compare", one, other, "--split", split.path)[1].split())
+    assert "No difference can be claimed" in shown
+    assert (
+        "but p = 0.1 is above 0.05: with 3 and 3 seeds it cannot be below 0.1; with 4 and 4 it can be 0.029." in shown
+    )
+
+
+@pytest.mark.parametrize(
+    ("interval", "p", "claim"),
+    [
+        ((0.01, 0.2), 0.05, "first"),
+        ((-0.2, -0.01), 0.01, "second"),
+        ((0.01, 0.2), 0.051, "none"),
+        ((-0.2, -0.01), 0.06, "none"),
+        ((-0.01, 0.2), 0.001, "none"),
+        (None, 0.001, "none"),
+    ],
+)
+def test_a_claim_needs_both(interval: tuple[float, float] | None, p: float, claim: str) -> None:
+    assert claimed(interval, p) == claim
 
 
 def test_the_same_method_twice_is_named_so(split: Split, tmp_path: Path) -> None:
@@ -322,8 +358,8 @@ def test_wrong_commands(
 
 
 def test_the_command_tells_runs_and_items(split: Split, tmp_path: Path, cli: Any) -> None:
-    one = run(tmp_path / "one", split, SPREAD, name="[red]evil")
-    other = run(tmp_path / "other", split, set(), (4, 5, 6))
+    one = run(tmp_path / "one", split, SPREAD, FOUR, name="[red]evil")
+    other = run(tmp_path / "other", split, set(), (5, 6, 7, 8))
     words = ("compare", one, other, "--split", split.path)
     shown, told = cli(*words), cli(*words, "--json")
     assert shown[0] == told[0] == 0, shown[2] + told[2]
@@ -337,8 +373,8 @@ def test_the_command_tells_runs_and_items(split: Split, tmp_path: Path, cli: Any
 def test_the_page_shows_every_item_once_and_escapes_what_methods_are_called(
     split: Split, tmp_path: Path, cli: Any
 ) -> None:
-    one = run(tmp_path / "one", split, {*SPREAD, HARD[40]}, name="<script>evil</script>")
-    other = run(tmp_path / "other", split, {HARD[40], HARD[41]}, (4, 5, 6))
+    one = run(tmp_path / "one", split, {*SPREAD, HARD[40]}, FOUR, name="<script>evil</script>")
+    other = run(tmp_path / "other", split, {HARD[40], HARD[41]}, (5, 6, 7, 8))
     status, shown, told = cli("compare", one, other, "--split", split.path, "--out", tmp_path / "page")
     assert status == 0 and told == "" and str(tmp_path / "page/comparison.html") in shown.replace("\n", "")
     page = (tmp_path / "page/comparison.html").read_text()

@@ -5,13 +5,16 @@ from __future__ import annotations
 from fractions import Fraction
 from pathlib import Path
 
+import numpy as np
 import pytest
 from independent import Reading, Run, p_families, p_runs, rows
 
 from unlearnbench.io.tables import read_counts
 from unlearnbench.records import Cost, MethodRecord, Result, SpentBudget
+from unlearnbench.scoring.comparisons.comparison import claimed, paired_intervals
+from unlearnbench.scoring.conversion_rule import share_arm
 from unlearnbench.scoring.frontier import frontier_items
-from unlearnbench.scoring.inference.permutation import DRAWS
+from unlearnbench.scoring.inference.permutation import DRAWS, p_two_sided
 from unlearnbench.scoring.labels import label_items
 from unlearnbench.scoring.probes import probes_of
 from unlearnbench.scoring.score import RunFacts, score
@@ -107,6 +110,40 @@ def test_every_figure_of_every_control(micro: Split, read: Reading) -> None:
             pytest.approx(best[0]),
             float(best[2].name),
         )
+
+
+def test_what_a_comparison_claims(micro: Split, read: Reading) -> None:
+    """Of two controls: by the interval that the package computes, and by p as it is read here, two-sided."""
+    probes = read.probes()
+    read.probes = lambda: probes  # type: ignore[method-assign]
+    families = {name: item["family"] for name, item in read.items.items()}
+    folders = controls(micro)
+    decided = set()
+    for one, other in ((folders[0], folders[1]), (folders[-1], folders[0]), (folders[1], folders[-1])):
+        runs = [Run(read, rows(folder / "counts.parquet")) for folder in (one, other)]
+        hits = [
+            np.array([[run.converted(name, seed) for seed in run.seeds] for name in read.unlearnable], float)
+            for run in runs
+        ]
+        means = [[Fraction(int(row.sum()), len(row)) for row in of] for of in hits]
+        ahead = dict(zip(read.unlearnable, (a - b for a, b in zip(*means, strict=True)), strict=True))
+        behind = {name: -value for name, value in ahead.items()}
+        by_run = [of.mean(axis=0).tolist() for of in hits]
+        sides = [
+            max(p_runs(by_run[0], by_run[1]), p_families(ahead, families)),
+            max(p_runs(by_run[1], by_run[0]), p_families(behind, families)),
+        ]
+        p = min(1.0, 2 * min(sides))
+        found = p_two_sided(hits[0], hits[1], [families[name] for name in read.unlearnable])
+        assert found == pytest.approx(p, abs=8 * (p * (1 - p / 2) / DRAWS) ** 0.5 + 2e-4)
+        beyond = paired_intervals(
+            share_arm(hits[0] > 0), share_arm(hits[1] > 0), [families[n] for n in read.unlearnable]
+        )
+        low, high = beyond[1] or (-1.0, 1.0)
+        expected = "none" if low <= 0 <= high or p > 0.05 else "first" if low > 0 else "second"
+        assert claimed(beyond[1], found) == expected
+        decided.add(expected)
+    assert decided == {"first", "second", "none"}
 
 
 def test_rounding_does_not_decide_a_label(read: Reading) -> None:

@@ -18,7 +18,15 @@ import yaml
 
 from unlearnbench.io import files
 from unlearnbench.records import PolicyRef, Protocol, Recipe, Samples, Sampling, SplitConfig
-from unlearnbench.splits.manifest import RELEASED, Release, Released, ReleasedFile, ReleasedGroup, SourceData
+from unlearnbench.splits.manifest import (
+    RELEASED,
+    Release,
+    Released,
+    ReleasedFile,
+    ReleasedGroup,
+    RewardLog,
+    SourceData,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 PAPER = "arXiv 2605.16787"
@@ -44,13 +52,27 @@ LOWER = (
     "a lower bound. Items outside the lists have no label here, unlearnable ones among them."
 )
 SAMPLE = "Learnable ids are a sample of 100."
-UNKNOWN = (
-    "No ids were released for easy, no_reward and unstable items, and no counts: rates before training are null, "
-    "retention cannot be scored, and `thin` is unknown and stored as false. `curate` measures all of it."
+NO_IDS = (
+    "No ids were released for easy, no_reward and unstable items, and no counts of rollouts before or after training: "
+    "rates before training are null, retention cannot be scored, and `thin` is unknown and stored as false. `curate` "
+    "measures all of it."
+)
+NO_REWARDS = "No rewards of this setting's training runs were released."
+REWARDS = (
+    "Of the three training runs, the rewards of one were released (prompt_reward_stats.csv: step, prompt, mean reward, "
+    "rollouts). `splits build` fetches the file; `splits show` prints mean rewards by group and the items that this "
+    "run never rewarded. The paper's no_reward set is the union over three runs, so it cannot be made from one, and no "
+    "label here rests on the file."
+)
+REWARD_LOG = RewardLog(
+    name="prompt_reward_stats.csv",
+    git_blob="84027d1adf2a85e9a168c7a5888a3653f5b1b600",
+    about="one of the paper's training runs of Qwen2.5-0.5B on simplelr_qwen_level1to4; its seed is not stated",
 )
 NO_CONTROLS = (
     "There are no controls and no 1x budget: every gain is null until `unlearnbench eval --method grpo --out "
-    "DIR/null_control/1x` was run. There are no twins and no canaries."
+    "DIR/null_control/1x` was run. There are no canaries, and no twins: nothing counts as converted until `curate` has "
+    "measured which of the similar problems may serve as probes (PROTOCOL 3.3)."
 )
 POSITIONS = (
     "The released ids of the learnable items (200 to 299) are positions in a sample that was not released, not "
@@ -75,23 +97,25 @@ def simplerl(setting: str) -> SourceData:
     )
 
 
-def release(artifacts: Path, setting: str, learnable: str) -> tuple[Release, dict[str, ReleasedGroup]]:
+def release(
+    artifacts: Path, setting: str, learnable: str, rewards: RewardLog | None = None
+) -> tuple[Release, dict[str, ReleasedGroup]]:
     """The four files of a setting, and the numbers in them."""
-    files, numbers = [], {"unlearnable": set[int](), "learnable": set[int]()}
+    described, numbers = [], {"unlearnable": set[int](), "learnable": set[int]()}
     for group in ("unlearnable", "learnable"):
         for prefix, kind in (("augmented", "similar"), ("decomposed", "sub_problems")):
             path = artifacts / f"all_{prefix}_data_{setting}_{group}_filtered.json"
             numbers[group] |= {int(row["id"].split("_")[0]) for row in json.loads(path.read_text(encoding="utf-8"))}
             means = learnable if group == "learnable" else "index"
-            described: dict[str, Any] = {"kind": kind, "group": group, "numbers": means}
-            files.append(ReleasedFile(name=path.name, sha256=files.sha256(path), **described))
+            meaning: dict[str, Any] = {"kind": kind, "group": group, "numbers": means}
+            described.append(ReleasedFile(name=path.name, sha256=files.sha256(path), **meaning))
     field = "positions" if learnable == "position" else "ids"
     sampled: dict[str, Any] = {field: sorted(numbers["learnable"])}
     groups = {
         "unlearnable": ReleasedGroup(ids=sorted(numbers["unlearnable"]), extent="lower bound"),
         "learnable": ReleasedGroup(**sampled, extent="sample", note=POSITIONS if learnable == "position" else ""),
     }
-    return Release(addresses=ADDRESSES, licence="Apache-2.0", notice=NOTICE, files=files), groups
+    return Release(addresses=ADDRESSES, licence="Apache-2.0", notice=NOTICE, files=described, rewards=rewards), groups
 
 
 def config(name: str, policy: PolicyRef, about: str, tokens: int, **changes: Any) -> SplitConfig:
@@ -124,8 +148,9 @@ def main() -> None:
     parser.add_argument("artifacts", type=Path)
     artifacts = parser.parse_args().artifacts
 
-    released, groups = release(artifacts, "qwen_0.5b_math_level1to4", "position")
-    easy: dict[str, Any] = {"groups": groups, "missing": (LABELS, LOWER, SAMPLE, POSITIONS, UNKNOWN, NO_CONTROLS, PART)}
+    released, groups = release(artifacts, "qwen_0.5b_math_level1to4", "position", REWARD_LOG)
+    missing = (LABELS, LOWER, SAMPLE, POSITIONS, NO_IDS, REWARDS, NO_CONTROLS, PART)
+    easy: dict[str, Any] = {"groups": groups, "missing": missing}
     write(
         config(
             "qwen2.5-0.5b-math-easy",
@@ -139,7 +164,8 @@ def main() -> None:
     )
 
     released, groups = release(artifacts, "llama_3b_it_math_level3to5", "index")
-    hard: dict[str, Any] = {"groups": groups, "missing": (LABELS, LOWER, SAMPLE, UNKNOWN, NO_CONTROLS, PART)}
+    missing = (LABELS, LOWER, SAMPLE, NO_IDS, NO_REWARDS, NO_CONTROLS, PART)
+    hard: dict[str, Any] = {"groups": groups, "missing": missing}
     write(
         config(
             "llama-3.2-3b-it-math-hard",
@@ -179,8 +205,9 @@ def main() -> None:
                 numbering="row",
             ),
             missing=(
-                "No ids, counts or generated problems were released: no item has a label. `splits build` makes the "
-                "pool, and `unlearnbench curate --config POOL/split.yaml --out DIR` measures the labels.",
+                "No ids, generated problems or rewards were released for this setting: no item has a label. `splits "
+                "build` makes the pool, and `unlearnbench curate --config POOL/split.yaml --out DIR` measures the "
+                "labels.",
                 "How the paper worded the prompt is not known; the pool uses the template of its other Qwen setting.",
             ),
         ),

@@ -27,7 +27,7 @@ def check(method: str, split: str, changes: tuple[str, ...], as_json: bool) -> i
     """
     from unlearnbench.cli.console import warn_of_golds
     from unlearnbench.cli.eval import parse_changes
-    from unlearnbench.curation.validate import ungradable_items
+    from unlearnbench.curation.ungradable import ungradable_items
     from unlearnbench.harness.trial_run import trial
     from unlearnbench.methods import locate
     from unlearnbench.splits import load_split

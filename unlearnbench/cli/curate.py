@@ -62,7 +62,7 @@ def curate(
         from unlearnbench.cli.console import warn_of_golds
         from unlearnbench.cli.progress import Bars
         from unlearnbench.curation.curate import curate as run
-        from unlearnbench.curation.validate import ungradable_items
+        from unlearnbench.curation.ungradable import ungradable_items
         from unlearnbench.policies.samplers.engine import Engine
         from unlearnbench.splits import Split
         from unlearnbench.workers.jobs import Compute

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from unlearnbench.cli.splits_build import build, export, push
+from unlearnbench.cli.splits_rewards import rewards_json, show_rewards
 
 if TYPE_CHECKING:
     from unlearnbench.curation.audit.record import Audit, Share
@@ -97,6 +98,8 @@ def show(split: str, as_json: bool) -> None:
     click.echo(f"controls: {_controls_sentence(content['controls'])}")
     for group, of in content["released"].items():
         click.echo(f"{group}: {_extent(of)}")
+    if content["training_rewards"]:
+        show_rewards(content["training_rewards"])
     if content["missing"]:
         click.echo("what is missing, and what the labels do not say:")
         for sentence in content["missing"]:
@@ -314,6 +317,7 @@ def _description(split: Split) -> dict[str, Any]:
         "licence": stated["licence"],
         "seeds": list(released.seeds) if released else [],
         "build": made.model_dump(mode="json") if made else None,
+        "training_rewards": rewards_json(split) if built else None,
     }
 
 

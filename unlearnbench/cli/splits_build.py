@@ -27,7 +27,7 @@ named = click.option(
 def build(split: str, source: Path | None, artifacts: str | None, out: Path | None, as_json: bool) -> None:
     """Make what a split does not travel with: its problem texts, fetched and joined by id, or its base policy."""
     from unlearnbench.curation.build import build as run
-    from unlearnbench.splits.manifest import packaged_of
+    from unlearnbench.splits.manifest import packaged_of, released_of
     from unlearnbench.splits.split import shipped_folder
 
     folder = shipped_folder(split)
@@ -42,6 +42,14 @@ def build(split: str, source: Path | None, artifacts: str | None, out: Path | No
         click.echo(json.dumps(told_of, indent=2) if as_json else f"{policy} (from {packaged.package}, hash right)")
         return
     made, found = run(split, source=source, artifacts=artifacts, out=out, progress=_show)
+    released = released_of(made.path)
+    log = released.release.rewards if released and released.release else None
+    if log is not None and not found.rewards:
+        click.echo(
+            f"without {log.name}, the rewards of a released training run: it was in no folder named here; leave "
+            "--artifacts out to fetch it, or put it beside the source data",
+            err=True,
+        )
     if as_json:
         click.echo(json.dumps({"path": str(made.path), **found.model_dump(mode="json")}, indent=2))
         return
@@ -68,6 +76,8 @@ def told(made: Split, found: Built) -> list[str]:
             f"{found.similar:,} similar problems ({found.similar_leaked:,} repeat an item), {found.sub_problems:,} "
             f"sub-problems ({found.sub_problems_leaked:,}); {found.left_out:,} left out, without an item."
         )
+    if found.rewards:
+        lines.append("The rewards of a released training run are in it: `splits show` prints them by group.")
     if found.doubtful:
         lines.append(f"doubtful: {', '.join(found.doubtful[:20])}{' ...' if len(found.doubtful) > 20 else ''}")
     return lines

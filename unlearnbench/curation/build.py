@@ -1,7 +1,7 @@
 """A split whose texts do not travel with the package, made from released ids and texts that the user obtains.
 
     released.json: ids, addresses, hashes
-    → the source data, from the Hub or a local copy; the released files, verified by sha256
+    → the source data, from the Hub or a local copy; the released files, verified by their hashes
     → every id is in the source, and the problems made from an item are like that item and not like others
     → positions that are no indices are resolved by text, where that is certain
     → items, labels as released, generated problems with leaks marked, hashes: a split
@@ -19,13 +19,14 @@ from pathlib import Path
 
 import numpy as np
 
-from unlearnbench.curation.download import released_file, source_file
+from unlearnbench.curation.download import released_file, released_rewards_file, source_file
 from unlearnbench.curation.text_overlap import Repeats, Texts, standing
 from unlearnbench.errors import DataError, SplitError
 from unlearnbench.io import files
 from unlearnbench.records import GroupName, Item, RelatedProblem
 from unlearnbench.splits import Split, write_split
 from unlearnbench.splits.manifest import BUILT, RELEASED, Built, Released, ReleasedFile, Resolved, released_of
+from unlearnbench.splits.released_rewards import read_rewards
 from unlearnbench.splits.source_dataset import Row, read_rows
 from unlearnbench.splits.split import built_folder, shipped_folder
 
@@ -88,6 +89,7 @@ def build(
     rows = read_rows(data, released.source)
     tell("released problems")
     generated = _generated(released, out / ".artifacts", artifacts)
+    rewards = _rewards(released, out / ".artifacts", artifacts, source)
     tell("overlap of texts")
     pool = Texts([row.question for row in rows.values()])
     joined = _join(released, rows, generated, pool, data)
@@ -106,6 +108,8 @@ def build(
     ]
     tell("writing")
     _write_notes(folder, out, released)
+    if rewards is not None and rewards.resolve() != (out / rewards.name).resolve():
+        files.write_bytes(out / rewards.name, rewards.read_bytes())
     split = write_split(out, config, items, related=related)
     built = Built(
         source="hub" if source is None else "local",
@@ -123,6 +127,7 @@ def build(
         sub_problems=len(related.get("sub_problems", ())),
         sub_problems_leaked=sum(problem.leaked for problem in related.get("sub_problems", ())),
         left_out=left_out,
+        rewards=rewards is not None,
     )
     files.write_json(out / BUILT, built)
     return split, built
@@ -164,6 +169,16 @@ def _generated(released: Released, store: Path, artifacts: str | None) -> list[G
                 raise DataError(f"{path}, row {row}: an id like 8_0, a question and an answer were expected")
             found.append(Generated(int(number), place, file, *texts))
     return found
+
+
+def _rewards(released: Released, store: Path, artifacts: str | None, source: Path | None) -> Path | None:
+    """The released rewards of a training run, every row checked; None where none are released, or none are here."""
+    if released.release is None or released.release.rewards is None:
+        return None
+    path = released_rewards_file(released.release.rewards, released.release.addresses, store, artifacts, source)
+    if path is not None:
+        read_rewards(path)
+    return path
 
 
 # --- joining --------------------------------------------------------------------------------------------------

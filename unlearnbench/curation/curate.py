@@ -24,6 +24,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from unlearnbench.curation import similar_probes
 from unlearnbench.curation.workspace import workspace
 from unlearnbench.errors import RunError
 from unlearnbench.harness.training_jobs import Run, training_job
@@ -111,6 +112,10 @@ class Curation:
     def __init__(self, config: Path, work: Path, compute: Compute, progress: Watch | None) -> None:
         self.work, self.compute, self.progress = work, compute, progress
         self.split, self.identity = workspace(config, work, compute.engine)
+        source = Split(config.parent)
+        self.related = similar_probes.read_related(source.path)
+        self.from_similar = not source.twins
+        """Whether probes are taken from the similar problems, since the pool has no twins."""
         self.verifier = Verifier(rule=self.split.config.protocol.verifier_rule, workers=compute.workers or 1)
         self.protocol = self.split.config.protocol
         self.runs = list(range(1, self.protocol.runs + 1))
@@ -153,10 +158,15 @@ class Curation:
         return pa.concat_tables([base, *after]).cast(tables.TWIN_COUNTS)
 
     def twins(self, unlearnable: set[str], counts: pa.Table | None) -> list[Twin]:
-        """The twins, one of each unlearnable item marked as its probe where one is eligible."""
-        if counts is None:
-            return list(self.split.twins)
-        return with_probes(self.split.twins, choose_probes(self.split.twins, counts, unlearnable, self.protocol.tau))
+        """The twins, one of each unlearnable item marked as its probe where one is eligible.
+
+        Of candidates from the similar problems, the probes alone are held out: no other becomes a twin.
+        """
+        kind = similar_probes.KIND if self.from_similar else "changed_numbers"
+        chosen = {} if counts is None else choose_probes(self.split.twins, counts, unlearnable, self.protocol.tau, kind)
+        if self.from_similar:
+            return [twin for twin in with_probes(self.split.twins, chosen) if twin.probe]
+        return list(self.split.twins) if counts is None else with_probes(self.split.twins, chosen)
 
     def publish(
         self, out: Path, labels: Labels, counts: pa.Table, twins: list[Twin], twin_counts: pa.Table | None
@@ -190,6 +200,7 @@ class Curation:
             canaries=list(self.split.canaries) or None,
             counts=counts,
             twin_counts=twin_counts,
+            related=similar_probes.held_out(self.related, [twin for twin in twins if twin.probe]),
         )
 
     # --- their jobs -------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from pathlib import Path
 from unlearnbench.errors import DataError, RunError
 from unlearnbench.io import files
 from unlearnbench.io.hub import hub_errors, trouble
-from unlearnbench.splits.manifest import ReleasedFile, SourceData
+from unlearnbench.splits.manifest import ReleasedFile, RewardLog, SourceData
 
 _PATIENCE = 60.0
 """Seconds without a byte after which a download counts as dead."""
@@ -43,7 +43,7 @@ def source_file(source: SourceData, local: Path | None) -> tuple[Path, str | Non
     return path, _revision(path)
 
 
-def released_file(wanted: ReleasedFile, addresses: Sequence[str], store: Path, local: str | None) -> Path:
+def released_file(wanted: ReleasedFile | RewardLog, addresses: Sequence[str], store: Path, local: str | None) -> Path:
     """A released file whose hash is right: in `local` (a folder, or an address), or fetched into `store`.
 
     Raises DataError if its content is another, RunError if it cannot be had.
@@ -55,7 +55,7 @@ def released_file(wanted: ReleasedFile, addresses: Sequence[str], store: Path, l
         _check(path, wanted, "restore it, or leave --artifacts out to fetch it")
         return path
     path = store / wanted.name
-    if path.is_file() and files.sha256(path) == wanted.sha256:
+    if path.is_file() and _same(path, wanted):
         return path
     told = ""
     for address in [local] if local is not None else addresses:
@@ -72,18 +72,50 @@ def released_file(wanted: ReleasedFile, addresses: Sequence[str], store: Path, l
     )
 
 
+def released_rewards_file(
+    wanted: RewardLog, addresses: Sequence[str], store: Path, local: str | None, source: Path | None
+) -> Path | None:
+    """The released rewards of a training run, as `released_file`; a copy beside the source data is taken, too.
+
+    None where `local` is a folder of released files and neither it nor `source` has this one: it adds curves to a
+    split, and no label rests on it.
+    """
+    folders = [Path(place) for place in (local, source) if place is not None and not str(place).startswith("http")]
+    for folder in folders:
+        for path in (folder / wanted.name, folder / "example_data" / wanted.name):
+            if path.is_file():
+                _check(path, wanted, "restore it, or remove it to have it fetched")
+                return path
+    if local is not None and Path(local) in folders:
+        return None
+    return released_file(wanted, addresses, store, local)
+
+
 def _download(address: str, path: Path) -> None:
     with urllib.request.urlopen(address, timeout=_PATIENCE) as answer:
         content = answer.read()  # all at once, so that what fails here is not taken for a failure to write
     files.write_bytes(path, content)
 
 
-def _check(path: Path, wanted: ReleasedFile, remedy: str) -> None:
-    if (found := files.sha256(path)) != wanted.sha256:
+def _check(path: Path, wanted: ReleasedFile | RewardLog, remedy: str) -> None:
+    if not _same(path, wanted):
+        name, found, expected = _digests(path, wanted)
         raise DataError(
-            f"{path} is not the released file: its sha256 is {found[:12]}..., that of the release "
-            f"{wanted.sha256[:12]}...; {remedy}"
+            f"{path} is not the released file: its {name} is {found[:12]}..., that of the release {expected[:12]}...; "
+            f"{remedy}"
         )
+
+
+def _same(path: Path, wanted: ReleasedFile | RewardLog) -> bool:
+    _, found, expected = _digests(path, wanted)
+    return found == expected
+
+
+def _digests(path: Path, wanted: ReleasedFile | RewardLog) -> tuple[str, str, str]:
+    """What a file is known by, that of the file here, and that of the released one."""
+    if isinstance(wanted, RewardLog):
+        return "git blob id", files.git_blob(path), wanted.git_blob
+    return "sha256", files.sha256(path), wanted.sha256
 
 
 def _revision(path: Path) -> str | None:

@@ -13,6 +13,8 @@ from typing import NamedTuple, TypeVar
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from unlearnbench.curation.similar_probes import wrong_probes
+from unlearnbench.curation.ungradable import ungradable_items
 from unlearnbench.errors import DataError
 from unlearnbench.io import files, tables
 from unlearnbench.records import Canary, Item, RelatedProblem, Result, SplitConfig, Twin
@@ -249,9 +251,11 @@ def _owners(split: _Contents) -> Iterator[str]:
 def _references(split: _Contents) -> Iterator[str]:
     """Counts are of the split's items and twins."""
     items = {item.item_id for item in split.items}
+    measured = {twin.twin_id for twin in split.twins}
+    measured |= {row.problem_id for row in split.related["similar.parquet"]}  # candidates that became no probe
     for name, key, counts, known in (
         ("counts.parquet", "item_id", split.counts, items),
-        ("twin_counts.parquet", "twin_id", split.twin_counts, {twin.twin_id for twin in split.twins}),
+        ("twin_counts.parquet", "twin_id", split.twin_counts, measured),
     ):
         if counts is not None:
             yield from _unknown(split.folder / name, key, counts, known)
@@ -296,12 +300,22 @@ def _prompts(split: _Contents) -> Iterator[str]:
                 owner[_words(prompt)] = f"{identity!r} ({name}, row {row})"
 
 
+def _probes(split: _Contents) -> Iterator[str]:
+    """An item's probe is the first of its candidates that the base and every labelling run failed."""
+    if split.twin_counts is not None:
+        unlearnable = [item.item_id for item in split.items if item.group == "unlearnable"]
+        similar, tau = split.related["similar.parquet"], split.config.protocol.tau
+        for problem in wrong_probes(split.twins, similar, split.twin_counts, unlearnable, tau):
+            yield f"{split.folder / split.names[1]}, field 'probe': {problem}"
+
+
 def _related(split: _Contents) -> Iterator[str]:
     """Similar and sub-problems belong to an item each, have an id of their own, and repeat no item or twin unmarked."""
     items = {item.item_id for item in split.items}
     held_out = {_words(one.prompt): "an item" for one in split.items}
     held_out |= {_words(one.prompt): "a canary" for one in split.canaries}
     held_out |= {_words(one.prompt): "a twin" for one in split.twins}
+    probes = {twin.twin_id for twin in split.twins}
     for name, problems in split.related.items():
         seen: set[str] = set()
         for row, problem in enumerate(problems, start=1):
@@ -311,7 +325,9 @@ def _related(split: _Contents) -> Iterator[str]:
             if problem.problem_id in seen or problem.problem_id in items:
                 yield f"{place}, field 'problem_id': {problem.problem_id!r} occurs twice"
             seen.add(problem.problem_id)
-            if not problem.leaked and (whose := held_out.get(_words(problem.prompt))):
+            if problem.problem_id in probes and not problem.leaked:
+                yield f"{place}, field 'leaked': {problem.problem_id!r} is a twin, so this must be true"
+            elif not problem.leaked and (whose := held_out.get(_words(problem.prompt))):
                 yield f"{place}, field 'leaked': the prompt is that of {whose}, so this must be true"
 
 
@@ -341,20 +357,6 @@ def _controls(split: _Contents) -> Iterator[str]:
             yield f"{counts_file}, field 'run': its runs are not the seeds in {result_file}"
         if result.split_hash != Split(split.folder).hash:
             yield f"{result_file}, field 'split_hash': a control of another version of this split; run it again"
-
-
-def ungradable_items(items: Sequence[Item], folder: Path) -> list[str]:
-    """One sentence for each item whose gold only its own text can match; no policy is seen to solve such an item."""
-    from unlearnbench.verifier import Verifier, ungradable
-
-    with Verifier() as verifier:
-        why = ungradable([item.answer for item in items], verifier)
-    return [
-        f"{folder / 'items.parquet'}, row {row}, field 'answer': only its own text can match the gold {item.answer!r} "
-        f"of item {item.item_id!r} ({why[item.answer]}); write it differently or leave the item out"
-        for row, item in enumerate(items, start=1)
-        if item.answer in why
-    ]
 
 
 class _Asked(NamedTuple):
@@ -415,4 +417,4 @@ def _words(prompt: str) -> str:
 
 
 _POOL_CHECKS = (_not_empty, _ids, _golds, _owners, _prompts)
-_SPLIT_CHECKS = (*_POOL_CHECKS, _labels, _groups, _parts, _references, _related, _controls)
+_SPLIT_CHECKS = (*_POOL_CHECKS, _labels, _groups, _parts, _references, _probes, _related, _controls)

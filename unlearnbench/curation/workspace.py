@@ -7,12 +7,14 @@ import shutil
 from dataclasses import asdict
 from pathlib import Path
 
+from unlearnbench.curation.similar_probes import candidates, read_related
 from unlearnbench.curation.validate import pool_problems
 from unlearnbench.errors import DataError, RunError
 from unlearnbench.io import files
 from unlearnbench.policies.samplers.engine import TRANSFORMERS, Engine
-from unlearnbench.records import SplitConfig
+from unlearnbench.records import SplitConfig, Twin
 from unlearnbench.splits import Split, write_split
+from unlearnbench.verifier import Verifier
 
 TWINS = "twins.parquet"
 
@@ -63,7 +65,16 @@ def _copied(source: Split, folder: Path) -> Split:
         shutil.copytree(policy, folder / "policy", dirs_exist_ok=True)
         path = config.base_policy.model_copy(update={"path": "policy"})
         config = config.model_copy(update={"base_policy": path})
-    return write_split(folder, config, items, twins=list(source.twins), canaries=list(source.canaries))
+    twins = list(source.twins) or _probe_candidates(source)
+    return write_split(folder, config, items, twins=twins, canaries=list(source.canaries))
+
+
+def _probe_candidates(source: Split) -> list[Twin]:
+    """For a pool without twins, the similar problems beside it that may become probes."""
+    if not (related := read_related(source.path)):
+        return []
+    with Verifier(rule=source.config.protocol.verifier_rule) as verifier:
+        return candidates(source.items, related, verifier)
 
 
 def _remove_twin_rollouts(work: Path) -> None:

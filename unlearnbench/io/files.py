@@ -79,6 +79,18 @@ def sha256(path: Path) -> str:
         raise unreadable(path, error) from error
 
 
+def git_blob(path: Path) -> str:
+    """The id that git gives to a file's content: SHA-1 of "blob <size>\\0" and the bytes, in hexadecimal.
+
+    For files that are known by this id alone. Raises DataError if the file cannot be read.
+    """
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise unreadable(path, error) from error
+    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
+
+
 def unreadable(path: Path, error: OSError) -> DataError:
     """The error to raise where the system cannot read a file."""
     if isinstance(error, FileNotFoundError):

@@ -86,7 +86,7 @@ def whole_number(value: Any, least: int | None = 0) -> int | None:
         if not value.strip():
             return None
         try:
-            value = int(value)
+            value = value if "_" in value else int(value)
         except ValueError:
             value = _float(value)
     if isinstance(value, float) and value.is_integer():
@@ -131,8 +131,9 @@ def flag(value: Any) -> bool | None:
 
 
 def _float(word: str) -> float | None:
+    """A number as data files write it: Python would also read 8_0, the form of an id, as 80."""
     try:
-        return float(word)
+        return None if "_" in word else float(word)
     except ValueError:
         return None
 

@@ -57,4 +57,4 @@ class RelatedProblem(Record):
     answer: str = Field(min_length=1)
     solution: str = ""
     leaked: bool = False
-    """Its text is that of an item or a twin: not to be trained on."""
+    """It is a held-out probe, or its text is that of an item or a twin: not to be trained on."""

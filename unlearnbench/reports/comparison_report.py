@@ -17,6 +17,7 @@ from unlearnbench.reports.templating import templates
 from unlearnbench.scoring.comparisons.comparison import ComparedRun, Comparison, Pair
 from unlearnbench.scoring.comparisons.pilot import PilotComparison
 from unlearnbench.scoring.conversion_rule import LEAST_RATE
+from unlearnbench.scoring.inference.permutation import MOST_P, least_p_two_sided
 
 MAX_ITEMS = 200  # of a table; comparison.json has all
 
@@ -92,6 +93,8 @@ def pair_verdict(told: Comparison, pair: Pair) -> PairVerdict:
         return PairVerdict("more", label, f"{counts} The difference is {points(pair.gain)}{ends}.")
     if pair.interval_families is None:
         return PairVerdict("open", "No difference can be claimed", f"{counts} There is no interval for the difference.")
+    if _excludes_zero(pair):
+        return PairVerdict("open", "No difference can be claimed", f"{counts} {_large_p(pair)}")
     label = "An A/A comparison: no difference" if pair.a_a else "No difference detected"
     reach = max(abs(end) for end in pair.interval_families)
     return PairVerdict("same", label, f"{counts} A difference of up to {number(100 * reach)} points is not excluded.")
@@ -133,10 +136,32 @@ def claim(told: Comparison, pair: Pair) -> str:
     """Which of two runs converted more, if that can be said, in a sentence."""
     winner = {"first": pair.first, "second": pair.second}.get(pair.claim)
     if winner:
-        return f"{named(told, winner)} converted more: the interval beyond these families excludes 0."
+        return (
+            f"{named(told, winner)} converted more: the interval beyond these families excludes 0, and p is at most "
+            f"{MOST_P:g}."
+        )
     if pair.interval_families is None:
         return "No difference is claimed: without an interval beyond these families, nothing follows."
+    if _excludes_zero(pair):
+        return f"No difference is claimed. {_large_p(pair)}"
     return "No difference is claimed: the interval beyond these families includes 0."
+
+
+def _excludes_zero(pair: Pair) -> bool:
+    ends = pair.interval_families
+    return ends is not None and not ends[0] <= 0 <= ends[1]
+
+
+def _large_p(pair: Pair) -> str:
+    """Why an interval that excludes 0 is not enough, and what would be."""
+    said = f"The interval beyond these families excludes 0, but p = {p_value(pair.p)} is above {MOST_P:g}"
+    least = least_p_two_sided(*pair.seeds)
+    if least <= MOST_P:
+        return f"{said}."
+    return (
+        f"{said}: with {pair.seeds[0]} and {pair.seeds[1]} seeds it cannot be below {p_value(least)}; with 4 and 4 it "
+        f"can be {p_value(least_p_two_sided(4, 4))}."
+    )
 
 
 def several(told: Comparison) -> str | None:

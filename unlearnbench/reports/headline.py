@@ -14,13 +14,13 @@ from typing import Literal
 from unlearnbench.records import Conversion, Result
 from unlearnbench.reports.formatting import number, p_value, pct, plural, point_span, points
 from unlearnbench.scoring.canaries import golds_were_read
+from unlearnbench.scoring.inference.permutation import MOST_P
 
 Tone = Literal["more", "same", "less", "open"]
 
 LARGE_LOSS = 0.05
 """A larger share of easy items lost is part of every headline: a policy that gives one answer to everything converts
 the items that have that answer."""
-MOST_P = 0.05
 
 
 @dataclass(frozen=True)

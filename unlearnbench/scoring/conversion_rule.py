@@ -62,16 +62,17 @@ def _arm(values: Reals) -> Arm:
     return Arm(mean, (values - mean[:, None]).T / scale, runs - 1)
 
 
-def rule_sentence(samples: int, tau: float, items: int, with_probe: int) -> str:
-    """What counts as converted, with the threshold computed."""
+def rule_sentence(samples: int, tau: float, items: int, with_probe: int, *, similar: bool = False) -> str:
+    """What counts as converted, with the threshold computed; `similar` if the probes are generated similar problems."""
     if samples < MIN_SAMPLES:
         return f"Converted is undefined with fewer than {MIN_SAMPLES} samples per item and seed (here {samples})."
     least = max(least_above(samples, tau), math.ceil(LEAST_RATE * samples))
     solved_is = f"Solved, in one seed: at least {least} of {samples} rollouts correct"
     if not with_probe:
         return f"{solved_is}. Whether an item was learned or memorised was not measured: the split has no probes."
+    probe = "generated similar problem" if similar else "problem of the same skill with other numbers"
     some = "" if with_probe == items else f" ({items - with_probe} of {items} items have no probe, and never convert)"
     return (
-        f"{solved_is}. Converted: solved, and so is the item's probe, a held-out problem of the same skill with other "
-        f"numbers, in the same seed{some}. Shares are means over seeds."
+        f"{solved_is}. Converted: solved, and so is the item's probe, a held-out {probe}, in the same seed{some}. "
+        "Shares are means over seeds."
     )

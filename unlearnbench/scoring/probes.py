@@ -1,4 +1,4 @@
-"""The probe of an item: the held-out twin that must be solved with it, or the item is not converted (PROTOCOL 3.3)."""
+"""The probe of an item: the held-out problem that must be solved with it for a conversion (PROTOCOL 3.3)."""
 
 from __future__ import annotations
 
@@ -6,14 +6,20 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import pyarrow as pa
 
-from unlearnbench.records import Twin
+from unlearnbench.records import Twin, TwinKind
 from unlearnbench.splits import Split
 
 
-def choose_probes(twins: Sequence[Twin], counts: pa.Table, unlearnable: Iterable[str], tau: float) -> dict[str, str]:
+def choose_probes(
+    twins: Sequence[Twin],
+    counts: pa.Table,
+    unlearnable: Iterable[str],
+    tau: float,
+    kind: TwinKind = "changed_numbers",
+) -> dict[str, str]:
     """The probe of each unlearnable item that has one, by item id: twin id.
 
-    It is the item's first changed_numbers twin, in the order of `twins`, that is eligible: rate at most tau at the base
+    It is the item's first twin of this kind, in the order of `twins`, that is eligible: rate at most tau at the base
     and after every labelling run. `counts` has columns `twin_id, phase` (base, after)`, run, n, correct`; a twin that
     was not measured is not eligible.
     """
@@ -28,7 +34,7 @@ def choose_probes(twins: Sequence[Twin], counts: pa.Table, unlearnable: Iterable
     chosen: dict[str, str] = {}
     for twin in twins:
         measured = {"base", "after"} <= phases.get(twin.twin_id, set())
-        if twin.kind == "changed_numbers" and twin.item_id in wanted and measured and highest[twin.twin_id] <= tau:
+        if twin.kind == kind and twin.item_id in wanted and measured and highest[twin.twin_id] <= tau:
             chosen.setdefault(twin.item_id, twin.twin_id)
     return chosen
 
@@ -46,3 +52,8 @@ def probes_of(split: Split) -> dict[str, str]:
     if marked or counts is None:
         return marked
     return choose_probes(split.twins, counts, split.ids("unlearnable"), split.config.protocol.tau)
+
+
+def probes_are_similar(split: Split) -> bool:
+    """Whether a split's probes are generated similar problems, for want of twins with changed numbers."""
+    return any(twin.probe and twin.kind != "changed_numbers" for twin in split.twins)

@@ -38,7 +38,7 @@ from unlearnbench.scoring.inference.intervals import gain_intervals
 from unlearnbench.scoring.inference.permutation import p_gain
 from unlearnbench.scoring.nulls import ceiling, control_outcomes, easy_cells, tuned_null
 from unlearnbench.scoring.outcomes import Outcomes, outcomes_of
-from unlearnbench.scoring.probes import probes_of
+from unlearnbench.scoring.probes import probes_are_similar, probes_of
 from unlearnbench.scoring.rates import Reals
 from unlearnbench.scoring.twin_scores import twin_scores
 
@@ -195,7 +195,7 @@ def _conversion(
         null_seeds=0 if null is None else len(null.seeds),
         memorised_rate=float(mine.memorised.mean()) if mine is not None and has_probes else None,
         ceiling=ceiling(split, items, probes_of(split)) if has_probes else None,
-        rule=rule_sentence(measured.samples, tau, len(items), with_probe),
+        rule=rule_sentence(measured.samples, tau, len(items), with_probe, similar=probes_are_similar(split)),
         scope=None,
         naive=NaiveConversion(any_seed=mean(above >= 1), two_seeds=mean(above >= 2) if cells.runs > 1 else None),
         families=_families(families, mine, has_probes),

@@ -50,7 +50,7 @@ COLUMNS: Mapping[str, str] = {
     "n": "Rollouts.",
     "correct": "Right ones among them.",
     "best": "Largest mean reward of one step of the run.",
-    "leaked": "Its text is that of an item or a twin.",
+    "leaked": "It is a held-out probe, or its text is that of an item or a twin.",
 }
 
 

@@ -57,6 +57,17 @@ class Release(Record):
     licence: str
     notice: str
     files: Sequence[ReleasedFile]
+    rewards: RewardLog | None = None
+
+
+class RewardLog(Record):
+    """A released file of the rewards that one training run gave to each prompt at each step (`released_rewards.py`)."""
+
+    name: str
+    git_blob: str = Field(pattern="^[0-9a-f]{40}$")
+    """The id of its content in the repository that released it."""
+    about: str
+    """Which run it is of."""
 
 
 class ReleasedGroup(Record):
@@ -116,6 +127,8 @@ class Built(Record):
     sub_problems_leaked: int = 0
     left_out: int = 0
     """Released problems of unresolved positions: there is no item to link them to."""
+    rewards: bool = False
+    """Whether the released rewards of a training run are in the folder."""
 
 
 def released_of(folder: Path) -> Released | None:

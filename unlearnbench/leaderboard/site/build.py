@@ -255,11 +255,13 @@ def command(line: Line, split: Split, entries: Path = ENTRIES) -> str | None:
 def _write_split(site: Site, name: str) -> None:
     facts = site.splits[name]
     strips = facts.strips(*facts.groups)
+    curves = {name: (of.steps, of.curve) for name, of in facts.released.groups.items()} if facts.released else {}
     site.write(
         f"split/{name}/index.html",
         "split.html",
         facts=facts,
         strips=_drawn(bool(strips), lambda: figures.strips_plot(strips, tau=facts.tau)),
+        rewards=_drawn(bool(curves), lambda: figures.rewards_plot(curves)),
         entries=[line for line in site.lines if line.split == name and not line.pooled],
     )
 

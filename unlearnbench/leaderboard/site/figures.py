@@ -113,6 +113,19 @@ def sorted_rates_plot(curves: Mapping[str, Array], *, tau: float) -> str:
     return svg[0]
 
 
+def rewards_plot(curves: Mapping[str, tuple[Array, Array]]) -> str:
+    """Mean reward of each group's rollouts over the steps of one training run: steps and rewards by group."""
+    with drawing("rewards", "Mean reward in training by group", (9.6, 3.2)) as (figure, svg):
+        axes = figure.subplots()
+        for number, (name, (steps, rewards)) in enumerate(curves.items()):
+            axes.plot(
+                steps, rewards, color=COLOURS[number % SERIES], marker=MARKERS[number % 7], ms=3, lw=1.5, label=name
+            )
+        axes.set(xlabel="step", ylabel="mean reward of rollouts")
+        figure.legend(loc="outside upper left", ncols=4, columnspacing=1.4)
+    return svg[0]
+
+
 def _tau(axes: Axes, tau: float, at: float = 1.0) -> None:
     """The line of tau, named left of the place `at`, a share of the width."""
     axes.axhline(tau, color=INK, lw=0.8, ls=(0, (4, 3)))

@@ -25,6 +25,7 @@ from unlearnbench.scoring.nulls import control_outcomes, easy_lost_share
 from unlearnbench.scoring.outcomes import Outcomes
 from unlearnbench.scoring.probes import probes_of
 from unlearnbench.scoring.rates import Reals
+from unlearnbench.scoring.released_run import ReleasedRun, released_run
 from unlearnbench.splits import Control, Split
 from unlearnbench.verifier import Verifier
 
@@ -152,6 +153,11 @@ class SplitFacts:
             (name, ", ".join(sorted(causes[name])) or None, [met[name, group] for group in self.groups])
             for name in names
         ]
+
+    @cached_property
+    def released(self) -> ReleasedRun | None:
+        """The rewards of a released training run, by group; None where the split has none."""
+        return released_run(self.split) if self.built else None
 
     # --- controls ---------------------------------------------------------------------------------------------------
 

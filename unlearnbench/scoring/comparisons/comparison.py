@@ -21,7 +21,7 @@ from unlearnbench.scoring.counted import Counted, counted, labels_of
 from unlearnbench.scoring.counts import Cells
 from unlearnbench.scoring.group_scores import number
 from unlearnbench.scoring.inference.intervals import Arm, gain_intervals, mean_interval, rate_interval
-from unlearnbench.scoring.inference.permutation import p_two_sided
+from unlearnbench.scoring.inference.permutation import MOST_P, p_two_sided
 from unlearnbench.splits import Split
 
 
@@ -115,7 +115,7 @@ class Pair(Record):
     solved_gain: float
     solved_interval: Interval | None
     claim: Literal["first", "second", "none"]
-    """Which converted more, beyond these families; `none` unless interval_families excludes 0."""
+    """Which converted more, beyond these families: `none` unless interval_families excludes 0 and p is at most 0.05."""
     families: dict[str, FamilyPair]
     only_first: Sequence[Moved]
     only_second: Sequence[Moved]
@@ -215,6 +215,7 @@ def _pair(first: Counted, second: Counted, core: Sequence[Item], easy: Sequence[
     solved = [share_arm(side.core.solved) for side in (first, second)]
     families = [item.family for item in core]
     interval, beyond = paired_intervals(arms[0], arms[1], families)
+    p = p_two_sided(first.core.converted.astype(float), second.core.converted.astype(float), families)
     means = [float(arm.values.mean()) for arm in arms]
     by_family = {
         name: [float(arm.values[np.array(families) == name].sum()) for arm in arms] for name in sorted(set(families))
@@ -231,10 +232,10 @@ def _pair(first: Counted, second: Counted, core: Sequence[Item], easy: Sequence[
         gain=means[0] - means[1],
         interval=interval,
         interval_families=beyond,
-        p=p_two_sided(first.core.converted.astype(float), second.core.converted.astype(float), families),
+        p=p,
         solved_gain=float(solved[0].values.mean() - solved[1].values.mean()),
         solved_interval=paired_intervals(solved[0], solved[1], families)[1],
-        claim="none" if beyond is None or beyond[0] <= 0 <= beyond[1] else "first" if beyond[0] > 0 else "second",
+        claim=claimed(beyond, p),
         families={
             name: FamilyPair(items=families.count(name), first=sums[0], second=sums[1])
             for name, sums in by_family.items()
@@ -245,6 +246,13 @@ def _pair(first: Counted, second: Counted, core: Sequence[Item], easy: Sequence[
         retention=_retention(first, second, easy),
         cost=_cost(first.run, second.run),
     )
+
+
+def claimed(beyond: Interval | None, p: float) -> Literal["first", "second", "none"]:
+    """As a score does, a comparison claims a difference by interval and p together (PROTOCOL 3.4)."""
+    if beyond is None or beyond[0] <= 0 <= beyond[1] or p > MOST_P:
+        return "none"
+    return "first" if beyond[0] > 0 else "second"
 
 
 def paired_intervals(first: Arm, second: Arm, families: Sequence[str]) -> tuple[Interval | None, Interval | None]:

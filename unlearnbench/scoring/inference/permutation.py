@@ -11,6 +11,8 @@ import numpy as np
 
 from unlearnbench.scoring.rates import Reals
 
+MOST_P = 0.05
+"""The largest p with which a difference is claimed, beside an interval that excludes 0 (PROTOCOL 3.4)."""
 DRAWS = 20_000
 """Bootstrap draws of families, and permutations of runs that are looked at where there are more."""
 
@@ -64,3 +66,8 @@ def p_gain(method: Reals, null: Reals, families: Sequence[str], weights: Reals |
 def p_two_sided(first: Reals, second: Reals, families: Sequence[str]) -> float:
     """Twice the smaller of both one-sided p-values, at most 1."""
     return min(1.0, 2 * min(p_gain(first, second, families), p_gain(second, first, families)))
+
+
+def least_p_two_sided(first_runs: int, second_runs: int) -> float:
+    """The smallest value that `p_two_sided` can take with so many runs: 0.1 for 3 and 3, 1/35 for 4 and 4."""
+    return min(1.0, 2 / comb(first_runs + second_runs, first_runs))
