@@ -315,7 +315,7 @@ def _show_board(rows: Sequence[Row]) -> None:
     """A table for each tier, edition (or pool of them), track and budget."""
     from itertools import groupby
 
-    from unlearnbench.cli.console import print_table
+    from unlearnbench.cli.console import print_sentence, print_table
 
     def heading(row: Row) -> str:
         at = row.standing
@@ -342,7 +342,7 @@ def _show_board(rows: Sequence[Row]) -> None:
     for title, group in groupby(rows, heading):
         click.echo(f"{title}:")
         print_table(head, map(cells, group), right=("rank", *head[2:]))
-    click.echo(
+    print_sentence(
         "* converts more than GRPO re-run and, where shipped, tuned GRPO. Gains: points. Easy lost: % of the items."
     )
 

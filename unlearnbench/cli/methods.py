@@ -102,7 +102,7 @@ def methods(context: click.Context, as_json: bool) -> None:
         shown = [row.model_dump(mode="json", exclude={"does"}) for row in rows]
         click.echo(json.dumps(shown, indent=2, ensure_ascii=False))
     else:
-        from unlearnbench.cli.console import print_table
+        from unlearnbench.cli.console import print_sentence, print_table
 
         print_table(
             ["method", "does", "track", "source", "gain"],
@@ -110,7 +110,7 @@ def methods(context: click.Context, as_json: bool) -> None:
             right=["gain"],
             whole=["method", "track", "source"],
         )
-        click.echo("gain: over GRPO re-run on micro at 1x, in points; -: not measured as method and split are now")
+        print_sentence("gain: over GRPO re-run on micro at 1x, in points; -: not measured as method and split are now")
     if problems:
         from unlearnbench.errors import MethodError
 
