@@ -257,7 +257,7 @@ class Scale:
         ends = [
             end
             for end in (self.low, 0.0, self.high)
-            if end == 0 or 4 * abs(root(end)) > root(self.high) - root(self.low)
+            if end == 0 or 3 * abs(root(end)) > root(self.high) - root(self.low)
         ]
         return [(end, f"{100 * end:+.0f}".replace("-", "\N{MINUS SIGN}") if end else "0") for end in ends]
 

@@ -143,7 +143,7 @@
     const axis = table.querySelector("svg.axis");
     axis.replaceChildren();
     for (const tick of new Set([low, 0, high])) {
-      if (tick !== 0 && 4 * Math.abs(root(tick)) <= width) continue; // would run into 0
+      if (tick !== 0 && 3 * Math.abs(root(tick)) <= width) continue; // would run into 0
       const anchor = tick === low ? "start" : tick === high ? "end" : "middle";
       const text = tick === 0 ? "0" : signed(tick).replace(".0", "");
       add(axis, "text", { x: at(tick), y: 12, "text-anchor": anchor }, text);
