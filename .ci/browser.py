@@ -25,6 +25,8 @@ from chromium import DESK, PHONE, Browser, binary, dead_links, findings, violati
 from unlearnbench.leaderboard.site.build import build  # noqa: E402
 
 AXE = "axe-core@4.14.1"
+HEAVIEST = 15_000_000
+"""Bytes of all pages together."""
 _ROWS = "[...document.querySelectorAll('#entries tbody.rows tr')]"
 _SEEN = f"{_ROWS}.filter((row) => row.checkVisibility())"
 
@@ -89,11 +91,12 @@ def axe_source() -> str | None:
 
 
 def check_access(browser: Browser, site: Path, axe: str) -> list[str]:
-    """What axe-core finds on every kind of page, wide and narrow, light and dark: each split, the first and the last
-    entry, and the board as it opens, whole with two rows compared, and with each of its pictures."""
+    """What axe-core finds on every kind of page, wide and narrow, light and dark: each split and document, the first
+    and the last entry, and the board as it opens, whole with two rows compared, and with each of its pictures."""
     entries = sorted(site.glob("entry/*/index.html"))
     kinds = [(page, "") for page in [*site.glob("*.html"), *sorted(site.glob("split/*/*.html")), *entries[:1]]]
     kinds += [(page, "") for page in entries[-1:]]
+    kinds += [(page, "") for page in sorted((site / "documents").rglob("*.html"))]
     board = site / "index.html"
     browser.open(board)
     keys = browser.run(f"{_ROWS}.slice(0, 2).map((row) => encodeURIComponent(row.dataset.key)).join('+')") or ""
@@ -122,7 +125,11 @@ def main() -> int:
         return 1
     began, site = time.monotonic(), build(given.entries, given.out).parent
     pages, wrong = sorted(site.rglob("*.html")), 0
-    print(f"{len(pages)} pages in {time.monotonic() - began:.0f} s")
+    weight = sum(page.stat().st_size for page in pages)
+    print(f"{len(pages)} pages, {weight / 1e6:.1f} MB, in {time.monotonic() - began:.0f} s")
+    if weight > HEAVIEST:
+        wrong += 1
+        print(f"the pages are heavier than {HEAVIEST / 1e6:g} MB together")
     with Browser() as browser:
         for page in pages:
             name = page.relative_to(site).as_posix()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 import tempfile
 import time
@@ -47,6 +48,7 @@ def main() -> int:
             cell.metadata.pop("execution", None)
             for data in (output.data for output in cell.get("outputs", ()) if "data" in output):
                 if "text/html" in data:  # the words beside it are a record in full, with this machine's folders
+                    data["text/html"] = re.sub(rf"{re.escape(tempfile.gettempdir())}/\w+/", "", data["text/html"])
                     data["text/plain"] = data["text/plain"].replace(f"{ROOT}/", "")[:MOST_PLAIN]
         nbformat.write(book, NOTEBOOK)
     return 0

@@ -19,7 +19,7 @@ from unlearnbench.errors import UnlearnBenchError
 from unlearnbench.leaderboard.bundles.bundle import Statement
 from unlearnbench.leaderboard.bundles.writing import write_bundle
 from unlearnbench.leaderboard.editions import current_edition
-from unlearnbench.leaderboard.entries import default_id, enter, read_entry
+from unlearnbench.leaderboard.entries import enter, read_entry
 from unlearnbench.methods import BUILT_IN
 from unlearnbench.methods.gains import Measured, write_measured
 from unlearnbench.records import Result
@@ -43,12 +43,12 @@ def write_entries(runs: Runs, entries: Path, work: Path) -> list[str]:
 
 
 def _entry(run: Finished, runs: Runs, entries: Path, work: Path, tried: int) -> str:
-    name = default_id(run.result)
-    if not _is_of(entries / name / current_edition(entries, run.result), run.result, tried):
-        bundle = work / f"{name}.zip"
-        write_bundle(run.folder, bundle, Statement(name=run.result.method.name, authors=AUTHORS, tried=tried))
-        enter(bundle, entries, id=name, split=runs.split, workers=1)
-    return name
+    for folder in sorted(entries.glob(f"*/{current_edition(entries, run.result)}")):
+        if _is_of(folder, run.result, tried):
+            return folder.parent.name
+    bundle = work / f"{run.folder.name}.zip"
+    write_bundle(run.folder, bundle, Statement(name=run.result.method.name, authors=AUTHORS, tried=tried))
+    return enter(bundle, entries, split=runs.split, workers=1).entry.id
 
 
 def _is_of(folder: Path, result: Result, tried: int) -> bool:

@@ -4,6 +4,7 @@ the code is current. The slow blocks run in .ci/documents.py."""
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import json
 import re
 import shlex
@@ -19,7 +20,9 @@ from documents import ROOT, Block, blocks, documents, run_blocks
 
 from unlearnbench.cli.main import cli
 from unlearnbench.io import files, tables
+from unlearnbench.records import Result
 from unlearnbench.scoring.comparisons.comparison import compare
+from unlearnbench.scoring.counts import Cells, read_phase
 from unlearnbench.splits import find_split, load_split
 
 pytestmark = pytest.mark.checkout
@@ -223,6 +226,55 @@ def _dead_links(path: Path) -> list[str]:
         if not there.exists() or (anchor and there.suffix == ".md" and anchor not in _anchors(there)):
             dead.append(link)
     return dead
+
+
+def test_every_picture_of_the_documents_is_made_by_a_script() -> None:
+    scripts = [*(ROOT / ".ci").glob("*.py"), *(ROOT / "experiments").glob("*.py")]
+    written = "".join(path.read_text(encoding="utf-8") for path in scripts)
+    shown = {Path(link).name for path in documents() for link in re.findall(r"!\[[^]]*\]\(([^)\s]+)\)", _prose(path))}
+    there = {path.name for path in (ROOT / "docs").rglob("*.png")}
+    assert shown == there and shown, "a picture that no page shows, or that is not there"
+    assert sorted(name for name in shown if name not in written) == []
+
+
+def test_the_table_of_the_readme_is_that_of_the_shipped_runs() -> None:
+    """Shares of the unlearnable items by three rules, from the controls of micro and the board's entries on it."""
+    micro = load_split("micro")
+    ids, tau = micro.ids("unlearnable"), micro.config.protocol.tau
+    null = micro.control("null_control", "1x")
+    assert null is not None and null.result is not None
+    cells = Cells.of(read_phase(null.counts, "eval", ids, runs=[str(seed) for seed in null.seeds]))
+    above = cells.correct / cells.n > tau
+    triples = [above[:, list(seeds)].any(axis=1).mean() for seeds in itertools.combinations(range(len(null.seeds)), 3)]
+    shown = {
+        name.strip(" `"): [float(cell.strip("% ")) for cell in cells]
+        for name, *cells in re.findall(
+            r"^\| (.+?) \| ([\d.]+ %) \| ([\d.]+ %) \| ([\d.]+ %) \|$",
+            (ROOT / "README.md").read_text(encoding="utf-8"),
+            re.MULTILINE,
+        )
+    }
+    ceiling = tables.read_json_record(micro.path / "positive_control/result.json", Result)
+    rows = {"ceiling": _three_rules(ceiling), "GRPO re-run": (sum(triples) / 120, *_three_rules(null.result)[1:])}
+    for name, wanted in rows.items():
+        [found] = [values for title, values in shown.items() if name in title]
+        assert found == [round(100 * value, 1) for value in wanted], name
+    # of runs that are not kept here, their page has the gains over the same null control
+    told = (ROOT / "docs/results/experiments.md").read_text(encoding="utf-8").replace("\N{MINUS SIGN}", "-")
+    for name in ("pass_at_k", "sft_unlearnable"):
+        gains = re.search(rf"^\| {name} \| 3 \| ([+-][\d.]+) \(.*?\) \| ([+-][\d.]+) \(", told, re.MULTILINE)
+        [found] = [values for title, values in shown.items() if name in title]
+        assert gains is not None
+        for share, gain, of_null in zip(found[1:], gains.groups(), _three_rules(null.result)[1:], strict=True):
+            assert share == pytest.approx(float(gain) + 100 * of_null, abs=0.11)
+    told = (ROOT / "docs/results/micro.md").read_text(encoding="utf-8")
+    assert all(" | ".join(f"{value:.1f} %" for value in values) in told for values in shown.values())
+
+
+def _three_rules(result: Result) -> tuple[float, float, float]:
+    of, naive = result.groups["unlearnable"], result.conversion.naive.any_seed
+    assert naive is not None and of.solved is not None and of.conversion is not None
+    return naive, of.solved / of.items, of.conversion
 
 
 LINKED = [*documents(), *sorted((ROOT / "docs").rglob("*.ipynb"))]

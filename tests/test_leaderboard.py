@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 
@@ -77,6 +78,24 @@ def test_an_entry_lies_where_its_id_and_edition_say_and_has_one_source(
     write_text(board_folder / "many" / "my_algo.py", "# another")
     with pytest.raises(RunError, match=r"my_algo\.py is another source than the bundle's"):
         enter(made_bundle, board_folder, id="many", edition="three", tier="self-reported", split=made_split, workers=1)
+
+
+def test_an_id_is_that_of_one_bundle_and_an_entry_keeps_its_day(
+    entries: Path, made_bundle: Path, made_split: Split, tmp_path: Path
+) -> None:
+    board_folder = tmp_path / "entries"
+    write_json(board_folder.parent / "editions.json", [{"name": "one", "split": "made", "split_hash": made_split.hash}])
+    first = enter(made_bundle, board_folder, tier="self-reported", split=made_split, workers=1)
+    assert (first.entry.id, first.entry.edition) == ("my_algo-1x", "one")
+    assert first.entry.entered == datetime.now(UTC).date().isoformat()
+    path = first.folder / "entry.json"
+    write_json(path, first.entry.model_copy(update={"entered": "2020-02-03"}))
+    again = enter(made_bundle, board_folder, tier="self-reported", split=made_split, workers=1)
+    assert (again.entry.id, again.entry.entered) == ("my_algo-1x", "2020-02-03")  # the same bundle
+
+    write_json(path, first.entry.model_copy(update={"bundle": "ab" * 32}))
+    other = enter(made_bundle, board_folder, tier="self-reported", split=made_split, workers=1)
+    assert other.entry.id == "my_algo-1x-2" and len(read_entries(board_folder)) == 2
 
 
 def test_a_self_reported_entry_is_not_measured(
@@ -231,7 +250,8 @@ def test_submit_writes_a_verified_bundle_and_the_words_of_the_pull_request(
     assert (tmp_path / "mine.zip").read_bytes() == made_bundle.read_bytes()
     told = capsys.readouterr().out
     assert "drawn again from its weights" in told and "Title: Leaderboard: Mine on made" in told
-    assert "git add leaderboard/entries/my_algo-1x/open/bundle.json" in told and "https://ADDRESS/mine.zip" in told
+    assert "git add leaderboard/entries/my_algo-1x/EDITION/bundle.json" in told and "https://ADDRESS/mine.zip" in told
+    assert f"EDITION is the newest one of these labels ({made_split.hash[:12]}) in leaderboard/editions.json" in told
     here = told[told.index("<<'END'") + 7 : told.index("    END")]
     ref = BundleRef.model_validate_json(here)
     assert ref.sha256 == sha256(made_bundle.read_bytes()).hexdigest()

@@ -126,7 +126,7 @@ def test_the_board_shows_ranks_of_their_own_group_and_what_is_no_more_than_chanc
     assert "1<small>of 1</small>" in page.row("told-1x")  # another tier is ranked by itself
     assert "no rank: withdrawn: a leak" in page.row("gone-1x")
     assert "<option selected>re-trained</option>" in page.source and "<option selected>pooled</option>" in page.source
-    order = re.findall(r'<a href="entry/([^/]+)/', page.source)
+    order = re.findall(r'<a href="entry/([^/]+)/index', page.source)
     of_tier = ["better-1x", "hostile-1x", "nothing-1x", "gone-1x", "silent-4x"]
     assert order == [*of_tier, *of_tier, "told-1x", "told-1x"]  # over all editions, then in each
 
@@ -215,6 +215,59 @@ def test_a_pinned_control_is_the_mean_over_the_editions_that_all_have_it(
     assert ("pooled", "first", "ceiling") not in rows  # the other split has none
     fair = [row for name, row in of_micro.items() if name.startswith("tuned") and (row.easy_lost or 0) <= 0.05]
     assert fair and rows["1", "first", "tuned GRPO"].converted == max(row.converted or 0 for row in fair)
+
+
+def test_a_row_says_when_its_entry_was_entered(entries: Path, tiny: Split, tmp_path: Path) -> None:
+    """By the entry itself, else by its edition; a pooled row says what its newest entry says."""
+    board_folder = tmp_path / "board"
+    for name in ("better-1x", "nothing-1x"):
+        shutil.copytree(entries / name, board_folder / "entries" / name)
+    path = board_folder / "entries" / "better-1x" / "1" / "entry.json"
+    files.write_json(path, json.loads(path.read_text()) | {"entered": "2031-05-06"})
+    edition = {"name": "1", "split": tiny.name, "split_hash": tiny.hash, "entered": "2030-01-02"}
+    files.write_json(board_folder / "editions.json", [edition])
+    site = build(board_folder / "entries", tmp_path / "site", [tiny.path]).parent
+    page = Page(site / "index.html")
+    assert 'data-value="2031-05-06">2031-05-06</td>' in page.row("better-1x")
+    assert 'data-value="2030-01-02">2030-01-02</td>' in page.row("nothing-1x")
+    assert {row.id: row.entered for row in tables.read_json_record(site / "board.json", BoardFile).rows} == {
+        "better-1x": "2031-05-06",
+        "nothing-1x": "2030-01-02",
+    }
+    assert "2031-05-06" in Page(site / "entry/better-1x/index.html").text
+    assert 'href="entry/better-1x/method.py"' in page.row("better-1x")
+    files.write_json(path, json.loads(path.read_text()) | {"entered": "yesterday"})
+    with pytest.raises(DataError, match=r"entry\.json, field 'entered'"):
+        read_entries(board_folder / "entries")
+
+
+def test_the_documents_of_a_checkout_are_pages_of_the_site(entries: Path, tiny: Split, tmp_path: Path) -> None:
+    checkout = tmp_path / "checkout"
+    shutil.copytree(entries / "better-1x", checkout / "leaderboard" / "entries" / "better-1x")
+    files.write_text(checkout / "README.md", "# The name\n\n[rules](leaderboard/RULES.md#two-words)\n")
+    files.write_text(checkout / "leaderboard/RULES.md", "# Rules\n\n## Two words\n\n## `Two` words\n")
+    files.write_text(
+        checkout / "docs/reference/protocol.md",
+        '# Protocol\n\n<a id="3"></a>\n\n![A dot](dot.png) [up](../../README.md) [code](../../a.py) [out](https://x.org)\n\n'
+        "| | a |\n|---|---|\n| b | `<i>` |\n\n```bash\necho '<script>'\n```\n",
+    )
+    files.write_bytes(checkout / "docs/reference/dot.png", b"\x89PNG")
+    files.write_text(checkout / "docs/README.md", "# Documents\n\n[protocol](reference/protocol.md#3)\n")
+    site = build(checkout / "leaderboard" / "entries", tmp_path / "site", [tiny.path]).parent
+    page = Page(site / "documents/docs/reference/protocol.html")
+    assert "<title>Protocol" in page.source and 'src="dot.png"' in page.source
+    assert (site / "documents/docs/reference/dot.png").read_bytes() == b"\x89PNG"
+    links = [of["href"] for tag, of in page.tags if tag == "a" and "href" in of]
+    assert "../../README.html" in links and "https://x.org" in links and not any("a.py" in link for link in links)
+    assert "code" in page.text and "<code>&lt;i&gt;</code>" in page.source and "&lt;script&gt;" in page.source
+    assert page.source.count('<th scope="col">') == 1  # the empty head cell is none
+    rules = [of.get("id") for tag, of in Page(site / "documents/leaderboard/RULES.html").tags if tag == "h2"]
+    assert rules == ["two-words", "two-words-1"]
+    first = Page(site / "index.html")
+    addresses = {of.get("href") for tag, of in first.tags if tag == "a"}
+    assert {"documents/docs/README.html", "documents/docs/reference/protocol.html#3"} <= addresses
+    assert not any("tracks.html" in (address or "") for address in addresses)  # there is no such document here
+    assert "documents/" not in Page(build(entries, tmp_path / "bare", [tiny.path])).source
 
 
 def test_the_board_can_be_had_as_numbers(site: Path, entries: Path, tiny: Split) -> None:

@@ -21,19 +21,26 @@ def console() -> Console:
     return Console(highlight=False, markup=False, emoji=False, width=None if sys.stdout.isatty() else PAGE)
 
 
-def print_table(head: Sequence[str], rows: Iterable[Sequence[object]], *, right: Sequence[str] = ()) -> None:
+def print_table(
+    head: Sequence[str], rows: Iterable[Sequence[object]], *, right: Sequence[str] = (), whole: Sequence[str] = ()
+) -> None:
     """A table of short cells, the columns in `right` aligned to the right. No cell is cut: piped, it is as wide as it
-    has to be; on a narrow terminal, words are folded and numbers stay whole."""
-    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    has to be; on a narrow terminal, words are folded, but numbers and the columns in `whole` are not."""
+    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
     for name in head:
         words = name not in right
-        table.add_column(name, justify="left" if words else "right", no_wrap=not words, overflow="fold")
+        table.add_column(name, justify="left" if words else "right", no_wrap=name in (*right, *whole), overflow="fold")
     for row in rows:
         table.add_row(*(Text(str(cell)) for cell in row))
     shown = console()
     if not sys.stdout.isatty():
         shown.width = max(PAGE, shown.measure(table, options=shown.options.update(width=10_000)).maximum)
     shown.print(table)
+
+
+def print_sentence(text: str) -> None:
+    """A long line, folded at words on a terminal; piped, it is one line."""
+    console().print(text, soft_wrap=not sys.stdout.isatty())
 
 
 def warn_of_golds(ungradable: Sequence[str]) -> None:

@@ -315,7 +315,7 @@ def _show_board(rows: Sequence[Row]) -> None:
     """A table for each tier, edition (or pool of them), track and budget."""
     from itertools import groupby
 
-    from unlearnbench.cli.console import print_table
+    from unlearnbench.cli.console import print_sentence, print_table
 
     def heading(row: Row) -> str:
         at = row.standing
@@ -324,7 +324,7 @@ def _show_board(rows: Sequence[Row]) -> None:
 
     def cells(row: Row) -> tuple[str, ...]:
         entry, at = row.entry, row.standing
-        name = at.id + (" (withdrawn)" if entry.withdrawn else "")
+        name = at.id + (" (withdrawn)" if entry.withdrawn else "*" if at.claim else "")
         conversion, frontier = at.conversion, at.frontier
         p = None if conversion is None else conversion.adjusted
         interval = None if conversion is None else conversion.interval
@@ -334,16 +334,17 @@ def _show_board(rows: Sequence[Row]) -> None:
             _points(None if conversion is None else conversion.gain),
             "-" if interval is None else " to ".join(_points(end) for end in interval),
             "-" if p is None else p_value(p),
-            "yes" if at.claim else "",
             _points(None if frontier is None else frontier.gain),
             "-" if at.easy_lost is None else f"{100 * at.easy_lost:.1f}",
         )
 
-    head = ("rank", "entry", "gain", "95 % interval", "Holm p", "beats", "frontier", "easy lost")
+    head = ("rank", "entry", "gain", "95 % interval", "Holm p", "frontier", "easy lost")
     for title, group in groupby(rows, heading):
         click.echo(f"{title}:")
         print_table(head, map(cells, group), right=("rank", *head[2:]))
-    click.echo("beats: more than GRPO re-run and, where shipped, tuned GRPO. easy lost: % of the easy items.")
+    print_sentence(
+        "* converts more than GRPO re-run and, where shipped, tuned GRPO. Gains: points. Easy lost: % of the items."
+    )
 
 
 def _ranks(rank: tuple[int, int] | None) -> str:
@@ -370,7 +371,7 @@ def _show_moved(moved: Sequence[Moved]) -> None:
 
 
 def _points(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:+.1f}"
+    return "-" if value is None else f"{100 * value:+z.1f}"
 
 
 @leaderboard.command("build")

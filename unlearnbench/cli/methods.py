@@ -91,7 +91,7 @@ def methods(context: click.Context, as_json: bool) -> None:
     """List the methods, built in and installed: what each does, its track, source and last measured gain.
 
     The gain over the null control is that of docs/results/experiments.md, on micro at 1x: in points in the table, as
-    a fraction in JSON; "not measured" once method or split changed. `methods show NAME` prints all there is on one.
+    a fraction in JSON; none once method or split changed. `methods show NAME` prints all there is on one.
     """
     if context.invoked_subcommand is not None:
         return
@@ -102,13 +102,15 @@ def methods(context: click.Context, as_json: bool) -> None:
         shown = [row.model_dump(mode="json", exclude={"does"}) for row in rows]
         click.echo(json.dumps(shown, indent=2, ensure_ascii=False))
     else:
-        from unlearnbench.cli.console import print_table
+        from unlearnbench.cli.console import print_sentence, print_table
 
         print_table(
             ["method", "does", "track", "source", "gain"],
-            [(row.name, row.does, row.track, row.source, _points(row.gain)) for row in rows],
+            [(row.name, row.does, row.track, row.source, _gain(row.gain)) for row in rows],
             right=["gain"],
+            whole=["method", "track", "source"],
         )
+        print_sentence("gain: over GRPO re-run on micro at 1x, in points; -: not measured as method and split are now")
     if problems:
         from unlearnbench.errors import MethodError
 
@@ -188,8 +190,8 @@ def _declared(method: Any) -> Mapping[str, Any]:
     return {name: method.Settings.model_fields[name] for name in names}
 
 
-def _points(gain: float | None) -> str:
-    return "not measured" if gain is None else f"{100 * gain:+.1f} points"
+def _gain(gain: float | None) -> str:
+    return "-" if gain is None else f"{100 * gain:+.1f}"
 
 
 def _measured_gain(measured: Mapping[str, Any] | None) -> str:
@@ -198,7 +200,7 @@ def _measured_gain(measured: Mapping[str, Any] | None) -> str:
     interval = measured["interval_families"]
     within = f", 95 % interval {100 * interval[0]:+.1f} to {100 * interval[1]:+.1f}" if interval else ""
     where = f"on {measured['split']} at {measured['budget']:g}x, {measured['seeds']} seeds"
-    return f"{_points(measured['gain'])} over the null control{within}; {where}"
+    return f"{_gain(measured['gain'])} points over the null control{within}; {where}"
 
 
 @click.command("new-method")

@@ -63,7 +63,7 @@ for command in (build, export, push):
 @as_json
 def show(split: str, as_json: bool) -> None:
     """Show a split: its groups, families, protocol, recipe and controls. SPLIT is a shipped name or a folder."""
-    from unlearnbench.cli.console import print_table
+    from unlearnbench.cli.console import print_sentence, print_table
     from unlearnbench.splits import load_split
 
     content = _description(load_split(split))
@@ -94,8 +94,8 @@ def show(split: str, as_json: bool) -> None:
             right=["items", *groups],
         )
     for name in ("protocol", "recipe", "base_policy", "budget"):
-        click.echo(f"{name}: {json.dumps(content[name], ensure_ascii=False)}")
-    click.echo(f"controls: {_controls_sentence(content['controls'])}")
+        print_sentence(f"{name.replace('_', ' ')}: {_listed(content[name]) or 'not stated'}")
+    print_sentence(f"controls: {_controls_sentence(content['controls'])}")
     for group, of in content["released"].items():
         click.echo(f"{group}: {_extent(of)}")
     if content["training_rewards"]:
@@ -337,10 +337,24 @@ def _controls(split: Split) -> dict[str, Any]:
 def _controls_sentence(controls: Mapping[str, Any]) -> str:
     """Which controls are shipped, with how many seeds."""
     told = [f"null control at {name}, {len(of['seeds'])} seeds" for name, of in controls["null_control"].items()]
-    told += [f"tuned null at {name}x, {len(of['seeds'])} seeds" for name, of in controls["tuned_null"].items()]
+    told += [
+        f"GRPO at {name}x the learning rate, {len(of['seeds'])} seeds" for name, of in controls["tuned_null"].items()
+    ]
     if (of := controls["positive_control"]) is not None:
         told.append(f"positive control, {len(of['seeds'])} seeds")
     return "; ".join(told) or "none"
+
+
+def _listed(value: Any) -> str:
+    """A setting as words: `steps 300, sampling (temperature 0.7, top_p 0.95)`."""
+    if isinstance(value, Mapping):
+        inner = [(name, of) for name, of in value.items() if of is not None]
+        return ", ".join(
+            f"{name} ({_listed(of)})" if isinstance(of, Mapping) else f"{name} {_listed(of)}" for name, of in inner
+        )
+    if isinstance(value, list | tuple):
+        return " and ".join(map(_listed, value))
+    return str(value).lower() if isinstance(value, bool) else "" if value is None else str(value)
 
 
 def _print_json(value: object) -> None:

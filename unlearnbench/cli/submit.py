@@ -43,6 +43,7 @@ def submit(
     from unlearnbench.leaderboard.bundles.bundle import Statement
     from unlearnbench.leaderboard.bundles.writing import write_bundle
     from unlearnbench.leaderboard.editions import ENTRIES, editions
+    from unlearnbench.leaderboard.entries import free_id
     from unlearnbench.leaderboard.pull_request import pull_request
     from unlearnbench.leaderboard.verification import verify_bundle
     from unlearnbench.scoring.comparisons.comparability import read_run
@@ -56,5 +57,6 @@ def submit(
     if not found.verified:
         return 1
     known = [edition.name for edition in editions(ENTRIES) if edition.split_hash == bundle.result.split_hash]
-    click.echo("\n" + pull_request(bundle, ref_of(out, address), found, known[-1] if known else "open"))
+    id_, edition = free_id(bundle.result, bundle.sha256), known[-1] if known else None
+    click.echo("\n" + pull_request(bundle, ref_of(out, address), found, id_, edition))
     return 0

@@ -21,6 +21,7 @@ CHAIN = "52db9ba70e0cc0f6eaf7803dd07447a1f5477735fd3f661792ba94600c84e971"
 """The chain of drand's public beacon `quicknet`: a value every PERIOD seconds, which nobody can know or choose."""
 GENESIS, PERIOD = 1_692_803_367, 3
 """When its first round was published, in seconds since 1970, and seconds from one round to the next."""
+DAY = r"^\d{4}-\d{2}-\d{2}$"
 DELAY = 3600
 """Seconds from the closing commit to the round that is drawn from, at least."""
 
@@ -44,6 +45,8 @@ class Edition(Record):
     """The commit that closed the edition, which its seed was drawn from."""
     beacon: Beacon | None = None
     """The beacon's value that its seed was drawn from, too; None for editions that were drawn from the commit alone."""
+    entered: str | None = Field(default=None, pattern=DAY)
+    """The day of its entries that do not state their own: they are from before an entry did."""
 
 
 def round_after(time: int) -> int:

@@ -11,9 +11,11 @@ split of a closed edition lies in `leaderboard/editions/<name>/`, so that the bo
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -25,7 +27,7 @@ from unlearnbench.errors import DataError, RunError
 from unlearnbench.io import files, tables
 from unlearnbench.leaderboard.answer_archive import answers_of
 from unlearnbench.leaderboard.bundles.address import BUNDLE, BundleRef, fetched, ref_of
-from unlearnbench.leaderboard.editions import ENTRIES, current_edition
+from unlearnbench.leaderboard.editions import DAY, ENTRIES, current_edition
 from unlearnbench.leaderboard.verification import Checked, examine
 from unlearnbench.records import Record, Result
 from unlearnbench.scoring.curves import training_curves
@@ -62,15 +64,17 @@ class Entry(Record):
     """Of a re-trained entry: the id of the entry whose source, settings and budget it was trained with."""
     withdrawn: str | None = None
     """Why the entry was withdrawn; it is then shown, and not ranked."""
+    entered: str | None = Field(default=None, pattern=DAY)
+    """The day (UTC) on which it was first written; None for entries from before it was stated."""
 
     @model_serializer(mode="wrap")
     def _without_defaults(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Entries that say nothing of class and sampler stay as they were written."""
+        """Entries that say nothing of class, sampler and day stay as they were written."""
         stated: dict[str, Any] = serialise(self)
         return {
             name: value
             for name, value in stated.items()
-            if (name, value) not in (("class_name", ""), ("sampler", "transformers"))
+            if (name, value) not in (("class_name", ""), ("sampler", "transformers"), ("entered", None))
         }
 
     @property
@@ -120,8 +124,8 @@ def enter(
 ) -> BoardEntry:
     """Verify a bundle and write the entry that it makes. Raises RunError with the reasons where it is refused.
 
-    `what` is the bundle's path, address or bundle.json. `id` defaults to `<method>-<budget>`, or to the entry's folder
-    where that bundle.json lies in one. Weights are measured again unless the tier is `self-reported`.
+    `what` is the bundle's path, address or bundle.json. `id` defaults to `free_id`, or to the entry's folder where that
+    bundle.json lies in one. Weights are measured again unless the tier is `self-reported`.
     """
     with fetched(what) as found:
         reasons, checked = examine(found.path, split, workers=workers, measure=tier == "re-measured")
@@ -130,7 +134,7 @@ def enter(
             raise RunError(f"{what} is refused, so it makes no entry: {told}")
         ref = found.ref or ref_of(found.path)
     statement, result = checked.bundle.statement, checked.result
-    chosen = id or _home(Path(what), entries) or default_id(result)
+    chosen = id or _home(Path(what), entries) or free_id(result, checked.bundle.sha256, entries)
     if not re.fullmatch(_ID, chosen):
         raise RunError(f"{chosen!r} cannot be an entry's id; use small letters, digits, '-', '_' and '.', at most 80")
     entry = Entry(
@@ -175,11 +179,35 @@ def write_entry(entries: Path, entry: Entry, checked: Checked, ref: BundleRef) -
     files.write_json(folder / BUNDLE, ref)
     if not source.is_file():
         files.write_bytes(source, checked.bundle.source)
+    entry = entry.model_copy(update={"entered": _first_day(folder, entry)})
     files.write_json(folder / "entry.json", entry)
     return BoardEntry(folder, entry, checked.result)
 
 
-def default_id(result: Result) -> str:
+def _first_day(folder: Path, entry: Entry) -> str:
+    """Today, or the day on which the same bundle was entered here before."""
+    if (folder / "entry.json").is_file():
+        before = tables.read_json_record(folder / "entry.json", Entry)
+        if before.bundle == entry.bundle and before.entered is not None:
+            return before.entered
+    return datetime.now(UTC).date().isoformat()
+
+
+def free_id(result: Result, bundle: str, entries: Path = ENTRIES) -> str:
+    """`<method>-<budget>`, with a number where other bundles have this id: the first that is free or this bundle's.
+
+    An id is that of one source and one entry, whatever the edition.
+    """
+    name = _default_id(result)
+    for number in itertools.count(1):
+        chosen = name if number == 1 else f"{name}-{number}"
+        stated = [tables.read_json_record(path, Entry) for path in (entries / chosen).glob("*/entry.json")]
+        if not (entries / chosen).is_dir() or any(entry.bundle == bundle for entry in stated):
+            return chosen
+    raise AssertionError("there is always another number")
+
+
+def _default_id(result: Result) -> str:
     """<method>-<budget>, in the characters that an id may have."""
     name = re.sub(r"[^a-z0-9_.-]+", "-", result.method.name.lower()).strip("-.") or "method"
     budget = "quick" if result.budget.multiple is None else f"{result.budget.multiple:g}x"

@@ -7,19 +7,20 @@ import json
 from unlearnbench.leaderboard.bundles.address import BUNDLE, BundleRef
 from unlearnbench.leaderboard.bundles.bundle import Bundle
 from unlearnbench.leaderboard.editions import ENTRIES
-from unlearnbench.leaderboard.entries import default_id
 from unlearnbench.leaderboard.verification import Verification
 from unlearnbench.reports.formatting import plain, plural
 from unlearnbench.reports.headline import verdict
 
 
-def pull_request(bundle: Bundle, ref: BundleRef, found: Verification, edition: str) -> str:
-    """Title, body and the commands that make the branch, for a bundle that was verified."""
+def pull_request(bundle: Bundle, ref: BundleRef, found: Verification, entry: str, edition: str | None) -> str:
+    """Title, body and the commands that make the branch, for a bundle that was verified.
+
+    `entry` is the id; without an edition the text says how to find it.
+    """
     result, statement = found.result or bundle.result, bundle.statement
-    entry = default_id(result)
     budget = "quick" if result.budget.multiple is None else f"{result.budget.multiple:g}x"
     trial = "" if result.comparable else ", not to be ranked"
-    place = f"{ENTRIES.as_posix()}/{entry}/{edition}"
+    place = f"{ENTRIES.as_posix()}/{entry}/{edition or 'EDITION'}"
     told = ref.model_dump(mode="json") | {"address": ref.address or f"https://ADDRESS/{ref.file}"}
     body = [
         f"Title: Leaderboard: {plain(statement.name)} on {result.split} (track {result.method.track}, {budget}{trial})",
@@ -43,6 +44,7 @@ def pull_request(bundle: Bundle, ref: BundleRef, found: Verification, edition: s
         "",
         *([] if ref.address else [_UPLOAD.format(file=bundle.archive.path), ""]),
         "To open the pull request, in a clone of the repository:",
+        *([] if edition else [_EDITION.format(hash=result.split_hash[:12])]),
         "",
         f"    git switch -c entry-{entry}",
         f"    mkdir -p {place} && cat > {place}/{BUNDLE} <<'END'",
@@ -53,6 +55,8 @@ def pull_request(bundle: Bundle, ref: BundleRef, found: Verification, edition: s
     return "\n".join(body)
 
 
+_EDITION = """EDITION is the newest one of these labels ({hash}) in leaderboard/editions.json; run `submit` in the
+clone, and it is filled in."""
 _UPLOAD = """First put {file} where anybody can download it without an account: drag it into a comment of the pull
 request or attach it to a release of your fork (https://...), or upload it to a data set on the Hugging Face Hub
 (hf://datasets/OWNER/NAME@REVISION/FILE.zip). Write its address into bundle.json below, or give it to `submit`

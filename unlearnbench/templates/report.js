@@ -91,6 +91,7 @@
     cells.slice(0, columns.length - 1).forEach((text, place) => line.append(make("td", text, { class: place < 2 ? "word" : "" })));
     return line;
   };
+  const rest = document.querySelector('a[href="items.csv"]') ? "items.csv" : "counts.parquet"; // beside a run's page, and an entry's
   let shown = PAGE;
   const show = (most) => {
     shown = most;
@@ -98,7 +99,7 @@
     body.replaceChildren(...found.slice(0, most).map(draw));
     const left = data.all - data.rows.length;
     status.textContent = `${found.length} ${found.length === 1 ? "item" : "items"}` + (found.length > most ? `, the first ${most} shown` : "") +
-      "; rates in %. Open an item for its text and completions." + (left ? ` ${left} more items are in items.csv alone.` : "");
+      "; rates in %. Open an item for its text and completions." + (left ? ` ${left} more items are in ${rest} alone.` : "");
     more.hidden = found.length <= most;
   };
   more.addEventListener("click", () => show(shown + 200));

@@ -9,6 +9,7 @@ from pathlib import Path
 from statistics import mean
 
 from unlearnbench.leaderboard.board import Row, board, edition_places, pooled_board
+from unlearnbench.leaderboard.editions import Edition
 from unlearnbench.leaderboard.entries import TIERS, BoardEntry, Entry
 from unlearnbench.leaderboard.pooling import Score
 from unlearnbench.leaderboard.ranking import SCORE_VERSION, Standing
@@ -41,6 +42,8 @@ class Line:
     """Of a pooled row, of all editions."""
     flops: float | None
     """Of a seed, the mean over seeds; None where the result does not state it."""
+    entered: str | None
+    """The day of the entry, of a pooled row of the newest; None where neither entry nor edition states it."""
 
     @property
     def id(self) -> str:
@@ -49,6 +52,12 @@ class Line:
     @property
     def name(self) -> str:
         return self.entry.name
+
+    @property
+    def has_source(self) -> bool:
+        """Whether the method's file lies in the entry's folder, and so beside its page."""
+        path = self.folder.parent / self.entry.source
+        return Path(self.entry.source).name == self.entry.source and path.is_file() and not path.is_symlink()
 
     @property
     def telling_id(self) -> bool:
@@ -142,14 +151,17 @@ def lines(
     entries: Sequence[BoardEntry],
     find: Callable[[Result], Split],
     page_of: Callable[[Split], str],
-    order: Sequence[str] = (),
+    known: Sequence[Edition] = (),
 ) -> list[Line]:
     """All methods over their editions, then all entries in theirs: the strongest tier first, of that the pooled rows
-    and the editions as in `edition_places` (`order` has the oldest first), then by budget, track, rank and gain."""
+    and the editions as in `edition_places` (`known` has the oldest first), then by budget, track, rank and gain."""
+    order = [edition.name for edition in known]
     by_id = {one.entry.id: one for one in entries}
     shown = edition_places(order, [one.entry for one in entries])
     found = [_line(row, by_id, find, page_of, pooled=True) for row in pooled_board(entries, find, order)]
     found += [_line(row, by_id, find, page_of, pooled=False) for row in board(entries, find, order)]
+    days = {edition.name: edition.entered for edition in known}
+    found = [replace(line, entered=line.entry.entered or days.get(line.entry.edition)) for line in found]
 
     def place(line: Line) -> tuple[str | float, ...]:
         ranks = line.standing.rank or (math.inf, math.inf)
@@ -183,6 +195,7 @@ def _line(
         source=read_source(one.source, row.entry.class_name),
         seeds=sum(len(result.seeds) for result in results),
         flops=mean(used) if (used := [spent for result in results for spent in result.budget.used]) else None,
+        entered=row.entry.entered,
     )
 
 
@@ -244,7 +257,7 @@ class Scale:
         ends = [
             end
             for end in (self.low, 0.0, self.high)
-            if end == 0 or 4 * abs(root(end)) > root(self.high) - root(self.low)
+            if end == 0 or 3 * abs(root(end)) > root(self.high) - root(self.low)
         ]
         return [(end, f"{100 * end:+.0f}".replace("-", "\N{MINUS SIGN}") if end else "0") for end in ends]
 

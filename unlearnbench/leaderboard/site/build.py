@@ -5,6 +5,7 @@
     phenomenon.html           the phenomenon in pictures
     entry/<id>/index.html     one entry, with its result.json, counts and source beside it
     split/<name>/index.html   one split
+    documents/                README, documents and rules of the checkout, where there is one
     site.css, site.js         the only style, and the board's script; report.js is that of an entry's item browser
 
 What entries and splits wrote is hostile text: jinja escapes it, and each page's policy forbids scripts but these files.
@@ -16,7 +17,7 @@ from __future__ import annotations
 import shlex
 import shutil
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ from unlearnbench.leaderboard.entries import TIERS, read_entries
 from unlearnbench.leaderboard.site import figures
 from unlearnbench.leaderboard.site.board_page import POOLED, Line, Scale, lines
 from unlearnbench.leaderboard.site.controls import control_lines
+from unlearnbench.leaderboard.site.documents import FOLDER, Document, documents
 from unlearnbench.leaderboard.site.downloads import write_downloads
 from unlearnbench.leaderboard.site.split_page import Example, SplitFacts
 from unlearnbench.records import TRACKS, Result
@@ -52,8 +54,9 @@ MEANING: Mapping[str, str] = {
     "boundary": "as unlearnable, but too near tau to be sure",
 }
 ENTRY_PARTS: Sequence[tuple[str, str]] = (("standing", "Standing"), *PARTS[:-2], ("files", "Files"), *PARTS[-2:])
-MOST_BROWSED = 85_000
-"""Bytes of an entry's page that its item browser may take: the unlearnable items come first."""
+BROWSED = 4_000_000
+"""Bytes that the item browsers of all entries' pages may take together, so that the site stays small. In each the
+unlearnable items come first."""
 FILES = ("result.json", "counts.parquet", "fates.parquet")
 """Of an entry, copied beside its page, as is the method's source."""
 BEHIND: Mapping[str, str] = {
@@ -99,9 +102,9 @@ def build(entries: Path, out: Path, folders: Sequence[str | Path] = ()) -> Path:
         used.setdefault(split.hash, split)  # a shipped one has more than the copy that an edition keeps
     pages = _page_names(list(used.values()))
     splits = {pages[split.hash]: SplitFacts(split) for split in used.values()}
-    environment = _environment()
-    order = [edition.name for edition in editions(entries)]
-    shown = lines(found, find, lambda split: pages[split.hash], order)
+    guide = documents(entries.parent.parent)
+    environment = _environment({document.name for document in guide})
+    shown = lines(found, find, lambda split: pages[split.hash], editions(entries))
     site = Site(out, shown, {name: splits[name] for name in sorted(splits)}, environment)
     for script in ("site/site.js", "report.js"):
         write_bytes(out / script.rpartition("/")[2], source(script).encode())
@@ -112,6 +115,7 @@ def build(entries: Path, out: Path, folders: Sequence[str | Path] = ()) -> Path:
     for name in site.splits:
         _write_split(site, name)
     _write_phenomenon(site)
+    _write_documents(site, guide, entries.parent.parent)
     _remove_others(out / "entry", {line.id for line in shown if not line.pooled})
     _remove_others(out / "split", set(splits))
     return _write_index(site)
@@ -123,13 +127,23 @@ def _page_names(splits: Sequence[Split]) -> dict[str, str]:
     return {split.hash: split.name if often[split.name] == 1 else f"{split.name}-{split.hash[:8]}" for split in splits}
 
 
-def _environment() -> Environment:
+def _environment(known: Set[str]) -> Environment:
+    """The templates; `known` are the addresses of the documents that the site has."""
+
+    def guide(root: str, page: str, text: str) -> Markup:
+        """A link to a document, or its text alone where the site has no documents."""
+        address = f"{FOLDER}/{page}"
+        if address.partition("#")[0] not in known:
+            return Markup(text)
+        return Markup('<a href="{}{}">{}</a>').format(root, address, text)
+
     environment = new_templates()
     environment.filters["signed"] = signed
     # For site.js, which reads an empty text as unknown.
     environment.filters["figure"] = lambda value: f"{value:.5g}" if isinstance(value, int | float) else ""
     environment.filters["breakable"] = lambda name: Markup("_<wbr>").join(plain(name).split("_"))
     environment.globals |= {"meaning": MEANING, "behind": BEHIND, "max_families": MAX_FAMILIES}
+    environment.globals |= {"guide": guide, "documented": bool(known)}
     return environment
 
 
@@ -203,7 +217,7 @@ def _write_entry(site: Site, line: Line, entries: Path) -> None:
     if method := _own_file(line.folder.parent, line.entry.source):
         files[line.entry.source] = method
     pooled = next(of for of in site.lines if of.pooled and line.id in of.standing.entries)
-    content = sections(run, MOST_BROWSED)
+    content = sections(run, BROWSED // sum(not of.pooled for of in site.lines))
     site.write(
         f"entry/{line.id}/index.html",
         "entry.html",
@@ -284,6 +298,14 @@ def _write_phenomenon(site: Site) -> None:
         luck=_drawn(bool(facts.luck), lambda: figures.luck_plot(facts.luck)),
         sorted=_drawn(len(facts.curves) > 1, lambda: figures.sorted_rates_plot(facts.curves, tau=facts.tau)),
     )
+
+
+def _write_documents(site: Site, guide: Sequence[Document], checkout: Path) -> None:
+    """The documents, and the pictures in them at the same place beside them."""
+    for document in guide:
+        site.write(document.name, "document.html", document=document)
+        for picture in document.pictures:
+            write_bytes(site.out / FOLDER / picture, (checkout / picture).read_bytes())
 
 
 def _drawn(possible: bool, draw: Callable[[], str]) -> Markup | None:

@@ -43,6 +43,8 @@ class BoardRow(Record):
     easy_lost: float | None
     seeds: int
     flops_per_seed: float | None
+    entered: str | None
+    """The day of the entry, of a pooled row of the newest."""
 
 
 class BoardFile(Record):
@@ -101,4 +103,5 @@ def _row(line: Line) -> BoardRow:
         easy_lost=at.easy_lost,
         seeds=line.seeds,
         flops_per_seed=line.flops,
+        entered=line.entered,
     )

@@ -12,6 +12,7 @@
   const output = form.querySelector("output");
   const nothing = document.getElementById("nothing");
   const fold = document.getElementById("fold");
+  const elsewhere = document.getElementById("elsewhere");
   const pair = document.getElementById("pair");
   const hero = document.getElementById("hero");
   const canvas = hero.querySelector(".canvas");
@@ -82,6 +83,7 @@
     const all = Number(output.dataset.all);
     output.textContent = found.length === all ? `${all} rows` : `${found.length} of ${all} rows`;
     nothing.hidden = found.length > 0;
+    pointElsewhere();
     fold.hidden = !foldable;
     const button = fold.querySelector("button");
     button.setAttribute("aria-expanded", String(unfolded));
@@ -95,6 +97,27 @@
       controls.filter((row) => !row.hidden)
     );
     draw();
+  }
+
+  // Entries of the track that only the chosen tier hides, a button for each of the other tiers.
+  function pointElsewhere() {
+    const rest = ["split", "track", "budget", "name"];
+    const tiers = {};
+    for (const row of rows)
+      if (value("tier") !== "" && row.dataset.tier !== value("tier") && row.dataset.edition === "pooled")
+        if (matches(row, rest)) tiers[row.dataset.tier] = (tiers[row.dataset.tier] || 0) + 1;
+    elsewhere.replaceChildren();
+    elsewhere.hidden = Object.keys(tiers).length === 0;
+    add(elsewhere, "span", {}, "In other tiers: ");
+    for (const [tier, count] of Object.entries(tiers)) {
+      const button = add(elsewhere, "button", { type: "button", class: "plain" }, `${count} ${tier}`);
+      button.addEventListener("click", () => {
+        choose("tier", tier);
+        choose("edition", "pooled");
+        changed();
+      });
+      elsewhere.append(" ");
+    }
   }
 
   // The bars of the table on an axis that fits the rows shown (board_page.Scale does the same for all rows). A control
@@ -120,7 +143,7 @@
     const axis = table.querySelector("svg.axis");
     axis.replaceChildren();
     for (const tick of new Set([low, 0, high])) {
-      if (tick !== 0 && 4 * Math.abs(root(tick)) <= width) continue; // would run into 0
+      if (tick !== 0 && 3 * Math.abs(root(tick)) <= width) continue; // would run into 0
       const anchor = tick === low ? "start" : tick === high ? "end" : "middle";
       const text = tick === 0 ? "0" : signed(tick).replace(".0", "");
       add(axis, "text", { x: at(tick), y: 12, "text-anchor": anchor }, text);
