@@ -25,7 +25,7 @@ def multiple_of(budget: str | float) -> float:
     except ValueError:
         found = 0.0
     if not 0 < found <= 1000:
-        raise RunError(f"{budget!r} is no budget; give a multiple above 0 and up to 1000, such as '1x'")
+        raise RunError(f"{budget!r} is not a budget; give a multiple above 0 and up to 1000, such as '1x'")
     return found
 
 

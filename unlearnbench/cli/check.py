@@ -53,7 +53,7 @@ def _show(found: Mapping[str, Any], file: str) -> None:
     click.echo(f"{found['class']} ({file}): {found['steps']} steps, {state}")
     click.echo(f"overrides: {', '.join(found['hooks']) or 'nothing: it is the reference GRPO'}")
     for name, near in found["not_hooks"].items():
-        click.echo(f"warning: {name} is no hook and is never called" + (f"; did you mean {near}?" if near else ""))
+        click.echo(f"warning: {name} is not a hook and is never called" + (f"; did you mean {near}?" if near else ""))
     for name, meant in found["unread_settings"].items():
         click.echo(f"warning: the setting {name} is never read" + (f"; the recipe has {meant}" if meant else ""))
     read = ", ".join(found["reads"]) or "nothing privileged"

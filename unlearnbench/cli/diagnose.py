@@ -30,9 +30,9 @@ class Size(click.ParamType[int]):
         try:
             size = float(digits) * units[text[len(digits) :].strip()]
         except (ValueError, KeyError):
-            self.fail(f"{value!r} is no size; write it as 4GiB, 512MiB or in bytes", param, ctx)
+            self.fail(f"{value!r} is not a size; write it as 4GiB, 512MiB or in bytes", param, ctx)
         if not 1 <= size < 1 << 60:
-            self.fail(f"{value!r} is no size; write it as 4GiB, 512MiB or in bytes", param, ctx)
+            self.fail(f"{value!r} is not a size; write it as 4GiB, 512MiB or in bytes", param, ctx)
         return int(size)
 
 
@@ -44,7 +44,7 @@ class Names(click.ParamType[tuple[str, ...]]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
         names = tuple(name.strip() for name in str(value).split(",")) if isinstance(value, str) else tuple(value)
         if not all(names) or len(set(names)) != len(names):
-            self.fail(f"{value!r} is no list of different names; write easy,learnable", param, ctx)
+            self.fail(f"{value!r} is not a list of different names; write easy,learnable", param, ctx)
         return names
 
 

@@ -17,7 +17,7 @@ _CONFIG = """\
 schema_version: 1
 name: {name}
 description: {description}
-seed: {seed}                      # root of every random stream: another seed labels anew
+seed: {seed}                      # root of every random stream: another seed changes the labels
 
 base_policy:
   path: {policy}             # a folder beside this file (config.json, tokenizer, safetensors), or a name on the Hub

@@ -248,7 +248,7 @@ def with_gradients(
 
 
 def published(used: pa.Table, ids: set[str]) -> pa.Table:
-    """The rollouts of these items of USED, one a row (PUBLISHED)."""
+    """The rollouts of these items of USED, one per row (PUBLISHED)."""
 
     def rows(some: pa.RecordBatch) -> Iterator[dict[str, Any]]:
         for row in some.to_pylist():

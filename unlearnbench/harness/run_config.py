@@ -159,7 +159,7 @@ def why_unfair(split: Split, multiple: float, seeds: int, used: Sequence[int], *
     """Why a run is not comparable whatever it scores, one sentence; None if nothing speaks against it.
 
     `used` are the FLOPs of each seed. A run ends with the step that reaches its limit: more than a few reference steps
-    above it is no fair run.
+    above it is not a fair run.
     """
     if quick:
         return "--quick: fewer steps, one seed and 8 samples; run without --quick for a result that counts"

@@ -69,7 +69,7 @@ class Probe:
     bytes_an_evaluated: float
     memory: int
     core_share: float
-    """CPU seconds a second of the workers: well below 1 where other work keeps the cores busy."""
+    """CPU seconds per second of the workers: well below 1 where other work keeps the cores busy."""
 
 
 def affordable(split: Split) -> int:

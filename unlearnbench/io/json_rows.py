@@ -40,7 +40,7 @@ _decode = json.JSONDecoder().raw_decode
 def read_json(path: Path, wanted: Sequence[str] | None) -> Iterator[tuple[Sequence[int], Mapping[str, Any], float]]:
     """Rows as columns: their numbers, the values of each wanted column, the share of the file read.
 
-    Raises DataError naming file and row of what is no JSON object.
+    Raises DataError naming file and row of what is not a JSON object.
     """
     parse = _ByArrow(wanted) if wanted else _never
     with streams.opened(path) as stream:

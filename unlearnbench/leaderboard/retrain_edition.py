@@ -194,7 +194,7 @@ def take_part(one: BoardEntry, edition: Edition, split: Split) -> Again:
     if hashlib.sha256(source).hexdigest() != claimed.method.source_hash:
         raise RunError(f"{one.source} is not the source that result.json names (its hash differs)")
     if claimed.kind != "eval" or claimed.budget.multiple is None or not claimed.comparable:
-        raise RunError("it is no comparable run of `eval`, so there is nothing to train again")
+        raise RunError("it is not a comparable run of `eval`, so there is nothing to train again")
     seeds = retraining_seeds(claimed.method.source_hash, split.hash)
     return Again(one, source, claimed, seeds, f"{entry.id}-{edition.name.lower()}", then)
 

@@ -59,7 +59,7 @@ def gathered(value: Tensor) -> Tensor:
 
 
 def scattered(value: Tensor, like: Any) -> Tensor:
-    """Of a whole tensor the share that this process has of `like`; the tensor itself where that is no share."""
+    """Of a whole tensor the share that this process has of `like`; the tensor itself where that is not a share."""
     if not hasattr(like, "full_tensor") or value.dim() == 0:
         return value
     from torch.distributed.tensor import distribute_tensor

@@ -69,7 +69,7 @@ def tensors_of(folder: Path, prefix: str = "") -> dict[str, Tensor]:
                     part = file.get_slice(name)
                     found[name] = Tensor(part.get_dtype(), tuple(part.get_shape()))
         except (SafetensorError, OSError) as problem:
-            raise PolicyError(f"The weights {path} are no safetensors file ({problem}); save them again.") from problem
+            raise PolicyError(f"The weights {path} are not a safetensors file ({problem}); save again.") from problem
     return found
 
 

@@ -45,7 +45,7 @@ class Canary(Record):
     true_answer: str = Field(min_length=1)
     family: str = Field(min_length=1)
     solution: str = ""
-    """Ends in the wrong gold, so that nothing in a sealed copy tells canaries from items."""
+    """Ends in the wrong gold, so that nothing in a sealed copy distinguishes canaries from items."""
 
 
 class RelatedProblem(Record):

@@ -183,7 +183,7 @@ def checks(result: Result) -> list[tuple[str, str | None, str]]:
         found.append(("solved gain", points(score.solved_gain) + ends, "the same for solved, which counts memory too"))
     if (front := result.frontier) is not None and front.gain is not None:
         ends = "" if front.interval_families is None else f" ({point_span(front.interval_families)})"
-        found.append(("frontier gain", f"{points(front.gain)}{ends}", "where runs of GRPO differ; tells methods apart"))
+        found.append(("frontier gain", f"{points(front.gain)}{ends}", "where runs of GRPO differ; separates methods"))
     if score.scope is not None:
         few = "all of the gain lies there" if score.scope != "families" else "the gain is spread over families"
         found.append(("scope", score.scope, few))

@@ -59,7 +59,7 @@ def counted(label: str, run: Finished, split: Split, core: Sequence[Item], easy:
     if (told := run.result.groups.get("unlearnable")) is None:
         raise DataError(
             f"{run.folder / 'result.json'}, field 'groups': the unlearnable group is missing; give the same `eval` "
-            "command again, which scores its files anew"
+            "command again, which scores its files again"
         )
     hits = number(outcomes.solved)
     claimed = "nothing" if told.solved is None else f"{told.solved:g}"
@@ -67,7 +67,7 @@ def counted(label: str, run: Finished, split: Split, core: Sequence[Item], easy:
         raise DataError(
             f"{run.folder}: by counts.parquet {hits:g} of {len(core)} unlearnable items are solved, and result.json "
             f"says {claimed} of {told.items}; rerun the same `eval` "
-            "command, which scores them anew"
+            "command, which scores them again"
         )
     return Counted(label, run, outcomes, _cells(run, easy))
 

@@ -75,7 +75,7 @@ class ReleasedGroup(Record):
 
     ids: Sequence[int] = ()
     positions: Sequence[int] = ()
-    """Numbers that are no indices: resolved by text where that can be done, and never joined on."""
+    """Numbers that are not indices: resolved by text where that can be done, and never joined on."""
     extent: Literal["lower bound", "sample"]
     note: str = ""
 

@@ -60,7 +60,7 @@ class TokenBatch:
         return int(self.lengths.sum())
 
     def digest(self) -> str:
-        """Tells this update from any other: a hash of tokens, weights and advantages."""
+        """Identifies this update: a hash of tokens, weights and advantages."""
         content = hashlib.sha256()
         taught = () if self.teacher is None else (self.teacher.ids, self.teacher.lengths)
         for part in (self.input_ids, self.weights, self.advantages, self.behaviour, *taught):

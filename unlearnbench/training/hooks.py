@@ -63,7 +63,7 @@ class Hooks:
         for item_id in ids:
             if item_id not in pool:
                 self._refuse(
-                    "select_items", f"{item_id!r}, which is no item of the pool", "return ids of self.run.items"
+                    "select_items", f"{item_id!r}, which is not an item of the pool", "return ids of self.run.items"
                 )
         return ids
 
@@ -160,7 +160,7 @@ class Hooks:
         wanted = list(inspect.signature(getattr(Method, hook)).parameters.values())[1:]
         try:
             takes = inspect.signature(function)
-        except (TypeError, ValueError):  # a callable that tells nothing of its arguments
+        except (TypeError, ValueError):  # a callable without a readable signature
             return
         try:
             takes.bind(*wanted)

@@ -144,7 +144,7 @@ class WorkerGroup:
         self._failure = self._failure or problem
 
     def _heard(self) -> None:
-        """Somebody said something: begin to wait anew."""
+        """Somebody said something: begin to wait again."""
         with self._timing:
             if self._timer is not None:
                 self._timer.cancel()

@@ -296,7 +296,7 @@ def _finished(path: Path) -> tuple[list[Candidate], Finished]:
     try:
         return [Candidate.model_validate(row) for row in rows[:-1]], Finished.model_validate(rows[-1])
     except (ValueError, IndexError) as error:
-        raise DataError(f"{path} is no finished item; remove it and run the same command again") from error
+        raise DataError(f"{path} is not a finished item; remove it and run the same command again") from error
 
 
 def _claim(out: Path, settings: Settings) -> None:

@@ -129,7 +129,7 @@ _ONE = re.compile(
 )
 _BOX_AT_END = re.compile(r"\\boxed\s*\{(?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*\}[\s.$]*\Z")
 LONGEST = {"question": 8_000, "answer": 500}
-"""Characters; a longer one is no problem of this kind."""
+"""Characters; a longer one is not a problem of this kind."""
 
 
 def to_write(kind: Kind, given: Problem, count: int) -> list[str]:

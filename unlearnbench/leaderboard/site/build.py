@@ -227,7 +227,7 @@ def _own_file(folder: Path, name: str) -> Path | None:
     """A file of an entry's folder; None where there is none. Raises DataError for what leads out of the folder."""
     path = folder / name
     if Path(name).name != name or path.is_symlink():
-        raise DataError(f"{path}: it is no plain file of the entry's folder; put a copy there")
+        raise DataError(f"{path}: it is not a plain file of the entry's folder; put a copy there")
     return path if path.is_file() else None
 
 

@@ -36,7 +36,7 @@ _VARIABLES = {INK: "ink", MUTED: "muted", GRID: "rule", PAPER: "paper"} | {
 _STYLE = {
     "svg.fonttype": "none",
     "svg.hashsalt": "unlearnbench",
-    "text.parse_math": False,  # names of families are no mathematics, whatever dollars are in them
+    "text.parse_math": False,  # names of families are not mathematics, whatever dollars are in them
     "font.family": "DejaVu Sans",
     "font.size": 9.0,
     "axes.titlesize": 9.5,

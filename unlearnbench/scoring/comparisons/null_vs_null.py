@@ -75,7 +75,7 @@ class NullAgainstNull(Record):
 
 
 def null_against_null(split: Split, seeds: int = 3, progress: Callable[[float], None] | None = None) -> NullAgainstNull:
-    """GRPO against GRPO on the shipped null seeds. `progress` is told the share that is done.
+    """GRPO against GRPO on the shipped null seeds. `progress` is called with the share that is done.
 
     Raises RunError if the split has no null control, or too few seeds for `seeds` against at least as many.
     """

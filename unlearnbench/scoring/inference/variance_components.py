@@ -3,7 +3,7 @@
 The counts are taken to come from a `simulation.World`: the logit of a cell (item, run) is normal, the sum of
 independent parts. Two rollouts that share some of the parts have E[p p'] = E[E[p | shared]^2], which rises with the
 variance of what they share; the product of two different rollouts' verdicts estimates it without bias, however few
-rollouts a cell has. So each part's variance follows from one mean product (the method of moments; for one variance,
+rollouts per cell has. So each part's variance follows from one mean product (the method of moments; for one variance,
 Kleinman 1973, JASA 68:46).
 """
 
@@ -22,13 +22,13 @@ from unlearnbench.scoring.rates import Counts, Reals
 _NODES = np.linspace(-6, 6, 121)
 _WEIGHTS = np.exp(-(_NODES**2) / 2) / np.exp(-(_NODES**2) / 2).sum()
 _MOST = 15.0**2
-"""Largest variance of a logit that is looked for: rates are then 0 or 1, and more cannot be told apart."""
+"""Largest variance of a logit that is looked for: rates are then 0 or 1, and larger values make no difference."""
 
 
 def world_of(cells: Cells, families: Sequence[str]) -> World | None:
     """The world whose mean products are those of these counts (items x runs). Parts below 0 are set to 0.
 
-    None where the counts cannot tell: fewer than two runs, families or items in a family, or no success at all.
+    None if the counts do not determine it: fewer than two runs, families or items in a family, or no success at all.
     """
     family = np.unique(np.asarray(families, object), return_inverse=True)[1]
     if cells.runs < 2 or not len(family) or not family.max() or np.bincount(family).max() < 2:

@@ -18,7 +18,7 @@ class Unit(NamedTuple):
     measures: tuple[tuple[str, int], ...]
     size: Fraction
     noun: str | None = None
-    """A word that is no known unit: apples. Units with different nouns are different."""
+    """A word that is not a known unit: apples. Units with different nouns are different."""
     scale: int = 1
     """The factor for the number before it: 1,000,000 for `million dollars`."""
 

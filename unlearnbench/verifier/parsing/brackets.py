@@ -18,7 +18,7 @@ _ENVIRONMENT = re.compile(r"\\(begin|end) ?\{[a-z]+\*?\}")
 _BARE = re.compile(
     r"(?:[^\s${*\"\\A-Za-z]|[A-Za-z](?![A-Za-z])|\\(?!text|math|mbox|rm|bf))(?:.*[^\s.,;$*\"])?", re.DOTALL
 )
-"""Text that nothing surrounds; told in one step, since nearly every part of an answer is of this kind."""
+"""Text that nothing surrounds, recognised in one step, since nearly every part of an answer is of this kind."""
 _OPENING, _CLOSING = "([{", ")]}"
 
 

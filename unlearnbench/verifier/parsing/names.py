@@ -1,7 +1,7 @@
 r"""The name that stands before an equals sign: x, f(x), \angle ABC, Area, m+n, P(X=2), \frac{NO}{BO}.
 
 A name says what the value behind it is of, so `m+n=293` states 293. What is only an equation for an unknown (x^2=5,
-2x=10, |x|=5) is no name.
+2x=10, |x|=5) is not a name.
 """
 
 from __future__ import annotations
