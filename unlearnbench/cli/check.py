@@ -23,7 +23,7 @@ TINY = {"prompts_per_step": 16, "group_size": 4, "checkpoint_every": 1}
 def check(method: str, split: str, changes: tuple[str, ...], as_json: bool) -> int:
     """Run METHOD for two tiny steps: hooks it overrides, what it reads (so its track), shapes, finiteness, cost.
 
-    Names functions that no hook is called like and settings that no code reads. Exits 1 where nothing would be trained.
+    Warns of functions that are not hooks and settings that no code reads. Exits 1 if nothing would be trained.
     """
     from unlearnbench.cli.console import warn_of_golds
     from unlearnbench.cli.eval import parse_changes

@@ -101,7 +101,7 @@ def _refuse_constant(word: str) -> None:
     "--log-to",
     multiple=True,
     type=click.Choice(["tensorboard", "wandb", "trackio", "mlflow"]),
-    help="Log the training curves there, too; may be given several times.",
+    help="Also log the training curves there; may be repeated.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print result.json instead of a table.")
 def evaluate(

@@ -182,8 +182,8 @@ def close(name: str, commit: str | None, beacon: str | None, entries: Path, spli
 @leaderboard.command("retrain")
 @click.argument("ids", metavar="[ENTRY ...]", nargs=-1)
 @click.option("--edition", required=True, help="The closed edition.")
-@click.option("--split", type=click.Path(path_type=Path), help="Its variant [default: what the board keeps of it].")
-@click.option("--out", type=click.Path(path_type=Path), help="Where the runs lie [default: build/editions/<edition>].")
+@click.option("--split", type=click.Path(path_type=Path), help="Its variant [default: the board's copy].")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder of the runs [default: build/editions/<edition>].")
 @_entries
 @click.option("--workers", type=click.IntRange(1), help="Seeds at once [default: one per core].")
 @click.option("--again", is_flag=True, help="Train also what is there already, and compare; no entry is changed.")

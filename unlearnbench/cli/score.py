@@ -50,7 +50,7 @@ columns_option = click.option(
     "seeds",
     multiple=True,
     type=click.IntRange(0),
-    help="Training run of a FILE that names none, once for every FILE in their order [default: 0].",
+    help="Seed of a FILE without seeds; given once for each FILE, in the same order [default: 0].",
 )
 @columns_option
 @click.option("--step", type=click.IntRange(0), help="Score the rollouts of this training step alone.")

@@ -61,7 +61,7 @@ def cards(root: Path) -> dict[Path, str]:
 
 
 def card_text() -> str:
-    """The dataset card without its head; nothing where the card does not travel with the package."""
+    """The dataset card without its head; empty if the card is not shipped with the package."""
     cards = (shelf / "README.md" for shelf in SHELVES)
     text = next((card.read_text(encoding="utf-8") for card in cards if card.is_file()), "")
     return text.split("---\n", 2)[2] if text.startswith("---\n") else text
