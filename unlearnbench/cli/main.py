@@ -1,4 +1,4 @@
-"""The command line: one short file a command family, loaded only when its command is called."""
+"""The command line: one short file per command family, loaded only when its command is called."""
 
 from __future__ import annotations
 

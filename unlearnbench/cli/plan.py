@@ -1,4 +1,4 @@
-"""`unlearnbench plan`: what a run will cost and what it can show, before it is paid for."""
+"""`unlearnbench plan`: what a run will cost and what it can show, before it starts."""
 
 from __future__ import annotations
 

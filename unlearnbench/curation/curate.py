@@ -261,7 +261,7 @@ class Curation:
         wanted = getattr(self.protocol.samples, name)
         if pc.any(pc.not_equal(counts["n"], wanted)).as_py():
             raise RunError(
-                f"{place} holds {name} samples of another cut or number than {wanted} an item; remove {place} and run "
+                f"{place} holds {name} samples of another cut or number than {wanted} per item; remove {place} and run "
                 "the same command again"
             )
         return counts

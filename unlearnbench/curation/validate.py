@@ -1,4 +1,4 @@
-"""Whether a split's folder, or a pool's, is what it says: each check of `unlearnbench splits validate` in a function.
+"""Whether the folder of a split or a pool is consistent: each check of `unlearnbench splits validate` in a function.
 
 Files are read directly and not through `Split`, so that one altered file does not hide what else is wrong.
 """

@@ -1,4 +1,4 @@
-"""What `diagnose` starts from: items of some groups, from a split or a file of rollouts, and the rollouts of a file.
+"""The inputs of `diagnose`: items of some groups, from a split or a file of rollouts, and the rollouts of a file.
 
 A file has one row a rollout in any format that `io/rollout_reader.py` reads: `item_id` (or a prompt that a split
 knows), `correct`, and `completion` or `token_ids`; `prompt`, which may be left out where a split knows the item; if

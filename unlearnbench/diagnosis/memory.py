@@ -1,4 +1,4 @@
-"""What gradients and their comparison will take, stated before they start; refused where there may not be so much.
+"""What gradients and their comparison will take, estimated before they start; refused if memory may not suffice.
 
 A pass holds activations, so many bytes per token; each rollout has the keys and values of its prompt's tokens again;
 the longest rollout decides the mask of its attention, and the least that a pass can hold. Bytes of each are of

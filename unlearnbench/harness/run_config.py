@@ -1,4 +1,4 @@
-"""Everything that decides a run's numbers, the folder that it has to itself, and whether its result is comparable."""
+"""Everything that determines a run's numbers; its folder; and whether its result is comparable."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The job of training one seed: what its process is given, the judge that answers it, the walls around it."""
+"""The job of training one seed: the inputs of its process, the judge that answers it, and its sandbox."""
 
 from __future__ import annotations
 

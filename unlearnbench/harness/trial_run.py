@@ -1,4 +1,4 @@
-"""A trial run: a few real steps of a method, and a small evaluation, before the whole is paid for."""
+"""A trial run: a few real steps of a method, and a small evaluation, before a whole run."""
 
 from __future__ import annotations
 

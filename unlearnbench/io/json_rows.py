@@ -1,4 +1,4 @@
-"""Rows of JSON: one object a line, or one list of objects, whatever the file is called.
+"""Rows of JSON: one object per line, or one list of objects, whatever the file is called.
 
 Blocks are parsed by Arrow, with the types that the first rows suggest. Where Arrow refuses a block, that block is
 parsed again row by row by Python's json, which names the row that is wrong.

@@ -1,4 +1,4 @@
-"""Rollouts that were kept, of any kind: what `curate` and `eval` leave in their folders, and what others bring.
+"""Stored rollouts of any kind: those in the folders of `curate` and `eval`, and files from elsewhere.
 
 Rows have `item_id` (or `twin_id`) and `completion`, and may have `count` (how often this completion was drawn),
 `correct` (the verdict of that time), `finish` and `phase`; other columns are ignored.

@@ -1,5 +1,5 @@
-"""JSON, names, sources and parquet from strangers: nothing infinite, twice, nested without end, unreadable, hidden,
-alike to something else or larger than announced."""
+"""Untrusted JSON, names, sources and parquet, checked for infinite numbers, repeated keys, deep nesting, hidden or
+look-alike characters, and more data than announced."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a value of a column may be, the same in every format.
+"""Which values a column may have, the same in every format.
 
 | kind | accepted | becomes |
 |---|---|---|

@@ -1,4 +1,4 @@
-"""A policy's tokenizer without its model: what text a rollout's tokens are, and whether they end. Needs no torch."""
+"""A policy's tokenizer without its model: the text of a rollout's tokens, and whether it ended. Needs no torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A policy's weights, gradients and optimiser shared out over processes: torch's FSDP2 (Zhao et al. 2023, 2304.11277).
+"""A policy's weights, gradients and optimiser sharded over processes: torch's FSDP2 (Zhao et al. 2023, 2304.11277).
 
 Each process holds its share of every tensor. A layer's weights are gathered for its own pass and dropped after it, and
 its gradients are summed into the shares. So all processes make as many passes as each other. Where they cannot

@@ -1,4 +1,4 @@
-"""Weights from a process that ran foreign code: safetensors alone are taken over, and only those that fit the base.
+"""Weights from a process that ran untrusted code: only safetensors, and only tensors that fit the base policy.
 
 Configuration, tokenizer and generation settings come from the base. Needs no torch.
 """

@@ -1,4 +1,4 @@
-"""A run beside its counts on the labels that it was scored on, which must give the result that it claims."""
+"""A run with its counts and the labels it was scored on, which must reproduce the result that it claims."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The dataset cards of a checkout: their text stays, their YAML head follows the splits."""
+"""The dataset cards of a checkout: the text is kept, the YAML header is updated from the splits."""
 
 from __future__ import annotations
 

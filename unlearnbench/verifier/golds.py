@@ -1,4 +1,4 @@
-"""Gold answers: what the values that data sets hold mean, and which golds only their own text can match.
+"""Gold answers: how the values in data sets are read, and which golds only their own text can match.
 
 Data sets hold golds as text, as numbers, as lists of texts each of which is right, or as rationales that end in
 `#### 18`.

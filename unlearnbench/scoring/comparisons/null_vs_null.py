@@ -1,4 +1,4 @@
-"""A/A comparisons: the null control with itself, seeds of it as a method against others.
+"""A/A comparisons of the null control with itself: some of its seeds as the method, others as the null.
 
 GRPO with other seeds is no better method, so the intervals should include 0.
 """

@@ -1,4 +1,4 @@
-"""How often chance gives a gain as large: exact permutation of runs, and a bootstrap of families (PROTOCOL 3.4)."""
+"""How often chance gives as large a gain: exact permutation of runs, and a bootstrap of families (PROTOCOL 3.4)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a null control says about chance: how much of the spread in its counts lies between families, items and runs.
+"""Variance components of a null control: how much of the variance of its counts lies between families, items, runs.
 
 The counts are taken to come from a `simulation.World`: the logit of a cell (item, run) is normal, the sum of
 independent parts. Two rollouts that share some of the parts have E[p p'] = E[E[p | shared]^2], which rises with the

@@ -1,4 +1,4 @@
-"""Text and its brackets: where they close, what stands between separators outside them, what only surrounds it."""
+"""Brackets in text: where they close, the parts between separators outside them, pairs around the whole text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-r"""What is said behind an answer: approximations, domains of parameters, "for all x", "where \varphi = ...".
+r"""What follows an answer: approximations, domains of parameters, "for all x", "where \varphi = ...".
 
 None of it changes what the answer is: the exact value decides, not its approximation, and `k\pi, k\in\mathbb{Z}` is the
 family `k\pi`, whose parameter has a domain.
