@@ -93,7 +93,7 @@ def released_rewards_file(
 
 def _download(address: str, path: Path) -> None:
     with urllib.request.urlopen(address, timeout=_PATIENCE) as answer:
-        content = answer.read()  # all at once, so that what fails here is not taken for a failure to write
+        content = answer.read()  # all at once, so that a failure here is not reported as a failure to write
     files.write_bytes(path, content)
 
 

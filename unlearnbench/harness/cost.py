@@ -300,7 +300,7 @@ def _memory_of_machine() -> int | None:
 
 @dataclass(frozen=True)
 class Device:
-    """Peak FLOP/s in float32 without tensor cores, which the loop computes in by itself, and in bfloat16 with them
+    """Peak FLOP/s in float32 without tensor cores, which the loop uses by default, and in bfloat16 with them
     (dense, sums in float32); `memory` in bytes."""
 
     name: str

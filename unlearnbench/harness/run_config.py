@@ -111,7 +111,7 @@ def purpose_of(split: Split, method: MethodSource, folder: Path | None) -> str:
 
 
 def sampler_of(engine: Engine) -> dict[str, Any]:
-    """What a configuration says of the sampler: nothing of the default one."""
+    """The sampler's entry in a configuration: empty for the default sampler."""
     return {} if engine == TRANSFORMERS else {"sampler": asdict(engine)}
 
 

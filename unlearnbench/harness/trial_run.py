@@ -44,7 +44,7 @@ class Tokens(Record):
     trained: int
 
     def flops(self, parameters: int) -> int:
-        """Their cost for a policy of so many parameters."""
+        """Their cost for a policy with this many parameters."""
         return flops(parameters, self.generated + self.prefilled + self.forward, self.trained)
 
     def times(self, factor: float) -> Tokens:

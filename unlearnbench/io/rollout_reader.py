@@ -197,7 +197,7 @@ class _Reader:
         return DataError(f"{self._rows.where(index)}, field {self._found[name]!r}: {why}")
 
     def _ids(self) -> pa.Array:
-        """Ids, null where a row has none and its prompt says what it is of."""
+        """Ids, null where a row has none and is identified by its prompt."""
         if "item_id" not in self._found:
             return pa.nulls(len(self._rows), pa.string())
         if "prompt" not in self._found:

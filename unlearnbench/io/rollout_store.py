@@ -108,7 +108,7 @@ def _may_hold_rows(file: Path) -> bool:
 
 
 def read_stored(file: StoredFile) -> Iterator[StoredBatch]:
-    """The rows of a file in batches. Raises DataError naming file, row and field of a value of another kind."""
+    """The rows of a file in batches. Raises DataError naming file, row and field of a value of the wrong type."""
     for batch in rows.read_rows(file.path, [file.key, *SCHEMA.names[1:]]):
         yield StoredBatch(file, _table(file, batch), batch.numbers, batch.done)
 

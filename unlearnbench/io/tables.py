@@ -366,7 +366,7 @@ def _problem(model: type[Record], error: ValidationError, others: Sequence[str] 
 
 
 def _fields(model: type[Record], way: Sequence[str]) -> Iterable[str]:
-    """Names of the fields of the record that a field of a record holds, and so on; none if it holds anything else."""
+    """Names of the fields of a nested record, recursively; none if the field is not a record."""
     for name in way:
         inner = model.model_fields[name].annotation if name in model.model_fields else None
         if not (isinstance(inner, type) and issubclass(inner, Record)):

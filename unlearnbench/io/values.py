@@ -28,7 +28,7 @@ LARGEST = 2**63 - 1
 
 
 class Misfit(ValueError):
-    """A value is not of a kind; its text says how a sentence goes on after the field's name."""
+    """A value has the wrong type; the message is the end of a sentence that begins with the field's name."""
 
 
 @dataclass(frozen=True)

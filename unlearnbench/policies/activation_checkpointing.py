@@ -27,7 +27,7 @@ RESHAPED = (
 
 
 def recompute_layers(model: Any) -> None:
-    """Let the layers of a model of transformers keep nothing but their inputs. Raises PolicyError where it has none.
+    """Let the layers of a transformers model keep only their inputs. Raises PolicyError if no layers are found.
 
     Unlike the switch of transformers this does not ask for training mode, which would turn dropout on (LOOP 15); a pass
     without gradients is left as it is.

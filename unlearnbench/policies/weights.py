@@ -217,7 +217,7 @@ def _tied(base: Path) -> bool:
 
 
 def _copy(source: Path, target: Path, most: int) -> int:
-    """Copy a file of at most so many bytes that foreign code has left; returns its size. Raises PolicyError.
+    """Copy a file that untrusted code has written, up to a size limit; returns its size. Raises PolicyError.
 
     No link is followed, out of the folder or to what only this process may read, and nothing is waited for.
     """

@@ -150,7 +150,7 @@ class Hooks:
             self._refuse(hook, "NaN or infinity", remedy)
         if hook == "policy_loss" and not value.requires_grad:
             self._refuse(hook, "a loss without a gradient", "compute it from batch.logprobs or batch.ratio")
-        # What stands in the padding must not reach the sum, not even as 0 * NaN.
+        # Values in the padding must not reach the sum, not even as 0 * NaN.
         cleaned: Tensor = value.masked_fill(batch.mask == 0, 0.0)
         return cleaned
 

@@ -53,7 +53,7 @@ def check_sampler(
 
 
 def truncated(batch: TokenBatch, behaviour: Tensor, before: Tensor) -> tuple[Tensor, Tensor]:
-    """What stands in for a foreign engine's log-probabilities in the loss, and the tokens' weights there.
+    """Replacements for another engine's log-probabilities in the loss, and the weights of the tokens.
 
     `behaviour` holds the sampler's log-probabilities, `before` the trainer's own before the step's updates, all of
     shape (rows, tokens). Tokens drawn in another context or by an older policy are left as they are: what their

@@ -43,7 +43,7 @@ class WorkerGroup:
         self._processes = start(job)
 
     def end(self) -> None:
-        """Kill whoever is left of it."""
+        """Kill the processes that still run."""
         for process in self._processes:
             process.end()
 

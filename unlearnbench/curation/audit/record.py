@@ -119,7 +119,7 @@ class Golds(Record):
 
 
 class Audit(Record):
-    """What `splits validate --audit` found. Rates are fractions; every rate stands beside its n."""
+    """What `splits validate --audit` found. Rates are fractions; every rate has its n."""
 
     schema_version: Literal[1] = 1
     code_version: str

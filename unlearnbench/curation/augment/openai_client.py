@@ -31,7 +31,7 @@ class Reply:
     prompt_tokens: int
     completion_tokens: int
     ended: bool
-    """Whether the model ended it by itself; a server that does not say so has not seen it."""
+    """Whether the model ended it by itself, as far as the server says."""
 
 
 class Endpoint:

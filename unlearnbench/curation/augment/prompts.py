@@ -133,7 +133,7 @@ LONGEST = {"question": 8_000, "answer": 500}
 
 
 def to_write(kind: Kind, given: Problem, count: int) -> list[str]:
-    """The turns that ask for so many problems: the user's and the model's by turns, the last one the user's."""
+    """The messages that ask for `count` problems: user and model alternate, and the last one is the user's."""
     turns = []
     for shown, written in _SHOWN[kind]:
         turns += [_request(kind, shown, len(written)), _written(written)]

@@ -198,7 +198,7 @@ class TransformersSampler:
         return logits, cache, padding
 
     def _forward(self, ids: Tensor, cache: Any, padding: Tensor | None, positions: Tensor) -> Tensor:
-        """Logits (rows, V) after the last of `ids`, whose columns stand at `positions` of the padded sequence."""
+        """Logits (rows, V) after the last of `ids`, whose columns are at `positions` of the padded sequence."""
         mask = None
         position_ids = positions[None].expand(len(ids), -1)
         if padding is not None:

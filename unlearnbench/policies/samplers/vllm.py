@@ -49,7 +49,7 @@ _ENVIRONMENT = {
 _OPTIONS: dict[str, Any] = {
     "skip_tokenizer_init": True,
     "logprobs_mode": "processed_logprobs",  # of the tokens' distribution at the sampling temperature
-    "generation_config": "vllm",  # not the folder's own temperature and so on
+    "generation_config": "vllm",  # not the folder's own temperature etc.
     "enable_prefix_caching": True,
     "disable_log_stats": True,
     "seed": 0,
