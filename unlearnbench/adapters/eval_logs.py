@@ -43,7 +43,7 @@ def log_reader(path: Path) -> Reader | None:
             return read_whole
         names = set(rows.column_names(path))
     except DataError:
-        return None  # whoever reads the file says what is wrong with it
+        return None  # reading the file will report what is wrong with it
     if {"doc_id", "resps"} <= names:
         return _lm_eval
     if any(set(columns) <= names for columns in _LIGHTEVAL):

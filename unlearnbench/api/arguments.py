@@ -36,7 +36,7 @@ def split_of(split: str | Path | Split) -> Split:
 
 @contextmanager
 def named(method: str | type[Method]) -> Iterator[str]:
-    """A method as the harness names it: of a class that no file holds, a file that is gone afterwards.
+    """A method as the harness names it: for a class that is in no file, a temporary file.
 
     The run keeps its own copy, `<seed>/method.py`.
     """

@@ -91,7 +91,7 @@ class Pool:
 
 
 def read_pool(split: Split | None, file: Path | None, options: Options, reading: Reading) -> Pool:
-    """The items of the groups that are asked for, at most so many of each: the first of a shuffle by the seed, in the
+    """The items of the requested groups, at most a given number of each: the first of a shuffle by the seed, in the
     pool's order.
 
     Groups default to those of DEFAULT_GROUPS that are there. Raises DataError naming file, row and field, or the groups

@@ -78,7 +78,7 @@ class Planner:
         return OVERHEAD + int(self.facts["weights"])
 
     def processes(self, pieces: int, each: int, what: str) -> int:
-        """Processes of so many bytes each, beside this one: as many as asked for, else one per core, if they fit.
+        """Number of processes of this size beside this one: as many as requested, else one per core, if they fit.
 
         One where the policy is on an accelerator. Raises RunError where not even these may be started.
         """

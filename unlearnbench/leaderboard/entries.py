@@ -65,7 +65,7 @@ class Entry(Record):
 
     @model_serializer(mode="wrap")
     def _without_defaults(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Entries that say nothing of class and sampler stay as they were written."""
+        """Entries without class and sampler are written back unchanged."""
         stated: dict[str, Any] = serialise(self)
         return {
             name: value

@@ -37,7 +37,7 @@ class Twin(Record):
 
 
 class Canary(Record):
-    """A problem whose stored gold `answer` is wrong on purpose: whoever converts it has read the gold."""
+    """A problem whose stored gold `answer` is wrong on purpose: a method that converts it has read the gold."""
 
     item_id: str = Field(min_length=1)
     prompt: str = Field(min_length=1)

@@ -22,7 +22,7 @@ SEEDS_OF_NULL = 1.0
 
 @dataclass(frozen=True)
 class Figure:
-    """A number with what it is, and what stands below it."""
+    """A number with its name, and the line below it."""
 
     what: str
     value: str
@@ -168,7 +168,7 @@ def _of(hit: float | None, items: int) -> str:
 
 
 def checks(result: Result) -> list[tuple[str, str | None, str]]:
-    """What speaks for or against believing a result: name, what was found (None: undefined), what it means."""
+    """Evidence for or against a result: name, what was found (None: undefined), what it means."""
     score, of = result.conversion, result.groups["unlearnable"]
     found = [_canaries(result)]
     if score.p is not None:

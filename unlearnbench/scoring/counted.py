@@ -52,7 +52,7 @@ def labels_of(runs: Sequence[Finished], split: Split | None) -> Split:
 
 
 def counted(label: str, run: Finished, split: Split, core: Sequence[Item], easy: Sequence[Item]) -> Counted:
-    """The run's counts, which must be complete and give the result that stands beside them."""
+    """The run's counts, which must be complete and give the result in the same folder."""
     _cells(run, core)
     names, source = [str(seed) for seed in run.result.seeds], str(run.folder / "counts.parquet")
     outcomes = outcomes_of(run.counts, core, probes_of(split), names, split.config.protocol.tau, source)

@@ -34,7 +34,7 @@ def front_matter(shelf: Path, prefix: str) -> str:
             if part in filled
         ]
         default: Mapping[str, bool] = {"default": True} if split.path.name == "micro" else {}
-        # `datasets` caches by what this head says, not by what the files hold: new labels must change it.
+        # `datasets` caches by this header, not by the contents of the files: new labels must change it.
         labels = f"labels {split.hash[:16]}"
         configs.append({"config_name": split.path.name, **default, "description": labels, "data_files": data_files})
     head = {

@@ -126,7 +126,7 @@ class _OnlyWeb(urllib.request.HTTPRedirectHandler):
 
 
 def _download(address: str, target: Path, most: int) -> None:
-    """Write what lies at an address to a file. Raises GoneError where it cannot be had, or is larger than `most`."""
+    """Download an address to a file. Raises GoneError if that fails, or if it is larger than `most`."""
     opener = urllib.request.build_opener(_OnlyWeb)
     request = urllib.request.Request(_url(address), headers={"User-Agent": "unlearnbench"})
     size = 0

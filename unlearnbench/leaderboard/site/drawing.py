@@ -71,7 +71,7 @@ PERCENT = FuncFormatter(lambda value, _: f"{100 * value:.3g}".replace("-", "\N{M
 
 @contextmanager
 def drawing(name: str, label: str, inches: tuple[float, float]) -> Iterator[tuple[Figure, list[str]]]:
-    """A figure, and a list that holds its SVG once the block has ended."""
+    """A figure, and a list that contains its SVG after the block."""
     done: list[str] = []
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=inches)

@@ -65,7 +65,7 @@ class Difference:
 
 
 def differences(cells: Cells, false_alarm: float = FALSE_ALARM) -> list[Difference]:
-    """What independent draws from the same policies would not give; empty where nothing speaks against them."""
+    """What independent draws from the same policies would not give; empty if there is no evidence against them."""
     return [*_of_problems(cells, false_alarm / 2), *_of_parts(cells, false_alarm / 2)]
 
 

@@ -133,7 +133,7 @@ def null_against_null(split: Split, seeds: int = 3, progress: Callable[[float], 
 
 
 def null_gains(split: Split, seeds: int) -> list[float]:
-    """Gains of GRPO over itself: every so many of the null control's seeds as the method, the rest as the null.
+    """Gains of GRPO over itself: every subset of `seeds` of the null control as the method, the rest as null.
 
     The comparisons of `null_against_null` (`method_against_rest`), one by one. They share seeds: their number says
     nothing of how sure the distribution is. Empty where there are too few seeds.

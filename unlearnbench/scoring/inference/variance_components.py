@@ -39,7 +39,7 @@ def world_of(cells: Cells, families: Sequence[str]) -> World | None:
     mean = float(rates.mean())
     pairs = cells.correct * (cells.correct - 1) / (cells.n * (cells.n - 1))
     apart = _product_apart(rates, family)
-    # Covariances, so that chance in the mean itself is not taken for a part of its own.
+    # Covariances, so that chance in the mean is not counted as a component.
     same_cell = float(pairs.mean()) - apart
     same_item = _product(rates, np.arange(len(family)), runs="other") - apart
     same_family = _product(rates, family, runs="other", without_item=True) - apart

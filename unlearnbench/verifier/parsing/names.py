@@ -56,7 +56,7 @@ SEQUENCE = re.compile(r"([A-Za-z])_([a-z])")
 
 
 def name_of(text: str, *, closed: bool = True) -> str | None:
-    """One spelling of a name; None where the text is none. `closed`: what stands behind it has no variables.
+    """One spelling of a name; None if the text is not a name. `closed`: what follows it has no variables.
 
     Only a value without variables can have an expression for its name: m+n=293, but not y+1=2x.
     """
