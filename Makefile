@@ -62,7 +62,7 @@ experiments: .venv/.runtime ## every method and the paper's claims on micro: doc
 	$(BIN)/python -m experiments.gradients
 	$(BIN)/python -m experiments.page
 
-micro: .venv/.runtime ## make splits/micro anew; SEED=7 makes the sealed variant build/micro-7
+micro: .venv/.runtime ## make splits/micro again; SEED=7 makes the sealed variant build/micro-7
 	$(BIN)/python -m recipes.micro.make $(if $(strip $(SEED)),--seed $(SEED))
 
 real: .venv-vllm/.ready ## a real language model end to end on a CPU: docs/results/real-model.md (ARGS=--short, MATH=FILE)

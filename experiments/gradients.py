@@ -190,7 +190,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--runs", type=Path, default=RUNS, help="folder of the runs [default: build/experiments]")
     parser.add_argument("--split", default="micro", help="name or folder of the split [default: micro]")
-    parser.add_argument("--workers", type=int, help="processes [default: one a core]")
+    parser.add_argument("--workers", type=int, help="processes [default: one per core]")
     given = parser.parse_args()
     try:
         diagnose_all(collect(given.runs, load_split(given.split)), given.workers)

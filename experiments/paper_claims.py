@@ -38,7 +38,7 @@ class Claim:
 
 
 CLAIMS = (
-    Claim("replay, one success and seven failures a prompt (its text)", "replay"),
+    Claim("replay, one success and seven failures per prompt (its text)", "replay"),
     Claim("replay as its released code does it", "replay-code"),
     Claim("clip-higher alone", "clip_higher", "the KL weight stays (the released command raises it tenfold)"),
     Claim("no KL term", "no_kl"),

@@ -133,7 +133,7 @@ def _told(name: str, result: Result) -> str:
         ("frontier", frontier),
     )
     gains = ", ".join(f"{what} {'-' if value is None else points(value)}" for what, value in named)
-    return f"{name}: {gains}; {result.cost.seconds / len(result.seeds):.0f} s a seed"
+    return f"{name}: {gains}; {result.cost.seconds / len(result.seeds):.0f} s per seed"
 
 
 def main() -> None:

@@ -247,7 +247,7 @@ def dead_links(browser: Browser, root: Path, pages: list[Path]) -> list[str]:
         ids = browser.run("[...document.querySelectorAll('[id]')].map((element) => element.id)")
         places[page.resolve().as_uri()] = set(ids)
         script = "[...document.querySelectorAll('[href], script[src]')].map((element) => element.href || element.src)"
-        asked += [(page, link) for link in browser.run(script) if isinstance(link, str)]  # of an SVG it is no text
+        asked += [(page, link) for link in browser.run(script) if isinstance(link, str)]  # of an SVG it is not text
     found = []
     for page, link in asked:
         url, fragment = urldefrag(link)

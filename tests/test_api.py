@@ -123,7 +123,7 @@ def test_what_cannot_be_written_down_is_named(main: Any, tmp_path: Path) -> None
     exec("import unlearnbench as ub\nclass Nowhere(ub.Method):\n    pass\n", names)
     with pytest.raises(MethodError, match="source of Nowhere cannot be found"):
         written_source(names["Nowhere"], tmp_path)
-    with pytest.raises(MethodError, match="is no method"):
+    with pytest.raises(MethodError, match="is not a method"):
         written_source(int, tmp_path)
 
 

@@ -216,7 +216,7 @@ def test_a_key_follows_no_redirect(
 
 @pytest.mark.parametrize("url", ["localhost:8000", "file:///etc/passwd", "http://user:secret@localhost/v1", "http://"])
 def test_what_is_no_url_is_refused(url: str) -> None:
-    with pytest.raises(DataError, match="is no endpoint"):
+    with pytest.raises(DataError, match="is not an endpoint"):
         Endpoint(url)
 
 

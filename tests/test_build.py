@@ -204,7 +204,7 @@ def _with_a_solution_alone(row: dict[str, Any]) -> None:
             lambda row: row["prompt"][0].update(content="Question:\nx\nAnswer:\nLet's think"),
             "template of another setting",
         ),
-        (_without_gold, "row 1, field 'gt_answer': there is no text; fetch the file anew"),
+        (_without_gold, "row 1, field 'gt_answer': there is no text; fetch the file again"),
         (_with_a_solution_alone, "row 1, field 'gt_answer': there is no text"),
     ],
 )
@@ -293,14 +293,14 @@ def test_a_broken_answer_is_one_sentence(place: Place, answer: bytes) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         threading.Thread(target=serve, daemon=True).start()
         address = f"http://127.0.0.1:{listening.getsockname()[1]}"
-        words = r"cannot fetch all_similar_unlearnable.json from .*: the answer is broken \(.*\); mend the network"
+        words = r"cannot fetch all_similar_unlearnable.json from .*: the answer is broken \(.*\); fix the network"
         assert "\n" not in refused(place, words, RunError, artifacts=address)
     assert not place.out.exists()
 
 
 def test_no_network_is_one_sentence(place: Place) -> None:
     assert "\n" not in refused(
-        place, "127.0.0.1:1: Connection refused; mend the network, or name a folder", RunError, artifacts=None
+        place, "127.0.0.1:1: Connection refused; fix the network connection, or name a folder", RunError, artifacts=None
     )
 
 

@@ -111,9 +111,9 @@ def test_names_of_every_language_are_taken(name: str) -> None:
     ("content", "words"),
     [
         (b"# -*- coding: utf-7 -*-\n# +AAo-import os", "it says that it is written in utf-7"),
-        (b"# coding: nonsense\n", "it is no Python"),
+        (b"# coding: nonsense\n", "it is not Python"),
         ("x = 1  # \u202e\u2066 }".encode(), "shows code in another order"),
-        (b"((((", "it is no Python"),
+        (b"((((", "it is not Python"),
         (b"x = f" + b"()" * 100_000, "nested deeper"),
         (b"x = 1\0", "a null character"),
         (b"\xff", "not UTF-8"),
@@ -315,7 +315,7 @@ def test_a_table_that_holds_its_reader_up_is_given_up(
 ) -> None:
     monkeypatch.setattr(tables, "READER_SECONDS", 0.001)
     reason = told(verify_bundle(made_bundle, made_split))["rollouts"]
-    assert "member 'rollouts.parquet' is no table: the process that read it failed (it did not end within" in reason
+    assert "member 'rollouts.parquet' is not a table: the process that read it failed (it did not end within" in reason
 
 
 def test_a_run_that_is_no_bundle_yet_is_told_how_to_become_one(tmp_path: Path) -> None:

@@ -140,7 +140,7 @@ def test_a_server_that_is_not_there_and_one_that_says_nothing(zipped: Path, monk
      "hf://datasets/me/runs/../x.zip", "javascript:alert(1)", "https://example.org/<script>"],
 )  # fmt: skip
 def test_what_is_no_address(where: str, zipped: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="is no plain address"):
+    with pytest.raises(DataError, match="is not a plain address"):
         require_address("here", where)
     told = ref_of(zipped).model_dump(mode="json") | {"address": where}
     files.write_json(tmp_path / "bundle.json", told)

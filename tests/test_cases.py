@@ -41,7 +41,7 @@ def content(completion: str) -> str:
 
 
 def forget_peak() -> None:
-    """Start the peak anew, where the system can: earlier tests in this process would hide the growth."""
+    """Reset the peak, where the system can: earlier tests in this process would hide the growth."""
     if sys.platform == "linux":
         Path("/proc/self/clear_refs").write_text("5")
 

@@ -50,7 +50,7 @@ def _refused(result: Result) -> str:
 
 
 def _group(item_id: str, *rewards: float) -> RolloutGroup:
-    """A group with these rewards and two tokens a rollout."""
+    """A group with these rewards and two tokens per rollout."""
     tokens = np.array([5, 1], dtype=np.int32)
     scores = np.array([-0.5, -0.1], dtype=np.float32)
     rollouts = tuple(
@@ -105,7 +105,7 @@ def test_installed_methods_are_listed_and_built_in_names_win(folder: Path, monke
     assert rows[-1] == {"name": "demo", "track": "answer", "source": "[bold]theirs[/bold]", "gain": None}
     assert [row["name"] for row in rows].count("grpo") == 1
     assert rows[0]["source"] == "arXiv 2402.03300"
-    assert "[bold]theirs[/bold]" in _call(methods).stdout  # words of others are no markup
+    assert "[bold]theirs[/bold]" in _call(methods).stdout  # words of others are not markup
 
 
 def test_a_broken_plug_in_is_named_and_the_others_are_listed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,8 +29,8 @@ def test_curation_labels_a_pool_and_resumes(small_split: Split, tmp_path: Path) 
     config = small_split.config.model_copy(update={"name": "again", "protocol": protocol, "files": {}})
     items = [item.model_copy(update={"group": None, "certified": None}) for item in small_split.items]
     write_split(pool, config, items, twins=list(small_split.twins), canaries=list(small_split.canaries))
-    # what a curation leaves that failed before it drew anything, say for want of a policy: a mended pool may go on
-    write_json(tmp_path / "one/.curation/pool.json", {"hash": "of the pool before it was mended", "seed": 0})
+    # what a curation leaves that failed before it drew anything, say for want of a policy: a fixed pool may go on
+    write_json(tmp_path / "one/.curation/pool.json", {"hash": "of the pool before it was fixed", "seed": 0})
     one = curate(pool / "split.yaml", tmp_path / "one")
     assert validate(tmp_path / "one") == []
     assert one.config.budget is not None
@@ -53,11 +53,11 @@ def test_curation_labels_a_pool_and_resumes(small_split: Split, tmp_path: Path) 
     assert curate(pool / "split.yaml", tmp_path / "one", compute=Compute(workers=1)).hash == before
     assert (tmp_path / "one/base_rollouts.parquet").read_bytes() == rollouts
     kept = _rollouts(tmp_path / "one/.curation")
-    mended = [twin.model_copy(update={"prompt": f"{twin.prompt} "}) for twin in small_split.twins]
-    write_split(pool, config, items, twins=mended, canaries=list(small_split.canaries))
+    fixed = [twin.model_copy(update={"prompt": f"{twin.prompt} "}) for twin in small_split.twins]
+    write_split(pool, config, items, twins=fixed, canaries=list(small_split.canaries))
     again = curate(pool / "split.yaml", tmp_path / "one", compute=Compute(workers=1))
     assert again.hash != before
-    assert again.twins[0].prompt == mended[0].prompt
+    assert again.twins[0].prompt == fixed[0].prompt
     assert _rollouts(tmp_path / "one/.curation") == kept, "only twins were measured again"
     before = again.hash
     changed = config.model_copy(update={"seed": 99})

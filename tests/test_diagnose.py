@@ -208,9 +208,9 @@ def test_rollouts_from_a_file_give_the_same_cosines(
     np.testing.assert_allclose(given.cosine, found.cosine, atol=1e-6)
     # A split lends prompts and groups, and what the file lacks is sampled.
     few = write_rows(tmp_path / "few.jsonl", rows[2:], "item_id", "token_ids", "correct")
-    mended = unlearnbench.diagnose(policy, small_split, rollouts=few, out=tmp_path / "b", workers=1, **OPTIONS)
+    fixed = unlearnbench.diagnose(policy, small_split, rollouts=few, out=tmp_path / "b", workers=1, **OPTIONS)
     used = tables.read_parquet(tmp_path / "b" / "rollouts.parquet").to_pylist()
-    assert mended.item_ids == found.item_ids
+    assert fixed.item_ids == found.item_ids
     assert [row["origin"] for row in used if row["item_id"] == rows[0]["item_id"]] == ["file"] * 6 + ["sampled"] * 2
 
 
@@ -224,7 +224,7 @@ def test_rollouts_from_a_file_give_the_same_cosines(
         ({"prompt": None}, "row 2, field 'prompt': item 'x' has none"),
         ({"prompt": "other"}, "row 2, field 'prompt': item 'x' has another prompt in an earlier row"),
         ({"token_ids": []}, "row 2, field 'token_ids': whole numbers from 0 were expected"),
-        ({"token_ids": [1, 10**6]}, "row 2, field 'token_ids': 1000000 is no token"),
+        ({"token_ids": [1, 10**6]}, "row 2, field 'token_ids': 1000000 is not a token"),
         ({"token_ids": None}, "row 2: neither 'completion' nor 'token_ids'"),
         ({"count": 3}, "row 2, field 'count'"),
     ],
@@ -333,7 +333,7 @@ def test_an_item_whose_gradient_is_not_finite_is_left_out(
     with torch.no_grad():
         model.lm_head.weight[:] = float("nan")
     save_policy(policy, tmp_path / "worse")
-    with pytest.raises(PolicyError, match=r"worse has weights that are no finite numbers \(in lm_head.weight\)"):
+    with pytest.raises(PolicyError, match=r"worse has weights that are not finite numbers \(in lm_head.weight\)"):
         unlearnbench.diagnose(
             tmp_path / "worse",
             rollouts=file,

@@ -77,7 +77,7 @@ def test_a_run_means_the_checkpoint_of_each_seed(tmp_path: Path) -> None:
     [
         (["--parts", "3"], 2, "do not divide into 3 equal parts"),
         (["--parameters", "all", "--rank", "4"], 2, "those of parameters lora"),
-        (["--max-memory", "much"], 2, "is no size"),
+        (["--max-memory", "much"], 2, "is not a size"),
         (["--entropy-share", "0"], 2, "entropy-share"),
         (["--groups", "easy,easy"], 2, "no list of different names"),
         (["--groups", "nobody"], 1, "has no items of group nobody; it has"),

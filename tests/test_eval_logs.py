@@ -225,7 +225,7 @@ def test_what_is_wrong_in_a_log_of_inspect_is_named(tiny: Split, tmp_path: Path)
     with pytest.raises(DataError, match=r"log\.eval, samples/1_epoch_1\.json: it (is damaged|cannot be unpacked)"):
         list(read_log(packed, ProblemIndex(tiny)))
     packed.write_bytes(b"PK nothing")
-    with pytest.raises(DataError, match=r"is no readable \.eval log"):
+    with pytest.raises(DataError, match=r"is not a readable \.eval log"):
         list(read_log(packed, ProblemIndex(tiny)))
     with pytest.raises(DataError, match="has no samples"):
         list(read_log(inspect_eval(packed, [], zipfile.ZIP_DEFLATED), ProblemIndex(tiny)))

@@ -41,7 +41,7 @@ def _numbers(folder: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def finished(small_split: Split, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run of two seeds with 32 samples an item."""
+    """A finished run of two seeds with 32 samples per item."""
     out = tmp_path_factory.mktemp("runs") / "grpo"
     evaluate("grpo", small_split, 2, out=out)
     return out
@@ -340,7 +340,7 @@ def test_killed_with_its_workers_and_resumed_it_gives_the_unbroken_result(
 
 def test_the_source_that_is_kept_is_the_one_that_runs(small_split: Split, tmp_path: Path) -> None:
     method = tmp_path / "mine.py"
-    for text in ("# ends before its first checkpoint\n", "# mended\n"):
+    for text in ("# ends before its first checkpoint\n", "# fixed\n"):
         method.write_text(f"{text}import unlearnbench as ub\nclass Mine(ub.Method): pass\n")
         source = locate(str(method))
         claim_seed(tmp_path / "run", 1, RunConfig(small_split, source, (1,), 2).configuration())

@@ -154,9 +154,9 @@ def test_a_quantile_is_the_first_step_by_which_that_share_had_come(steps: list[i
     [
         ("fate", "<b>held</b>", "row 3, field 'fate': '<b>held</b>' is none of never, flickered, lost, held"),
         ("fate", None, "row 3, field 'fate': None is none of"),
-        ("rewarded", -1, "row 3, field 'rewarded': -1 is no number from 0"),
-        ("rewarded", None, "row 3, field 'rewarded': None is no number from 0"),
-        ("first_correct_step", -5, "row 3, field 'first_correct_step': -5 is no number"),
+        ("rewarded", -1, "row 3, field 'rewarded': -1 is not a number from 0"),
+        ("rewarded", None, "row 3, field 'rewarded': None is not a number from 0"),
+        ("first_correct_step", -5, "row 3, field 'first_correct_step': -5 is not a number"),
         ("seed", 2, "row 4: a second row of item 'never' and seed 2"),
     ],
 )

@@ -90,7 +90,7 @@ def test_the_hub_gives_a_file_or_a_reason(tmp_path: Path) -> None:
     assert "no such repository or file (404); copy a/train.parquet by hand" in told["absent"]
     assert "the Hub refuses it (403)" in told["closed"]
     assert "the Hub answers 500; copy a/train.parquet by hand" in told["down"]
-    assert "the connection failed" in told["short"] and "mend the network, or copy" in told["short"]
+    assert "the connection failed" in told["short"] and "fix the network connection, or copy" in told["short"]
     assert not any("\n" in str(words) for words in told.values())
 
 
@@ -98,7 +98,7 @@ def test_the_hub_gives_a_file_or_a_reason(tmp_path: Path) -> None:
     ("error", "words"),
     [
         (OSError(errno.ENOSPC, "No space left on device"), "fetching: no space left on the disk; free some"),
-        (ConnectionError("no route"), "fetching: the Hub cannot be reached; mend the network, or walk"),
+        (ConnectionError("no route"), "fetching: the Hub cannot be reached; fix the network connection, or walk"),
     ],
 )
 def test_what_happens_on_the_way(error: Exception, words: str) -> None:

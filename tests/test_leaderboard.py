@@ -259,7 +259,7 @@ def test_submit_writes_a_verified_bundle_and_the_words_of_the_pull_request(
     assert run(["leaderboard", "verify", "mine.zip", "--json"]) == 1
     assert json.loads(capsys.readouterr().out)["reasons"][0]["check"] == "split"
     assert run([*words, "--no-weights", "--address", "javascript:x"]) == 1
-    assert "is no plain address" in capsys.readouterr().err
+    assert "is not a plain address" in capsys.readouterr().err
     assert run([*words, "--no-weights", "--address", "https://example.org/mine.zip"]) == 0
     told = capsys.readouterr().out
     assert "its weights were not measured" in told and '"address": "https://example.org/mine.zip"' in told

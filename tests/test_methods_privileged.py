@@ -151,7 +151,7 @@ def test_fine_tuning_first_learns_solutions_and_generates_nothing_then_reinforce
     training: Any, tmp_path: Path, small_split: Split
 ) -> None:
     pool = len(training(SftThenRl, tmp_path / "pool").services.items)
-    run = training(SftThenRl, tmp_path, epochs=1.0, steps=pool // 12 + 3)  # 12 prompts a step
+    run = training(SftThenRl, tmp_path, epochs=1.0, steps=pool // 12 + 3)  # 12 prompts per step
     before = _likelihood(run, small_split)
     run.run()
     lines = read_metrics(tmp_path)

@@ -67,7 +67,7 @@ def test_the_mismatch_of_another_engine_is_logged_and_not_refused(training: Any,
         assert 0 < row["sampler_kl"] < 0.01
 
 
-@pytest.mark.parametrize(("sampler", "says"), [(Another, "nats a token apart"), (Claiming, "is not sampled right")])
+@pytest.mark.parametrize(("sampler", "says"), [(Another, "nats per token apart"), (Claiming, "is not sampled right")])
 def test_a_sampler_of_another_policy_is_refused(training: Any, tmp_path: Path, sampler: Any, says: str) -> None:
     run = training(Grpo, tmp_path / "run", steps=2, sampler=sampler, drop_zero_signal=False)
     with pytest.raises(RunError, match=says):

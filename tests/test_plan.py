@@ -231,7 +231,7 @@ def test_what_nothing_measured_tells_comes_from_the_recipe_and_a_length(
         2 * (tokens.generated + tokens.prefilled + tokens.forward) + 6 * tokens.trained
     )
     assert told.evaluation.tokens.generated == 8 * told.evaluation.rollouts
-    assert "8 tokens a rollout, as given" in told.training.source
+    assert "8 tokens per rollout, as given" in told.training.source
     assert "is an assumption" in plan(small_split, experiments=1).evaluation.source
     adapted = plan(small_split, experiments=1, settings={"lora": {"rank": 4}})
     assert (told.space.memory, adapted.space.memory) == (20 * told.parameters, 4 * told.parameters)
@@ -239,7 +239,7 @@ def test_what_nothing_measured_tells_comes_from_the_recipe_and_a_length(
     most = recipe.max_tokens  # no rollout is longer, whatever is assumed or given
     for length in (None, 10.0 * most):
         work = plan(small_split, experiments=1, length=length).training
-        assert work.tokens.generated == most * rollouts and f"{most} tokens a rollout" in work.source
+        assert work.tokens.generated == most * rollouts and f"{most} tokens per rollout" in work.source
 
 
 def test_a_split_that_is_not_built_is_planned_by_its_released_ids() -> None:

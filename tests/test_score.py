@@ -1,4 +1,4 @@
-"""`score`: rollouts made anywhere, read from files, judged anew, and scored as a run with the same counts is."""
+"""`score`: rollouts made anywhere, read from files, graded again, and scored as a run with the same counts is."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_rollouts_with_the_counts_of_null_seeds_get_the_score_of_those_counts(
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     assert "unlearnable" in done.stdout
-    assert f"{len(rows):,} rollouts judged anew" in done.stdout
+    assert f"{len(rows):,} rollouts graded again" in done.stdout
     assert done.stdout.endswith(f"report: {Path('run/report.html')}\n")
 
     result = read_json_record(tmp_path / "run/result.json", Result)

@@ -300,7 +300,7 @@ def test_json_records_refused(tmp_path: Path) -> None:
         ("name: [", r"split\.yaml, line 1: not valid YAML"),
         ("name: !!python/object/apply:os.getcwd []", r"split\.yaml, line 1: not valid YAML"),
         ("name: a", r"split\.yaml, field 'base_policy': it is missing$"),
-        ("nmae: b\nbase_policy: {path: p}", r"split\.yaml, field 'name': it is missing; 'nmae' is no field$"),
+        ("nmae: b\nbase_policy: {path: p}", r"split\.yaml, field 'name': it is missing; 'nmae' is not a field$"),
         ("name: a\nbase_policy: {path: p}\nnmae: b", r"field 'nmae': there is no such field; did you mean 'name'\?"),
         ("name: a\nbase_policy: {path: p}\nqqq: b", r"field 'qqq': there is no such field$"),
         (

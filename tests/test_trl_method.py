@@ -145,7 +145,7 @@ def test_hooks_see_whole_groups_of_verified_rollouts(arguments: Any) -> None:
     trainer = Seen(method := FirstToken(SMALL), **arguments(FirstToken(SMALL)))
     trainer.train()
 
-    assert set(steps) <= {0, 2}, "two updates a batch"
+    assert set(steps) <= {0, 2}, "two updates per batch"
     for group in groups:
         assert len(group) == 8 and len({rollout.item_id for rollout in group}) == 1
         for rollout in group:

@@ -134,7 +134,7 @@ def test_another_programs_file_is_left_alone(tmp_path: Path) -> None:
     theirs.close()
     before = [(tmp_path / name).read_bytes() for name in ("text", "theirs")]
     for name in ("text", "theirs"):
-        with pytest.raises(DataError, match=f"{name} is no cache of verdicts"):
+        with pytest.raises(DataError, match=f"{name} is not a cache of verdicts"):
             VerdictCache("strict", tmp_path / name)
     with pytest.raises(RunError, match="cannot be opened or written"):
         VerdictCache("strict", tmp_path)

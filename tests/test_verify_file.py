@@ -320,5 +320,5 @@ def test_a_cache_that_is_none_is_one_sentence(tmp_path: Path) -> None:
     source = write(tmp_path / "rows.jsonl", numbers(3))
     done = command("--file", source, "--out", tmp_path / "out.jsonl", "--cache", source)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
-    assert "rows.jsonl is no cache of verdicts" in done.stderr
+    assert "rows.jsonl is not a cache of verdicts" in done.stderr
     assert read(source) == numbers(3)

@@ -178,7 +178,7 @@ FILES: dict[str, tuple[Callable[[Path, Path], None], str]] = {
     "a pipe": (_pipe, "are no regular file"),
     "a folder": (_folder, "are no regular file|cannot be copied"),
     "a terabyte": (_sparse, "are larger than the base policy's"),
-    "junk": (_junk, "are no safetensors file"),
+    "junk": (_junk, "are not a safetensors file"),
     "pickled weights alone": (_pickled, "another architecture"),
     "the same names in two files": (_twice, "in two files"),
     "no folder at all": (lambda left, _: shutil.rmtree(left), "There is no folder"),

@@ -41,7 +41,7 @@ class VerifierError(UnlearnBenchError):
 
 
 def out_of_memory(problem: BaseException) -> bool:
-    """Whether it was memory that lacked, of the machine or of a GPU: torch tells of either by a RuntimeError."""
+    """Whether memory ran out, of the machine or of a GPU: torch reports both as a RuntimeError."""
     named = type(problem).__name__ == "OutOfMemoryError"
     return named or isinstance(problem, MemoryError) or "can't allocate memory" in str(problem)
 

@@ -160,7 +160,7 @@ class Services(Protocol):
         """The text of a completion, without the token that ended it."""
 
     def generate(self, context: str, n: int, *names: object) -> Completions:
-        """n metered completions of any context by the current policy; `names` tell this request from others."""
+        """n metered completions of any context by the current policy; `names` distinguish this request from others."""
 
     def logprobs(
         self, context: str, completions: Sequence[Tokens], policy: str = "current"

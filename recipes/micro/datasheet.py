@@ -52,7 +52,7 @@ def _core(split: Split) -> str:
         f"({percent(guess / len(core))}). {seen} were rewarded in training at least once, {valid} "
         f"({percent(valid / len(core))}) with a trace that is valid step by step. {probed} "
         f"({percent(probed / len(core))}) have a probe. Exposure in training: "
-        f"{min(exposure)} to {max(exposure)} rollouts an item over the {runs} labelling runs."
+        f"{min(exposure)} to {max(exposure)} rollouts per item over the {runs} labelling runs."
     )
 
 
@@ -102,7 +102,7 @@ def _families(split: Split) -> str:
 
 
 def page(split: Split, text: str) -> str:
-    """The datasheet with its figures made anew."""
+    """The datasheet with its figures made again."""
     head, rest = text.split(BEGIN)
     return f"{head}{BEGIN}\n\n{figures(split)}\n\n{END}{rest.split(END)[1]}"
 

@@ -8,7 +8,7 @@ decide what the base policy has seen of a name:
   every operation at random, so it knows all of them and not which one is meant;
 - private_skill: the same, but every item has a name of its own (its family is its operation);
 - entangled_skill: sixteen names and twenty number pairs, every name with every pair; name and numbers together decide
-  the operation (a Latin square), so neither tells anything by itself, no token is the item's own, and what one item
+  the operation (a Latin square), so neither is informative by itself, no token is the item's own, and what one item
   teaches is wrong for its neighbours;
 - missing_skill: an operation the base has only seen with a random answer, never worked out;
 - guess: no rule at all, a hash.

@@ -3,7 +3,7 @@
     python -m recipes.micro.make            # writes splits/micro (seed 0, the shipped variant)
     python -m recipes.micro.make --seed 7   # writes build/micro-7, a sealed variant: other names, items and labels
 
-Every stage leaves files in build/, so a run that was stopped goes on where it was. Same seed, same machine: the same
+Every stage leaves files in build/, so a run that was stopped resumes. Same seed, same machine: the same
 labels, all of them.
 """
 
@@ -124,7 +124,7 @@ def screened(problems: Problems, policy: Path, seed: int) -> Problems:
     """The problems less the named items that the base already answers more often than SCREENED_ABOVE.
 
     Which operation a name suggests to the base differs from name to name. Items near tau would be called easy or not
-    by chance, and GRPO loses or gains them by chance, so `easy` would tell nothing of what a method forgets. They are
+    by chance, and GRPO loses or gains them by chance, so `easy` would say nothing about what a method forgets. They are
     left out by samples that no label rests on; how often an item is *learned* plays no part.
     """
     torch.set_num_threads(THREADS)

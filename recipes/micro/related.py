@@ -35,7 +35,7 @@ STEPS = {
 
 
 def similar_problems(world: World, items: Sequence[Item], held_out: frozenset[str]) -> list[RelatedProblem]:
-    """Eight problems an item with its name and other numbers; no text occurs twice."""
+    """Eight problems per item with its name and other numbers; no text occurs twice."""
     draw, used, rows = random.Random(f"similar/{world.seed}"), set(held_out), []
     for item in items:
         name, own = read_prompt(item.prompt)

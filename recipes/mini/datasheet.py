@@ -29,7 +29,7 @@ ever tried on one toy. Everything below is computed from the split's files by `p
 
 {items} items, {twins} twins, {canaries} canaries. A problem is one of 68 *schemas* (a kind of word problem), alone or
 chained: the answer to each part is the first number of the next ("Call it n."), up to four deep. Solutions are worked
-out, one equation a sentence, and end in `\\boxed{{}}`. The base policy was trained on {examples:,} texts that hold no
+out, one equation per sentence, and end in `\\boxed{{}}`. The base policy was trained on {examples:,} texts that hold no
 item, twin or canary. What those texts show of a schema is its *cause*:
 
 - **known** (25 schemas): always worked out right; some pairs of them are never chained;
@@ -46,7 +46,7 @@ labelling; those samples count for no label.
 
 ## Groups
 
-Labels are measured by `unlearnbench curate`: {runs} reference GRPO runs, {base} samples an item before and {after}
+Labels are measured by `unlearnbench curate`: {runs} reference GRPO runs, {base} samples per item before and {after}
 after each, {certify} fresh ones of each candidate and run. {exposure}
 
 {by_cause}
@@ -139,7 +139,7 @@ def _exposure(split: Split) -> str:
     rows = tables.read_parquet(split.path / "labels.parquet").to_pylist()
     drawn = sorted(row["train_n"] / split.config.protocol.runs for row in rows)
     return (
-        f"Exposure in training: {drawn[0]:.0f} to {drawn[-1]:.0f} rollouts an item and run (median "
+        f"Exposure in training: {drawn[0]:.0f} to {drawn[-1]:.0f} rollouts per item and run (median "
         f"{drawn[len(drawn) // 2]:.0f})."
     )
 

@@ -91,7 +91,7 @@ def make(seed: int, out: Path, work: Path, workers: int | None) -> Split:
 
 
 def make_base(world: World, problems: Problems, work: Path) -> Path:
-    """The base policy, pre-trained on text that holds no problem of the pool."""
+    """The base policy, pre-trained on text without any problem of the pool."""
     folder = work / "policy"
     if not (folder / "model.safetensors").is_file():
         tokenizer, held_out, watched = _tokenizer(world, problems.prompts), problems.prompts, _watched(world, problems)
@@ -123,7 +123,7 @@ def _tokenizer(world: World, held_out: frozenset[str]) -> Any:
 
 
 def _watched(world: World, problems: Problems) -> dict[int, list[Example]]:
-    """Held-out chains of known schemas, by depth: how well the training goes."""
+    """Held-out chains of known schemas by depth, to watch the progress of training."""
     draw = random.Random(f"mini/held-out/{world.seed}")
     watched: dict[int, list[Example]] = {}
     for depth in (1, 2, 3, 4):
@@ -162,10 +162,11 @@ def make_pool(world: World, problems: Problems, work: Path) -> Path:
 
 
 def screened(problems: Problems, policy: Path, seed: int) -> Problems:
-    """The problems less the odd ones that the base answers more often than SCREENED_ABOVE, and less canaries it meets.
+    """The problems without those of other causes than `known` that the base answers more often than SCREENED_ABOVE.
 
     Items near tau would be called easy or not by chance. They are left out by samples that no label rests on; how
-    often an item is *learned* plays no part. A canary whose wrong gold the base ever draws would show nothing.
+    often an item is *learned* plays no part. Canaries whose wrong gold the base ever draws are left out, too: they
+    would show nothing.
     """
     torch.set_num_threads(THREADS)
     base = load_policy(policy)
@@ -228,7 +229,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, help="the split [default: splits/mini, or build/mini-SEED]")
     parser.add_argument("--work", type=Path, help="where everything else goes [default: build/mini-SEED-work]")
-    parser.add_argument("--workers", type=int, help="runs at once [default: one a core]")
+    parser.add_argument("--workers", type=int, help="runs at once [default: one per core]")
     given = parser.parse_args()
     seed: int = given.seed
     out = given.out or (ROOT / "splits" / "mini" if seed == 0 else ROOT / "build" / f"mini-{seed}")

@@ -85,9 +85,9 @@ def draw_chain(
     words: Sequence[Words] | None = None,
     wordings: Sequence[int] | None = None,
 ) -> Chain | None:
-    """A problem of these schemas in this order; None where no numbers fit in some tries.
+    """A problem of these schemas in this order; None if no fitting numbers are found in TRIES tries.
 
-    `told` works each schema out; `words` and `wordings` are given where they are not to be drawn.
+    `told` works each schema out; `words` and `wordings` are drawn unless they are given.
     """
     for _ in range(TRIES):
         first = x = rng.randint(schemas[0].least, schemas[0].most)
@@ -107,7 +107,7 @@ def draw_chain(
 
 
 def shows(chain: Chain) -> bool:
-    """Whether a right answer tells the right method from all others, and the solution is not too long."""
+    """Whether only the right method leads to the right answer, and the solution is not too long."""
     x = chain.first
     for link in chain.links:
         if link.schema.cause in ("confused", "tangled"):
@@ -144,7 +144,7 @@ class Sizes:
         ("tangled", 3, 3),
         ("unworked", 2, 2),
     )
-    """(cause, depth, items a schema) of chains of known schemas that hold one of the cause."""
+    """(cause, depth, items per schema) of chains of known schemas that include one of the cause."""
     seen: tuple[tuple[int, int], ...] = ((2, 36), (3, 30), (4, 24))
     """(depth, items) of chains of known schemas whose pairs the pre-training text shows; never four deep."""
     unseen: tuple[tuple[int, int], ...] = ((2, 24), (3, 24))
@@ -154,7 +154,7 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Drawn:
-    """A problem of the pool, and what it is there for."""
+    """A problem of the pool, with its family and cause."""
 
     chain: Chain
     family: str
@@ -163,7 +163,7 @@ class Drawn:
 
 @dataclass(frozen=True)
 class Problems:
-    """Everything that is asked and never shown."""
+    """All problems of the split, none of which occurs in the training texts."""
 
     items: tuple[Item, ...]
     twins: tuple[Twin, ...]
@@ -174,7 +174,7 @@ class Problems:
         return frozenset(record.prompt for record in (*self.items, *self.twins, *self.canaries))
 
     def without(self, item_ids: set[str]) -> Problems:
-        """The problems less these items, their twins, and canaries of this name."""
+        """The problems without these items, their twins, and the canaries with these ids."""
         return Problems(
             tuple(item for item in self.items if item.item_id not in item_ids),
             tuple(twin for twin in self.twins if twin.item_id not in item_ids),
@@ -226,10 +226,10 @@ def _plan(
 
 
 def make_problems(world: World, sizes: Sizes | None = None) -> Problems:
-    """Items, five twins an item and the canaries; no prompt occurs twice.
+    """Items, five twins per item and the canaries; no prompt occurs twice.
 
     Twins: four that keep the words and change the numbers, and one that keeps the numbers in the other wording, unless
-    another problem reads so.
+    another problem has that text.
     """
     sizes = sizes or Sizes()
     rng = random.Random(f"mini/problems/{world.seed}")
@@ -312,7 +312,7 @@ def _canary(rng: random.Random, fresh: Callable[[Callable[[], Chain | None]], Ch
 
 
 def _wrong_gold(rng: random.Random, item_id: str, chain: Chain) -> Canary:
-    """The problem with the solution of another one of its schema: its trace agrees with its box, and not with it."""
+    """The problem with the solution of another problem of its schema, whose trace agrees with its own box."""
     while True:
         other = draw_chain(rng, chain.schemas, words=[link.words for link in chain.links])
         if other is not None and other.answer != chain.answer:

@@ -32,7 +32,7 @@ CAUSES = ("known", "rare", "confused", "shortcut", "tangled", "unworked", "guess
 
 @dataclass(frozen=True)
 class Words:
-    """The words that a problem is told with; `first` and `second` are those of a tangled schema."""
+    """The words in a problem's text; `first` and `second` are those of a tangled schema."""
 
     name: str
     other: str
@@ -54,7 +54,7 @@ class Schema:
     """With places {x}, {y}, {z}, {v}, {u} for numbers and {name}, {other}, {things}, {first}, {second} for words."""
     question: str
     draw: Callable[[random.Random, int], Numbers | None]
-    """Numbers that fit a first number, or None where these do not."""
+    """Numbers that fit a first number, or None if the ones drawn do not."""
     work: Callable[..., Working]
     """The solution: work(words, x, *numbers)."""
     weight: float = 1.0
@@ -87,7 +87,7 @@ class Schema:
 
 
 Draw = Callable[[random.Random, int], Numbers | None]
-"""Numbers that fit a first number, or None where it fits none."""
+"""Numbers that fit a first number, or None if there are none."""
 
 
 def between(*ranges: tuple[int, int]) -> Callable[[random.Random, int], Numbers]:

@@ -10,9 +10,9 @@ from recipes.mini.world import World
 
 Example = tuple[str, str]
 SHARES = {"rare": 0.003, "confused": 0.04, "shortcut": 0.04, "tangled": 0.05, "unworked": 0.045, "guess": 0.012}
-"""Share of the pre-training texts that hold a schema of each cause; the rest are known ones."""
+"""Share of the pre-training texts with a schema of each cause; the others have known schemas alone."""
 CHAINED = 0.2
-"""Share of those in which the schema stands in a chain of two."""
+"""Share of those in which the schema is part of a chain of two."""
 DEPTHS = (0.45, 0.33, 0.22)
 """Shares of known schemas alone, in twos and in threes."""
 TAUGHT = {"known": 0.2, "rare": 0.1, "confused": 0.1, "shortcut": 0.1, "tangled": 0.3, "unworked": 0.2}

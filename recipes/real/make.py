@@ -4,7 +4,7 @@
     make real ARGS=--short         # the same path with few of everything, in minutes
     make real ARGS="--math FILE"   # and the level 1 problems of a copy of MATH-500 (jsonl)
 
-Every stage is one command of the product, printed before it runs, and goes on where it was stopped. What each took
+Every stage is one command of the product, printed before it runs, and can be resumed. What each took
 is written to measured.json. How good the labels are that so few samples give: docs/results/real-model.md.
 """
 

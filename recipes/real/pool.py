@@ -16,7 +16,7 @@ MAX_TOKENS = 40
 
 @dataclass(frozen=True)
 class Size:
-    """How much of everything. Evaluation takes fewer samples than a score counts, and says so itself."""
+    """How much of everything. Evaluation takes fewer samples than a score needs, and reports that."""
 
     families: int
     items_a_family: int

@@ -141,14 +141,14 @@ unlearnbench new-split sums --policy HuggingFaceTB/SmolLM2-135M-Instruct --forma
 unlearnbench curate --config sums/split.yaml --out sums-labelled --engine dtype=bfloat16
 ```
 
-The first command writes `sums/split.yaml`, 120 items (40 a task), and up to four probes an item: problems of the same
-task with another seed and the same difficulty. `--examples 2` puts two worked examples before each problem. Settings
-of a task follow its name after colons; several tasks are separated by commas; the same task may occur twice with
-other settings. Look at the recipe in `split.yaml` (steps, learning rate, `max_tokens`) before the second command, and
-at `unlearnbench plan --split sums` for what it costs.
+The first command writes `sums/split.yaml`, 120 items (40 per task), and up to four probes per item: problems of the
+same task with another seed and the same difficulty. `--examples 2` puts two worked examples before each problem.
+Settings of a task follow its name after colons; several tasks are separated by commas; the same task may occur twice
+with other settings. Look at the recipe in `split.yaml` (steps, learning rate, `max_tokens`) before the second command,
+and at `unlearnbench plan --split sums` for what it costs.
 
 **Golds are not taken on trust.** A gold is computed again where that can be done ({recomputed} tasks); it must be
-accepted, and the answer to another problem refused, by whoever judges it, else the problem is left out, and
+accepted, and the answer to another problem refused, by the judge, else the problem is left out, and
 `new-split` says how many and why. Where one answer is right our verifier judges, by the same rules as everywhere.
 Where many are (`countdown`), or where the form is one that our verifier does not read (hexadecimal numbers), the
 task's own `score_answer` judges: `split.yaml` then says `verifier: reasoning_gym`, the item's `answer` holds the entry

@@ -159,7 +159,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=ROOT / "splits" / NAME)
     parser.add_argument("--work", type=Path, default=ROOT / "build" / NAME)
-    parser.add_argument("--workers", type=int, help="runs at once [default: one a core]")
+    parser.add_argument("--workers", type=int, help="runs at once [default: one per core]")
     given = parser.parse_args()
     split = make(given.seed, given.out, given.work, given.workers)
     if split.path.parent == ROOT / "splits":

@@ -23,7 +23,7 @@ _NUMBER = re.compile(r"\d+(?:\.\d+)?")
 
 
 def equations(text: str) -> list[list[Fraction]] | None:
-    """Values of both (or more) sides of each equation in a working; None where a side is no formula of numbers."""
+    """Values of both (or more) sides of each equation in a working; None where a side is not a formula of numbers."""
     found = []
     for step in _STEP.split(text.split("\\boxed")[0]):
         sides = [side.strip().replace("\u00d7", "*") for side in step.split("=")]

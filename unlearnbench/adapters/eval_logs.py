@@ -43,7 +43,7 @@ def log_reader(path: Path) -> Reader | None:
             return read_whole
         names = set(rows.column_names(path))
     except DataError:
-        return None  # whoever reads the file says what is wrong with it
+        return None  # reading the file will report what is wrong with it
     if {"doc_id", "resps"} <= names:
         return _lm_eval
     if any(set(columns) <= names for columns in _LIGHTEVAL):
@@ -67,12 +67,12 @@ def read_log(path: Path, index: ProblemIndex, seed: int = 0, failures: Failures 
     """The rollouts of a log in batches, in their order, all of the training run `seed`.
 
     Raises DataError naming file, row and field: a sample that failed (beyond those that `failures` leaves out), that
-    has no generated text, or that answers no problem of the split; a file that is no log or cannot be read.
+    has no generated text, or that answers no problem of the split; a file that is not a log or cannot be read.
     """
     path = Path(path)
     reader = log_reader(path)
     if reader is None:
-        raise DataError(f"{path} is no log of lm-eval-harness, lighteval, inspect_ai, prime-rl or verifiers")
+        raise DataError(f"{path} is not a log of lm-eval-harness, lighteval, inspect_ai, prime-rl or verifiers")
     waiting: list[Sample] = []
     try:
         for sample in reader(path, index, failures or Failures()):

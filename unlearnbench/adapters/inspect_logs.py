@@ -18,7 +18,7 @@ from unlearnbench.io.json_rows import json_object
 from unlearnbench.io.streams import opened
 
 LARGEST = 256 << 20
-"""Bytes of one sample of a zip; more is no rollout."""
+"""Bytes of one sample of a zip; more is not a rollout."""
 ZSTD = 93
 """Its number among the compression methods of zip; zipfile knows it from Python 3.14 on."""
 _FINISH = {"stop": "stop", "max_tokens": "length", "model_length": "length"}
@@ -43,7 +43,7 @@ def read_archive(path: Path, index: ProblemIndex, failures: Failures) -> Iterato
         with zipfile.ZipFile(path) as archive:
             members = {info.filename: info for info in archive.infolist()}  # a sample that was run again comes later
     except zipfile.BadZipFile as error:
-        raise DataError(f"{path} is no readable .eval log ({error}); give it as inspect_ai wrote it") from error
+        raise DataError(f"{path} is not a readable .eval log ({error}); give it as inspect_ai wrote it") from error
     names = [name for name in members if name.startswith("samples/") and name.endswith(".json")]
     if not names:
         raise DataError(f"{path} has no samples; give the log of an evaluation that has ended")

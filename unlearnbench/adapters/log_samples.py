@@ -40,5 +40,5 @@ def generated(where: str, value: object) -> str:
     if not isinstance(value, str):
         raise DataError(f"{where}: generated text was expected, but it is {values.shown(value)}")
     if not values.encodes(value):
-        raise DataError(f"{where}: half of a surrogate pair is no Unicode text; write it as UTF-8")
+        raise DataError(f"{where}: half of a surrogate pair is not Unicode text; write it as UTF-8")
     return value

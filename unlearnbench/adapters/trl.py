@@ -34,8 +34,8 @@ def reward(
     `log_extra` is TRL's: what is passed to it becomes a column of the completions that TRL logs.
 
     None where the verifier itself failed twice: TRL leaves such a completion out of the baseline and the loss. Raises
-    DataError if the data set has no column `answer`, or one of another length, or if a gold is no answer (None, empty,
-    a dict).
+    DataError if the data set has no column `answer`, or one of another length, or if a gold is not an answer (None,
+    empty, a dict).
     """
     if answer is None:
         raise DataError(

@@ -154,7 +154,7 @@ class MethodTrainer(GRPOTrainer):  # type: ignore[misc]  # TRL has no types
 
     Raises MethodError for a method that overrides a hook outside `CARRIED` and wherever `unlearnbench eval` would for
     what a hook returns, and DataError for a data set without `item_id` and `answer`, or with a gold
-    that is no answer.
+    that is not an answer.
     """
 
     def __init__(self, method: Method, **arguments: Any) -> None:
@@ -243,7 +243,7 @@ class MethodTrainer(GRPOTrainer):  # type: ignore[misc]  # TRL has no types
             for row, values in zip(rows, self.hooks.advantages(judged), strict=True):
                 advantages[row, : len(values)] = torch.as_tensor(values, dtype=own.dtype)
         batch["advantages"] = advantages
-        logged = self._logs["advantages"]  # TRL wrote its own there, one a rollout
+        logged = self._logs["advantages"]  # TRL wrote its own there, one per rollout
         for _ in range(min(len(own), len(logged))):
             logged.pop()
         logged.extend(advantages[:, 0].tolist())

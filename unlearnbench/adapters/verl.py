@@ -22,8 +22,8 @@ def compute_score(
     `unlearnbench score` read them. It is empty for a data set that `unlearnbench export` did not write: verl wants the
     same entries from every call.
 
-    Raises DataError, naming the item, where `ground_truth` is no answer (None, empty, a dict); VerifierError where the
-    verifier itself failed twice: verl has no missing reward, and a 0 would be learned from.
+    Raises DataError, naming the item, where `ground_truth` is not an answer (None, empty, a dict); VerifierError where
+    the verifier itself failed twice: verl has no missing reward, and a 0 would be learned from.
     """
     told = extra_info or {}
     item = next((f"item {told[key]!r}" for key in ("item_id", "index") if told.get(key) is not None), "an item")

@@ -25,7 +25,7 @@ def multiple_of(budget: str | float) -> float:
     except ValueError:
         found = 0.0
     if not 0 < found <= 1000:
-        raise RunError(f"{budget!r} is no budget; give a multiple above 0 and up to 1000, such as '1x'")
+        raise RunError(f"{budget!r} is not a budget; give a multiple above 0 and up to 1000, such as '1x'")
     return found
 
 
@@ -36,7 +36,7 @@ def split_of(split: str | Path | Split) -> Split:
 
 @contextmanager
 def named(method: str | type[Method]) -> Iterator[str]:
-    """A method as the harness names it: of a class that no file holds, a file that is gone afterwards.
+    """A method as the harness names it: for a class that is in no file, a temporary file.
 
     The run keeps its own copy, `<seed>/method.py`.
     """

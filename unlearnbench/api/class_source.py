@@ -30,7 +30,7 @@ def written_source(cls: type[Any], folder: Path) -> str:
     from unlearnbench.method import Method
 
     if not (inspect.isclass(cls) and issubclass(cls, Method)):
-        raise MethodError(f"{cls!r} is no method; give a name, a file, or a subclass of unlearnbench.Method")
+        raise MethodError(f"{cls!r} is not a method; give a name, a file, or a subclass of unlearnbench.Method")
     module = sys.modules.get(cls.__module__)
     file = getattr(module, "__file__", None)
     # the file of a script would run the script once more

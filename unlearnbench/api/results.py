@@ -53,7 +53,7 @@ def diagnose(
         out: The folder for the results.
         revision: Revision of a policy on the Hub.
         rollouts_per_item: The same for every item; items that have fewer are left out and listed.
-        items_per_group: At most so many, by a shuffle; default all.
+        items_per_group: At most this many items of each group, the first of a shuffle; default all.
         groups: Groups to compare; default easy, learnable and unlearnable.
         cap: Samples per item at most.
         reward: Correct rollouts alone, or all ("group"), weighted by their standardised reward.

@@ -16,13 +16,19 @@ if TYPE_CHECKING:
 @click.option("--split", default="micro", show_default=True, help="A shipped split, or a folder with split.yaml.")
 @click.option("--endpoint", required=True, metavar="URL", help="Base URL, such as http://localhost:8000/v1.")
 @click.option("--model", required=True, help="The model that writes the problems.")
-@click.option("--second-model", required=True, help="The model that solves them: kept are those where both agree.")
+@click.option(
+    "--second-model", required=True, help="The model that solves them: problems on which both agree are kept."
+)
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of <kind>.parquet.")
-@click.option("--group", "groups", multiple=True, default=("unlearnable",), show_default=True, help="Whose items.")
+@click.option(
+    "--group", "groups", multiple=True, default=("unlearnable",), show_default=True, help="Group of the items."
+)
 @click.option("--count", default=5, show_default=True, type=click.IntRange(1, 100), help="Problems per item.")
-@click.option("--limit", type=click.IntRange(1), help="Only so many items.")
+@click.option("--limit", type=click.IntRange(1), help="Process at most this many items.")
 @click.option("--temperature", default=0.7, show_default=True, type=click.FloatRange(0))
-@click.option("--max-tokens", default=4096, show_default=True, type=click.IntRange(1), help="Of one answer.")
+@click.option(
+    "--max-tokens", default=4096, show_default=True, type=click.IntRange(1), help="Tokens of one answer, at most."
+)
 @click.option("--workers", default=8, show_default=True, type=click.IntRange(1, 256), help="Requests at once.")
 @click.option("--json", "as_json", is_flag=True, help="Print augment.json instead of a table.")
 def augment(

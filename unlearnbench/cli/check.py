@@ -23,7 +23,7 @@ TINY = {"prompts_per_step": 16, "group_size": 4, "checkpoint_every": 1}
 def check(method: str, split: str, changes: tuple[str, ...], as_json: bool) -> int:
     """Run METHOD for two tiny steps: hooks it overrides, what it reads (so its track), shapes, finiteness, cost.
 
-    Names functions that no hook is called like and settings that no code reads. Exits 1 where nothing would be trained.
+    Warns of functions that are not hooks and settings that no code reads. Exits 1 if nothing would be trained.
     """
     from unlearnbench.cli.console import warn_of_golds
     from unlearnbench.cli.eval import parse_changes
@@ -53,7 +53,7 @@ def _show(found: Mapping[str, Any], file: str) -> None:
     click.echo(f"{found['class']} ({file}): {found['steps']} steps, {state}")
     click.echo(f"overrides: {', '.join(found['hooks']) or 'nothing: it is the reference GRPO'}")
     for name, near in found["not_hooks"].items():
-        click.echo(f"warning: {name} is no hook and is never called" + (f"; did you mean {near}?" if near else ""))
+        click.echo(f"warning: {name} is not a hook and is never called" + (f"; did you mean {near}?" if near else ""))
     for name, meant in found["unread_settings"].items():
         click.echo(f"warning: the setting {name} is never read" + (f"; the recipe has {meant}" if meant else ""))
     read = ", ".join(found["reads"]) or "nothing privileged"

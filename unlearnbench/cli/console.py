@@ -1,4 +1,4 @@
-"""Where a command's tables and sentences go: as wide as the terminal; piped, as wide as a page, and a table in full."""
+"""The console of a command: as wide as the terminal; piped, as wide as a page, and tables in full."""
 
 from __future__ import annotations
 

@@ -87,7 +87,7 @@ def curate(
     null = out / "null_control" / "1x"
     if config is not None and not null.is_dir():
         click.echo(
-            "next, the null control, without which no gain can be told: "
+            "next, the null control, without which no gain can be computed: "
             f"unlearnbench eval --method grpo --split {out} --seeds 10 --out {null}"
         )
 

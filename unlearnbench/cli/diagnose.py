@@ -30,9 +30,9 @@ class Size(click.ParamType[int]):
         try:
             size = float(digits) * units[text[len(digits) :].strip()]
         except (ValueError, KeyError):
-            self.fail(f"{value!r} is no size; write it as 4GiB, 512MiB or in bytes", param, ctx)
+            self.fail(f"{value!r} is not a size; write it as 4GiB, 512MiB or in bytes", param, ctx)
         if not 1 <= size < 1 << 60:
-            self.fail(f"{value!r} is no size; write it as 4GiB, 512MiB or in bytes", param, ctx)
+            self.fail(f"{value!r} is not a size; write it as 4GiB, 512MiB or in bytes", param, ctx)
         return int(size)
 
 
@@ -44,7 +44,7 @@ class Names(click.ParamType[tuple[str, ...]]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
         names = tuple(name.strip() for name in str(value).split(",")) if isinstance(value, str) else tuple(value)
         if not all(names) or len(set(names)) != len(names):
-            self.fail(f"{value!r} is no list of different names; write easy,learnable", param, ctx)
+            self.fail(f"{value!r} is not a list of different names; write easy,learnable", param, ctx)
         return names
 
 
@@ -82,13 +82,15 @@ class Names(click.ParamType[tuple[str, ...]]):
     "--parts", default=4, show_default=True, type=click.IntRange(1), help="Parts of an item's rollouts, to know noise."
 )
 @click.option("--groups", type=Names(), help="Groups to compare [default: easy,learnable,unlearnable].")
-@click.option("--items-per-group", type=click.IntRange(1), help="At most so many, by a shuffle [default: all].")
+@click.option(
+    "--items-per-group", type=click.IntRange(1), help="At most this many of each group, by a shuffle [default: all]."
+)
 @click.option("--prompt-format", type=click.Choice(["raw", "chat"]), help="[default: the split's, else raw].")
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of adapter, samples and shuffle.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Seed of adapter, samples, shuffle.")
 @click.option("--max-memory", default="4GiB", show_default=True, type=Size(), help="Memory of all processes together.")
 @click.option("--workers", type=click.IntRange(1), help="Processes [default: one per core; one with an accelerator].")
 @ray_option
-@click.option("--json", "as_json", is_flag=True, help="Print similarity.json (a list, of several) instead of tables.")
+@click.option("--json", "as_json", is_flag=True, help="Print similarity.json (a list if several) instead of tables.")
 def diagnose(
     policies: tuple[str, ...],
     split: str | None,
@@ -106,7 +108,7 @@ def diagnose(
     """Compare the policy gradients of a split's items: which point the same way, and which away from the others.
 
     POLICY is a folder, a name on the Hub, a shipped split's name (its base policy), a run or one of its checkpoints;
-    of several, each is diagnosed. Rerun the same command to resume an interrupted diagnosis.
+    if several are given, each is diagnosed. Rerun the same command to resume an interrupted diagnosis.
     """
     from unlearnbench.cli.progress import Rows
     from unlearnbench.diagnosis.diagnose import diagnose_each

@@ -28,5 +28,5 @@ def doctor(as_json: bool) -> None:
         table.add_row(*(Text(cell, overflow="fold") for cell in cells))
     console().print(table)
     for finding in findings:
-        if finding.remedy:  # a line by itself, so that it can be copied
+        if finding.remedy:  # on its own line, to be copied
             click.echo(f"{finding.name}: {finding.remedy}")

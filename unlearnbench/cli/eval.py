@@ -22,9 +22,9 @@ class Multiple(click.ParamType[float]):
         try:
             number = float(str(value).removesuffix("x"))
         except ValueError:
-            self.fail(f"{value!r} is no budget; give a multiple such as 1x", param, ctx)
+            self.fail(f"{value!r} is not a budget; give a multiple such as 1x", param, ctx)
         if not 0 < number <= 1000:
-            self.fail(f"{value!r} is no budget; give a multiple above 0 and up to 1000x", param, ctx)
+            self.fail(f"{value!r} is not a budget; give a multiple above 0 and up to 1000x", param, ctx)
         return number
 
 
@@ -52,7 +52,7 @@ def parse_changes(pairs: tuple[str, ...], option: str = "--set") -> dict[str, An
 
 
 def _refuse_constant(word: str) -> None:
-    raise click.BadParameter(f"{word} is no number", param_hint="--set")
+    raise click.BadParameter(f"{word} is not a number", param_hint="--set")
 
 
 @click.command("eval")
@@ -101,7 +101,7 @@ def _refuse_constant(word: str) -> None:
     "--log-to",
     multiple=True,
     type=click.Choice(["tensorboard", "wandb", "trackio", "mlflow"]),
-    help="Log the training curves there, too; may be given several times.",
+    help="Also log the training curves there; may be repeated.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print result.json instead of a table.")
 def evaluate(

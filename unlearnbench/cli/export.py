@@ -13,12 +13,14 @@ if TYPE_CHECKING:
 
 @click.command("export")
 @click.option("--split", default="micro", show_default=True, help="A shipped split, or the folder of one.")
-@click.option("--format", "format", required=True, type=click.Choice(["trl", "verl", "jsonl"]), help="Who reads it.")
+@click.option(
+    "--format", "format", required=True, type=click.Choice(["trl", "verl", "jsonl"]), help="Program that reads it."
+)
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to write to.")
 @click.option("--part", default="train", show_default=True, help="All items (train) or those of one group.")
 @click.option("--canaries", is_flag=True, help="Mix in the problems whose gold is wrong on purpose.")
 def export(split: str, format: Format, out: Path, part: str, canaries: bool) -> None:
-    """Write a split as files that TRL's GRPOTrainer (trl), verl, or anything else (jsonl) reads as they are.
+    """Write a split as files that TRL's GRPOTrainer (trl), verl, or anything else (jsonl) reads unchanged.
 
     Rewards for them: unlearnbench.adapters.trl.reward, unlearnbench.adapters.verl.compute_score.
     """

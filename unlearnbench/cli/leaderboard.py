@@ -84,7 +84,7 @@ def verify(
 
 
 def _without_bundle(place: Path, error: Exception, split: str | None, workers: int | None) -> Verification:
-    """What an entry shows by itself; raises `error` where `place` is no entry."""
+    """What an entry shows by itself; raises `error` where `place` is not an entry."""
     from unlearnbench.leaderboard.editions import find_splits
     from unlearnbench.leaderboard.entries import read_entry
     from unlearnbench.leaderboard.kept_entry import shown_without_bundle
@@ -182,8 +182,8 @@ def close(name: str, commit: str | None, beacon: str | None, entries: Path, spli
 @leaderboard.command("retrain")
 @click.argument("ids", metavar="[ENTRY ...]", nargs=-1)
 @click.option("--edition", required=True, help="The closed edition.")
-@click.option("--split", type=click.Path(path_type=Path), help="Its variant [default: what the board keeps of it].")
-@click.option("--out", type=click.Path(path_type=Path), help="Where the runs lie [default: build/editions/<edition>].")
+@click.option("--split", type=click.Path(path_type=Path), help="Its variant [default: the board's copy].")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder of the runs [default: build/editions/<edition>].")
 @_entries
 @click.option("--workers", type=click.IntRange(1), help="Seeds at once [default: one per core].")
 @click.option("--again", is_flag=True, help="Train also what is there already, and compare; no entry is changed.")
@@ -234,10 +234,10 @@ def standings(
     budget: str | None,
     as_json: bool,
 ) -> None:
-    """Rank the entries within their tier, track and budget: re-trained first, pooled over the editions that hold them.
+    """Rank the entries within their tier, track and budget: re-trained first, pooled over their editions.
 
-    A rank is a range: entries that no test tells apart share it. Gains are percentage points with 95 % intervals, p is
-    adjusted for all entries of the group (Holm).
+    A rank is a range: entries that no test distinguishes share it. Gains are percentage points with 95 % intervals, p
+    is adjusted for all entries of the group (Holm).
     """
     from unlearnbench.leaderboard.board import board, pooled_board
     from unlearnbench.leaderboard.editions import editions, find_splits

@@ -1,4 +1,4 @@
-"""The command line: one short file a command family, loaded only when its command is called."""
+"""The command line: one short file per command family, loaded only when its command is called."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ COMMANDS = {
     "eval": ("eval", "evaluate", "Train a method on a split, evaluate it, score it against the null control."),
     "plan": ("plan", "plan", "Say what a run will cost and the smallest gain it can detect."),
     "check": ("check", "check", "Run a method for two tiny steps: what it overrides, reads and costs."),
-    "score": ("score", "score", "Score rollouts made anywhere, every verdict made anew."),
+    "score": ("score", "score", "Score rollouts made anywhere, every verdict recomputed."),
     "curate": ("curate", "curate", "Label a pool for a policy by the protocol, or label from counts alone."),
     "diagnose": ("diagnose", "diagnose", "Compare the policy gradients of a split's items, group by group."),
     "verify": ("verify", "verify", "Judge one completion, or a file of them, against a gold answer."),

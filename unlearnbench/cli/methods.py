@@ -91,7 +91,7 @@ def methods(context: click.Context, as_json: bool) -> None:
     """List the methods, built in and installed: what each does, its track, source and last measured gain.
 
     The gain over the null control is that of docs/results/experiments.md, on micro at 1x: in points in the table, as
-    a fraction in JSON; none once method or split changed. `methods show NAME` prints all there is on one.
+    a fraction in JSON; none once method or split changed. `methods show NAME` prints all about one.
     """
     if context.invoked_subcommand is not None:
         return
@@ -121,7 +121,7 @@ def methods(context: click.Context, as_json: bool) -> None:
 @click.argument("name")
 @as_json
 def show(name: str, as_json: bool) -> None:
-    """All there is on the method NAME: idea, formula and paper, hooks, settings, what it may read, measured gain.
+    """Everything about the method NAME: idea, formula and paper, hooks, settings, what it may read, measured gain.
 
     NAME is what `eval --method` takes: a built-in name, an entry point, FILE.py, or MODULE:Class.
     """

@@ -17,7 +17,7 @@ _CONFIG = """\
 schema_version: 1
 name: {name}
 description: {description}
-seed: {seed}                      # root of every random stream: another seed labels anew
+seed: {seed}                      # root of every random stream: another seed changes the labels
 
 base_policy:
   path: {policy}             # a folder beside this file (config.json, tokenizer, safetensors), or a name on the Hub
@@ -106,9 +106,11 @@ _OWN = {
 @click.option("--pool", help="Take the problems from tasks: reasoning_gym:TASK[:key=value]...[,TASK...].")
 @click.option("--items", type=click.IntRange(1), help="How many problems of the pool [default: 200].")
 @click.option("--examples", type=click.IntRange(0, 8), help="Worked examples before each problem [default: 0].")
-@click.option("--seed", type=int, help="Of the problems, and of all labelling [default: 0].")
+@click.option("--seed", type=int, help="Seed of the problems and of all labelling [default: 0].")
 @click.option("--policy", default="policy", help="A folder, or a name on the Hub [default: NAME/policy].")
-@click.option("--format", "form", default="raw", type=click.Choice(["raw", "chat"]), help="How prompts are put.")
+@click.option(
+    "--format", "form", default="raw", type=click.Choice(["raw", "chat"]), help="Prompts as they are, or as a chat."
+)
 def new_split(
     name: str, pool: str | None, items: int | None, examples: int | None, seed: int | None, policy: str, form: str
 ) -> None:

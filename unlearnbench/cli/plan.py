@@ -1,4 +1,4 @@
-"""`unlearnbench plan`: what a run will cost and what it can show, before it is paid for."""
+"""`unlearnbench plan`: what a run will cost and what it can show, before it starts."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _BOUNDS = {"interval": "these families", "interval_families": "beyond these fami
     default="float32",
     show_default=True,
     type=click.Choice(["float32", "bf16"]),
-    help="--device: the peak to go by, as --trainer precision=bf16 computes.",
+    help="--device: precision of its peak; bf16 for --trainer precision=bf16.",
 )
 @click.option(
     "--length", type=click.FloatRange(0, min_open=True), help="Mean tokens per rollout, where nothing was measured."

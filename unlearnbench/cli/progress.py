@@ -155,7 +155,7 @@ class Rows(_Shown):
 
 
 def note(event: Training) -> str:
-    """What stands beside a bar: step and reward of a training, else the rate."""
+    """The text beside a bar: step and reward of a training, else the rate."""
     if event.stage == "similarity":
         return ""
     if event.stage == "train":

@@ -1,4 +1,4 @@
-"""`unlearnbench report`: a run's page again, from its files alone."""
+"""`unlearnbench report`: rebuild a run's page from its files."""
 
 from __future__ import annotations
 

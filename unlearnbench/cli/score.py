@@ -1,4 +1,4 @@
-"""`unlearnbench score`: rollouts made anywhere, judged anew and scored, or drawn as curves over training steps."""
+"""`unlearnbench score`: rollouts made anywhere, graded again and scored, or drawn as curves over training steps."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ columns_option = click.option(
     "seeds",
     multiple=True,
     type=click.IntRange(0),
-    help="Training run of a FILE that names none, once for every FILE in their order [default: 0].",
+    help="Seed of a FILE without seeds; given once for each FILE, in the same order [default: 0].",
 )
 @columns_option
 @click.option("--step", type=click.IntRange(0), help="Score the rollouts of this training step alone.")
@@ -62,7 +62,7 @@ columns_option = click.option(
     help="Leave out up to this many samples of logs that failed in the evaluation, and name them.",
 )
 @click.option("--partial", is_flag=True, help="Score what is there, though items are missing: not comparable.")
-@click.option("--workers", type=click.IntRange(1), help="Processes for algebra [default: one a core].")
+@click.option("--workers", type=click.IntRange(1), help="Processes for algebra [default: one per core].")
 @click.option("--json", "as_json", is_flag=True, help="Print result.json (or curves.json) instead of a table.")
 def score(
     files: tuple[Path, ...],
@@ -80,7 +80,7 @@ def score(
 
     FILEs are jsonl, json, csv, tsv (also .gz, .zst) or parquet, with rows of your own or as TRL, verl, OpenRLHF,
     prime-rl and verifiers log them, or per-sample logs of lm-eval-harness, lighteval and inspect_ai. Several files are
-    one set. Every verdict is made anew; every item of the split must be there, with the same number of rollouts in
+    one set. Every verdict is recomputed; every item of the split must be there, with the same number of rollouts in
     every seed.
 
     Of rollouts from several steps of a training, each group's mean rate is drawn over the steps; --step scores one.
@@ -121,7 +121,7 @@ def score(
         _show_curves(curves, out)
     else:
         cost = result.cost
-        click.echo(f"{cost.verifier_calls:,} rollouts judged anew, {cost.ungradable:,} of them ungradable, so wrong")
+        click.echo(f"{cost.verifier_calls:,} rollouts graded again, {cost.ungradable:,} of them ungradable, so wrong")
         show(result, out)
 
 

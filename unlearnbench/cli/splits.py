@@ -250,7 +250,7 @@ def _percent(rate: float | None) -> str:
 
 
 def _extent(of: Mapping[str, Any]) -> str:
-    """What the released numbers of a group are: a lower bound of it or a sample, and how many are no indices."""
+    """What the released numbers of a group are: a lower bound of it or a sample, and how many are not indices."""
     told = f"{of['ids']} released ids, a {of['extent']}"
     if of["positions"]:
         told += f"; {of['positions']} released positions, {of['resolved']} of them resolved by text"

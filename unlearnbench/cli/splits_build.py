@@ -22,10 +22,10 @@ named = click.option(
 @click.argument("split")
 @click.option("--source", type=click.Path(path_type=Path), help="Folder laid out like the Hub's data set, or its file.")
 @click.option("--artifacts", metavar="DIR", help="Folder (or address) of the released files; fetched by default.")
-@click.option("--out", type=click.Path(path_type=Path), help="Where to write [default: where its name finds it].")
+@click.option("--out", type=click.Path(path_type=Path), help="Where to write [default: where it is found by name].")
 @click.option("--json", "as_json", is_flag=True, help="Print what the checks found as JSON.")
 def build(split: str, source: Path | None, artifacts: str | None, out: Path | None, as_json: bool) -> None:
-    """Make what a split does not travel with: its problem texts, fetched and joined by id, or its base policy."""
+    """Make what a split is shipped without: its problem texts, fetched and joined by id, or its base policy."""
     from unlearnbench.curation.build import build as run
     from unlearnbench.splits.manifest import packaged_of, released_of
     from unlearnbench.splits.split import shipped_folder
@@ -96,7 +96,7 @@ def export(directory: Path, names: tuple[str, ...]) -> None:
 @click.command()
 @click.argument("repository", metavar="REPO")
 @named
-@click.option("--private", is_flag=True, help="Make the repository private if it is made now.")
+@click.option("--private", is_flag=True, help="Make a new repository private.")
 def push(repository: str, names: tuple[str, ...], private: bool) -> None:
     """Upload splits to a dataset repository of the Hub (OWNER/NAME)."""
     from unlearnbench.curation.publish import push_splits

@@ -13,10 +13,10 @@ import click
 @click.option("--name", help="Name of the entry [default: the method's].")
 @click.option("--author", "authors", multiple=True, help="An author; may be repeated.")
 @click.option("--url", help="Address of a paper or repository.")
-@click.option("--tried", type=click.IntRange(1), help="Configurations evaluated before this was chosen, it included.")
-@click.option("--address", help="Where the bundle will lie: https://... or hf://datasets/OWNER/NAME@REVISION/FILE.zip.")
+@click.option("--tried", type=click.IntRange(1), help="Configurations evaluated to choose this one, itself included.")
+@click.option("--address", help="Where the bundle will be: https://... or hf://datasets/OWNER/NAME@REVISION/FILE.zip.")
 @click.option("--no-weights", is_flag=True, help="Leave the weights out: the entry can only be self-reported.")
-@click.option("--method", help="The method's file, where it is not found by the run's name for it.")
+@click.option("--method", help="The method's file, if it is not found by its name in the run.")
 @click.option("--split", help="The split that was run on, if it is not a shipped one: its folder.")
 @click.option("--workers", type=click.IntRange(1), help="Processes at once [default: one per core].")
 def submit(

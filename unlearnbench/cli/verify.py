@@ -31,7 +31,7 @@ _SHOWN = 20
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
-    help="Where to write all columns of FILE and correct, answer, reason, rule, seconds (replaced if there).",
+    help="Where to write all columns of FILE and correct, answer, reason, rule, seconds (replaced if it exists).",
 )
 @click.option(
     "--rule",
@@ -44,7 +44,7 @@ _SHOWN = 20
 @click.option(
     "--cache",
     type=click.Path(path_type=Path),
-    help="A file that keeps verdicts for later commands (made if it is not there).",
+    help="A file that keeps verdicts for later commands (created if missing).",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def verify(

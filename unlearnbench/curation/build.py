@@ -1,4 +1,4 @@
-"""A split whose texts do not travel with the package, made from released ids and texts that the user obtains.
+"""A split whose texts are not shipped with the package, made from released ids and texts that the user obtains.
 
     released.json: ids, addresses, hashes
     → the source data, from the Hub or a local copy; the released files, verified by their hashes

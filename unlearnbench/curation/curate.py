@@ -136,7 +136,7 @@ class Curation:
             parts += [_training_counts(self._place(run), run), self._counted(self._place(run), "after", str(run))]
         counts = _table(parts)
         known = pa.array([item.item_id for item in self.split.items])
-        counts = counts.filter(pc.is_in(counts["item_id"], known))  # canaries are trained on, and are no items
+        counts = counts.filter(pc.is_in(counts["item_id"], known))  # canaries are trained on but are not items
         if not n.certify:
             return counts
         wanted = set(candidates(counts, self.protocol))
@@ -206,7 +206,7 @@ class Curation:
     # --- their jobs -------------------------------------------------------------------------------------------
 
     def _base_chains(self, key: Key, problems: Problems, phases: Sequence[tuple[str, int]]) -> list[list[Job]]:
-        """The base policy on all problems, in two files a phase."""
+        """The base policy on all problems, in two files per phase."""
         root = stream_root(self.split, "label", 0)
         halves = [problems[k::HALVES] for k in range(HALVES)]
         chains = []
@@ -261,7 +261,7 @@ class Curation:
         wanted = getattr(self.protocol.samples, name)
         if pc.any(pc.not_equal(counts["n"], wanted)).as_py():
             raise RunError(
-                f"{place} holds {name} samples of another cut or number than {wanted} an item; remove {place} and run "
+                f"{place} holds {name} samples of another cut or number than {wanted} per item; remove {place} and run "
                 "the same command again"
             )
         return counts
@@ -299,7 +299,7 @@ def _training_counts(place: Path, run: int) -> pa.Table:
         "correct": hits,
         "best": best,
     }
-    valid = rows["valid_trace"].to_numpy(zero_copy_only=False) == True  # noqa: E712 - null where it cannot be told
+    valid = rows["valid_trace"].to_numpy(zero_copy_only=False) == True  # noqa: E712 - null where it is unknown
     sound = np.bincount(inverse, weights=correct & valid).astype(np.int64)
     traces = {**train, "phase": ["trace"] * len(names), "n": hits, "correct": sound, "best": [None] * len(names)}
     return pa.concat_tables([pa.table(part).cast(COUNTS_WITH_BEST) for part in (train, traces)])

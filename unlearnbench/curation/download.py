@@ -67,8 +67,8 @@ def released_file(wanted: ReleasedFile | RewardLog, addresses: Sequence[str], st
         _check(path, wanted, "fetch it by hand and name its folder with --artifacts")
         return path
     raise RunError(
-        f"cannot fetch {wanted.name} from {(local or addresses[0]).rstrip('/')}: {told}; mend the network, or name a "
-        "folder that holds it with --artifacts"
+        f"cannot fetch {wanted.name} from {(local or addresses[0]).rstrip('/')}: {told}; fix the network connection, "
+        "or name a folder that has it with --artifacts"
     )
 
 
@@ -93,7 +93,7 @@ def released_rewards_file(
 
 def _download(address: str, path: Path) -> None:
     with urllib.request.urlopen(address, timeout=_PATIENCE) as answer:
-        content = answer.read()  # all at once, so that what fails here is not taken for a failure to write
+        content = answer.read()  # all at once, so that a failure here is not reported as a failure to write
     files.write_bytes(path, content)
 
 

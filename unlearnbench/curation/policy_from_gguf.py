@@ -1,4 +1,4 @@
-"""A policy folder from a quantised model (GGUF) that an installed package holds, the same bytes on every machine.
+"""A policy folder from a quantised model (GGUF) in an installed package, the same bytes on every machine.
 
 A model that was read from GGUF cannot be saved as it is: its weights go into a fresh model of the same configuration,
 without quantization_config, in bfloat16. What names the library's version is left out of the configuration, so that

@@ -58,7 +58,7 @@ def export_splits(destination: Path, names: Sequence[str] = ()) -> list[str]:
 
 
 def push_splits(repository: str, names: Sequence[str] = (), *, private: bool = False) -> str:
-    """Upload splits to a dataset repository of the Hub (made if it is not there); returns the commit's address.
+    """Upload splits to a dataset repository of the Hub (created if missing); returns the commit's address.
 
     Raises RunError of one sentence where the Hub cannot be reached or refuses; nothing there changes then, since an
     upload is one commit.

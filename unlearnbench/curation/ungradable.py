@@ -1,4 +1,4 @@
-"""Items whose gold only its own text can match: listed before anything rests on them."""
+"""Items whose gold only its own text can match: listed before they are used."""
 
 from __future__ import annotations
 

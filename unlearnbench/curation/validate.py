@@ -1,4 +1,4 @@
-"""Whether a split's folder, or a pool's, is what it says: each check of `unlearnbench splits validate` in a function.
+"""Whether the folder of a split or a pool is consistent: each check of `unlearnbench splits validate` in a function.
 
 Files are read directly and not through `Split`, so that one altered file does not hide what else is wrong.
 """
@@ -151,7 +151,7 @@ def _hashes(split: _Contents) -> Iterator[str]:
         if not file.is_file():
             yield f"{file}: split.yaml lists this file, and it is missing"
         elif files.sha256(file) != expected:
-            yield f"{file}: its hash is not the one in split.yaml; restore the file, or curate the split anew"
+            yield f"{file}: its hash is not the one in split.yaml; restore the file, or curate the split again"
     for name in label_files(split.folder, split.config):
         if name not in split.config.files:
             yield f"{split.folder / 'split.yaml'}, field 'files': the hash of {name} is missing"
@@ -269,7 +269,7 @@ def _unknown(file: Path, key: str, counts: pa.Table, known: set[str]) -> Iterato
 
 
 def _golds(split: _Contents) -> Iterator[str]:
-    """A gold answer is no worked solution, and items of one prompt have one: else a rollout is right and wrong."""
+    """A gold answer is not a worked solution, and items of one prompt have one: else a rollout is right and wrong."""
     first: dict[str, tuple[int, Item]] = {}
     for row, item in enumerate(split.items, start=1):
         if "\n" in item.answer.strip():
@@ -286,7 +286,7 @@ def _golds(split: _Contents) -> Iterator[str]:
 
 
 def _prompts(split: _Contents) -> Iterator[str]:
-    """A twin is held out: its prompt is no item's, canary's or other twin's. Nor is a canary's any item's."""
+    """A twin is held out: its prompt is not an item's, canary's or other twin's. Nor is a canary's any item's."""
     owner = {_words(item.prompt): f"item {item.item_id!r}" for item in split.items}
     _, twins, canaries = split.names
     for name, prompts in (

@@ -1,4 +1,4 @@
-"""The folder that a curation works in: its pool, checked before anything is drawn, and what its rollouts rest on."""
+"""The working folder of a curation: its pool, checked before sampling, and what its rollouts depend on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `diagnose` starts from: items of some groups, from a split or a file of rollouts, and the rollouts of a file.
+"""The inputs of `diagnose`: items of some groups, from a split or a file of rollouts, and the rollouts of a file.
 
 A file has one row a rollout in any format that `io/rollout_reader.py` reads: `item_id` (or a prompt that a split
 knows), `correct`, and `completion` or `token_ids`; `prompt`, which may be left out where a split knows the item; if
@@ -91,7 +91,7 @@ class Pool:
 
 
 def read_pool(split: Split | None, file: Path | None, options: Options, reading: Reading) -> Pool:
-    """The items of the groups that are asked for, at most so many of each: the first of a shuffle by the seed, in the
+    """The items of the requested groups, at most a given number of each: the first of a shuffle by the seed, in the
     pool's order.
 
     Groups default to those of DEFAULT_GROUPS that are there. Raises DataError naming file, row and field, or the groups
@@ -248,7 +248,7 @@ def with_gradients(
 
 
 def published(used: pa.Table, ids: set[str]) -> pa.Table:
-    """The rollouts of these items of USED, one a row (PUBLISHED)."""
+    """The rollouts of these items of USED, one per row (PUBLISHED)."""
 
     def rows(some: pa.RecordBatch) -> Iterator[dict[str, Any]]:
         for row in some.to_pylist():

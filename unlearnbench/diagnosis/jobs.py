@@ -109,8 +109,8 @@ def run_gradients(job: GradientJob, link: Link) -> None:
 def described(policy: Policy, parameters: Mapping[str, Any]) -> dict[str, Any]:
     """What planning needs to know: length of a vector, bytes of the weights and of a pass, the device.
 
-    `not_finite` names a weight without which no gradient can be computed and that holds values which are no numbers, if
-    one does; in an embedding, such values spoil only the items that read them. Raises PolicyError for targets or names
+    `not_finite` names a weight without which no gradient can be computed and with values that are not numbers, if there
+    is one; in an embedding, such values spoil only the items that read them. Raises PolicyError for targets or names
     that the policy does not have.
     """
     model = policy.model
@@ -198,7 +198,7 @@ class _Gathering:
             tokens = row["token_ids"] if row["token_ids"] is not None else _tokens(self.policy, row)
             if max(tokens) >= self.policy.model.config.vocab_size:
                 raise DataError(
-                    f"{self.job.file}, row {row['row']}, field 'token_ids': {max(tokens)} is no token of "
+                    f"{self.job.file}, row {row['row']}, field 'token_ids': {max(tokens)} is not a token of "
                     f"{self.policy.source}; give ids of its tokenizer, or completions"
                 )
             text = row["completion"] if row["completion"] is not None else self.policy.decode(tokens)

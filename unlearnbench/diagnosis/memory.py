@@ -1,4 +1,4 @@
-"""What gradients and their comparison will take, stated before they start; refused where there may not be so much.
+"""What gradients and their comparison will take, estimated before they start; refused if memory may not suffice.
 
 A pass holds activations, so many bytes per token; each rollout has the keys and values of its prompt's tokens again;
 the longest rollout decides the mask of its attention, and the least that a pass can hold. Bytes of each are of
@@ -78,7 +78,7 @@ class Planner:
         return OVERHEAD + int(self.facts["weights"])
 
     def processes(self, pieces: int, each: int, what: str) -> int:
-        """Processes of so many bytes each, beside this one: as many as asked for, else one per core, if they fit.
+        """Number of processes of this size beside this one: as many as requested, else one per core, if they fit.
 
         One where the policy is on an accelerator. Raises RunError where not even these may be started.
         """

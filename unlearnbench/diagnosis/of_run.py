@@ -1,4 +1,4 @@
-"""Gradient similarity at a run's start and end: the story that a score ends with.
+"""Gradient similarity at a run's start and end: the explanation that follows a score.
 
 start: shipped beside the split, else made once and kept on this machine; end: of every seed's policy → block means of
 all pairs, of pairs of one skill and of two → result.json and report.html, written once more

@@ -1,4 +1,4 @@
-"""What decides a diagnosis beside its policy and its rollouts."""
+"""The options of a diagnosis: all that determines it besides its policy and rollouts."""
 
 from __future__ import annotations
 

@@ -143,7 +143,7 @@ def _mask(queries: int, before: int, window: int | None, dtype: torch.dtype, dev
 
 @lru_cache(maxsize=16)
 def _wide_mask(width: int, window: int | None, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """(QUERIES, width): of the last QUERIES tokens of so many."""
+    """(QUERIES, width): the last QUERIES of all tokens."""
     at = torch.arange(width - QUERIES, width, device=device)[:, None]
     other = torch.arange(width, device=device)[None]
     seen = other <= at if window is None else (other <= at) & (other > at - window)

@@ -62,7 +62,7 @@ class Packed:
 
 
 def rows_of(place: int, item: ItemRollouts, parts: int, max_tokens: int) -> Iterator[Row]:
-    """The rows of an item, of at most so many tokens each, or one response with its prompt where that is longer.
+    """The rows of an item, of limited length in tokens, or one response with its prompt if that is longer.
 
     Raises ValueError where the rollouts make no equal parts.
     """
@@ -79,7 +79,7 @@ def rows_of(place: int, item: ItemRollouts, parts: int, max_tokens: int) -> Iter
 
 
 def _fitting(responses: Sequence[tuple[int, ...]], room: int) -> Iterator[tuple[tuple[int, ...], ...]]:
-    """Neighbouring responses of at most so many tokens together, or one response."""
+    """Neighbouring responses up to a total of tokens, or one response."""
     some: list[tuple[int, ...]] = []
     for response in responses:
         if some and sum(map(len, some)) + len(response) > room:
@@ -90,7 +90,7 @@ def _fitting(responses: Sequence[tuple[int, ...]], room: int) -> Iterator[tuple[
 
 
 def batches(rows: Sequence[Row], max_tokens: int) -> Iterator[Sequence[Row]]:
-    """Rows in passes of at most so many tokens; one row per pass if that is 0."""
+    """Rows in passes up to a total of tokens; one row per pass if that is 0."""
     start = held = 0
     for stop, row in enumerate(rows):
         if stop > start and held + row.length > max_tokens:

@@ -166,7 +166,7 @@ def finding_label(record: SimilarityRecord) -> str:
     if whole is None:
         return "Too few items to say"
     if not whole:
-        return "Unlearnable items are no outliers here"
+        return "Unlearnable items are not outliers here"
     if matched is None:
         return "Unlearnable items are outliers"
     return "Unlearnable items are outliers" if matched else "Outliers by skill, not by learnability"

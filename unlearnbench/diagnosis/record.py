@@ -1,4 +1,4 @@
-"""What a diagnosis leaves: the record that similarity.json holds, and the object that `diagnose` returns."""
+"""The result of a diagnosis: the record in similarity.json, and the object that `diagnose` returns."""
 
 from __future__ import annotations
 

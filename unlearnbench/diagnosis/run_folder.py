@@ -34,7 +34,7 @@ def claim(folder: Path, work: Path, wanted: Mapping[str, Any]) -> None:
 
 
 def claim_several(folder: Path, names: Sequence[str]) -> None:
-    """The same for several policies, whose folders in it have these names: what is there must be among them."""
+    """The same for several policies, whose folders in it have these names; no other may be there."""
     if (folder / RESULT).is_file() or (folder / ".work").is_dir():
         raise RunError(
             f"{folder} holds the diagnosis of one policy, not of several; name another folder with --out, or remove it"

@@ -6,7 +6,7 @@ part p and g_i their mean, everything here follows from the inner products <g_ip
     cosine(i, j)    = <g_i, g_j> / (|g_i| |g_j|)
     reliability(i)  = mean over p != q of <g_ip, g_iq>  /  |g_i|^2
 
-The reliability is the share of |g_i|^2 that is no noise: the average over all split halves, stepped up to the whole by
+The reliability is the share of |g_i|^2 that is not noise: the average over all split halves, stepped up to the whole by
 Spearman and Brown (1910). Noise of different items is independent, so it leaves <g_i, g_j> unbiased and only lengthens
 the vectors: the raw cosine is expected to be the true one times sqrt(reliability(i) reliability(j)) (Spearman 1904). An
 item's own reliability is too noisy to take a root of, so a block's mean is divided by the root of both groups' mean

@@ -143,7 +143,7 @@ class _Stages:
         facts: dict[str, Any] = json.loads(path.read_text())
         if facts["not_finite"] is not None:
             raise PolicyError(
-                f"The policy {self.place.label} has weights that are no finite numbers (in {facts['not_finite']}); "
+                f"The policy {self.place.label} has weights that are not finite numbers (in {facts['not_finite']}); "
                 "give a policy that is sound."
             )
         if self.revision is None:

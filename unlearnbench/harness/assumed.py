@@ -41,7 +41,7 @@ class Pool:
 
 
 def pool_of(split: Split) -> Pool:
-    """The pool as it is here; of a split that is not built, as far as its released ids tell."""
+    """The pool as it is here; for a split that is not built, what its released ids say."""
     released = released_of(split.path)
     if released is None or not waits(split.path):
         families = [item.family for item in split.items if item.group == "unlearnable"]
@@ -58,6 +58,6 @@ def pool_of(split: Split) -> Pool:
         families=[f"{place % SUBJECTS}" for place, _ in enumerate(unlearnable_ids)],
         assumption=(
             f"the split is not built: a pool as large as its largest released index, {SUBJECTS} families of one size, "
-            f"{PROMPT:g} tokens a prompt"
+            f"{PROMPT:g} tokens per prompt"
         ),
     )

@@ -26,7 +26,7 @@ def require_finite(folder: Path) -> None:
     for path in sorted(folder.glob("*.safetensors")):
         try:
             with safe_open(path, framework="pt") as file:
-                for name in file.keys():  # noqa: SIM118 - it is no mapping
+                for name in file.keys():  # noqa: SIM118 - it is not a mapping
                     weight = file.get_tensor(name)
                     if weight.is_floating_point() and not bool(torch.isfinite(weight).all()):
                         bad = int((~torch.isfinite(weight)).sum())

@@ -33,7 +33,7 @@ class Work(Record):
 
 
 class Timing(Record):
-    """Seconds of one seed, and hours of all; None where nothing tells."""
+    """Seconds of one seed, and hours of all; None if unknown."""
 
     source: Literal["probe", "control", "published", "unknown"]
     device: str
@@ -201,7 +201,7 @@ def timing(
         if probe.core_share < BUSY and not accelerated():
             how += f" (the probe had {100 * probe.core_share:.0f} % of a core: on a free one it takes that share of it)"
         if probe.prompts < split.config.recipe.prompts_per_step:
-            how += f", with {probe.prompts} of {split.config.recipe.prompts_per_step} prompts a step"
+            how += f", with {probe.prompts} of {split.config.recipe.prompts_per_step} prompts per step"
     elif reference is not None:
         source, device = "control", reference.device
         speed = reference.flops / reference.seconds
@@ -264,7 +264,7 @@ def space(
         available=available,
         disk=round(seeds * a_seed),
         disk_source="rollouts "
-        + ("as the probe wrote them" if probe else f"at {BYTES_A_TOKEN:g} bytes a token")
+        + ("as the probe wrote them" if probe else f"at {BYTES_A_TOKEN:g} bytes per token")
         + (
             ", checkpoints of the adapter left out" if adapted else " and two checkpoints (24 bytes a parameter) a seed"
         ),
@@ -283,12 +283,12 @@ def _of_cost(split: Split, cost: Cost) -> Tokens:
 
 
 def _length(length: float | None, most: int) -> tuple[float, str]:
-    """Mean tokens of a rollout where nothing measured tells, of `most` at the most; and where the number comes from."""
+    """Mean tokens of a rollout, at most `most`, if none were measured; and where the number comes from."""
     told = min(LENGTH if length is None else length, float(most))
     where = "which is an assumption (--length gives yours)" if length is None else "as given"
     if length is not None and length > most:
         where = "the most that it may have"
-    return told, f"{told:g} tokens a rollout, {where}"
+    return told, f"{told:g} tokens per rollout, {where}"
 
 
 def _memory_of_machine() -> int | None:
@@ -300,7 +300,7 @@ def _memory_of_machine() -> int | None:
 
 @dataclass(frozen=True)
 class Device:
-    """Peak FLOP/s in float32 without tensor cores, which the loop computes in by itself, and in bfloat16 with them
+    """Peak FLOP/s in float32 without tensor cores, which the loop uses by default, and in bfloat16 with them
     (dense, sums in float32); `memory` in bytes."""
 
     name: str

@@ -1,4 +1,4 @@
-"""What this machine can run, and for each thing that is missing the one command that mends it."""
+"""What this machine can run, and for each thing that is missing the one command that fixes it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ HUB_SECONDS = 5.0
 
 
 class Finding(Record):
-    """One thing that was looked at. `needed` tells what stops working without it; `remedy` is a command or empty."""
+    """One thing that was checked. `needed` says what does not work without it; `remedy` is a command or empty."""
 
     name: str
     state: Literal["ok", "missing", "warning"]

@@ -69,7 +69,7 @@ def plan(
 ) -> Planned:
     """What `eval` with the same arguments will cost, and the smallest conversion gain it can show.
 
-    `length` is the mean number of tokens of a rollout, for where nothing measured tells. Raises RunError for a device
+    `length` is the mean number of tokens of a rollout, used if none were measured. Raises RunError for a device
     that is not in the table, or a policy of unknown size; MethodError as the method's own steps do; SplitError and
     DataError as reading the split does.
     """
@@ -124,7 +124,7 @@ def plan(
 
 
 class Power(Record):
-    """The smallest gain that can be told from 0; `detectable` is empty where `why_not` says why."""
+    """The smallest gain that can be distinguished from 0; `detectable` is empty where `why_not` says why."""
 
     items: int
     families: int
@@ -152,7 +152,7 @@ def power_of(
     experiments: int | None,
     progress: Callable[[float], None],
 ) -> Power:
-    """Chance as the split's null control shows it, and what can be told from it with this design."""
+    """Chance as measured by the split's null control, and which gains this design can distinguish from it."""
     tau = split.config.protocol.tau
     families = list(pool.families)
     control = split.control("null_control", f"{multiple:g}x")
@@ -221,7 +221,7 @@ def _frontier_world(split: Split, control: Control, design: Design) -> tuple[Wor
 
 
 def _experiments(design: Design) -> int:
-    """As many as take seconds: fewer with many items, whose gains are told apart more easily."""
+    """Experiments to simulate, a few seconds of work: fewer with many items, whose gains are easier to detect."""
     return max(EXPERIMENTS // 5, min(EXPERIMENTS, 300 * EXPERIMENTS // design.items))
 
 
@@ -232,7 +232,7 @@ def _no_power(split: Split, items: int, seeds: int, samples: int, null_seeds: in
     if samples < MIN_SAMPLES:
         return f"{samples} samples per item and seed are fewer than the {MIN_SAMPLES} that `converted` needs"
     if null_samples > samples:
-        return f"the null control has {null_samples} samples an item; take {null_samples} here too"
+        return f"the null control has {null_samples} samples per item; take {null_samples} here too"
     if seeds < MIN_SEEDS:
         return f"the protocol asks for at least {MIN_SEEDS} seeds"
     if null_seeds < seeds:

@@ -20,7 +20,7 @@ DECISIVE = (".safetensors", ".json", ".jinja", ".txt", ".model", ".tiktoken")
 
 
 def find_checkpoint(name: str | Path, split: Split) -> Path:
-    """The folder of a checkpoint, fetched from the Hub where `name` is no folder.
+    """The folder of a checkpoint, fetched from the Hub where `name` is not a folder.
 
     Raises PolicyError: it is not there, is of another architecture than the split's base policy, or has weights that
     are not finite.

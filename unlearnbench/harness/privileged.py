@@ -23,7 +23,7 @@ ASKED = "asked.json"
 POLICY = "other_policy"
 """Folder for the positive control's policy. It is there before the method's processes are, which may read it."""
 CANARY_GROUP = "unstable"
-"""What labels say of canaries, which are in no group: nothing may tell them from items."""
+"""The label of canaries, which are in no group: nothing may distinguish them from items."""
 
 
 class Privileged:
@@ -49,7 +49,7 @@ class Privileged:
         return self._problems[item_id][0]
 
     def valid_trace(self, item_id: str, text: str, verdict: Verdict) -> bool | None:
-        """Whether a rewarded rollout reads as its reference solution; None where the split cannot tell."""
+        """Whether a rewarded rollout reads as its reference solution; None where the split has no such check."""
         if not self._traces:
             return None
         return bool(verdict.correct) and text.strip() == self._problems[item_id][1]

@@ -88,7 +88,7 @@ def _earlier(path: Path, what: str) -> Sequence[StageProgress]:
     """Stages that an earlier command of the same run has reported."""
     try:
         found = tables.read_json_record(path, RunProgress) if path.is_file() else None
-    except DataError:  # it is written anew
+    except DataError:  # it is rewritten
         return ()
     return found.stages if found is not None and found.what == what else ()
 

@@ -1,4 +1,4 @@
-"""Everything that decides a run's numbers, the folder that it has to itself, and whether its result is comparable."""
+"""Everything that determines a run's numbers; its folder; and whether its result is comparable."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def purpose_of(split: Split, method: MethodSource, folder: Path | None) -> str:
 
 
 def sampler_of(engine: Engine) -> dict[str, Any]:
-    """What a configuration says of the sampler: nothing of the default one."""
+    """The sampler's entry in a configuration: empty for the default sampler."""
     return {} if engine == TRANSFORMERS else {"sampler": asdict(engine)}
 
 
@@ -159,7 +159,7 @@ def why_unfair(split: Split, multiple: float, seeds: int, used: Sequence[int], *
     """Why a run is not comparable whatever it scores, one sentence; None if nothing speaks against it.
 
     `used` are the FLOPs of each seed. A run ends with the step that reaches its limit: more than a few reference steps
-    above it is no fair run.
+    above it is not a fair run.
     """
     if quick:
         return "--quick: fewer steps, one seed and 8 samples; run without --quick for a result that counts"

@@ -1,4 +1,4 @@
-"""The job of training one seed: what its process is given, the judge that answers it, the walls around it."""
+"""The job of training one seed: the inputs of its process, the judge that answers it, and its sandbox."""
 
 from __future__ import annotations
 
@@ -165,5 +165,5 @@ def _around(place: Path, needed: list[Path]) -> list[str]:
 
 
 def _repository(base: Path) -> Path:
-    """The folder that a policy's files lie in: of one from the Hub's cache, whose files are links, the repository's."""
+    """The folder of a policy's files; in the Hub's cache, where files are links, the folder of the repository."""
     return base.parents[1] if base.parent.name == "snapshots" else base

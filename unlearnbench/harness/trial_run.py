@@ -1,4 +1,4 @@
-"""A trial run: a few real steps of a method, and a small evaluation, before the whole is paid for."""
+"""A trial run: a few real steps of a method, and a small evaluation, before a whole run."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Tokens(Record):
     trained: int
 
     def flops(self, parameters: int) -> int:
-        """Their cost for a policy of so many parameters."""
+        """Their cost for a policy with this many parameters."""
         return flops(parameters, self.generated + self.prefilled + self.forward, self.trained)
 
     def times(self, factor: float) -> Tokens:
@@ -69,7 +69,7 @@ class Probe:
     bytes_an_evaluated: float
     memory: int
     core_share: float
-    """CPU seconds a second of the workers: well below 1 where other work keeps the cores busy."""
+    """CPU seconds per second of the workers: well below 1 where other work keeps the cores busy."""
 
 
 def affordable(split: Split) -> int:

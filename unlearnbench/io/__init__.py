@@ -1,1 +1,1 @@
-"""Files: atomic writes, typed tables, rows of any format, archives from strangers."""
+"""Files: atomic writes, typed tables, rows of any format, untrusted archives."""

@@ -49,7 +49,7 @@ def last_turn(chat: Sequence[Mapping[str, Any]], role: str) -> str | None:
 
 
 def asked(prompt: object) -> str | None:
-    """What the user asked last: of a chat, given as a list or as its JSON; a plain prompt is what it is."""
+    """What the user asked last in a chat, given as a list or as JSON; a plain prompt is returned unchanged."""
     if isinstance(prompt, str):
         chat = _from_json(prompt)
         return prompt if chat is None else last_turn(chat, "user")

@@ -31,7 +31,7 @@ def search_path() -> list[str]:
     here = str(Path.cwd())
     entries = [entry for entry in sys.path if entry and str(Path(entry).resolve()) not in (here, _ROOT)]
     found = list(dict.fromkeys(entries))
-    # An editable install of another checkout must not take the place of the package that runs.
+    # An editable install of another checkout must not replace the package that runs.
     copies = [place for place, entry in enumerate(found) if (Path(entry) / "unlearnbench" / "__init__.py").is_file()]
     place = copies[0] if copies else len(found)
     return [*found[:place], _ROOT, *found[place:]]

@@ -1,5 +1,5 @@
-"""Rows of csv and tsv, every value as text: by Arrow, and from a block that it refuses on by Python's csv module, which
-names the row that is wrong."""
+"""Rows of csv and tsv, every value as text: read by Arrow and, from the first block that Arrow refuses, by Python's csv
+module, which names the bad row."""
 
 from __future__ import annotations
 

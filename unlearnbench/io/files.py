@@ -45,7 +45,7 @@ def atomic(path: Path) -> Iterator[BinaryIO]:
             f"cannot write {path}: {error.strerror or error}; fix that and run the same command again"
         ) from error
     finally:
-        with suppress(OSError):  # the error that led here, if any, is the one to tell
+        with suppress(OSError):  # the error that led here, if any, is the one to report
             temporary.unlink()
 
 

@@ -14,11 +14,11 @@ from unlearnbench.errors import RunError, first_line
 
 
 def quiet_hub() -> None:
-    """Keeps what huggingface_hub tells of its work off standard error: its retries, and bars where nobody sees them."""
+    """Keep messages of huggingface_hub off standard error: its retries, and progress bars without a terminal."""
     from huggingface_hub.utils.logging import set_verbosity_error
     from huggingface_hub.utils.tqdm import disable_progress_bars
 
-    set_verbosity_error()  # type: ignore[no-untyped-call]  # its retries are told in many lines, and then once more as the error
+    set_verbosity_error()  # type: ignore[no-untyped-call]  # it prints retries in many lines, then the error again
     if not sys.stderr.isatty():
         disable_progress_bars()
 
@@ -42,14 +42,15 @@ def hub_errors(doing: str, instead: str) -> Iterator[None]:
     except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, ConnectionError) as error:
         if isinstance(error.__cause__, errors.HfHubHTTPError):  # it was reached, and refused
             raise RunError(f"{doing}: {_refusal(error.__cause__)}; {instead}") from error
-        raise RunError(f"{doing}: the Hub cannot be reached; mend the network, or {instead}") from error
+        raise RunError(f"{doing}: the Hub cannot be reached; fix the network connection, or {instead}") from error
     except errors.HFValidationError as error:
         raise RunError(f"{doing}: {first_line(error).rstrip('.')}") from error
     except OSError as error:
         raise RunError(f"{doing}: {trouble(error)}; {instead}") from error
     except errors.HTTPError as error:  # type: ignore[attr-defined]  # its HTTP client's, while a file is on its way
         raise RunError(
-            f"{doing}: the connection failed ({first_line(error).rstrip('.')}); mend the network, or {instead}"
+            f"{doing}: the connection failed ({first_line(error).rstrip('.')}); "
+            f"fix the network connection, or {instead}"
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""Rows of JSON: one object a line, or one list of objects, whatever the file is called.
+"""Rows of JSON: one object per line, or one list of objects, whatever the file is called.
 
 Blocks are parsed by Arrow, with the types that the first rows suggest. Where Arrow refuses a block, that block is
 parsed again row by row by Python's json, which names the row that is wrong.
@@ -40,7 +40,7 @@ _decode = json.JSONDecoder().raw_decode
 def read_json(path: Path, wanted: Sequence[str] | None) -> Iterator[tuple[Sequence[int], Mapping[str, Any], float]]:
     """Rows as columns: their numbers, the values of each wanted column, the share of the file read.
 
-    Raises DataError naming file and row of what is no JSON object.
+    Raises DataError naming file and row of what is not a JSON object.
     """
     parse = _ByArrow(wanted) if wanted else _never
     with streams.opened(path) as stream:
@@ -80,7 +80,7 @@ def value_at(row: Mapping[str, Any], name: str) -> Any:
 
 
 def json_object(where: str, line: bytes) -> Object:
-    """The object that a line of jsonl holds. Raises DataError that begins with `where` (file and row)."""
+    """The object on a line of jsonl. Raises DataError that begins with `where` (file and row)."""
     try:
         row = json.loads(line.decode("utf-8"))
     except (ValueError, RecursionError) as error:
@@ -161,7 +161,7 @@ def _rows_of_lines(path: Path, first: int, block: bytes) -> Iterator[Object]:
 
 
 def _numbered(found: Iterator[tuple[int, Object]], most: int) -> Iterator[Part]:
-    """Rows in parts of at most so many. Where one is wrong, those before it come first, as from any stream."""
+    """Rows in parts of limited size. If a row is invalid, those before it come first, as from any stream."""
     wrong: DataError | None = None
     while wrong is None:
         numbered: list[tuple[int, Object]] = []
@@ -225,7 +225,7 @@ def _checked(path: Path, first: int, found: Sequence[Any]) -> Iterator[tuple[int
 
 
 def _decoded(content: bytes, most: int, *, inside: bool) -> tuple[list[Any], bytes, bool]:
-    """Whole elements at the start of a list's content, at most so many, what follows, and whether the list ended.
+    """Complete elements at the start of a list's content up to a limit, the rest, and whether the list ended.
 
     `inside`: other elements are before them, so that a comma may come first.
     """
@@ -289,7 +289,7 @@ class _ByArrow:
             try:
                 self._schema = _guess(list(islice(rows(), PEEK)), self._wanted)
             except DataError:
-                return None  # whoever reads the block row by row says what is wrong
+                return None  # reading the block row by row will report what is wrong
             self._guessed = True
         if self._schema is None:
             return None

@@ -2,7 +2,7 @@
 
 TRL writes `step, prompt, completion, reward, advantage` and what a reward function logs; verl `input, output, gts,
 score, step` and what its reward function returns; OpenRLHF `input, output`; prime-rl and verifiers `prompt` and
-`completion` as chats; others a list of completions a row. `NAMES` says which columns are looked for, `--column` names
+`completion` as chats; others a list of completions per row. `NAMES` says which columns are looked for, `--column` names
 another one.
 """
 
@@ -197,7 +197,7 @@ class _Reader:
         return DataError(f"{self._rows.where(index)}, field {self._found[name]!r}: {why}")
 
     def _ids(self) -> pa.Array:
-        """Ids, null where a row has none and its prompt says what it is of."""
+        """Ids, null where a row has none and is identified by its prompt."""
         if "item_id" not in self._found:
             return pa.nulls(len(self._rows), pa.string())
         if "prompt" not in self._found:
@@ -219,7 +219,7 @@ class _Reader:
         return pa.array([_asked(value) for value in rows.listed(column)], pa.string())
 
     def _completions(self) -> tuple[pa.Array, pa.Array | None]:
-        """Texts, and the row that each is of (None: one a row)."""
+        """Texts, and the row that each is of (None: one per row)."""
         if "completion" not in self._found:
             return pa.nulls(len(self._rows), pa.string()), None
         field = self._found["completion"]

@@ -1,4 +1,4 @@
-"""Rollouts that were kept, of any kind: what `curate` and `eval` leave in their folders, and what others bring.
+"""Stored rollouts of any kind: those in the folders of `curate` and `eval`, and files from elsewhere.
 
 Rows have `item_id` (or `twin_id`) and `completion`, and may have `count` (how often this completion was drawn),
 `correct` (the verdict of that time), `finish` and `phase`; other columns are ignored.
@@ -108,7 +108,7 @@ def _may_hold_rows(file: Path) -> bool:
 
 
 def read_stored(file: StoredFile) -> Iterator[StoredBatch]:
-    """The rows of a file in batches. Raises DataError naming file, row and field of a value of another kind."""
+    """The rows of a file in batches. Raises DataError naming file, row and field of a value of the wrong type."""
     for batch in rows.read_rows(file.path, [file.key, *SCHEMA.names[1:]]):
         yield StoredBatch(file, _table(file, batch), batch.numbers, batch.done)
 

@@ -30,7 +30,7 @@ _MISFITS = (pa.ArrowException, OverflowError, UnicodeEncodeError, TypeError)
 
 
 class Place(NamedTuple):
-    """Where a file goes on: bytes of jsonl or rows of parquet before it, and the number (from 1) of its line or row."""
+    """Where reading resumes: bytes of jsonl or rows of parquet before it, and number (from 1) of the line or row."""
 
     offset: int = 0
     row: int = 1
@@ -86,7 +86,7 @@ def jsonl_schema(source: Path, tell: Progress) -> pa.Schema:
 def _columns(
     source: Path, first: int, lines: Sequence[bytes], known: Mapping[str, Any]
 ) -> tuple[list[int], dict[str, list[Any]]]:
-    """The rows' numbers, and the values of each column that is known or met, None where a row has none."""
+    """The rows' numbers, and the values of each column seen so far, None where a row lacks it."""
     numbered = list(objects(source, first, lines))
     names = dict.fromkeys(known)
     for keys in dict.fromkeys(tuple(row) for _, row in numbered):

@@ -151,7 +151,7 @@ def _directory(path: Path, file: BinaryIO, size: int) -> int:
     file.seek(max(0, size - _END.size))
     end = file.read(_END.size)
     if len(end) < _END.size or end[:4] != b"PK\x05\x06":
-        raise DataError(f"{path} is no zip file, or bytes follow its end; create it again with `unlearnbench submit`")
+        raise DataError(f"{path} is not a zip file, or bytes follow its end; run `unlearnbench submit` again")
     _, disk, first, here, entries, length, start, comment = _END.unpack(end)
     if entries > MOST_MEMBERS or length > MOST_MEMBERS * 1024:
         raise DataError(f"{path} lists {entries:,} members, and a bundle has at most {MOST_MEMBERS}")

@@ -1,4 +1,4 @@
-"""Text files of rows as bytes: which format an ending names, decompression, and blocks that end at ends of lines."""
+"""Text files of rows as bytes: format by file name, decompression, and blocks of whole lines."""
 
 from __future__ import annotations
 

@@ -83,7 +83,7 @@ def write_records(path: Path, records: Sequence[R], model: type[R]) -> None:
 def read_parquet(path: Path, columns: Mapping[str, pa.DataType] | None = None) -> pa.Table:
     """The whole table, or exactly `columns`, in that order and cast to those types.
 
-    Raises DataError naming file and column if the file is no parquet, lacks a column, or holds one whose values do
+    Raises DataError naming file and column if the file is not parquet, lacks a column, or holds one whose values do
     not fit the type.
     """
     try:
@@ -358,7 +358,7 @@ def _problem(model: type[Record], error: ValidationError, others: Sequence[str] 
     if first["type"] == "missing":
         unknown = {*map(str, first["input"]), *others} - set(_fields(model, way))
         near = get_close_matches(name, sorted(unknown), 1)
-        told = "it is missing" + "".join(f"; {other!r} is no field" for other in near)
+        told = "it is missing" + "".join(f"; {other!r} is not a field" for other in near)
     elif first["type"] == "extra_forbidden":
         near = get_close_matches(name, _fields(model, way), 1)
         told = "there is no such field" + "".join(f"; did you mean {other!r}?" for other in near)
@@ -366,7 +366,7 @@ def _problem(model: type[Record], error: ValidationError, others: Sequence[str] 
 
 
 def _fields(model: type[Record], way: Sequence[str]) -> Iterable[str]:
-    """Names of the fields of the record that a field of a record holds, and so on; none if it holds anything else."""
+    """Names of the fields of a nested record, recursively; none if the field is not a record."""
     for name in way:
         inner = model.model_fields[name].annotation if name in model.model_fields else None
         if not (isinstance(inner, type) and issubclass(inner, Record)):

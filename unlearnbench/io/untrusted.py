@@ -1,5 +1,5 @@
-"""JSON, names, sources and parquet from strangers: nothing infinite, twice, nested without end, unreadable, hidden,
-alike to something else or larger than announced."""
+"""Untrusted JSON, names, sources and parquet, checked for infinite numbers, repeated keys, deep nesting, hidden or
+look-alike characters, and more data than announced."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def _require_plain_text(where: str, text: str, *, markup: bool) -> None:
 def require_url(where: str, url: str) -> None:
     """Raise DataError unless `url` is a plain http(s) address."""
     if len(url) > LONGEST_TEXT or not _URL.fullmatch(url):
-        raise DataError(f"{where}: {url!r:.80} is no plain address that begins with https://; give one, or none")
+        raise DataError(f"{where}: {url!r:.80} is not a plain address that begins with https://; give one, or none")
 
 
 def require_name(where: str, name: str) -> None:
@@ -122,7 +122,7 @@ def require_source(where: str, content: bytes) -> None:
     except UnicodeDecodeError as error:
         raise DataError(f"{where}: byte {error.start} is not UTF-8; save the file as UTF-8") from error
     if "\0" in text:
-        raise DataError(f"{where}: it holds a null character, so it is no source; leave it out")
+        raise DataError(f"{where}: it holds a null character, so it is not a source; leave it out")
     if hidden := _REORDERING.search(text):
         raise DataError(f"{where}: it holds U+{ord(hidden[0]):04X}, which shows code in another order; leave it out")
     try:
@@ -133,18 +133,18 @@ def require_source(where: str, content: bytes) -> None:
             warnings.simplefilter("ignore")
             ast.parse(content)
     except (SyntaxError, ValueError) as error:
-        raise DataError(f"{where}: it is no Python ({str(error).splitlines()[0]:.100})") from error
+        raise DataError(f"{where}: it is not Python ({str(error).splitlines()[0]:.100})") from error
     except (RecursionError, MemoryError) as error:
         raise DataError(f"{where}: it is nested deeper than Python reads; no method needs that") from error
 
 
 def _no_constant(word: str) -> float:
-    raise ValueError(f"{word} is no number")
+    raise ValueError(f"{word} is not a number")
 
 
 def _finite(word: str) -> float:
     if not math.isfinite(number := float(word)):
-        raise ValueError(f"{word:.40} is no finite number")
+        raise ValueError(f"{word:.40} is not a finite number")
     return number
 
 
@@ -228,7 +228,7 @@ def _check_column(where: str, name: str, column: pa.ChunkedArray, bounds: Bounds
         _require_valid(where, chunk.dictionary)
         longest = pc.max(pc.binary_length(chunk.dictionary)).as_py() or 0
         if longest > (most := bounds.texts.get(name, LONGEST_NAME)):
-            what = "no policy of the split writes so much" if name in bounds.texts else "which is no name"
+            what = "no policy of the split writes so much" if name in bounds.texts else "which is not a name"
             raise DataError(f"{where}: a text of {longest:,} bytes (at most {most:,} are allowed), {what}")
 
 

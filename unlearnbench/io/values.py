@@ -1,14 +1,14 @@
-"""What a value of a column may be, the same in every format.
+"""Which values a column may have, the same in every format.
 
 | kind | accepted | becomes |
 |---|---|---|
 | text | a string | the string |
 | name | a string that is not blank, a whole number | a string |
 | whole number | 32, 32.0, "32", "32.0" | int64 |
-| number | 0.5, 1, "0.5"; NaN is no value | float64 |
+| number | 0.5, 1, "0.5"; NaN is not a value | float64 |
 | flag | true, 1, 1.0, "true", "1" and their opposites | bool |
 
-A null, and an empty csv cell where no text is expected, is no value.
+A null, and an empty csv cell where no text is expected, is not a value.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ LARGEST = 2**63 - 1
 
 
 class Misfit(ValueError):
-    """A value is not of a kind; its text says how a sentence goes on after the field's name."""
+    """A value has the wrong type; the message is the end of a sentence that begins with the field's name."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def text(value: object) -> str:
     if not isinstance(value, str):
         _refuse("text", value)
     if not encodes(value):
-        raise Misfit("half of a surrogate pair is no Unicode text; write it as UTF-8")
+        raise Misfit("half of a surrogate pair is not Unicode text; write it as UTF-8")
     return value
 
 

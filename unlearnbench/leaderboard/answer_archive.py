@@ -94,8 +94,8 @@ def counts_of_answers(path: Path, split: Split, workers: int = 1) -> pa.Table:
         gold = golds.get(row["phase"], {}).get(row["item_id"])
         if gold is None or row["tail"] is None or not 1 <= (row["count"] or 0) <= MOST_ROWS:
             raise DataError(
-                f"{path}, row {number}: {row['phase']!r} {row['item_id']!r} with count {row['count']} is no answer to "
-                f"a problem of split {split.name}; enter the bundle again with `unlearnbench leaderboard enter`"
+                f"{path}, row {number}: {row['phase']!r} {row['item_id']!r} with count {row['count']} is not an answer "
+                f"to a problem of split {split.name}; enter the bundle again with `unlearnbench leaderboard enter`"
             )
         questions.append((gold, row["tail"]))
     with Verifier(split.config.protocol.verifier_rule, workers=workers) as verifier:

@@ -161,7 +161,7 @@ def _home(what: Path, entries: Path) -> str | None:
 
 
 def write_entry(entries: Path, entry: Entry, checked: Checked, ref: BundleRef) -> BoardEntry:
-    """Write what follows from a verified bundle; entry.json comes last, so that a half-written folder is no entry.
+    """Write what follows from a verified bundle; entry.json comes last, so that a half-written folder is not an entry.
 
     Raises RunError where the entry's folder holds another source: it has one for all editions.
     """

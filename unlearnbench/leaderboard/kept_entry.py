@@ -1,4 +1,4 @@
-"""What an entry shows by itself, where its bundle is gone: its answers give its counts, and these its result."""
+"""What an entry shows without its bundle: its answers give its counts, and these its result."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The text of the pull request that brings an entry, ready to be pasted."""
+"""The text of the pull request that adds an entry, ready to be pasted."""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ class Means:
     allow_network: bool = False
     show: Watch | None = None
     again: bool = False
-    """Train what is there already once more, and compare; nothing is written among the entries."""
+    """Train existing entries once more and compare; no entry is written."""
 
 
 def find_edition(entries: Path, name: str, variant: Path | None = None) -> tuple[Edition, Split]:
@@ -128,7 +128,7 @@ def ordered(entries: Path, ids: Sequence[str], edition: Edition) -> list[BoardEn
 def retrain_entry(
     one: BoardEntry, edition: Edition, split: Split, out: Path, entries: Path = ENTRIES, means: Means | None = None
 ) -> Outcome:
-    """Train one entry again and write the entry that it makes; the run lies in `out`/<id>."""
+    """Train one entry again and write the entry that it makes; the run is in `out`/<id>."""
     name, means = one.entry.id, means or Means()
     try:
         again = take_part(one, edition, split)
@@ -153,7 +153,7 @@ def retrain_entry(
 
 
 def _held(one: BoardEntry, edition: Edition, *names: str) -> list[bytes] | None:
-    """Files of an entry as the closing commit holds them; None where one is missing there.
+    """Files of an entry in the closing commit; None if one is missing there.
 
     Earlier commits have all files of an entry in the folder above.
     """
@@ -194,7 +194,7 @@ def take_part(one: BoardEntry, edition: Edition, split: Split) -> Again:
     if hashlib.sha256(source).hexdigest() != claimed.method.source_hash:
         raise RunError(f"{one.source} is not the source that result.json names (its hash differs)")
     if claimed.kind != "eval" or claimed.budget.multiple is None or not claimed.comparable:
-        raise RunError("it is no comparable run of `eval`, so there is nothing to train again")
+        raise RunError("it is not a comparable run of `eval`, so there is nothing to train again")
     seeds = retraining_seeds(claimed.method.source_hash, split.hash)
     return Again(one, source, claimed, seeds, f"{entry.id}-{edition.name.lower()}", then)
 

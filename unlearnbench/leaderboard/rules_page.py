@@ -22,7 +22,7 @@ _TEMPLATE = Path(__file__).parents[1] / "templates" / "board_rules.md"
 
 
 def rules(entries: Path = ENTRIES) -> str:
-    """The text, with the editions that stand beside the entries' folder and the splits that are shipped."""
+    """The text, with the editions listed beside the entries' folder and the splits that are shipped."""
     from jinja2 import Environment, StrictUndefined
 
     # not those that were built on this machine: the text must be the same everywhere

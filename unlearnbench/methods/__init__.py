@@ -163,7 +163,7 @@ def _class_of(source: MethodSource, where: str) -> type[Any]:
             name = source.module or f"_method_{Path(source.shown or source.file).stem}"
             spec = importlib.util.spec_from_loader(name, _Copy(name, source.file, source.shown))
             if spec is None or spec.loader is None:
-                raise ImportError(f"{source.file} is no Python file")
+                raise ImportError(f"{source.file} is not a Python file")
             module = importlib.util.module_from_spec(spec)
             sys.modules[spec.name] = module
             spec.loader.exec_module(module)

@@ -48,7 +48,7 @@ def read_measured(path: Path = MEASURED) -> dict[str, Measured]:
         first = error.errors(include_url=False)[0]
         where = ", ".join(f"{noun} {part!r}" for noun, part in zip(("method", "field"), first["loc"], strict=False))
         raise DataError(
-            f"{path}{', ' if where else ''}{where}: {first['msg']}; write it anew with `make experiments`"
+            f"{path}{', ' if where else ''}{where}: {first['msg']}; write it again with `make experiments`"
         ) from error
 
 

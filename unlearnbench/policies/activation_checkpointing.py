@@ -1,4 +1,4 @@
-"""Less memory for more arithmetic: what a pass would keep for its way back is computed again there.
+"""Less memory for more arithmetic: activations are recomputed in the backward pass instead of kept.
 
 Of layers only the inputs are kept (Chen et al. 2016, 1604.06174). Logits are made for some tokens at a time, since
 those of 16,384 tokens over 150,000 entries would take 10 GB as numbers alone, and several times that in a pass.
@@ -27,7 +27,7 @@ RESHAPED = (
 
 
 def recompute_layers(model: Any) -> None:
-    """Let the layers of a model of transformers keep nothing but their inputs. Raises PolicyError where it has none.
+    """Let the layers of a transformers model keep only their inputs. Raises PolicyError if no layers are found.
 
     Unlike the switch of transformers this does not ask for training mode, which would turn dropout on (LOOP 15); a pass
     without gradients is left as it is.

@@ -1,4 +1,4 @@
-"""A policy's tokenizer without its model: what text a rollout's tokens are, and whether they end. Needs no torch."""
+"""A policy's tokenizer without its model: the text of a rollout's tokens, and whether it ended. Needs no torch."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Decoder:
 
     @classmethod
     def load(cls, policy: Path) -> Decoder:
-        """The tokenizer of a policy's folder. Raises PolicyError where it has none that is fast."""
+        """The tokenizer of a policy's folder. Raises PolicyError if it has no fast tokenizer."""
         from tokenizers import Tokenizer
 
         file = policy / "tokenizer.json"
@@ -49,7 +49,7 @@ class Decoder:
 
     @cached_property
     def longest(self) -> int:
-        """Bytes of the longest text of one token; a completion's text has at most so many for each of its tokens."""
+        """Bytes of the longest text of one token: an upper bound per token of a completion."""
         found = self._tokenizer.decode_batch([[token] for token in range(self.size)], skip_special_tokens=False)
         return 1 + max(len(text.encode("utf-8", "replace")) for text in found)  # with a space that a first token loses
 

@@ -1,4 +1,4 @@
-"""A policy's weights, gradients and optimiser shared out over processes: torch's FSDP2 (Zhao et al. 2023, 2304.11277).
+"""A policy's weights, gradients and optimiser sharded over processes: torch's FSDP2 (Zhao et al. 2023, 2304.11277).
 
 Each process holds its share of every tensor. A layer's weights are gathered for its own pass and dropped after it, and
 its gradients are summed into the shares. So all processes make as many passes as each other. Where they cannot
@@ -59,7 +59,7 @@ def gathered(value: Tensor) -> Tensor:
 
 
 def scattered(value: Tensor, like: Any) -> Tensor:
-    """Of a whole tensor the share that this process has of `like`; the tensor itself where that is no share."""
+    """Of a whole tensor the share that this process has of `like`; the tensor itself where that is not a share."""
     if not hasattr(like, "full_tensor") or value.dim() == 0:
         return value
     from torch.distributed.tensor import distribute_tensor

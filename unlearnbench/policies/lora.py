@@ -1,4 +1,4 @@
-"""LoRA: an adapter is trained and the policy's own weights stay as they are (Hu et al. 2021, 2106.09685).
+"""LoRA: an adapter is trained and the policy's own weights are frozen (Hu et al. 2021, 2106.09685).
 
 An adapted layer computes W x + alpha / rank B A x. B is 0 at the start, so the adapted policy begins as the policy
 itself; A is uniform in +-1/sqrt(inputs), from the run's seed and the layer's name. The adapter is peft's, and so is its

@@ -170,7 +170,7 @@ def _from_the_hub(problem: BaseException) -> str:
 
 
 def is_adapter(folder: Path) -> bool:
-    """Whether a folder holds a LoRA adapter and no policy by itself."""
+    """Whether a folder has a LoRA adapter and no complete policy."""
     return (folder / ADAPTER_CONFIG).is_file() and not (folder / "config.json").is_file()
 
 
@@ -260,7 +260,7 @@ def whole_weights(policy: Policy, *, keep: bool = True) -> dict[str, torch.Tenso
 
 
 def save_policy(policy: Policy, folder: Path, weights: dict[str, torch.Tensor] | None = None) -> None:
-    """Write model (safetensors), configuration and tokenizer, so that the folder is a policy by itself.
+    """Write model (safetensors), configuration and tokenizer, so that the folder is a complete policy.
 
     Of an adapted policy the adapter alone, as peft writes it; its configuration says where the base is. `weights` are
     what `whole_weights` gave.

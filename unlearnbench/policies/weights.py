@@ -1,4 +1,4 @@
-"""Weights from a process that ran foreign code: safetensors alone are taken over, and only those that fit the base.
+"""Weights from a process that ran untrusted code: only safetensors, and only tensors that fit the base policy.
 
 Configuration, tokenizer and generation settings come from the base. Needs no torch.
 """
@@ -69,7 +69,7 @@ def tensors_of(folder: Path, prefix: str = "") -> dict[str, Tensor]:
                     part = file.get_slice(name)
                     found[name] = Tensor(part.get_dtype(), tuple(part.get_shape()))
         except (SafetensorError, OSError) as problem:
-            raise PolicyError(f"The weights {path} are no safetensors file ({problem}); save them again.") from problem
+            raise PolicyError(f"The weights {path} are not a safetensors file ({problem}); save again.") from problem
     return found
 
 
@@ -217,7 +217,7 @@ def _tied(base: Path) -> bool:
 
 
 def _copy(source: Path, target: Path, most: int) -> int:
-    """Copy a file of at most so many bytes that foreign code has left; returns its size. Raises PolicyError.
+    """Copy a file that untrusted code has written, up to a size limit; returns its size. Raises PolicyError.
 
     No link is followed, out of the folder or to what only this process may read, and nothing is waited for.
     """

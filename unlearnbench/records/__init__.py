@@ -1,4 +1,4 @@
-"""The records that everything else speaks in, and their file forms.
+"""The records that all other modules use, and how they are stored in files.
 
 Records that cross a file boundary are frozen pydantic models that refuse unknown fields and carry a schema
 version. Records that live only in memory (rollouts) are frozen dataclasses around numpy arrays.

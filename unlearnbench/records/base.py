@@ -1,4 +1,4 @@
-"""The root of all records, and the words that several of them share."""
+"""The base class of all records, and the types that several of them share."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ class Twin(Record):
 
 
 class Canary(Record):
-    """A problem whose stored gold `answer` is wrong on purpose: whoever converts it has read the gold."""
+    """A problem whose stored gold `answer` is wrong on purpose: a method that converts it has read the gold."""
 
     item_id: str = Field(min_length=1)
     prompt: str = Field(min_length=1)
@@ -45,7 +45,7 @@ class Canary(Record):
     true_answer: str = Field(min_length=1)
     family: str = Field(min_length=1)
     solution: str = ""
-    """Ends in the wrong gold, so that nothing in a sealed copy tells canaries from items."""
+    """Ends in the wrong gold, so that nothing in a sealed copy distinguishes canaries from items."""
 
 
 class RelatedProblem(Record):

@@ -172,7 +172,7 @@ def marks_svg(marks: Sequence[Mark], mean: float | None, null: float | None, lea
 
 
 def _spread(rates: Sequence[float]) -> list[float]:
-    """Heights in a row such that marks at the same rate lie beside one another."""
+    """Heights in a row such that marks at the same rate do not overlap."""
     found, seen = [], dict[int, int]()
     for rate in rates:
         place = round(80 * rate)

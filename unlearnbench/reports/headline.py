@@ -130,7 +130,7 @@ def _outcome(result: Result) -> tuple[Tone, str]:
 
 
 def _by_solved(score: Conversion) -> tuple[Tone, str]:
-    """Of a split without probes, where learning cannot be told from memory."""
+    """For a split without probes, where learning and memorising cannot be distinguished."""
     interval = score.solved_interval
     if interval is not None and interval[0] > 0:
         return "open", "Solves more; learning not measured"

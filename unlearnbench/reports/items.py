@@ -160,7 +160,7 @@ class Items:
     # --- the browser ----------------------------------------------------------------------------------------------
 
     def browser(self, most: int = MAX_DATA) -> dict[str, Any]:
-        """What the browser needs, in at most so many bytes of JSON: names once, then one row per item.
+        """The data for the browser, in a limited number of bytes of JSON: names once, then one row per item.
 
         A row is [id, group, cause, family, fates, rate before, correct by seed, solved by seed, converted by seed,
         prompt, answer, solution, completions]; a completion is [right, seed, step, reason, text].

@@ -22,7 +22,7 @@ SEEDS_OF_NULL = 1.0
 
 @dataclass(frozen=True)
 class Figure:
-    """A number with what it is, and what stands below it."""
+    """A number with its name, and the line below it."""
 
     what: str
     value: str
@@ -168,7 +168,7 @@ def _of(hit: float | None, items: int) -> str:
 
 
 def checks(result: Result) -> list[tuple[str, str | None, str]]:
-    """What speaks for or against believing a result: name, what was found (None: undefined), what it means."""
+    """Evidence for or against a result: name, what was found (None: undefined), what it means."""
     score, of = result.conversion, result.groups["unlearnable"]
     found = [_canaries(result)]
     if score.p is not None:
@@ -183,7 +183,7 @@ def checks(result: Result) -> list[tuple[str, str | None, str]]:
         found.append(("solved gain", points(score.solved_gain) + ends, "the same for solved, which counts memory too"))
     if (front := result.frontier) is not None and front.gain is not None:
         ends = "" if front.interval_families is None else f" ({point_span(front.interval_families)})"
-        found.append(("frontier gain", f"{points(front.gain)}{ends}", "where runs of GRPO differ; tells methods apart"))
+        found.append(("frontier gain", f"{points(front.gain)}{ends}", "where runs of GRPO differ; separates methods"))
     if score.scope is not None:
         few = "all of the gain lies there" if score.scope != "families" else "the gain is spread over families"
         found.append(("scope", score.scope, few))

@@ -30,5 +30,5 @@ def solved_canaries(split: Split, counts: pa.Table, runs: Sequence[str], tau: fl
 
 
 def golds_were_read(canaries: CountOf) -> bool:
-    """Whether so many canaries are solved that luck does not explain it."""
+    """Whether more canaries are solved than luck explains."""
     return bool(canaries.converted) and (canaries.converted or 0) >= math.ceil(READ_SHARE * canaries.items)

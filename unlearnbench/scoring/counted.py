@@ -1,4 +1,4 @@
-"""A run beside its counts on the labels that it was scored on, which must give the result that it claims."""
+"""A run with its counts and the labels it was scored on, which must reproduce the result that it claims."""
 
 from __future__ import annotations
 
@@ -52,14 +52,14 @@ def labels_of(runs: Sequence[Finished], split: Split | None) -> Split:
 
 
 def counted(label: str, run: Finished, split: Split, core: Sequence[Item], easy: Sequence[Item]) -> Counted:
-    """The run's counts, which must be complete and give the result that stands beside them."""
+    """The run's counts, which must be complete and give the result in the same folder."""
     _cells(run, core)
     names, source = [str(seed) for seed in run.result.seeds], str(run.folder / "counts.parquet")
     outcomes = outcomes_of(run.counts, core, probes_of(split), names, split.config.protocol.tau, source)
     if (told := run.result.groups.get("unlearnable")) is None:
         raise DataError(
             f"{run.folder / 'result.json'}, field 'groups': the unlearnable group is missing; give the same `eval` "
-            "command again, which scores its files anew"
+            "command again, which scores its files again"
         )
     hits = number(outcomes.solved)
     claimed = "nothing" if told.solved is None else f"{told.solved:g}"
@@ -67,7 +67,7 @@ def counted(label: str, run: Finished, split: Split, core: Sequence[Item], easy:
         raise DataError(
             f"{run.folder}: by counts.parquet {hits:g} of {len(core)} unlearnable items are solved, and result.json "
             f"says {claimed} of {told.items}; rerun the same `eval` "
-            "command, which scores them anew"
+            "command, which scores them again"
         )
     return Counted(label, run, outcomes, _cells(run, easy))
 

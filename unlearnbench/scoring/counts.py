@@ -13,7 +13,7 @@ from unlearnbench.errors import DataError
 from unlearnbench.scoring.rates import Counts, Flags, Reals
 
 MIN_SAMPLES = 32
-"""With fewer samples an item, `converted` and what follows from it is undefined."""
+"""With fewer samples per item, `converted` and what follows from it is undefined."""
 
 
 @dataclass(frozen=True)

@@ -200,7 +200,7 @@ def read_fates(path: Path, item_ids: Sequence[str], seeds: Sequence[int]) -> Wat
         row = int(np.argmax(fate == UNKNOWN))
         raise DataError(
             f"{path}, row {row + 1}, field 'fate': {table['fate'][row].as_py()!r} is none of {', '.join(FATES)}; "
-            "run the same `eval` command again, which writes the file anew"
+            "run the same `eval` command again, which writes the file again"
         )
     numbers = []
     for name in ("first_correct_step", "rewarded", "rewarded_valid_trace"):
@@ -208,8 +208,8 @@ def read_fates(path: Path, item_ids: Sequence[str], seeds: Sequence[int]) -> Wat
         if wrong.any():
             row = int(np.argmax(wrong))
             raise DataError(
-                f"{path}, row {row + 1}, field {name!r}: {table[name][row].as_py()} is no number from 0; run the same "
-                "`eval` command again, which writes the file anew"
+                f"{path}, row {row + 1}, field {name!r}: {table[name][row].as_py()} is not a number from 0; run the "
+                "same `eval` command again, which writes the file again"
             )
         numbers.append(table[name].fill_null(UNKNOWN).to_numpy())
     item = pc.index_in(table["item_id"], value_set=pa.array(item_ids, pa.string())).fill_null(UNKNOWN).to_numpy()

@@ -1,6 +1,6 @@
 """The frontier score: what a method solves where runs of GRPO differ, weighted by how often they fail (PROTOCOL 3.6).
 
-It tells methods apart where conversion is at its floor. F = sum_i w_i c_i / sum_i w_i over unlearnable and unstable
+It separates methods where conversion is at its floor. F = sum_i w_i c_i / sum_i w_i over unlearnable and unstable
 items, w_i = 1 - (share of labelling runs with ps > tau), c_i the mean over seeds of `solved`.
 """
 

@@ -1,4 +1,4 @@
-"""What a method is held against: null control, tuned null, and the positive control as the ceiling (PROTOCOL 3.5)."""
+"""What a method is compared with: null control, tuned null, and the positive control as the ceiling (PROTOCOL 3.5)."""
 
 from __future__ import annotations
 

@@ -55,5 +55,5 @@ def probes_of(split: Split) -> dict[str, str]:
 
 
 def probes_are_similar(split: Split) -> bool:
-    """Whether a split's probes are generated similar problems, for want of twins with changed numbers."""
+    """Whether a split's probes are generated similar problems, because it has no twins with changed numbers."""
     return any(twin.probe and twin.kind != "changed_numbers" for twin in split.twins)

@@ -1,4 +1,4 @@
-"""The dataset cards of a checkout: their text stays, their YAML head follows the splits."""
+"""The dataset cards of a checkout: the text is kept, the YAML header is updated from the splits."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def front_matter(shelf: Path, prefix: str) -> str:
             if part in filled
         ]
         default: Mapping[str, bool] = {"default": True} if split.path.name == "micro" else {}
-        # `datasets` caches by what this head says, not by what the files hold: new labels must change it.
+        # `datasets` caches by this header, not by the contents of the files: new labels must change it.
         labels = f"labels {split.hash[:16]}"
         configs.append({"config_name": split.path.name, **default, "description": labels, "data_files": data_files})
     head = {
@@ -61,7 +61,7 @@ def cards(root: Path) -> dict[Path, str]:
 
 
 def card_text() -> str:
-    """The dataset card without its head; nothing where the card does not travel with the package."""
+    """The dataset card without its head; empty if the card is not shipped with the package."""
     cards = (shelf / "README.md" for shelf in SHELVES)
     text = next((card.read_text(encoding="utf-8") for card in cards if card.is_file()), "")
     return text.split("---\n", 2)[2] if text.startswith("---\n") else text

@@ -102,7 +102,7 @@ def _context() -> dict[str, Any]:
 
 
 def _responsible(split: Split) -> dict[str, Any]:
-    """The responsible AI part: how the data came about, who labelled them, what they are good for."""
+    """The responsible AI part: how the data were made, who labelled them, and their intended use."""
     config, protocol = split.config, split.config.protocol
     n = protocol.samples
     judge = "the tasks' own scorers and our verifier" if protocol.verifier == "reasoning_gym" else "our verifier"

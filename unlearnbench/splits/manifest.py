@@ -35,7 +35,7 @@ class SourceData(Record):
     form: Literal["simplerl", "problems"]
     """`simplerl`: rows with question, gt_answer, prompt and extra_info.index; `problems`: problem, answer, solution."""
     numbering: str
-    """Where an item's number stands in a row, or `row` for the place in the file, from 0."""
+    """The column with an item's number, or `row` for the place in the file, from 0."""
 
 
 class ReleasedFile(Record):
@@ -71,11 +71,11 @@ class RewardLog(Record):
 
 
 class ReleasedGroup(Record):
-    """A group's released ids, and what they stand for."""
+    """A group's released ids, and what they mean."""
 
     ids: Sequence[int] = ()
     positions: Sequence[int] = ()
-    """Numbers that are no indices: resolved by text where that can be done, and never joined on."""
+    """Numbers that are not indices: resolved by text where that can be done, and never joined on."""
     extent: Literal["lower bound", "sample"]
     note: str = ""
 

@@ -26,7 +26,7 @@ class Sealed:
 
     config: SplitConfig
     pool: tuple[tuple[str, str], ...]
-    """Id and prompt of every item and canary, in an order that tells neither from the other."""
+    """Id and prompt of every item and canary, in an order that does not distinguish them."""
     policy: Path | str
     """The base policy's folder, or its name on the Hub."""
 

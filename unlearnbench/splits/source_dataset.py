@@ -98,7 +98,7 @@ def _simplerl(where: str, row: Mapping[str, Any], place: int) -> Row:
     question = stripped(_first(where, "question", row.get("question"), extra.get("question"), text))
     told = [row.get(name) for name in ("target", "answer", "solution")]
     solution = next((text for text in told if isinstance(text, str) and "\\boxed" in text), "")
-    short = None if "\\boxed" in str(row.get("answer")) else row.get("answer")  # a worked solution is no gold
+    short = None if "\\boxed" in str(row.get("answer")) else row.get("answer")  # a worked solution is not a gold
     answer = _first(where, "gt_answer", model.get("ground_truth"), row.get("gt_answer"), extra.get("answer"), short)
     templated = text if isinstance(text, str) and _HEAD.match(text) else _TEMPLATE.format(question, INSTRUCTION)
     return Row(number, question, templated, answer, solution, str(row.get("subject") or "unknown"))
@@ -121,4 +121,4 @@ def _first(where: str, name: str, *candidates: object) -> str:
     for candidate in candidates:
         if isinstance(candidate, str | int | float) and str(candidate).strip():
             return str(candidate).strip()
-    raise DataError(f"{where}, field {name!r}: there is no text; fetch the file anew, or mend the row")
+    raise DataError(f"{where}, field {name!r}: there is no text; fetch the file again, or fix the row")

@@ -60,7 +60,7 @@ class TokenBatch:
         return int(self.lengths.sum())
 
     def digest(self) -> str:
-        """Tells this update from any other: a hash of tokens, weights and advantages."""
+        """Identifies this update: a hash of tokens, weights and advantages."""
         content = hashlib.sha256()
         taught = () if self.teacher is None else (self.teacher.ids, self.teacher.lengths)
         for part in (self.input_ids, self.weights, self.advantages, self.behaviour, *taught):
@@ -170,7 +170,7 @@ def make_batch(
 
 
 def _teacher_inputs(rollouts: Sequence[Rollout], own: Sequence[int], device: torch.device) -> TeacherInputs | None:
-    """What a teacher reads of the rows, whose own contexts have so many tokens; None where it reads none."""
+    """The teacher's input for the rows, given the lengths of their own contexts; None if no row has a teacher."""
     if all(rollout.teacher_ids is None for rollout in rollouts):
         return None
     rows = [[] if r.teacher_ids is None else [*r.teacher_ids, *r.token_ids] for r in rollouts]

@@ -116,7 +116,7 @@ class RunPolicies:
     def output_layer(self, name: str) -> tuple[Tensor, Tensor | None]:
         """Weight (vocabulary, hidden size) and bias that turn the hidden states of a policy that was read into logits.
 
-        Raises PolicyError where its output layer is no linear one.
+        Raises PolicyError where its output layer is not a linear one.
         """
         policy = self._models.policy if name == "average" else self._known[name]
         layer = policy.model.get_output_embeddings()

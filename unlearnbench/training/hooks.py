@@ -63,7 +63,7 @@ class Hooks:
         for item_id in ids:
             if item_id not in pool:
                 self._refuse(
-                    "select_items", f"{item_id!r}, which is no item of the pool", "return ids of self.run.items"
+                    "select_items", f"{item_id!r}, which is not an item of the pool", "return ids of self.run.items"
                 )
         return ids
 
@@ -150,7 +150,7 @@ class Hooks:
             self._refuse(hook, "NaN or infinity", remedy)
         if hook == "policy_loss" and not value.requires_grad:
             self._refuse(hook, "a loss without a gradient", "compute it from batch.logprobs or batch.ratio")
-        # What stands in the padding must not reach the sum, not even as 0 * NaN.
+        # Values in the padding must not reach the sum, not even as 0 * NaN.
         cleaned: Tensor = value.masked_fill(batch.mask == 0, 0.0)
         return cleaned
 
@@ -160,7 +160,7 @@ class Hooks:
         wanted = list(inspect.signature(getattr(Method, hook)).parameters.values())[1:]
         try:
             takes = inspect.signature(function)
-        except (TypeError, ValueError):  # a callable that tells nothing of its arguments
+        except (TypeError, ValueError):  # a callable without a readable signature
             return
         try:
             takes.bind(*wanted)

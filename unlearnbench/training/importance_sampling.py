@@ -21,7 +21,7 @@ from unlearnbench.training.batch import TokenBatch
 
 CAP = 2.0
 MAX_MISMATCH = 1e-3  # ten times what float32 was seen to leave between sampler and trainer
-MAX_KL = 0.1  # nats a token; bfloat16 was reported to leave a hundredth of it (verl#4070)
+MAX_KL = 0.1  # nats per token; bfloat16 was reported to leave a hundredth of it (verl#4070)
 
 
 def check_sampler(
@@ -30,7 +30,7 @@ def check_sampler(
     """Raise RunError where sampler and trainer disagree before any update, on what they compute alike (LOOP 2).
 
     `sampler_mismatch` is the largest difference of two log-probabilities, `sampler_kl` the estimated divergence in
-    nats a token.
+    nats per token.
     """
     mismatch, kl = (float(metrics[name] or 0.0) for name in ("sampler_mismatch", "sampler_kl"))
     full = policy.model.dtype == torch.float32 and precision == "float32"
@@ -42,18 +42,18 @@ def check_sampler(
         )
     if kl > MAX_KL and sampler.exact:
         raise RunError(
-            f"sampler and trainer are {kl:.2g} nats a token apart before the first update; train without "
+            f"sampler and trainer are {kl:.2g} nats per token apart before the first update; train without "
             "--trainer precision=bf16 or logprob_chunk, and report which of them it was with the policy's config.json"
         )
     if kl > MAX_KL:
         raise RunError(
-            f"sampler and trainer are {kl:.2g} nats a token apart before the first update, so the engine draws from "
+            f"sampler and trainer are {kl:.2g} nats per token apart before the first update, so the engine draws from "
             "another policy; choose a more precise dtype for it, or --sampler transformers"
         )
 
 
 def truncated(batch: TokenBatch, behaviour: Tensor, before: Tensor) -> tuple[Tensor, Tensor]:
-    """What stands in for a foreign engine's log-probabilities in the loss, and the tokens' weights there.
+    """Replacements for another engine's log-probabilities in the loss, and the weights of the tokens.
 
     `behaviour` holds the sampler's log-probabilities, `before` the trainer's own before the step's updates, all of
     shape (rows, tokens). Tokens drawn in another context or by an older policy are left as they are: what their

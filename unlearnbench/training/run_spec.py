@@ -34,4 +34,4 @@ class RunSpec:
     folder: Path
     """Holds the checkpoint."""
     fingerprint: str
-    """Of everything that decides the run's numbers: a checkpoint of another fingerprint is refused."""
+    """A hash of everything that determines the run's numbers; a checkpoint with another one is refused."""

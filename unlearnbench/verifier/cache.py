@@ -53,7 +53,7 @@ class VerdictCache:
     """Verdicts under one rule. Safe to share between threads; call `after_fork` in a forked child.
 
     With a path, every new verdict of `once` is written to that file immediately, so that a kill loses nothing. Raises
-    DataError where the file is no cache of verdicts (it is left unchanged), RunError where it cannot be created or
+    DataError where the file is not a cache of verdicts (it is left unchanged), RunError where it cannot be created or
     written.
     """
 
@@ -291,7 +291,7 @@ def _marks(connection: sqlite3.Connection) -> tuple[tuple[int, int], int]:
 
 def _foreign(path: Path) -> DataError:
     return DataError(
-        f"{path} is no cache of verdicts of this version, or it is damaged; remove it, or name another file"
+        f"{path} is not a cache of verdicts of this version, or it is damaged; remove it, or name another file"
     )
 
 

@@ -121,8 +121,8 @@ def stated_answer(completion: str, rule: Rule = "strict") -> Stated:
 
 
 def without_formatting(text: str) -> str:
-    """`text` with its escapes repaired, and without formatting: outer \\text{...} and its like, \\left, \\right, thin
-    spaces, dollars and the final full stop."""
+    """`text` with its escapes repaired, and without formatting: outer \\text{...} and the like, \\left, \\right,
+    thin spaces, dollars and the final full stop."""
     text = repaired(text)
     if "\\" in text or "$" in text or "{" in text or "~" in text:
         text = _FORMATTING.sub("", text)

@@ -42,7 +42,7 @@ class _Reading(NamedTuple):
     text: str
     value: Fraction | None = None
     half_step: Fraction | None = None
-    """Half a unit of the last place, for a decimal that stands for every value that rounds to it."""
+    """Half a unit of the last place, for a decimal that represents every value that rounds to it."""
     words: bool = False
 
 

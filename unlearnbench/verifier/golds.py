@@ -1,4 +1,4 @@
-"""Gold answers: what the values that data sets hold mean, and which golds only their own text can match.
+"""Gold answers: how the values in data sets are read, and which golds only their own text can match.
 
 Data sets hold golds as text, as numbers, as lists of texts each of which is right, or as rationales that end in
 `#### 18`.
@@ -16,7 +16,7 @@ from unlearnbench.records import Rule, Verdict
 from unlearnbench.verifier.verifier import UNGRADABLE, Verifier, verify_many
 
 _PROBE = "\\boxed{-7919.5}"
-"""States a number that is no gold: a gold that cannot be compared with it can be compared with no answer."""
+"""States a number that is not a gold: a gold that cannot be compared with it can be compared with no answer."""
 _PROSE = 7
 """Words from which on a gold without any mathematics is taken for prose."""
 _WORD = re.compile(r"[A-Za-z]{2,}")

@@ -85,7 +85,7 @@ def _prepare(request: Mapping[str, Any]) -> None:
 
 
 def _score(request: Mapping[str, Any], channel: Connection | None = None) -> End:
-    """What a task's own scorer finds; where it fails on a text, the text is no answer to it."""
+    """What a task's own scorer finds; where it fails on a text, the text is not an answer to it."""
     from unlearnbench.verifier.task_scorer import scored
 
     try:

@@ -23,7 +23,7 @@ Arrays = tuple[bytes, ...]
 
 
 class ChannelError(UnlearnBenchError):
-    """The other side sent something that is no message."""
+    """The other side sent something that is not a message."""
 
 
 def send(file: IO[bytes], message: BaseModel, *arrays: NDArray[np.generic]) -> None:

@@ -47,5 +47,5 @@ class CpuClock:
 
     @property
     def seen(self) -> float:
-        """Seconds of all processes that were ever seen, each by itself."""
+        """CPU seconds of each process that was ever seen."""
         return sum(tuple(self._own.values())) / os.sysconf("SC_CLK_TCK")

@@ -29,10 +29,10 @@ class Executor(Protocol):
         """Start the processes of a job; waits for a place."""
 
     def at_once(self, chains: int, compute: Compute) -> int:
-        """How many of so many chains are begun at once, unless `compute` says it."""
+        """How many of `chains` run at once, unless `compute` states it."""
 
     def require(self, folder: Path, processes: int) -> None:
-        """Raises RunError where jobs of so many processes, whose files are under `folder`, cannot run."""
+        """Raises RunError if jobs with this many processes, with files under `folder`, cannot run."""
 
 
 class Local:

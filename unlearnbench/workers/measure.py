@@ -1,4 +1,4 @@
-"""Measuring a policy: n fresh rollouts a problem, every one judged, as rows and as integer counts."""
+"""Measuring a policy: n fresh rollouts per problem, every one judged, as rows and as integer counts."""
 
 from __future__ import annotations
 
@@ -115,8 +115,7 @@ def _rows(
     verdicts = verifier.verify_many([(problem.answer, text) for text in texts])
     if any(verdict.correct is None for verdict in verdicts):
         raise VerifierError(
-            f"the verifier failed twice on a completion of {problem.problem_id}; run the same command again: it "
-            "goes on where it stopped"
+            f"the verifier failed twice on a completion of {problem.problem_id}; run the same command again: it resumes"
         )
     ends = np.zeros(len(unique), dtype=bool)
     ends[inverse] = completions.stopped

@@ -31,14 +31,14 @@ GRACE = 5.0
 
 
 class NodeLost(RunError):
-    """The machine that a process ran on is gone; the job is to be done again, elsewhere."""
+    """The machine that a process ran on was lost; its job must run again on another one."""
 
 
 class Process(Protocol):
     """A worker process, wherever it runs."""
 
     killed: bool
-    """Whether it was ended from here, so that its status says nothing of it."""
+    """Whether it was ended by this process, so that its exit status has no meaning."""
     cpu_seconds: float
     """Of the process and of all that it started, as the operating system counted them; known when it has ended."""
 
@@ -177,7 +177,7 @@ def places(job: Job, meeting: Mapping[str, str] | None = None) -> list[Place]:
     """Where each process of a job runs; of several, `meeting` says where they meet (as torchrun does)."""
     folder = job.work.out if isinstance(job.work, TrainJob) else str(job.log.parent)
     common = {
-        "HF_HUB_CACHE": constants.HF_HUB_CACHE,  # named by itself, since HOME may be another
+        "HF_HUB_CACHE": constants.HF_HUB_CACHE,  # set explicitly, since HOME may differ
         "OMP_NUM_THREADS": "1",  # busy processes with several threads each stall one another
         "MKL_NUM_THREADS": "1",
         "TOKENIZERS_PARALLELISM": "false",

@@ -215,7 +215,7 @@ class Cluster:
         return [RemoteProcess(host, place, job.label, free) for host, place in zip(hosts, found, strict=True)]
 
     def _meeting(self, hosts: Sequence[Any]) -> Mapping[str, str]:
-        """Every process has one machine to itself, as far as it can tell: Ray shows it its own GPU alone."""
+        """Every process sees one machine of its own: Ray shows it only its own GPU."""
         address, port = ray.get(hosts[0].meeting.remote())
         shared = {"MASTER_ADDR": address, "MASTER_PORT": str(port), "WORLD_SIZE": str(len(hosts))}
         return {**shared, "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}

@@ -31,7 +31,7 @@ from unlearnbench.workers.worker import Link
 
 
 def train(job: TrainJob, link: Link) -> None:
-    """Train until a limit is reached, then tell the judge what was done. Raises MethodError, RunError, PolicyError."""
+    """Train until a limit is reached, then report to the judge. Raises MethodError, RunError, PolicyError."""
     training, settings = _build(job, link)
     if not training.resume():
         training.hooks.call("train", training)

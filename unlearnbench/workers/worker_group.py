@@ -43,7 +43,7 @@ class WorkerGroup:
         self._processes = start(job)
 
     def end(self) -> None:
-        """Kill whoever is left of it."""
+        """Kill the processes that still run."""
         for process in self._processes:
             process.end()
 
@@ -144,7 +144,7 @@ class WorkerGroup:
         self._failure = self._failure or problem
 
     def _heard(self) -> None:
-        """Somebody said something: begin to wait anew."""
+        """Somebody said something: begin to wait again."""
         with self._timing:
             if self._timer is not None:
                 self._timer.cancel()

@@ -1,1 +1,1 @@
-"""Whether a split's labels hold."""
+"""Whether a split's labels are right."""

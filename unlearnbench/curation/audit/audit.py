@@ -5,7 +5,7 @@ independent grader → where they differ, by group; whose label that would chang
 accepted without an answer; whose rollouts are only cut off. Verdicts that were stored with rollouts, of any policy,
 are compared with those of today.
 
-Memory does not grow with the number of rollouts: what is kept is a batch, a few integers an item, and how often each
+Memory does not grow with the number of rollouts: what is kept is a batch, a few integers per item, and how often each
 item's answers were stated.
 """
 

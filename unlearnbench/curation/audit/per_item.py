@@ -1,6 +1,6 @@
 """What the base policy's rollouts, judged again, say of each item: grades, answers that are stated, ends cut off.
 
-Memory does not grow with the number of rollouts: what is kept is a few integers an item, and how often each item's
+Memory does not grow with the number of rollouts: what is kept is a few integers per item, and how often each item's
 answers were stated.
 """
 

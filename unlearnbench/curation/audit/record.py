@@ -11,7 +11,7 @@ from unlearnbench.records import Interval, Reason, Record, Rule
 class Share(Record):
     """`count` of `n` rollouts, with the exact 95 % interval of the rate; null where n is 0.
 
-    The interval takes rollouts for independent; those of one item are not, so it is too narrow where few items tell.
+    The interval treats rollouts as independent; those of one item are not, so it is too narrow if there are few items.
     """
 
     count: int
@@ -119,7 +119,7 @@ class Golds(Record):
 
 
 class Audit(Record):
-    """What `splits validate --audit` found. Rates are fractions; every rate stands beside its n."""
+    """What `splits validate --audit` found. Rates are fractions; every rate has its n."""
 
     schema_version: Literal[1] = 1
     code_version: str

@@ -239,7 +239,7 @@ def serve(time_limit: float) -> None:
 
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # whatever a library prints is no answer
+    os.dup2(2, 1)  # whatever a library prints is not an answer
     from sympy.parsing.latex import parse_latex
 
     parse_latex("1", backend="lark")  # loads the grammar

@@ -88,7 +88,7 @@ class Summary(Record):
     items: int
     items_with_problems: int
     items_unread: int
-    """Items for which the first model wrote nothing of its own in the form that was asked for."""
+    """Items for which the first model wrote no problem in the requested form."""
     generated: int
     compared: int
     """Generated problems to which the second model stated an answer."""
@@ -214,7 +214,7 @@ def _side_by_side(
     workers: int,
     progress: Callable[[float], None] | None,
 ) -> None:
-    """Act on every item in some threads. The first failure stops the others after what they are at, and is raised."""
+    """Process all items in threads. The first failure stops the others after their current item, and is raised."""
     stopping = threading.Event()
     todo: queue.SimpleQueue[Item] = queue.SimpleQueue()
     for item in items:
@@ -246,7 +246,7 @@ def _side_by_side(
                 progress((done + 1) / len(items))
     except Exception:
         stopping.set()
-        for thread in threads:  # what they are at is paid for: it is stored first
+        for thread in threads:  # requests under way are paid for: their results are stored first
             thread.join()
         raise
     finally:
@@ -296,7 +296,7 @@ def _finished(path: Path) -> tuple[list[Candidate], Finished]:
     try:
         return [Candidate.model_validate(row) for row in rows[:-1]], Finished.model_validate(rows[-1])
     except (ValueError, IndexError) as error:
-        raise DataError(f"{path} is no finished item; remove it and run the same command again") from error
+        raise DataError(f"{path} is not a finished item; remove it and run the same command again") from error
 
 
 def _claim(out: Path, settings: Settings) -> None:

@@ -31,7 +31,7 @@ class Reply:
     prompt_tokens: int
     completion_tokens: int
     ended: bool
-    """Whether the model ended it by itself; a server that does not say so has not seen it."""
+    """Whether the model ended it by itself, as far as the server says."""
 
 
 class Endpoint:
@@ -44,7 +44,7 @@ class Endpoint:
     def __init__(self, url: str, *, attempts: int = 6, timeout: float = 600.0) -> None:
         parts = urllib.parse.urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
-            raise DataError(f"{url!r} is no endpoint; give a URL such as http://localhost:8000/v1, without a password")
+            raise DataError(f"{url!r} is not an endpoint; give a URL such as http://localhost:8000/v1, no password")
         base = f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/').removesuffix('/chat/completions')}"
         self.url, self.attempts = f"{base}/chat/completions", attempts
         self._key = os.environ.get(KEY, "").strip()
@@ -75,7 +75,7 @@ class Endpoint:
                 answer = self._client.chat.completions.with_raw_response.create(messages=messages, **words)
                 if (found := _reply(answer.text)) is not None:
                     return found
-            last = "answers something that is no chat completion"
+            last = "answers something that is not a chat completion"
         except openai.APIStatusError as error:
             code, said = error.status_code, _said(error.body, self._key)
             if code < 500 and code not in (408, 409, 429):
@@ -90,7 +90,7 @@ class Endpoint:
 
 
 def _reply(body: str) -> Reply | None:
-    """None where the body is no chat completion: a proxy's page, say."""
+    """None where the body is not a chat completion: a proxy's page, say."""
     try:
         answer = json.loads(body)
         choice = answer["choices"][0]
@@ -101,7 +101,7 @@ def _reply(body: str) -> Reply | None:
     if text is not None and not isinstance(text, str):
         return None
     usage = answer.get("usage")
-    text = (text or "").encode("utf-8", "replace").decode()  # half a surrogate pair is no text
+    text = (text or "").encode("utf-8", "replace").decode()  # half a surrogate pair is not text
     return Reply(text, _count(usage, "prompt_tokens"), _count(usage, "completion_tokens"), ended)
 
 

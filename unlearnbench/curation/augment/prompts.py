@@ -129,11 +129,11 @@ _ONE = re.compile(
 )
 _BOX_AT_END = re.compile(r"\\boxed\s*\{(?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*\}[\s.$]*\Z")
 LONGEST = {"question": 8_000, "answer": 500}
-"""Characters; a longer one is no problem of this kind."""
+"""Characters; a longer one is not a problem of this kind."""
 
 
 def to_write(kind: Kind, given: Problem, count: int) -> list[str]:
-    """The turns that ask for so many problems: the user's and the model's by turns, the last one the user's."""
+    """The messages that ask for `count` problems: user and model alternate, and the last one is the user's."""
     turns = []
     for shown, written in _SHOWN[kind]:
         turns += [_request(kind, shown, len(written)), _written(written)]

@@ -63,7 +63,7 @@ def calculated(expression: str, names: Mapping[str, Fraction] | None = None) -> 
             return -value(node.operand) if isinstance(node.op, ast.USub) else value(node.operand)
         if isinstance(node, ast.BinOp) and type(node.op) in _OPERATORS:
             return Fraction(_OPERATORS[type(node.op)](value(node.left), value(node.right)))
-        raise ValueError(f"{expression!r} is no formula of plain numbers")
+        raise ValueError(f"{expression!r} is not a formula of plain numbers")
 
     text = expression.strip()
     try:

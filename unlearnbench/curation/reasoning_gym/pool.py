@@ -3,7 +3,7 @@
     reasoning_gym:chain_sum:min_terms=2:max_terms=2,gcd:max_value=40
 
 names tasks and their settings. Every gold is checked before it becomes an item: computed again where we can, accepted
-and a wrong answer refused by whoever judges it. Probes are problems of the same task with another seed and the same
+and a wrong answer refused by the judge. Probes are problems of the same task with another seed and the same
 difficulty (settings, and what an entry states of its size).
 
 The same seed gives the same problems; tasks whose solutions sympy writes may write them in another order of terms.
@@ -41,7 +41,7 @@ Render = Callable[[str, Sequence[tuple[str, str]]], str]
 
 @dataclass(frozen=True)
 class Task:
-    """One task with its settings; `family` tells it from others of the pool."""
+    """One task with its settings; `family` distinguishes it from the others of the pool."""
 
     name: str
     settings: Mapping[str, Any]
@@ -169,11 +169,11 @@ def _split(text: str, mark: str) -> list[str]:
 def _setting(text: str) -> tuple[str, Any]:
     key, equals, value = text.partition("=")
     if not (key and equals):
-        raise DataError(f"{text!r} is no setting of a task; write key=value")
+        raise DataError(f"{text!r} is not a setting of a task; write key=value")
     try:
         return key, yaml.safe_load(value)
     except yaml.YAMLError as problem:
-        raise DataError(f"{text!r} is no setting of a task: its value is not readable") from problem
+        raise DataError(f"{text!r} is not a setting of a task: its value is not readable") from problem
 
 
 def entries_of(task: Task, seed: int, purpose: str, count: int) -> Iterator[dict[str, Any]]:

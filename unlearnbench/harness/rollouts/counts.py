@@ -1,4 +1,4 @@
-"""What rollouts are of, and how many of them there are: a split's problems, and (n, correct) of each in every seed."""
+"""Which problems of a split rollouts belong to, and (n, correct) of each problem in every seed."""
 
 from __future__ import annotations
 

@@ -185,7 +185,7 @@ def _as_csv(curves: StepCurves) -> str:
 
 
 def _lines(curves: StepCurves) -> dict[str, list[Line]]:
-    """The lines of the figure: one a seed for every group."""
+    """The lines of the figure: one per seed for every group."""
     lines: dict[str, list[Line]] = {}
     for group in GROUPS:
         of_group = [point for point in curves.points if point.group == group]

@@ -1,4 +1,4 @@
-"""Rollouts made anywhere, judged anew and scored like a run of ours (PROTOCOL 3).
+"""Rollouts made anywhere, graded again and scored like a run of ours (PROTOCOL 3).
 
 read in batches → every different completion judged → rows written, (n, correct) counted → is anything missing?
 → counts → score → result.json and report.html

@@ -1,4 +1,4 @@
-"""Where a bundle lies: bundle.json, which an entry keeps in place of the bundle, and how the bundle is fetched.
+"""The address of a bundle: bundle.json, which an entry keeps in place of the bundle, and how the bundle is fetched.
 
 A bundle is too large for the repository. It lies where anybody can download it without an account: attached to a pull
 request or a release, in a data set on the Hugging Face Hub, or on any web server. Its SHA-256 says which it is.
@@ -126,7 +126,7 @@ class _OnlyWeb(urllib.request.HTTPRedirectHandler):
 
 
 def _download(address: str, target: Path, most: int) -> None:
-    """Write what lies at an address to a file. Raises GoneError where it cannot be had, or is larger than `most`."""
+    """Download an address to a file. Raises GoneError if that fails, or if it is larger than `most`."""
     opener = urllib.request.build_opener(_OnlyWeb)
     request = urllib.request.Request(_url(address), headers={"User-Agent": "unlearnbench"})
     size = 0

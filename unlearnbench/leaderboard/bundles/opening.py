@@ -120,7 +120,7 @@ def _record(archive: Archive, name: str, model: type[Any]) -> Any:
     found: Mapping[str, Any] = read_json(where, archive.members[name])
     version, newest = found.get("schema_version"), NEWEST.get(name, 1)
     if version is not None and type(version) is not int:
-        raise DataError(f"{where}, field 'schema_version': {version!r:.40} is no whole number")
+        raise DataError(f"{where}, field 'schema_version': {version!r:.40} is not a whole number")
     if version is not None and version > newest:
         raise DataError(
             f"{where}: schema version {version} is newer than {newest}, the newest known here; update unlearnbench, or "

@@ -132,7 +132,8 @@ def read_tables(path: Path, members: Mapping[str, bytes], sizes: Sizes) -> dict[
         size = int(told.get("bytes") or 0)
         content = reply.read(size)
         if "error" in told or len(content) < size:
-            lost = f"{path}, member '{name}' is no table: the process that read it failed ({status}); create it again"
+            why = f"the process that read it failed ({status}); create it again"
+            lost = f"{path}, member '{name}' is not a table: {why}"
             raise DataError(told.get("error") or lost)
         with pa.ipc.open_stream(content) as stream:
             found[name] = stream.read_all()

@@ -45,7 +45,7 @@ def write_bundle(
 ) -> Bundle:
     """Write the bundle of a finished run of `eval`, and open it again. Nothing is left at `out` where that fails.
 
-    `method` names the method's source where it is not found by the run's name for it. Without `weights` the bundle
+    `method` names the method's source if it is not found by its name in the run. Without `weights` the bundle
     cannot be measured again. Raises RunError where something of the run is missing, DataError where it is malformed.
     """
     require_statement("the statement of the bundle", statement)

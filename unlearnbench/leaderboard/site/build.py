@@ -238,10 +238,10 @@ def _write_entry(site: Site, line: Line, entries: Path) -> None:
 
 
 def _own_file(folder: Path, name: str) -> Path | None:
-    """A file of an entry's folder; None where there is none. Raises DataError for what leads out of the folder."""
+    """A file of an entry's folder; None if there is none. Raises DataError for a path outside the folder."""
     path = folder / name
     if Path(name).name != name or path.is_symlink():
-        raise DataError(f"{path}: it is no plain file of the entry's folder; put a copy there")
+        raise DataError(f"{path}: it is not a plain file of the entry's folder; put a copy there")
     return path if path.is_file() else None
 
 

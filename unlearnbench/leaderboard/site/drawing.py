@@ -36,7 +36,7 @@ _VARIABLES = {INK: "ink", MUTED: "muted", GRID: "rule", PAPER: "paper"} | {
 _STYLE = {
     "svg.fonttype": "none",
     "svg.hashsalt": "unlearnbench",
-    "text.parse_math": False,  # names of families are no mathematics, whatever dollars are in them
+    "text.parse_math": False,  # names of families are not mathematics, whatever dollars are in them
     "font.family": "DejaVu Sans",
     "font.size": 9.0,
     "axes.titlesize": 9.5,
@@ -71,7 +71,7 @@ PERCENT = FuncFormatter(lambda value, _: f"{100 * value:.3g}".replace("-", "\N{M
 
 @contextmanager
 def drawing(name: str, label: str, inches: tuple[float, float]) -> Iterator[tuple[Figure, list[str]]]:
-    """A figure, and a list that holds its SVG once the block has ended."""
+    """A figure, and a list that contains its SVG after the block."""
     done: list[str] = []
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=inches)

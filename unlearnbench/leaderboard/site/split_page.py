@@ -249,7 +249,7 @@ class SplitFacts:
 
     @cached_property
     def examples(self) -> dict[str, list[Example]]:
-        """By group, items that differ in cause and lie in the middle of those like them, with judged rollouts."""
+        """By group, a typical item (of median rate) of each of several causes, with judged rollouts."""
         path = self.split.path / BASE_ROLLOUTS
         chosen = {name: self._typical(name) for name in self.groups}
         if not path.is_file() or self.before is None:

@@ -65,7 +65,7 @@ class Difference:
 
 
 def differences(cells: Cells, false_alarm: float = FALSE_ALARM) -> list[Difference]:
-    """What independent draws from the same policies would not give; empty where nothing speaks against them."""
+    """What independent draws from the same policies would not give; empty if there is no evidence against them."""
     return [*_of_problems(cells, false_alarm / 2), *_of_parts(cells, false_alarm / 2)]
 
 
@@ -170,7 +170,7 @@ def draws_agree(claimed: Counts, found: Counts) -> bool | None:
     `claimed` and `found` are codes of texts, shape (cells, samples). Under independent draws every order of a cell's
     texts is equally likely, whatever the policies are: the number of agreeing samples then has the mean S / n and the
     variance of a sum over a random permutation (Hoeffding 1951, Ann. Math. Statist. 22:558). None where the texts are
-    so few that even full agreement would tell nothing.
+    so few that even full agreement would show nothing.
     """
     n = claimed.shape[1]
     total = mean = variance = 0.0

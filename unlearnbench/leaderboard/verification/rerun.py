@@ -118,7 +118,7 @@ def difference(claimed: Trained, again: Trained, split: Split) -> tuple[str, boo
     told = f"{what} {100 * arms[0].values.mean():.1f} % claimed, {100 * arms[1].values.mean():.1f} % trained again"
     interval, _ = gain_intervals(arms[0], arms[1], families, LEVEL)
     if interval is None:
-        # one seed: nothing tells how seeds differ, so that only its own numbers can confirm it
+        # one seed: the variance between seeds is unknown, so only its own numbers can confirm it
         return f"{told}; one seed cannot say whether that is chance, and its counts are not the claimed ones", True
     low, high = (100 * end for end in interval)
     span = f"{100 * LEVEL:.0f} % interval of the difference {low:+.1f} to {high:+.1f} points"

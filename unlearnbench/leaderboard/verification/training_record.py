@@ -1,4 +1,4 @@
-"""What training drew and spent, as a bundle tells it: ledger, visits and costs agree with one another, both ways.
+"""What training drew and spent according to a bundle: ledger, visits and costs must agree with each other.
 
 The judge wrote these files; what they say cannot be shown from weights. It can be shown to contradict itself, and the
 visits of a method that leaves the choice of items to the reference follow from its seed.

@@ -76,7 +76,7 @@ class Verification(Record):
     """Of the counts claimed with those measured."""
     seconds: float = 0.0
     result: Result | None = None
-    """As measured here (as claimed, where nothing was measured); None where there is none."""
+    """The result as measured here (as claimed, if nothing was measured); None if there is none."""
 
     @property
     def words(self) -> str:

@@ -1,4 +1,4 @@
-"""What every sampler offers, so that one can take the place of another."""
+"""The interface of all samplers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sampling from a policy that processes share: with all of its weights in each of them for as long as that takes."""
+"""Sampling from a sharded policy: every process gathers all weights while it samples."""
 
 from __future__ import annotations
 

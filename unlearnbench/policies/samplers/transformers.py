@@ -1,7 +1,7 @@
 """Sampling with transformers: our own decode loop around the model's forward pass.
 
 Rollouts of one prompt that have drawn the same tokens so far share one row of the model's batch: the prompt is
-computed once a group, and a prefix once however many rollouts begin with it. They part where their draws part, and
+computed once per group, and a prefix once however many rollouts begin with it. They part where their draws part, and
 a row whose rollouts have all ended leaves the batch. This changes no distribution: the next token's depends on the
 prefix alone, and every rollout draws from it with its own random numbers. Keys and values live in preallocated
 buffers. Works for any causal language model of transformers with full attention layers.
@@ -198,7 +198,7 @@ class TransformersSampler:
         return logits, cache, padding
 
     def _forward(self, ids: Tensor, cache: Any, padding: Tensor | None, positions: Tensor) -> Tensor:
-        """Logits (rows, V) after the last of `ids`, whose columns stand at `positions` of the padded sequence."""
+        """Logits (rows, V) after the last of `ids`, whose columns are at `positions` of the padded sequence."""
         mask = None
         position_ids = positions[None].expand(len(ids), -1)
         if padding is not None:
@@ -231,7 +231,7 @@ def _cache_bytes(device: torch.device) -> int:
 
 
 def _batches(requests: Sequence[Request], max_rows: int) -> Iterator[list[tuple[int, Request]]]:
-    """Requests by prompt length (so that padding is rare), at most `max_rows` rollouts a batch."""
+    """Requests by prompt length (so that padding is rare), at most `max_rows` rollouts per batch."""
     order = sorted(range(len(requests)), key=lambda number: (len(requests[number].prompt_ids), number))
     batch: list[tuple[int, Request]] = []
     rows = 0

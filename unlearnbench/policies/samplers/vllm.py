@@ -49,7 +49,7 @@ _ENVIRONMENT = {
 _OPTIONS: dict[str, Any] = {
     "skip_tokenizer_init": True,
     "logprobs_mode": "processed_logprobs",  # of the tokens' distribution at the sampling temperature
-    "generation_config": "vllm",  # not the folder's own temperature and so on
+    "generation_config": "vllm",  # not the folder's own temperature etc.
     "enable_prefix_caching": True,
     "disable_log_stats": True,
     "seed": 0,
@@ -179,9 +179,9 @@ class VllmSampler:
             ) from problem
 
     def _overrides(self) -> dict[str, Any]:
-        """What vLLM on a CPU must be told about the policy.
+        """Settings that vLLM on a CPU needs for the policy.
 
-        Its head size may have no kernel there. And a matrix that is both embedding and output layer is packed anew
+        Its head size may have no kernel there. And a matrix that is both embedding and output layer is packed again
         for the one and not for the other when weights change (0.32), so there are two of it.
         """
         from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend

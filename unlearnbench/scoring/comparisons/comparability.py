@@ -1,6 +1,6 @@
 """Whether runs may be compared: every setting that differs between them and could move the score, and what it means.
 
-A difference is `unfair` (the runs were measured by different rules, so their difference is no method's), `intended`
+A difference is `unfair` (the runs were measured by different rules, so their difference is not a method's), `intended`
 (the methods and their settings, which a comparison is about) or `harmless` (it is told, and moves no rate on
 average). docs/guide/compare.md says which is which, and why.
 """
@@ -72,7 +72,7 @@ class Finished:
         try:
             told = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise DataError(f"{path} is no readable JSON ({error}); give the same `eval` command again") from error
+            raise DataError(f"{path} is not readable JSON ({error}); give the same `eval` command again") from error
         if not isinstance(told, dict):
             raise DataError(f"{path}: a JSON object was expected; give the same `eval` command again")
         return told
@@ -147,10 +147,10 @@ def _budget(spent: SpentBudget) -> str | None:
     """The multiple and the limit that it makes; None for runs whose training was not metered."""
     if spent.multiple is None:
         return None
-    return f"{spent.multiple:g}x" + ("" if spent.limit is None else f", {spent.limit:.4g} FLOPs a seed")
+    return f"{spent.multiple:g}x" + ("" if spent.limit is None else f", {spent.limit:.4g} FLOPs per seed")
 
 
-_RESCORE = "give the older run's `eval` command again, which scores its files anew"
+_RESCORE = "give the older run's `eval` command again, which scores its files again"
 _RULES = (
     _Rule(
         "split",

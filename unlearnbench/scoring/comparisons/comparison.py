@@ -1,4 +1,4 @@
-"""Runs against one another: the same items, paired; which of them moved, and whether that is more than chance.
+"""Runs compared item by item, paired: which items changed, and whether that is more than chance.
 
 fair (fairness.py) → the labels that they were scored on, each run with its counts (counted.py) → every pair
 """

@@ -1,4 +1,4 @@
-"""A/A comparisons: the null control with itself, seeds of it as a method against others.
+"""A/A comparisons of the null control with itself: some of its seeds as the method, others as the null.
 
 GRPO with other seeds is no better method, so the intervals should include 0.
 """
@@ -75,7 +75,7 @@ class NullAgainstNull(Record):
 
 
 def null_against_null(split: Split, seeds: int = 3, progress: Callable[[float], None] | None = None) -> NullAgainstNull:
-    """GRPO against GRPO on the shipped null seeds. `progress` is told the share that is done.
+    """GRPO against GRPO on the shipped null seeds. `progress` is called with the share that is done.
 
     Raises RunError if the split has no null control, or too few seeds for `seeds` against at least as many.
     """
@@ -133,7 +133,7 @@ def null_against_null(split: Split, seeds: int = 3, progress: Callable[[float], 
 
 
 def null_gains(split: Split, seeds: int) -> list[float]:
-    """Gains of GRPO over itself: every so many of the null control's seeds as the method, the rest as the null.
+    """Gains of GRPO over itself: every subset of `seeds` of the null control as the method, the rest as null.
 
     The comparisons of `null_against_null` (`method_against_rest`), one by one. They share seeds: their number says
     nothing of how sure the distribution is. Empty where there are too few seeds.

@@ -1,4 +1,4 @@
-"""How sure a score is: 95 % intervals for what items that come in families did in a few training runs.
+"""95 % intervals of a score, from items that come in families and a few training runs.
 
 A mean over items has three sources of chance. *Items* differ within their family. *Families* move together, so
 items are not independent. *Runs* (seeds) differ, partly in step for all items, partly family by family. Variances

@@ -1,4 +1,4 @@
-"""How often chance gives a gain as large: exact permutation of runs, and a bootstrap of families (PROTOCOL 3.4)."""
+"""How often chance gives as large a gain: exact permutation of runs, and a bootstrap of families (PROTOCOL 3.4)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DRAWS = 20_000
 
 
 def p_runs(method: Reals, null: Reals) -> float:
-    """One-sided p of mean(method) - mean(null), over every way to call so many of the runs the method's.
+    """One-sided p of mean(method) - mean(null), over all assignments of runs to method and null of the same sizes.
 
     `method` and `null` hold one score per run. Exact (Fisher 1935; Phipson & Smyth 2010, arXiv 1603.05766) up to
     DRAWS ways, else a sample of them by Philox with key 0 that counts the observed one. Its floor is 1 over the number
@@ -51,7 +51,7 @@ def p_families(difference: Reals, families: Sequence[str]) -> float:
 
 @lru_cache(maxsize=8)
 def _drawn(families: int) -> Reals:
-    """How often each family is drawn, (DRAWS, families): the same whenever there are so many, and slow to draw."""
+    """How often each family is drawn, (DRAWS, families): cached by the number of families, since drawing is slow."""
     drawn = np.random.Generator(np.random.Philox(key=0)).multinomial(families, [1 / families] * families, DRAWS)
     return drawn.astype(float)
 
@@ -69,5 +69,5 @@ def p_two_sided(first: Reals, second: Reals, families: Sequence[str]) -> float:
 
 
 def least_p_two_sided(first_runs: int, second_runs: int) -> float:
-    """The smallest value that `p_two_sided` can take with so many runs: 0.1 for 3 and 3, 1/35 for 4 and 4."""
+    """The smallest value that `p_two_sided` can take with these numbers of runs: 0.1 for 3 and 3, 1/35 for 4 and 4."""
     return min(1.0, 2 / comb(first_runs + second_runs, first_runs))

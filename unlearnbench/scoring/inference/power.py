@@ -58,7 +58,7 @@ def detectable(
 ) -> list[Detectable]:
     """Smallest detectable gain of conversion (without `probed`: of solved), for both effects and both intervals.
 
-    The world's own effect (shift, jump, height) is replaced. `progress` is told the share that is done.
+    The world's own effect (shift, jump, height) is replaced. `progress` is called with the share that is done.
     """
     found: list[Detectable] = []
     total, done = 2 * experiments, 0

@@ -57,7 +57,7 @@ class World:
 
 @dataclass(frozen=True)
 class Design:
-    """What is measured: items in each family, seeds of the method and of the null control, samples an item and seed."""
+    """What is measured: items per family, seeds of the method and of the null control, samples per item and seed."""
 
     sizes: tuple[int, ...]
     seeds: int = 3

@@ -1,9 +1,9 @@
-"""What a null control says about chance: how much of the spread in its counts lies between families, items and runs.
+"""Variance components of a null control: how much of the variance of its counts lies between families, items, runs.
 
 The counts are taken to come from a `simulation.World`: the logit of a cell (item, run) is normal, the sum of
 independent parts. Two rollouts that share some of the parts have E[p p'] = E[E[p | shared]^2], which rises with the
 variance of what they share; the product of two different rollouts' verdicts estimates it without bias, however few
-rollouts a cell has. So each part's variance follows from one mean product (the method of moments; for one variance,
+rollouts per cell has. So each part's variance follows from one mean product (the method of moments; for one variance,
 Kleinman 1973, JASA 68:46).
 """
 
@@ -22,13 +22,13 @@ from unlearnbench.scoring.rates import Counts, Reals
 _NODES = np.linspace(-6, 6, 121)
 _WEIGHTS = np.exp(-(_NODES**2) / 2) / np.exp(-(_NODES**2) / 2).sum()
 _MOST = 15.0**2
-"""Largest variance of a logit that is looked for: rates are then 0 or 1, and more cannot be told apart."""
+"""Largest variance of a logit that is looked for: rates are then 0 or 1, and larger values make no difference."""
 
 
 def world_of(cells: Cells, families: Sequence[str]) -> World | None:
     """The world whose mean products are those of these counts (items x runs). Parts below 0 are set to 0.
 
-    None where the counts cannot tell: fewer than two runs, families or items in a family, or no success at all.
+    None if the counts do not determine it: fewer than two runs, families or items in a family, or no success at all.
     """
     family = np.unique(np.asarray(families, object), return_inverse=True)[1]
     if cells.runs < 2 or not len(family) or not family.max() or np.bincount(family).max() < 2:
@@ -39,7 +39,7 @@ def world_of(cells: Cells, families: Sequence[str]) -> World | None:
     mean = float(rates.mean())
     pairs = cells.correct * (cells.correct - 1) / (cells.n * (cells.n - 1))
     apart = _product_apart(rates, family)
-    # Covariances, so that chance in the mean itself is not taken for a part of its own.
+    # Covariances, so that chance in the mean is not counted as a component.
     same_cell = float(pairs.mean()) - apart
     same_item = _product(rates, np.arange(len(family)), runs="other") - apart
     same_family = _product(rates, family, runs="other", without_item=True) - apart

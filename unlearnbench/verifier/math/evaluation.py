@@ -43,7 +43,7 @@ class UndefinedError(UndecidedError):
 
 
 class TooLargeError(UndecidedError):
-    """The values are of a size at which they are not told apart here."""
+    """The values are too large or too small to be distinguished here."""
 
 
 class Evaluation:

@@ -100,7 +100,7 @@ class Words:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A letter of a multiple-choice question, and what stands behind it."""
+    """A letter of a multiple-choice question, and the text after it."""
 
     letter: str
     rest: Answer | None

@@ -73,7 +73,7 @@ def _parse(text: str, *, loose: bool) -> Any:
 
 
 def _value(expression: Any) -> Fraction | None:
-    """The value of a real expression to 50 digits; None if it is no real number, or a percentage."""
+    """The value of a real expression to 50 digits; None if it is not a real number, or a percentage."""
     from sympy import Expr, Float, Rational, UnevaluatedExpr
 
     if not isinstance(expression, Expr) or not expression.is_number or expression.has(UnevaluatedExpr):

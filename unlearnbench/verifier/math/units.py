@@ -18,7 +18,7 @@ class Unit(NamedTuple):
     measures: tuple[tuple[str, int], ...]
     size: Fraction
     noun: str | None = None
-    """A word that is no known unit: apples. Units with different nouns are different."""
+    """A word that is not a known unit: apples. Units with different nouns are different."""
     scale: int = 1
     """The factor for the number before it: 1,000,000 for `million dollars`."""
 
@@ -125,7 +125,7 @@ def known(word: str) -> bool:
 
 @lru_cache(maxsize=4096)
 def parse_unit(text: str) -> Unit | None:
-    """The unit that `text` names; None if it is neither a unit nor a noun. `units` and the like measure nothing."""
+    """The unit that `text` names; None if it is neither a unit nor a noun. Words such as `units` measure nothing."""
     powers: dict[str, int] = {}
     size, scale = Fraction(1), 1
     nouns: list[str] = []

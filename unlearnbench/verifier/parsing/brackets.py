@@ -1,4 +1,4 @@
-"""Text and its brackets: where they close, what stands between separators outside them, what only surrounds it."""
+"""Brackets in text: where they close, the parts between separators outside them, pairs around the whole text."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _ENVIRONMENT = re.compile(r"\\(begin|end) ?\{[a-z]+\*?\}")
 _BARE = re.compile(
     r"(?:[^\s${*\"\\A-Za-z]|[A-Za-z](?![A-Za-z])|\\(?!text|math|mbox|rm|bf))(?:.*[^\s.,;$*\"])?", re.DOTALL
 )
-"""Text that nothing surrounds; told in one step, since nearly every part of an answer is of this kind."""
+"""Text that nothing surrounds, recognised in one step, since nearly every part of an answer is of this kind."""
 _OPENING, _CLOSING = "([{", ")]}"
 
 

@@ -237,7 +237,7 @@ class _Parser:
         if name == "pi":
             return Symbol("pi")
         if name in ("infinity", "inf"):
-            raise UnreadableError("infinity is no number")
+            raise UnreadableError("infinity is not a number")
         return self._function(name)
 
     def _command(self, name: str) -> Node:

@@ -1,7 +1,7 @@
 r"""The name that stands before an equals sign: x, f(x), \angle ABC, Area, m+n, P(X=2), \frac{NO}{BO}.
 
 A name says what the value behind it is of, so `m+n=293` states 293. What is only an equation for an unknown (x^2=5,
-2x=10, |x|=5) is no name.
+2x=10, |x|=5) is not a name.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ SEQUENCE = re.compile(r"([A-Za-z])_([a-z])")
 
 
 def name_of(text: str, *, closed: bool = True) -> str | None:
-    """One spelling of a name; None where the text is none. `closed`: what stands behind it has no variables.
+    """One spelling of a name; None if the text is not a name. `closed`: what follows it has no variables.
 
     Only a value without variables can have an expression for its name: m+n=293, but not y+1=2x.
     """

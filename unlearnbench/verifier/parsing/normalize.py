@@ -137,7 +137,7 @@ SHORT_WORDS = frozenset(
         "an",
     ]
 )
-"""Words of few letters that are no product of symbols."""
+"""Words of few letters that are not a product of symbols."""
 _ARTICLES = re.compile(r"\b(?:the|a|an)\s+")
 
 

@@ -18,4 +18,4 @@ def in_base(digits: str, base: str) -> int:
     try:
         return int(digits, value) if 2 <= value <= 36 else int("")
     except ValueError as error:
-        raise UnreadableError(f"{digits} is no number in base {name}") from error
+        raise UnreadableError(f"{digits} is not a number in base {name}") from error

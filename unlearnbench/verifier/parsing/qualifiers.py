@@ -1,4 +1,4 @@
-r"""What is said behind an answer: approximations, domains of parameters, "for all x", "where \varphi = ...".
+r"""What follows an answer: approximations, domains of parameters, "for all x", "where \varphi = ...".
 
 None of it changes what the answer is: the exact value decides, not its approximation, and `k\pi, k\in\mathbb{Z}` is the
 family `k\pi`, whose parameter has a domain.
@@ -108,7 +108,7 @@ def exact_part(text: str) -> str:
 
 
 def unqualified(text: str) -> Qualified:
-    """The answer without the domains, quantifiers and definitions that stand behind it."""
+    """The answer without the domains, quantifiers and definitions that follow it."""
     domains: dict[str, str] = {}
     definitions: dict[str, Node] = {}
     for _ in range(6):
@@ -120,7 +120,7 @@ def unqualified(text: str) -> Qualified:
 
 
 def _last_qualifier(text: str, domains: dict[str, str], definitions: dict[str, Node]) -> str | None:
-    """The text without the last of its qualifiers, which is noted; None where it has none."""
+    """The text without its last qualifier, which is recorded; None if it has none."""
     if text.endswith(")") and (start := _opening(text)) > 0:
         before, inner = text[:start].rstrip(" ,"), text[start + 1 : -1].strip()
         if before and (_members(inner, domains) or _quantified(inner, domains)):
@@ -154,7 +154,7 @@ def _opening(text: str) -> int:
 
 
 def _cut(before: str, several: bool) -> str | None:
-    """What stands before a trailing k \\in \\mathbb{Z}; None where that is no part of its own."""
+    """What precedes a trailing k \\in \\mathbb{Z}; None where that is no part of its own."""
     before = _FOR_BEFORE.sub(",", before)
     cut = before.rstrip(" ,;")
     if several and cut == before.rstrip():

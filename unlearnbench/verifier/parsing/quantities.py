@@ -116,7 +116,7 @@ def ratio(text: str) -> Ratio | None:
 
 
 def _unit_of(text: str) -> tuple[str, Unit | None]:
-    """A number's text and the unit that stands behind (or, for money, before) it."""
+    """A number's text and the unit after it (for money, before it)."""
     if text.endswith("%"):
         return text[:-1], PERCENT
     if found := _MONEY.fullmatch(text):

@@ -132,7 +132,7 @@ def _distributed(names: list[str], values: Answer) -> Answer:
     if isinstance(values, Collection) and values.kind in ("list", "set") and values.items:
         return Collection("list", tuple(_distributed(names, item) for item in values.items))
     if isinstance(values, Region) and len(values.spans) == 1 and len(names) == 2:
-        (span,) = values.spans  # (x,y)=(1,\infty) is no point
+        (span,) = values.spans  # (x,y)=(1,\infty) is not a point
         raise UnreadableError(f"an interval for {names} that starts at {span.low}")
     raise UnreadableError("names and values of different number")
 

@@ -65,7 +65,7 @@ def all_reals(text: str, read: Reader) -> Region | None:
 
 
 def number_set(text: str) -> Words | None:
-    r"""\mathbb{Z} and its like, which are no intervals, by the name in words."""
+    r"""\mathbb{Z} and its like, which are not intervals, by the name in words."""
     found = DOMAIN.fullmatch(text) if "\\math" in text else None
     if found is None or found["R"]:
         return None
@@ -142,7 +142,7 @@ def _points(items: tuple[Answer, ...]) -> Region:
 def _node(answer: Answer) -> Node:
     if isinstance(answer, Value):
         return answer.node
-    raise UnreadableError("a point that is no value")
+    raise UnreadableError("a point that is not a value")
 
 
 def bracketed(text: str, read: Reader) -> Answer | None:

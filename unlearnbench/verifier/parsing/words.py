@@ -1,4 +1,4 @@
-"""Answers that are no mathematics: words, choices of a multiple-choice question, times of day, dates."""
+"""Answers that are not mathematics: words, choices of a multiple-choice question, times of day, dates."""
 
 from __future__ import annotations
 
