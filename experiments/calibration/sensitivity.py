@@ -72,11 +72,11 @@ def labels_by_tau(split: Split) -> list[Labels]:
     for tau in TAUS:
         groups = relabelled(split, tau)
         ids = [name for name, group in groups.items() if group == "unlearnable"]
-        shares = [
+        alone, ceiling, *tuned = (
             float(control_solved(control, ids, tau, LEAST_RATE).mean())
             for control in (null, positive, *split.tuned_nulls().values())
-        ]
-        found.append(Labels(tau, Counter(groups.values()), len(shipped & set(ids)), *shares[:2], max(shares[2:])))
+        )
+        found.append(Labels(tau, Counter(groups.values()), len(shipped & set(ids)), alone, ceiling, max(tuned)))
     return found
 
 
