@@ -251,12 +251,12 @@ def test_the_documents_of_a_checkout_are_pages_of_the_site(entries: Path, tiny: 
         '# Protocol\n\n<a id="3"></a>\n\n![A dot](dot.png) [up](../../README.md) [code](../../a.py) [out](https://x.org)\n\n'
         "| | a |\n|---|---|\n| b | `<i>` |\n\n```bash\necho '<script>'\n```\n",
     )
-    files.write_bytes(checkout / "docs/reference/dot.png", b"\x89PNG")
+    files.write_bytes(checkout / "docs" / "reference/dot.png", b"\x89PNG")
     files.write_text(checkout / "docs/README.md", "# Documents\n\n[protocol](reference/protocol.md#3)\n")
     site = build(checkout / "leaderboard" / "entries", tmp_path / "site", [tiny.path]).parent
     page = Page(site / "documents/docs/reference/protocol.html")
     assert "<title>Protocol" in page.source and 'src="dot.png"' in page.source
-    assert (site / "documents/docs/reference/dot.png").read_bytes() == b"\x89PNG"
+    assert (site / "documents/docs" / "reference/dot.png").read_bytes() == b"\x89PNG"
     links = [of["href"] for tag, of in page.tags if tag == "a" and "href" in of]
     assert "../../README.html" in links and "https://x.org" in links and not any("a.py" in link for link in links)
     assert "code" in page.text and "<code>&lt;i&gt;</code>" in page.source and "&lt;script&gt;" in page.source
@@ -424,7 +424,7 @@ def test_a_foreign_split_and_a_link_out_of_the_folder_are_refused(entries: Path,
     shutil.copytree(entries / "better-1x", few / "better-1x")
     (few / "better-1x" / "1" / "fates.parquet").unlink()
     (few / "better-1x" / "1" / "fates.parquet").symlink_to(find_split("micro") / "items.parquet")
-    with pytest.raises(DataError, match=r"better-1x.*fates\.parquet.*no plain file"):
+    with pytest.raises(DataError, match=r"better-1x.*fates\.parquet.*not a plain file"):
         build(few, tmp_path / "site", [tiny.path])
 
 
