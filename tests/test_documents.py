@@ -17,6 +17,7 @@ import documents as page_runner
 import pytest
 import yaml
 from documents import ROOT, Block, blocks, documents, run_blocks
+from markdown_it import MarkdownIt
 
 from unlearnbench.cli.main import cli
 from unlearnbench.io import files, tables
@@ -235,6 +236,18 @@ def test_every_picture_of_the_documents_is_made_by_a_script() -> None:
     there = {path.name for path in (ROOT / "docs").rglob("*.png")}
     assert shown == there and shown, "a picture that no page shows, or that is not there"
     assert sorted(name for name in shown if name not in written) == []
+
+
+def test_no_placeholder_is_taken_for_a_tag() -> None:
+    """`<id>` in plain text is HTML, so that no reader sees it."""
+    parser = MarkdownIt("commonmark", {"html": True}).enable("table")
+    found = []
+    for path in [*documents(), ROOT / "leaderboard/RULES.md"]:
+        tokens = parser.parse(path.read_text(encoding="utf-8"))
+        inline = [child for token in tokens for child in token.children or ()]
+        html = [token.content.strip() for token in (*tokens, *inline) if token.type in ("html_block", "html_inline")]
+        found += [(path.name, text) for text in html if not text.startswith(("<!--", "<a id=", "</a>"))]
+    assert found == []
 
 
 def test_the_table_of_the_readme_is_that_of_the_shipped_runs() -> None:
