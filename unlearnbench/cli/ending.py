@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -84,9 +85,13 @@ def drawn_bar(result: Result, width: int = WIDTH) -> list[str]:
 
 
 def _table(shown: Console, rows: Sequence[tuple[str, str, str]]) -> None:
+    """Lines of name, value and what stands beside it, which goes on below itself where the terminal is narrow."""
     widths = [max(len(row[place]) for row in rows) for place in (0, 1)]
-    for name, value, below in rows:
-        shown.print(f"  {name:<{widths[0]}}  {value:>{widths[1]}}   {below}".rstrip())
+    margin = " " * (sum(widths) + 7)
+    for name, value, beside in rows:
+        line = f"  {name:<{widths[0]}}  {value:>{widths[1]}}   {beside}".rstrip()
+        for part in textwrap.wrap(line, max(shown.width, len(margin) + 20), subsequent_indent=margin) or [""]:
+            shown.print(part)
 
 
 def _groups(shown: Console, result: Result) -> None:
