@@ -126,8 +126,9 @@ def _as_the_site_has_them(tokens: Sequence[Token]) -> Iterator[Token]:
             label = f'<div class="scroll" tabindex="0" role="region" aria-label="table {tables}">'
             yield Token("html_block", "", 0, content=label)
         if token.type == "th_open":
-            token.attrSet("scope", "col")
-            if not tokens[place + 1].content:  # a head cell without words is no head cell
+            if tokens[place + 1].content:
+                token.attrSet("scope", "col")
+            else:  # a head cell without words is no head cell
                 token.tag = "td"
         if token.type == "th_close" and not tokens[place - 1].content:
             token.tag = "td"
