@@ -52,7 +52,7 @@ def test_budgets(given: str | float, multiple: float) -> None:
 
 @pytest.mark.parametrize("given", ["x", "0x", -1, "nan", "2000x"])
 def test_what_is_no_budget(given: str | float) -> None:
-    with pytest.raises(RunError, match="no budget"):
+    with pytest.raises(RunError, match="not a budget"):
         multiple_of(given)
 
 

@@ -113,7 +113,7 @@ def test_faults_that_pass_are_waited_for(
     ("fault", "says"),
     [
         ((500, b'{"error": {"message": "out of\\nmemory"}}', {}), r"answers 500 \(out of memory\) \(3 attempts"),
-        ((200, b"[]", {}), "no chat completion"),
+        ((200, b"[]", {}), "not a chat completion"),
         ((401, b'{"error": {"message": "who?"}}', {}), r"refuses with 401 \(who\?\); set OPENAI_API_KEY"),
         ((404, b'{"detail": "Not Found"}', {}), "refuses with 404; give its base URL"),
         ((307, b"", {"Location": "http://127.0.0.1:1/v1"}), "refuses with 307; it points elsewhere"),
@@ -158,7 +158,7 @@ def test_a_folder_of_another_run_is_refused(server: Server, tiny: Split, tmp_pat
         augment_on(server, tiny, tmp_path / "other", groups=("boundary",))
     file = next((tmp_path / "out" / "items").glob("*.jsonl"))
     file.write_text(file.read_text().rpartition('{"written"')[0])
-    with pytest.raises(DataError, match="no finished item"):
+    with pytest.raises(DataError, match="not a finished item"):
         augment_on(server, tiny, tmp_path / "out")
 
 

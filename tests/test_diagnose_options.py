@@ -79,7 +79,7 @@ def test_a_run_means_the_checkpoint_of_each_seed(tmp_path: Path) -> None:
         (["--parameters", "all", "--rank", "4"], 2, "those of parameters lora"),
         (["--max-memory", "much"], 2, "is not a size"),
         (["--entropy-share", "0"], 2, "entropy-share"),
-        (["--groups", "easy,easy"], 2, "no list of different names"),
+        (["--groups", "easy,easy"], 2, "not a list of different names"),
         (["--groups", "nobody"], 1, "has no items of group nobody; it has"),
         (["--split", "nowhere"], 1, "there is no split 'nowhere'"),
         (["--rollouts", "nowhere.jsonl"], 1, "there is no file nowhere.jsonl"),

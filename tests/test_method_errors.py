@@ -34,7 +34,7 @@ BAD: dict[str, tuple[str, Any, str]] = {
     "loss nan": ("policy_loss", lambda self, batch: batch.logprobs * float("nan"), "NaN or infinity"),
     "reward": ("reward", lambda self, rollout: "good", "one finite number"),
     "keep": ("keep", lambda self, group: "yes", "True or False"),
-    "items": ("select_items", lambda self, step: ["nothing"], "no item of the pool"),
+    "items": ("select_items", lambda self, step: ["nothing"], "not an item of the pool"),
     "plans": ("plan_rollouts", lambda self, *arguments: [3], r"return Plan\(item_id, n\)"),
     "inject": ("inject", lambda self, groups: None, "list of RolloutGroup"),
     "idle": ("select_items", lambda self, step: [], "spent nothing in step 0"),

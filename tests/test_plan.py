@@ -287,7 +287,7 @@ def cli(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str
     ("words", "status", "message"),
     [
         (("--seeds", "0"), 2, "--seeds"),
-        (("--budget", "-1x"), 2, "no budget"),
+        (("--budget", "-1x"), 2, "not a budget"),
         (("--utilisation", "0.5"), 2, "name the device"),
         (("--precision", "bf16"), 2, "name the device"),
         (("--length", "0"), 2, "--length"),

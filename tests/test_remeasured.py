@@ -263,12 +263,12 @@ def huge_header(content: bytes) -> bytes:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        pytest.param(lambda content: pickle.dumps(Runs()), "no safetensors file", id="pickle"),
-        pytest.param(lambda content: content[: len(content) // 2], "no safetensors file", id="half"),
-        pytest.param(lambda content: b"\xff" * 8 + content[8:], "no safetensors file", id="a header without end"),
+        pytest.param(lambda content: pickle.dumps(Runs()), "not a safetensors file", id="pickle"),
+        pytest.param(lambda content: content[: len(content) // 2], "not a safetensors file", id="half"),
+        pytest.param(lambda content: b"\xff" * 8 + content[8:], "not a safetensors file", id="a header without end"),
         pytest.param(lambda content: content + bytes(9 << 20), "bytes of weights; the split's", id="long"),
         pytest.param(huge_header, "bytes of weights; the split's policy has at most", id="a long header"),
-        pytest.param(lambda content: b"", "no safetensors file", id="nothing"),
+        pytest.param(lambda content: b"", "not a safetensors file", id="nothing"),
     ],
 )
 def test_files_that_hold_no_weights_are_one_sentence(

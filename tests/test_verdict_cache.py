@@ -167,7 +167,7 @@ def test_a_damaged_file_never_gives_a_wrong_verdict(tmp_path: Path) -> None:
         try:
             ends["judged" if found(VerdictCache("strict", path)) else "nothing lost"] += 1
         except DataError as error:
-            assert "no cache of verdicts" in str(error)
+            assert "not a cache of verdicts" in str(error)
             assert path.read_bytes() == data
             ends["refused"] += 1
         for left in tmp_path.glob("cache-*"):
