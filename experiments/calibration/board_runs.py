@@ -8,12 +8,15 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from unlearnbench.leaderboard.editions import edition_folder, editions
+from unlearnbench.leaderboard.editions import editions, find_splits
 from unlearnbench.leaderboard.entries import read_entries
 from unlearnbench.records import Item
-from unlearnbench.splits import Control, Split, load_split
+from unlearnbench.splits import Control, Split
 
 ENTRIES = Path(__file__).resolve().parents[2] / "leaderboard" / "entries"
+
+FEWEST = 5
+"""Entries from which an edition says something about how methods differ."""
 
 
 @dataclass(frozen=True)
@@ -48,17 +51,21 @@ class Board:
 
 
 def boards(track: str | None = "verifier", entries: Path = ENTRIES) -> list[Board]:
-    """Every edition with entries of a track (None: of all tracks), the oldest edition first."""
+    """Every edition with at least FEWEST entries of a track (None: of all tracks), the oldest edition first."""
+    find, every = find_splits(entries), read_entries(entries)
     found = []
-    every = read_entries(entries)
     for edition in editions(entries):
         held = [
-            BoardRun(one.result.method.name, one.counts, tuple(str(seed) for seed in one.result.seeds))
+            one
             for one in every
             if one.entry.edition == edition.name
+            and one.entry.withdrawn is None
             and one.result.budget.multiple == 1.0
             and track in (None, one.result.method.track)
         ]
-        if held:
-            found.append(Board(edition.name, load_split(edition_folder(entries, edition.name)), tuple(held)))
+        runs = tuple(
+            BoardRun(one.result.method.name, one.counts, tuple(str(seed) for seed in one.result.seeds)) for one in held
+        )
+        if len(held) >= FEWEST:
+            found.append(Board(edition.name, find(held[0].result), runs))
     return found

@@ -1,6 +1,6 @@
 """Error rates of what a probe says: item by item (learned or memorised), and over a run's items, with known truth.
 
-    python -m experiments.calibration.probe_verdicts [--repeats 1000] [--workers 2]
+    python -m experiments.calibration.run --only twins
 
 In simulated experiments a known share of an item's rise reaches its probe: 0 is pure memory, 1 is learning. An item in
 one run is called converted if its probe is solved, too, and memorised if it is not; over all of a run's solved items
@@ -9,17 +9,12 @@ PROTOCOL 3.8 gives one of four verdicts.
 
 from __future__ import annotations
 
-import argparse
-import os
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
-from functools import partial
-from multiprocessing import get_context
 from typing import NamedTuple
 
 import numpy as np
 
-from experiments.calibration.settings import Setting, twin_settings
+from experiments.calibration.settings import Setting
 from unlearnbench.scoring.conversion_rule import solved
 from unlearnbench.scoring.inference.intervals import twin_verdict
 from unlearnbench.scoring.inference.simulation import Drawn, Simulation
@@ -92,24 +87,3 @@ def table(jobs: Sequence[tuple[Setting, float]], found: Sequence[ProbeVerdicts],
             f"| {null} | {verdicts} |"
         )
     return "\n".join([*lines, ""])
-
-
-def main() -> None:
-    """Simulate and print."""
-    parser = argparse.ArgumentParser(description="Simulate what probes say of items that were memorised or learned.")
-    parser.add_argument("--repeats", type=int, default=1000, help="experiments a world and share")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes")
-    chosen = parser.parse_args()
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the workers: the arrays are too small to share out
-    jobs = [(setting, carried) for setting in twin_settings() for carried in CARRIED]
-    task = partial(probe_verdicts, repeats=chosen.repeats)
-    if chosen.workers == 1:
-        found = [task(job) for job in jobs]
-    else:
-        with ProcessPoolExecutor(chosen.workers, mp_context=get_context("spawn")) as pool:
-            found = list(pool.map(task, jobs))
-    print(table(jobs, found, chosen.repeats), end="")
-
-
-if __name__ == "__main__":
-    main()

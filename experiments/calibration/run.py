@@ -19,13 +19,13 @@ from typing import TypeVar
 
 import numpy as np
 
+from experiments.calibration import probe_verdicts
 from experiments.calibration.settings import Setting, all_sets, twin_settings
-from experiments.calibration.simulations import Covered, Verdicts, coverage, null_against_null, verdicts
+from experiments.calibration.simulations import Covered, coverage, null_against_null
 
 ENOUGH = 20
 """Converted items in either arm from which coverage is to be within `WITHIN`."""
 WITHIN = (0.93, 0.97)
-CARRIED = (0.0, 0.25, 0.5, 1.0)
 LEAST_REPEATS = 20
 
 Job = TypeVar("Job")
@@ -50,9 +50,10 @@ def main() -> None:
     if chosen.only in (None, "null seeds"):
         print(_null_table(), flush=True)
     if chosen.only in (None, "twins"):
-        jobs = [(setting, carried) for setting in twin_settings() for carried in CARRIED]
-        found = _each(chosen.workers, partial(verdicts, repeats=chosen.twin_repeats), jobs, "twins")
-        print(_twin_table(jobs, found, chosen.twin_repeats), flush=True)
+        jobs = [(setting, carried) for setting in twin_settings() for carried in probe_verdicts.CARRIED]
+        task = partial(probe_verdicts.probe_verdicts, repeats=chosen.twin_repeats)
+        found = _each(chosen.workers, task, jobs, "twins")
+        print(probe_verdicts.table(jobs, found, chosen.twin_repeats), flush=True)
 
 
 def _each(workers: int, task: Callable[[Job], Done], jobs: Sequence[Job], name: str) -> list[Done]:
@@ -130,22 +131,6 @@ def _null_table() -> str:
         lines.append(
             f"| {row.seeds} | {row.null_seeds} | {row.pairs} | {_percent(row.these[0])} | {100 * row.these[1]:.1f} "
             f"| {_percent(row.beyond[0])} | {100 * row.beyond[1]:.1f} |"
-        )
-    return "\n".join([*lines, ""])
-
-
-def _twin_table(jobs: Sequence[tuple[Setting, float]], found: Sequence[Verdicts], repeats: int) -> str:
-    lines = [
-        f"### Twin verdicts: {repeats} experiments each, two twins per item, design {jobs[0][0].design_name}",
-        "",
-        "| world | share of the rise that twins have | converted | generalised | memorised | undecided |",
-        "|---|---|---|---|---|---|",
-    ]
-    for (setting, carried), row in zip(jobs, found, strict=True):
-        undecided = 1 - row.generalised - row.memorised
-        lines.append(
-            f"| {setting.world_name} | {_percent(carried, 0)} | {row.converted:.0f} | {_percent(row.generalised)} "
-            f"| {_percent(row.memorised)} | {_percent(undecided)} |"
         )
     return "\n".join([*lines, ""])
 

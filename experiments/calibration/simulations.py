@@ -1,4 +1,4 @@
-"""Coverage of the intervals in one setting, verdicts on simulated twins, and shipped null seeds against each other."""
+"""Coverage of the intervals in one setting, and shipped null seeds against each other."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ import numpy as np
 
 from experiments.calibration.settings import Setting
 from unlearnbench.scoring.conversion_rule import share_arm
-from unlearnbench.scoring.inference.intervals import Arm, gain_intervals, twin_verdict
+from unlearnbench.scoring.inference.intervals import Arm, gain_intervals
 from unlearnbench.scoring.inference.simulation import Simulation
 from unlearnbench.scoring.nulls import control_outcomes
 from unlearnbench.scoring.probes import probes_of
 from unlearnbench.scoring.rates import newcombe_paired
-from unlearnbench.scoring.twin_scores import twin_gain
 from unlearnbench.splits import load_split
 
 
@@ -73,37 +72,6 @@ def _independent(method: Arm, null: Arm) -> tuple[float, float]:
         float((1 - first) @ second),
         float((1 - first) @ (1 - second)),
     )
-
-
-class Verdicts(NamedTuple):
-    """Mean number of converted items, and the share of each verdict among experiments with any."""
-
-    converted: float
-    generalised: float
-    memorised: float
-
-
-def verdicts(job: tuple[Setting, float], repeats: int) -> Verdicts:
-    """Verdicts on twins whose rate rises by a given share of their item's rise."""
-    setting, carried = job
-    simulation, design = Simulation(setting.world, setting.design), setting.design
-    rng, families, found, hits = setting.generator(), design.families, [], 0.0
-    for _ in range(repeats):
-        drawn = simulation.draw(rng, carried)
-        hit = drawn.method.hits(design.tau, probed=False)
-        hits += float(hit.mean(axis=1).sum())
-        chosen = hit.any(axis=1)
-        if not chosen.any():
-            continue
-        rows = np.flatnonzero(chosen)
-        weights, places = hit[rows].astype(float), [families[row] for row in rows.tolist()]
-        method, null = drawn.method.items[rows], drawn.null.items[rows]
-        own = float((weights * (method.correct / method.n - null.rates[:, None])).sum() / weights.sum())
-        twins, others = drawn.method.probes[rows], drawn.null.probes[rows]
-        interval = twin_gain(weights, twins, others, [str(row) for row in rows], places)[1]
-        found.append(twin_verdict(interval, own))
-    shares = [found.count(verdict) / max(len(found), 1) for verdict in ("generalised", "memorised")]
-    return Verdicts(hits / repeats, *shares)
 
 
 class NullPairs(NamedTuple):
