@@ -117,7 +117,7 @@ def test_all_methods_make_the_same_vectors(kind: str) -> None:
 def test_the_floor_is_what_the_layers_are_known_to_need() -> None:
     """By hand: a prompt of 3 tokens and twice the same response of 2, of which one is read."""
     from benchmarks import gradient_methods as work
-    from unlearnbench.diagnosis.packing import ItemRollouts
+    from unlearnbench.policies.packing import ItemRollouts
 
     hidden, inner, key = work.HIDDEN, work.INNER, work.HIDDEN * work.KEY_HEADS // work.HEADS
     layer = 2 * hidden * hidden + 2 * hidden * key + 3 * hidden * inner
