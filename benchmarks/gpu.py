@@ -29,6 +29,8 @@ LIMITS = {"float32": 1e-3, "bf16": 0.1}
 """Largest difference of a log-probability from the CPU's in float32 that is accepted, in nats."""
 LEAST_COSINE = {"float32": 0.9999, "bf16": 0.98}
 """Least cosine of a gradient with the CPU's that is accepted."""
+ROWS = 8
+"""Rollouts in a pass of TRL's, which makes all logits of a pass at once."""
 SECONDS = 150
 """Most seconds of a part."""
 
@@ -59,7 +61,7 @@ class Scale:
 
 
 WHOLE = Scale("qwen2.5-0.5b", "cuda", steps=3, prompts=8, max_tokens=128)
-TRY = Scale("tiny", "cpu", steps=1, prompts=2, max_tokens=16)
+TRY = Scale("tiny", "cpu", steps=1, prompts=4, max_tokens=16)
 
 
 def check(shape: str, precision: str, scale: Scale) -> Found:
@@ -115,9 +117,12 @@ def steps(shape: str, side: str, scale: Scale) -> Found:
             with grpo.training_of(split, folder / "schedule", "gpu", total, drop=False) as training:
                 scheduled = grpo.schedule(training, split, total)
             del training
-            changes = {} if scale.device == "cpu" else {"use_cpu": False}
-            if not small:
-                changes |= {"bf16": True, "gradient_checkpointing": True}
+            changes: dict[str, Any] = {} if scale.device == "cpu" else {"use_cpu": False}
+            if not small:  # eight rollouts in a pass, whose logits take 2.6 GB forward and backward
+                rows = scale.prompts * RECIPE["group_size"] // RECIPE["updates_per_batch"]
+                changes |= {"bf16": True, "gradient_checkpointing": True, "per_device_train_batch_size": ROWS}
+                changes |= {"gradient_accumulation_steps": rows // ROWS}
+                changes |= {"steps_per_generation": rows // ROWS * RECIPE["updates_per_batch"]}
             if "vLLM" in side:
                 changes |= {"use_vllm": True, "vllm_mode": "colocate", "vllm_gpu_memory_utilization": 0.3}
             work = grpo_trl.run(split, folder / "run", scheduled, 1, phases, changes)
