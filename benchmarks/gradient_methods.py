@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from unlearnbench.diagnosis.packing import ItemRollouts
+    from unlearnbench.policies.packing import ItemRollouts
 
     Vectors = NDArray[np.float32]
     """(items, dimension): the gradients of an item with respect to each module's B (outputs, rank), concatenated."""
@@ -218,7 +218,7 @@ def random_model() -> Any:
 
 def random_items(count: int) -> list[ItemRollouts]:
     """Random tokens: prompts of 30 to 60, responses of 40 to 120, all of them different."""
-    from unlearnbench.diagnosis.packing import ItemRollouts
+    from unlearnbench.policies.packing import ItemRollouts
 
     rng = random.Random(0)
 
@@ -244,7 +244,7 @@ def micro_items(count: int) -> list[ItemRollouts]:
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
-    from unlearnbench.diagnosis.packing import ItemRollouts
+    from unlearnbench.policies.packing import ItemRollouts
     from unlearnbench.policies.policy import load_policy
     from unlearnbench.splits import find_split, load_split
 

@@ -58,7 +58,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from benchmarks.gradient_methods import Vectors
-    from unlearnbench.diagnosis.packing import ItemRollouts
+    from unlearnbench.policies.packing import ItemRollouts
 
 # numpy and torch are imported in functions: they read the number of threads at import, which must follow `one_thread`.
 

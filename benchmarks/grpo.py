@@ -11,7 +11,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +21,16 @@ from benchmarks.measurement import now
 from unlearnbench.harness.judge import Judge, Terms
 from unlearnbench.method import PoolItem, settings_of
 from unlearnbench.methods.grpo import Grpo
-from unlearnbench.policies.policy import load_policy
-from unlearnbench.policies.samplers.transformers import TransformersSampler
-from unlearnbench.records import Canary, Item
+from unlearnbench.policies.fsdp import shard
+from unlearnbench.policies.samplers.engine import TRANSFORMERS, Engine
+from unlearnbench.policies.samplers.sharded import WholeSampler
+from unlearnbench.records import Canary, Item, Recipe
 from unlearnbench.splits import Split, seal
-from unlearnbench.splits.sealed import read_sealed
-from unlearnbench.training.build import Models
+from unlearnbench.splits.sealed import Sealed, read_sealed
+from unlearnbench.training.build import Models, begin
+from unlearnbench.training.data_parallel import Processes
 from unlearnbench.training.loop import Training
+from unlearnbench.training.options import DEFAULT, TrainerOptions
 from unlearnbench.training.run_spec import Limits, RunSpec
 from unlearnbench.verifier import Verifier
 from unlearnbench.workers.channel import receive, receive_json, send
@@ -133,14 +136,53 @@ class Stamps:
         return self.ends[-1] - self.ends[WARM_UP - 1]
 
 
+@dataclass(frozen=True)
+class Setting:
+    """How our side computes: as `--trainer` and `--sampler` say, or also sharded over this one process by FSDP2."""
+
+    options: TrainerOptions = DEFAULT
+    engine: Engine = TRANSFORMERS
+    sharded: bool = False
+
+    def models(self, sealed: Sealed, recipe: Recipe, root: str) -> Models:
+        """The models of a run. A sharded one needs a process group, which is left open."""
+        where = sealed.config.base_policy
+        models = begin(
+            sealed.policy,
+            recipe,
+            self.options,
+            Processes(),
+            self.engine,
+            revision=where.revision if isinstance(sealed.policy, str) else None,
+            prompt_format=sealed.config.prompt_format,
+            root=root,
+        )
+        if not self.sharded:
+            return models
+        backend = "nccl" if models.policy.device.type == "cuda" else "gloo"
+        torch.distributed.init_process_group(backend, rank=0, world_size=1, store=torch.distributed.HashStore())
+        for policy in (models.policy, models.reference):
+            shard(policy.model, 1)
+        return replace(models, sampler=WholeSampler(models.sampler, models.policy.model))
+
+
+DEFAULT_SETTING = Setting()
+
+
 @contextmanager
 def training_of(
-    split: Split, folder: Path, root: str, steps: int, *, drop: bool, stamps: Stamps | None = None
+    split: Split,
+    folder: Path,
+    root: str,
+    steps: int,
+    *,
+    drop: bool,
+    stamps: Stamps | None = None,
+    setting: Setting = DEFAULT_SETTING,
 ) -> Iterator[Training]:
     """GRPO from the split's base policy, with a judge at the other end of a pipe, as in `eval`."""
     sealed = read_sealed(seal(split, folder / "sealed"))
     settings = settings_of(Grpo, split.config.recipe, {"drop_zero_signal": drop})
-    policy = load_policy(sealed.policy, trained=True)
     base = split.policy_path
     assert isinstance(base, Path)
     terms = Terms("grpo", "", 1, root, settings.max_tokens, base, None)
@@ -150,9 +192,10 @@ def training_of(
             training = Training(
                 Grpo(settings),
                 [PoolItem(item_id, prompt) for item_id, prompt in sealed.pool],
-                Models(policy, load_policy(sealed.policy), TransformersSampler(policy)),
+                setting.models(sealed, settings, root),
                 judge,
                 RunSpec(root, 1, Limits(None, steps), folder, root),
+                options=setting.options,
                 progress=None if stamps is None else lambda *_: stamps.step_ended(),
             )
             training.resume()
@@ -193,7 +236,16 @@ def schedule(training: Training, split: Split, steps: int) -> list[list[Item | C
     return [[problems[name] for name in training.hooks.selected(k, training.pool)] for k in range(steps)]
 
 
-def run(split: Split, folder: Path, root: str, steps: int, *, drop: bool, phases: Phases | None = None) -> Work:
+def run(
+    split: Split,
+    folder: Path,
+    root: str,
+    steps: int,
+    *,
+    drop: bool,
+    phases: Phases | None = None,
+    setting: Setting = DEFAULT_SETTING,
+) -> Work:
     """`steps` steps after the warm-up, including the writing of the ledger at the end."""
     steps += WARM_UP
     stamps = Stamps(phases)
@@ -204,7 +256,9 @@ def run(split: Split, folder: Path, root: str, steps: int, *, drop: bool, phases
         updates += 1
 
     with ExitStack() as stack:
-        training = stack.enter_context(training_of(split, folder, root, steps, drop=drop, stamps=stamps))
+        training = stack.enter_context(
+            training_of(split, folder, root, steps, drop=drop, stamps=stamps, setting=setting)
+        )
         training.optimiser.register_step_post_hook(count)
         if phases is not None:
             for owner, name, phase in (

@@ -8,7 +8,7 @@ bfloat16 (slower than float32 on this CPU), logging, checkpoints, progress bars,
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -44,9 +44,14 @@ class _Counts:
 
 
 def run(
-    split: Split, folder: Path, scheduled: Sequence[Sequence[Item | Canary]], seed: int, phases: Phases | None = None
+    split: Split,
+    folder: Path,
+    scheduled: Sequence[Sequence[Item | Canary]],
+    seed: int,
+    phases: Phases | None = None,
+    changes: Mapping[str, Any] | None = None,
 ) -> Work:
-    """One step for each entry of `scheduled`; the first WARM_UP are not timed."""
+    """One step for each entry of `scheduled`; the first WARM_UP are not timed. `changes` are fields of GRPOConfig."""
     recipe, steps = split.config.recipe, len(scheduled)
     items = [item for step in scheduled for item in step]
     counts, stamps = _Counts(), Stamps(phases)
@@ -68,7 +73,7 @@ def run(
                     str(split.policy_path), dtype=torch.float32, attn_implementation="sdpa"
                 ),
                 reward_funcs=correct,
-                args=_settings(recipe, folder, steps, seed),
+                args=_settings(recipe, folder, steps, seed, changes or {}),
                 train_dataset=Dataset.from_dict(
                     {"prompt": [item.prompt for item in items], "answer": [item.answer for item in items]}
                 ),
@@ -91,42 +96,43 @@ def run(
     )
 
 
-def _settings(recipe: Recipe, folder: Path, steps: int, seed: int) -> GRPOConfig:
+def _settings(recipe: Recipe, folder: Path, steps: int, seed: int, changes: Mapping[str, Any]) -> GRPOConfig:
     """The recipe as TRL's settings."""
-    return GRPOConfig(
-        output_dir=str(folder),
-        use_cpu=True,
-        bf16=False,
-        gradient_checkpointing=False,
-        per_device_train_batch_size=recipe.prompts_per_step * recipe.group_size // recipe.updates_per_batch,
-        steps_per_generation=recipe.updates_per_batch,
-        gradient_accumulation_steps=1,
-        num_iterations=1,
-        num_generations=recipe.group_size,
-        max_completion_length=recipe.max_tokens,
-        temperature=recipe.temperature,
-        top_p=1.0,
-        top_k=0,
-        beta=recipe.kl,
-        epsilon=recipe.clip_low,
-        epsilon_high=recipe.clip_high,
-        loss_type="dapo",  # a mean over tokens, as the split's recipe
-        learning_rate=recipe.learning_rate,
-        lr_scheduler_type="constant",
-        adam_beta1=recipe.adam_betas[0],
-        adam_beta2=recipe.adam_betas[1],
-        weight_decay=recipe.weight_decay,
-        max_grad_norm=recipe.gradient_clip,
-        max_steps=steps * recipe.updates_per_batch,
-        shuffle_dataset=False,
-        seed=seed,
-        logging_strategy="no",
-        logging_nan_inf_filter=False,
-        save_strategy="no",
-        report_to=[],
-        disable_tqdm=True,
-        dataloader_pin_memory=False,
-    )
+    given: dict[str, Any] = {
+        "output_dir": str(folder),
+        "use_cpu": True,
+        "bf16": False,
+        "gradient_checkpointing": False,
+        "per_device_train_batch_size": recipe.prompts_per_step * recipe.group_size // recipe.updates_per_batch,
+        "steps_per_generation": recipe.updates_per_batch,
+        "gradient_accumulation_steps": 1,
+        "num_iterations": 1,
+        "num_generations": recipe.group_size,
+        "max_completion_length": recipe.max_tokens,
+        "temperature": recipe.temperature,
+        "top_p": 1.0,
+        "top_k": 0,
+        "beta": recipe.kl,
+        "epsilon": recipe.clip_low,
+        "epsilon_high": recipe.clip_high,
+        "loss_type": "dapo",  # a mean over tokens, as the split's recipe
+        "learning_rate": recipe.learning_rate,
+        "lr_scheduler_type": "constant",
+        "adam_beta1": recipe.adam_betas[0],
+        "adam_beta2": recipe.adam_betas[1],
+        "weight_decay": recipe.weight_decay,
+        "max_grad_norm": recipe.gradient_clip,
+        "max_steps": steps * recipe.updates_per_batch,
+        "shuffle_dataset": False,
+        "seed": seed,
+        "logging_strategy": "no",
+        "logging_nan_inf_filter": False,
+        "save_strategy": "no",
+        "report_to": [],
+        "disable_tqdm": True,
+        "dataloader_pin_memory": False,
+    }
+    return GRPOConfig(**given | changes)
 
 
 def _watch(trainer: Any, counts: _Counts, phases: Phases | None, stack: ExitStack) -> None:

@@ -27,7 +27,11 @@ QUICK = {
 }
 """The benchmarks that take minutes: each name with its module and what the module is to measure."""
 
-LONG = {"memory": ["memory", "eval"], "whole": ["start", "clone"]}
+LONG = {
+    "training-106m": ["training", "--policy", "106m"],
+    "memory": ["memory", "eval"],
+    "whole": ["start", "clone"],
+}
 ALL = QUICK | LONG
 
 

@@ -49,6 +49,41 @@ def test_our_steps_are_counted_as_the_budget_counts_them(small_split: Split, tmp
     assert sum(work.flops(same.models.policy.parameters).values()) * work.steps == pytest.approx(same.meter.flops)
 
 
+def test_a_policy_with_random_weights_is_trained_from_the_items_of_micro(micro: Split, tmp_path: Path) -> None:
+    from benchmarks import grpo, random_policies
+
+    split = random_policies.split_of("tiny", tmp_path / "split", prompts_per_step=2, max_tokens=9, updates_per_batch=1)
+    assert [item.item_id for item in split.items] == [item.item_id for item in micro.items]
+    assert 1000 * 64 < split.config.base_policy.parameters < 200_000
+    work = grpo.run(split, tmp_path / "run", "test", STEPS, drop=False)
+    assert work.rollouts == work.steps * 2 * 8
+    assert work.generated > 0.9 * 9 * work.rollouts  # nothing but chance ends them
+    assert work.updates == work.steps
+
+
+def test_empty_shards_are_shared_out_and_timed() -> None:
+    from benchmarks import executor
+
+    timed = executor.once(executor.Local(), 2, 7)
+    assert 0 < timed.first <= timed.total
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_gpu_script_compares_numbers_and_counts_both_kinds_of_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    from benchmarks import gpu
+
+    found = {name: gpu.check("tiny", name, gpu.TRY) for name in ("float32", "bf16")}
+    assert found["float32"]["difference"] == 0
+    assert 0 < found["bf16"]["difference"] < gpu.LIMITS["bf16"] and found["bf16"]["cosine"] > gpu.LEAST_COSINE["bf16"]
+    ours = gpu.steps("tiny", "unlearnbench", gpu.TRY)
+    assert ours["sampled"] > 0 and ours["trained"] > 0 and 0 < ours["peak_gib"] < 10
+    rows = gpu._table({"check: tiny": found["bf16"], "tiny: unlearnbench": ours, "tiny: TRL": {"why": "no TRL"}})
+    assert len(rows.splitlines()) == 5 and "no TRL" in rows
+    monkeypatch.setitem(gpu.LIMITS, "bf16", 0.0)
+    with pytest.raises(SystemExit, match="would mean nothing"):
+        gpu.check("tiny", "bf16", gpu.TRY)
+
+
 def test_a_timed_step_does_not_start_the_verifiers_worker() -> None:
     with Verifier() as verifier:
         ready(verifier)
@@ -117,7 +152,7 @@ def test_all_methods_make_the_same_vectors(kind: str) -> None:
 def test_the_floor_is_what_the_layers_are_known_to_need() -> None:
     """By hand: a prompt of 3 tokens and twice the same response of 2, of which one is read."""
     from benchmarks import gradient_methods as work
-    from unlearnbench.diagnosis.packing import ItemRollouts
+    from unlearnbench.policies.packing import ItemRollouts
 
     hidden, inner, key = work.HIDDEN, work.INNER, work.HIDDEN * work.KEY_HEADS // work.HEADS
     layer = 2 * hidden * hidden + 2 * hidden * key + 3 * hidden * inner

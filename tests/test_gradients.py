@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from transformers import GPT2Config, GPT2LMHeadModel, Qwen2Config, Qwen2ForCausalLM
 
 from unlearnbench.diagnosis.gradients import Adapter, Parameters, Weights, dimension, item_gradients
-from unlearnbench.diagnosis.packed_attention import QUERIES
-from unlearnbench.diagnosis.packing import ItemRollouts
 from unlearnbench.errors import PolicyError
+from unlearnbench.policies.packed_attention import QUERIES
+from unlearnbench.policies.packing import ItemRollouts
 
 PARTS = 4
 

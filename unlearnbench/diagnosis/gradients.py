@@ -22,9 +22,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from unlearnbench.diagnosis.packed_attention import MASK_BYTES, attending, hidden_states
-from unlearnbench.diagnosis.packing import ItemRollouts, Packed, Row, batches, packed, rows_of
 from unlearnbench.errors import PolicyError
+from unlearnbench.policies.packed_attention import MASK_BYTES, attending, hidden_states
+from unlearnbench.policies.packing import ItemRollouts, Packed, Row, batches, packed, rows_of
 
 RANK, ALPHA = 16, 32.0
 TARGETS = ("q_proj", "v_proj")

@@ -21,9 +21,9 @@ from pydantic import Field
 
 from unlearnbench.diagnosis.gradients import Adapter, Parameters, Weights, dimension, item_gradients, pass_bytes
 from unlearnbench.diagnosis.inputs import ROLLOUT
-from unlearnbench.diagnosis.packing import ItemRollouts
 from unlearnbench.errors import DataError, VerifierError
 from unlearnbench.io import tables
+from unlearnbench.policies.packing import ItemRollouts
 from unlearnbench.policies.policy import Policy, load_policy
 from unlearnbench.policies.samplers.sampler import Completions, Request
 from unlearnbench.policies.samplers.transformers import CACHE_BYTES, TransformersSampler

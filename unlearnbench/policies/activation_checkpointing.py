@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from unlearnbench.errors import PolicyError
+from unlearnbench.policies.layout import Layout, padded
 
 RESHAPED = (
     "final_logit_softcapping",
@@ -54,36 +55,32 @@ def _again(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     return checkpoint(function, *args, use_reentrant=False, preserve_rng_state=False, **kwargs)
 
 
-Columns = Callable[[Tensor, int], tuple[Tensor, ...]]
-"""Figures (n,) of each of n tokens, from log-softmax scores (n, vocabulary); the first of them has this place among the
-flattened (rows, kept - 1) tokens of a pass."""
+Columns = Callable[[Tensor, Tensor], tuple[Tensor, ...]]
+"""Figures (n,) of each of n tokens, from log-softmax scores (n, vocabulary) and the tokens' places (n,) among the
+flattened (rows, columns) predictions of a micro-batch."""
 
 
-def chunked_columns(
-    model: Any, input_ids: Tensor, kept: int, temperature: float, chunk: int, columns: Columns
-) -> tuple[Tensor, ...]:
-    """What `columns` makes of the predictions of the last `kept` - 1 tokens of each row, each (rows, kept - 1).
+def chunked_columns(model: Any, layout: Layout, temperature: float, chunk: int, columns: Columns) -> tuple[Tensor, ...]:
+    """What `columns` returns for the predictions of a layout, each (predictions,).
 
-    The logits of more than `chunk` tokens never exist, forward or backward. The output layer gives these figures in
+    The logits of more than `chunk` tokens never exist, forward or backward. The output layer returns these figures in
     place of logits, inside the model's own pass, so that whatever surrounds that pass (an adapter, shards, autocast)
     surrounds them. Raises PolicyError where the model does more to its logits.
     """
     _require_plain(model)
     head = model.get_output_embeddings()
     project = head.forward
-    shape = (len(input_ids), kept - 1)
 
-    def told(hidden: Tensor, start: int) -> Tensor:
+    def figures(hidden: Tensor, places: Tensor) -> Tensor:
         scores = torch.log_softmax(project(hidden).float() / temperature, dim=-1)
-        return torch.stack(columns(scores, start), dim=-1)
+        return torch.stack(columns(scores, places), dim=-1)
 
     def in_chunks(hidden: Tensor) -> Tensor:
-        flat = hidden[:, :-1].flatten(0, 1)
-        parts = [_again(told, flat[at : at + chunk], at) for at in range(0, len(flat), chunk)]
-        return torch.cat(parts).view(*shape, -1).clone()  # shards watch it, which they cannot a view
+        parts = zip(torch.split(layout.predicting(hidden), chunk), torch.split(layout.places, chunk), strict=True)
+        found = torch.cat([_again(figures, *part) for part in parts])
+        return found[None].clone()  # shards watch it, which they cannot a view
 
-    found = _with_output(model, input_ids, kept, in_chunks)
-    return tuple(found.unbind(-1))
+    return tuple(_with_output(model, layout, in_chunks)[0].unbind(-1))
 
 
 def hidden_states(model: Any, input_ids: Tensor, kept: int) -> Tensor:
@@ -92,18 +89,17 @@ def hidden_states(model: Any, input_ids: Tensor, kept: int) -> Tensor:
     Raises PolicyError where the model does more to its logits than its output layer.
     """
     _require_plain(model)
-    return _with_output(model, input_ids, kept, lambda hidden: hidden)
+    return _with_output(model, padded(input_ids, kept), lambda hidden: hidden)
 
 
-def _with_output(model: Any, input_ids: Tensor, kept: int, output: Callable[[Tensor], Tensor]) -> Tensor:
+def _with_output(model: Any, layout: Layout, output: Callable[[Tensor], Tensor]) -> Tensor:
     """What a pass gives with another function in place of the output layer's."""
     head = model.get_output_embeddings()
     head.forward = output
     try:
-        found: Tensor = model(input_ids=input_ids, use_cache=False, logits_to_keep=kept).logits
+        return layout.logits(model)
     finally:
         del head.forward  # the class's own again
-    return found
 
 
 def _require_plain(model: Any) -> None:

@@ -39,6 +39,9 @@ class WithoutAdapter(torch.nn.Module):
     def get_output_embeddings(self) -> Any:
         return self.adapted.get_output_embeddings()
 
+    def set_attn_implementation(self, name: str) -> None:
+        self.adapted.set_attn_implementation(name)
+
 
 def adapt(policy: Policy, lora: Lora, root: str) -> tuple[Policy, Policy]:
     """The policy with an adapter to be trained, and its start; they share all memory.

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from unlearnbench.policies.activation_checkpointing import Columns, chunked_columns
+from unlearnbench.policies.layout import Layout, end_to_end, padded
 from unlearnbench.records import DRAWN, Rollout
 from unlearnbench.training.options import DEFAULT, TrainerOptions
 
@@ -50,6 +51,7 @@ class TokenBatch:
     comparable: Tensor  # (rows, 1): drawn by this version of the policy in the context of its loss
     item_ids: tuple[str, ...] = ()  # the item of each row's rollout
     teacher: TeacherInputs | None = None  # where some rollout of the update has a teacher's context
+    packed: bool = False  # whether a pass reads its rows end to end, shared contexts once
 
     def __len__(self) -> int:
         return len(self.input_ids)
@@ -84,6 +86,19 @@ class TokenBatch:
             yield self._slice(start, stop)
             start = stop
 
+    def layout(self) -> Layout:
+        """How a pass reads the rows; places count over the columns from `first` on."""
+        if self.packed:
+            return end_to_end(self.input_ids, self.lengths, self.mask, self.first)
+        return padded(self.input_ids, self.input_ids.shape[1] - self.first)
+
+    def spread(self, column: Tensor, layout: Layout) -> Tensor:
+        """A figure of each prediction of a layout, put where it belongs: (rows, tokens)."""
+        rows, width = len(self), self.input_ids.shape[1] - 1 - self.first
+        if self.packed:
+            column = column.new_zeros(rows * width).index_copy(0, layout.places, column)
+        return torch.nn.functional.pad(column.view(rows, width), (self.first, 0))
+
     def without_weight(self) -> TokenBatch:
         """The same pass, which teaches nothing: for a process that would make one pass fewer than the others.
 
@@ -107,6 +122,7 @@ class TokenBatch:
             comparable=self.comparable[start:stop],
             item_ids=self.item_ids[start:stop],
             teacher=None if self.teacher is None else self.teacher.rows(start, stop),
+            packed=self.packed,
         )
 
 
@@ -185,28 +201,27 @@ def _teacher_inputs(rollouts: Sequence[Rollout], own: Sequence[int], device: tor
 def token_columns(
     model: Any, batch: TokenBatch, temperature: float, columns: Columns, options: TrainerOptions = DEFAULT
 ) -> list[Tensor]:
-    """What `columns` makes of each next-token prediction at a temperature, each (rows, tokens), 0 in shared context.
+    """What `columns` returns for each next-token prediction at a temperature, each (rows, tokens), 0 in shared context.
 
-    Logits are computed only from the first column that any row's loss needs; some at a time if `options` say so.
+    Logits are computed only from the first column that any row's loss needs, or of a packed batch for the tokens of the
+    loss alone; some at a time if `options` say so.
     """
-    width = batch.input_ids.shape[1]
-    kept = width - batch.first
+    layout = batch.layout()
     with autocast(batch.input_ids.device, options):
         if options.logprob_chunk is not None:
-            found = chunked_columns(model, batch.input_ids, kept, temperature, options.logprob_chunk, columns)
-            return [torch.nn.functional.pad(column, (batch.first, 0)) for column in found]
-        out = model(input_ids=batch.input_ids, use_cache=False, logits_to_keep=kept)
-    scores = torch.log_softmax(out.logits[:, :-1].float() / temperature, dim=-1)
-    found = columns(scores.flatten(0, 1), 0)
-    return [torch.nn.functional.pad(column.view(len(batch), kept - 1), (batch.first, 0)) for column in found]
+            found = chunked_columns(model, layout, temperature, options.logprob_chunk, columns)
+            return [batch.spread(column, layout) for column in found]
+        logits = layout.predicting(layout.logits(model))
+    scores = torch.log_softmax(logits.float() / temperature, dim=-1)
+    return [batch.spread(column, layout) for column in columns(scores, layout.places)]
 
 
 def policy_columns(batch: TokenBatch, *, with_entropy: bool) -> Columns:
     """The log-probability of each next token and, if asked for, the entropy of the distribution it is drawn from."""
     targets = batch.input_ids[:, batch.first + 1 :].flatten()
 
-    def columns(scores: Tensor, start: int) -> tuple[Tensor, ...]:
-        logprobs = scores.gather(-1, targets[start : start + len(scores), None])[:, 0]
+    def columns(scores: Tensor, places: Tensor) -> tuple[Tensor, ...]:
+        logprobs = scores.gather(-1, targets[places, None])[:, 0]
         return (logprobs, -(scores.exp() * scores).sum(-1)) if with_entropy else (logprobs,)
 
     return columns
@@ -236,6 +251,8 @@ def fixed_logprobs(model: Any, batch: TokenBatch, temperature: float, *, options
 
     Rollouts of an easy prompt are often the same. The width stays, so a row's values are those of the whole batch.
     """
+    if batch.packed:  # where equal rows are computed once anyway
+        return token_logprobs(model, batch, temperature, options=options)[0]
     _, which = torch.unique(batch.input_ids, dim=0, return_inverse=True)
     rows = which.new_zeros(int(which.max()) + 1)
     rows[which] = torch.arange(len(which), device=which.device)

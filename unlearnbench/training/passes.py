@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 
 from unlearnbench.errors import MethodError
 from unlearnbench.method import LossBatch
 from unlearnbench.policies.activation_checkpointing import Columns
+from unlearnbench.policies.layout import reads_end_to_end
 from unlearnbench.policies.policy import Policy
 from unlearnbench.records import Recipe
 from unlearnbench.training.batch import TokenBatch, fixed_logprobs, policy_columns, token_columns
@@ -38,6 +40,7 @@ class Passes:
         self.recipe: Recipe = hooks.method.settings
         self.processes, self.options = processes, options
         self.teaching = Teaching(policies, meter, self.recipe.temperature, options)
+        self.packed = _packed(models, options)
 
     def reference_logprobs(self, batch: TokenBatch) -> list[torch.Tensor | None]:
         """Of each of this process's micro-batches, before any update; forward-only passes are metered."""
@@ -117,7 +120,7 @@ class Passes:
         size, most = self.processes.size, self.recipe.micro_batch_tokens
         if size > 1:
             most = min(most, -(-batch.input_ids.numel() // (2 * size)))
-        parts = list(batch.micro_batches(most))
+        parts = list(replace(batch, packed=self.packed).micro_batches(most))
         if self.models.sharded:  # a pass is made by all processes or by none
             parts += [parts[-1].without_weight()] * (-len(parts) % size)
         return self.processes.own(parts)
@@ -126,5 +129,12 @@ class Passes:
         return fixed_logprobs(policy.model, part, self.recipe.temperature, options=self.options)
 
 
+def _packed(models: Models, options: TrainerOptions) -> bool:
+    """Whether passes read rows end to end (LOOP 5). Layers that are computed again would need the layout once more."""
+    policy = models.policy
+    possible = policy.device.type == "cpu" and not options.gradient_checkpointing and not models.sharded
+    return models.large and possible and reads_end_to_end(policy.model)
+
+
 def _both(one: Columns, other: Columns) -> Columns:
-    return lambda scores, start: (*one(scores, start), *other(scores, start))
+    return lambda scores, places: (*one(scores, places), *other(scores, places))

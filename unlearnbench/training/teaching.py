@@ -51,15 +51,14 @@ class Lesson:
         of `targets` (rows * kept columns,), and the divergence; 0 where nothing is taught."""
         place = torch.cumsum(self.taught, 0) - 1
 
-        def columns(scores: Tensor, start: int) -> tuple[Tensor, Tensor]:
-            here = slice(start, start + len(scores))
-            chosen = self.taught[here]
+        def columns(scores: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
+            chosen = self.taught[places]
             empty = scores.new_zeros(len(scores))
             if not bool(chosen.any()):
                 return empty, empty + 0 * scores[:, 0]
             with torch.no_grad():
-                theirs = self.scores(place[here][chosen])
-            of_tokens = theirs.gather(-1, targets[here][chosen][:, None])[:, 0]
+                theirs = self.scores(place[places][chosen])
+            of_tokens = theirs.gather(-1, targets[places][chosen][:, None])[:, 0]
             apart = divergence(scores[chosen], theirs, self.alpha)
             where = chosen.nonzero()[:, 0]
             return empty.index_copy(0, where, of_tokens), empty.index_copy(0, where, apart)

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from unlearnbench.diagnosis.packing import Packed, Piece, Row, packed
 from unlearnbench.errors import PolicyError
+from unlearnbench.policies.packing import Packed, Piece, Row, packed
 
 NAME = "unlearnbench_rows"
 QUERIES = 256
@@ -33,21 +33,21 @@ _pieces: ContextVar[tuple[Piece, ...]] = ContextVar("pieces")
 
 
 @contextmanager
-def attending(model: Any, row: Row) -> Iterator[None]:
-    """The model with attention piece by piece. Raises PolicyError where it does not let itself be computed so.
+def attending(model: Any, row: Row | None = None) -> Iterator[None]:
+    """The model with attention piece by piece. Raises PolicyError if its attention cannot be replaced.
 
-    A model that was not seen before is tried on two copies of `row`.
+    If `row` is given and the model was not checked before, it is compared with itself on two copies of `row`.
     """
     from transformers import AttentionInterface
 
     own = model.config._attn_implementation
     AttentionInterface.register(NAME, _attend)
     try:
-        expected = None if model in _plain else _alone(model, row)
+        expected = None if row is None or model in _plain else _alone(model, row)
         model.set_attn_implementation(NAME)
         if model.config._attn_implementation != NAME:
-            raise PolicyError(f"{type(model).__name__} has an attention of its own, which gradients do not know.")
-        if expected is not None:
+            raise PolicyError(f"{type(model).__name__} has its own attention, so its rows cannot be laid end to end.")
+        if row is not None and expected is not None:
             _compare(model, row, expected)
             _plain.add(model)
         yield
@@ -55,13 +55,20 @@ def attending(model: Any, row: Row) -> Iterator[None]:
         model.set_attn_implementation(own)
 
 
-def hidden_states(model: Any, laid: Packed, embeds: Tensor) -> Tensor:
-    """(tokens, size): the last hidden states of a pass, inside of `attending`."""
-    before = _pieces.set(laid.pieces)
+@contextmanager
+def in_pieces(pieces: tuple[Piece, ...]) -> Iterator[None]:
+    """The pieces that attention sees in the passes of this context, inside of `attending`."""
+    before = _pieces.set(pieces)
     try:
-        found = model.base_model(inputs_embeds=embeds, position_ids=laid.positions, use_cache=False).last_hidden_state
+        yield
     finally:
         _pieces.reset(before)
+
+
+def hidden_states(model: Any, laid: Packed, embeds: Tensor) -> Tensor:
+    """(tokens, size): the last hidden states of a pass, inside of `attending`."""
+    with in_pieces(laid.pieces):
+        found = model.base_model(inputs_embeds=embeds, position_ids=laid.positions, use_cache=False).last_hidden_state
     hidden: Tensor = found[0]
     return hidden
 
