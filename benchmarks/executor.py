@@ -27,6 +27,8 @@ from unlearnbench.workers.messages import Event, Progress, Work
 from unlearnbench.workers.worker import Link
 
 NODE = {"num_cpus": 1, "object_store_memory": 80_000_000}
+SAME_PRIORITY = {"worker_niceness": 0}
+"""Ray lowers the priority of what its workers start (15): beside other jobs, that would measure those."""
 
 
 class EmptyShards(Work):
@@ -81,7 +83,11 @@ def simulated(nodes: int) -> Iterator[tuple[Executor, float]]:
     from unlearnbench.workers.ray_cluster import Cluster as RayExecutor
 
     began = time.perf_counter()
-    cluster = Cluster(initialize_head=True, head_node_args={**NODE, "num_cpus": 0}, shutdown_at_exit=True)
+    cluster = Cluster(
+        initialize_head=True,
+        head_node_args={**NODE, "num_cpus": 0, "_system_config": SAME_PRIORITY},
+        shutdown_at_exit=True,
+    )
     try:
         for _ in range(nodes):
             cluster.add_node(**NODE)
@@ -109,7 +115,6 @@ def main() -> None:
     for size in sizes:
         progress(f"{size} simulated nodes")
         with simulated(size) as (executor, started):
-            once(executor, size, 1)  # the first job of a command also waits for Ray's own workers
             timed = [once(executor, size, chosen.shards) for _ in range(chosen.repeats)]
         rows.append(_row(f"{size} on Ray, a simulated node each", f"{started:.1f}", timed, chosen.shards))
     progress("")
