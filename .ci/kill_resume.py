@@ -53,7 +53,7 @@ def main() -> int:
             victim = draw.choice([number for number, _ in started] or [process.pid]) if kill % 2 else process.pid
             if ended is None:
                 os.kill(victim, signal.SIGKILL)
-            status = process.wait(120)
+            status = process.wait(600)  # a worker of the verifier is replaced, and the run goes on to its end
             left = still_running(started, patience=30)
             steps = {p.parent.name: p.read_text().count("\n") for p in sorted(out.glob("*/metrics.jsonl"))}
             what = "the command" if victim == process.pid else f"process {victim}"

@@ -25,9 +25,13 @@ class AnswerHint(Method):
     source = "arXiv 2203.14465"
 
     class Settings(Method.Settings):
-        """`hinted` and the wording are ours: half a group again, for the items that failed."""
+        """One hinted rollout per failed item, as STaR rationalises a failed problem once; the wording is ours.
 
-        hinted: int = 4
+        With four of them a policy that cannot use the answer learns guesses: on micro at 0.25x it lost 65 of the 257
+        easy items, with one 12.
+        """
+
+        hinted: int = 1
         hint: str = "answer: {answer}; {prompt}"
 
     def plan_rollouts(
