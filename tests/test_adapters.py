@@ -128,8 +128,8 @@ def test_inside_a_grpo_trainer_of_trl(tmp_path: Path) -> None:
 
     settings = GRPOConfig(
         output_dir=str(tmp_path / "run"),
-        max_steps=3,
-        per_device_train_batch_size=16,
+        max_steps=6,  # 24 prompts: some have both right and wrong completions
+        per_device_train_batch_size=32,
         num_generations=8,
         max_completion_length=20,
         learning_rate=1e-3,
@@ -155,8 +155,8 @@ def test_inside_a_grpo_trainer_of_trl(tmp_path: Path) -> None:
     trainer.train()
 
     logged = [row["rewards/reward/mean"] for row in trainer.state.log_history if "rewards/reward/mean" in row]
-    paid = [sum(reward for _, _, reward in seen[k : k + 16]) / 16 for k in range(0, len(seen), 16)]
-    assert len(seen) == 48
+    paid = [sum(reward for _, _, reward in seen[k : k + 32]) / 32 for k in range(0, len(seen), 32)]
+    assert len(seen) == 192
     assert logged == pytest.approx(paid, abs=1e-4)
     assert sum(paid) > 0, "the base policy solves easy items"
     assert all(verify(gold, text).correct == bool(reward) for gold, text, reward in seen)
