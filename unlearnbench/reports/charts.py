@@ -215,7 +215,7 @@ def lines(series: Sequence[Line], *, share: bool, label: str, height: int = 220,
         dashes = " broken" if line.broken else ""
         paths.append(Markup('<path d="{}" class="curve {}{}"/>').format(_path(line, across, up), line.kind, dashes))
     inner = Markup(
-        '<svg viewBox="0 0 1000 1000" preserveAspectRatio="none" width="100%" height="100%">{}</svg>'
+        '<svg viewBox="0 0 1000 1000" preserveAspectRatio="none" width="100%" height="100%" aria-hidden="true">{}</svg>'
     ).format(Markup("").join(paths))
     text = []
     for tick in up.ticks:
