@@ -57,6 +57,21 @@ def test_a_quick_run_ends_with_the_command_that_counts(
     assert "eval --method 'ideas/my algo.py' --split tiny" in capsys.readouterr().out
 
 
+def test_rollouts_without_probes_are_beside_what_grpo_solves(
+    split: Split, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And a policy that is right far less often on easy items says so, however few of them it lost."""
+    result = make_result(split, None, gain=None, comparable=True)
+    group = result.groups["unlearnable"].model_copy(update={"solved": 15.0, "converted": None})
+    fallen = result.retention.model_copy(update={"easy_lost": 0.0, "easy_rate_change": -0.443})
+    score = result.conversion.model_copy(update={"gain": None, "solved_gain": 0.2, "null_seeds": 10})
+    groups = {**result.groups, "unlearnable": group}
+    result = result.model_copy(update={"groups": groups, "retention": fallen, "conversion": score})
+    text = "\n".join(shown(result, None, capsys))
+    assert "3 / 60" in text and "5.0" in text and "no null control" not in text  # 15 of 60 less 20 points
+    assert "44.3 points" in text and "fell by 44 points" in text
+
+
 @pytest.mark.parametrize(("gain", "interval"), [(0.3, (0.1, 0.5)), (0.0, (-0.02, 0.09)), (-0.4, (-0.9, -0.1))])
 def test_the_bar_is_drawn_to_scale(split: Split, gain: float, interval: tuple[float, float]) -> None:
     bar, scale = drawn_bar(make_result(split, 20, gain=gain, interval=interval))

@@ -16,6 +16,7 @@ from unlearnbench.errors import RunError
 from unlearnbench.harness.progress_file import ProgressFile, read_progress
 from unlearnbench.harness.trackers import Trackers
 from unlearnbench.io import files
+from unlearnbench.io.folder_lock import locked
 from unlearnbench.workers.messages import Event, Progress, Trained
 
 
@@ -75,6 +76,10 @@ def test_status_says_how_far_a_run_is(tmp_path: Path) -> None:
     assert done.exit_code == 0
     assert "m on micro, 2 seeds: in progress" in done.output and "step 250, reward 0.250" in done.output
     assert "\u2581\u2588  0.10 to 0.60" in done.output
+    with locked(tmp_path):
+        assert "in progress" in CliRunner().invoke(status, [str(tmp_path)]).output
+    stopped = CliRunner().invoke(status, [str(tmp_path)]).output  # its command was killed, or failed
+    assert "m on micro, 2 seeds: stopped" in stopped and "rerun" in stopped and "left" not in stopped
     files.write_json(tmp_path / "result.json", {})
     told = json.loads(CliRunner().invoke(status, [str(tmp_path), "--json"]).output)
     assert told["finished"] and told["reward"] == {"1": [0.1, 0.6], "2": []}

@@ -136,6 +136,8 @@ def evaluate(
         if checkpoint and given(name) != click.core.ParameterSource.DEFAULT:
             option = {"changes": "set", "log_to": "log-to"}.get(name, name)
             raise click.UsageError(f"--{option} says how to train; a --checkpoint is only evaluated.")
+    if quick and seeds != 1 and given("seeds") != click.core.ParameterSource.DEFAULT:
+        raise click.UsageError("--quick trains one seed: leave out --seeds, or --quick.")
     from unlearnbench.cli.ending import show
     from unlearnbench.cli.progress import run_progress
     from unlearnbench.diagnosis import evaluate as whole

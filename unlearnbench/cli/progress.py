@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import time
 from collections.abc import Mapping
@@ -88,7 +89,7 @@ class Lines:
 
     def place(self, folder: Path) -> None:
         """The run's folder."""
-        _say(f"run: {folder} (`unlearnbench status {folder}` says how far it is)")
+        _say(f"run: {folder} (`unlearnbench status {shlex.quote(str(folder))}` says how far it is)")
 
     def show(self, event: Event) -> None:
         """Write a line if a tenth of the stage's work, or EVERY seconds, have passed since the last one."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 if TYPE_CHECKING:
     from unlearnbench.harness.progress_file import RunProgress, StageProgress
 
+State = Literal["finished", "stopped", "in progress"]
 SILENT = 120.0
 """Seconds without a report after which a run is said to be silent."""
 BLOCKS = "\u2581\u2582\u2583\u2584\u2585\u2586\u2587\u2588"
@@ -25,6 +26,7 @@ def status(directory: Path, as_json: bool) -> None:
     """Say how far the run in DIR is: stage, rate, time left, and its curves so far."""
     from unlearnbench.errors import RunError
     from unlearnbench.harness.progress_file import read_progress
+    from unlearnbench.io.folder_lock import in_use
 
     found = read_progress(directory)
     if found is None:
@@ -32,11 +34,13 @@ def status(directory: Path, as_json: bool) -> None:
     curves = {str(seed): _rewards(directory / str(seed)) for seed in found.seeds}
     finished = (directory / "result.json").is_file() and all(stage.done >= 1 for stage in found.stages)
     stages = [_described(stage) for stage in found.stages]
+    working = None if finished else in_use(directory)
     if as_json:
-        told = {"what": found.what, "finished": finished, "stages": stages, "reward": curves}
+        told = {"what": found.what, "finished": finished, "working": working, "stages": stages, "reward": curves}
         click.echo(json.dumps(told, indent=2))
         return
-    _show(directory, found, stages, curves, finished=finished)
+    state: State = "finished" if finished else "stopped" if working is False else "in progress"
+    _show(directory, found, stages, curves, state)
 
 
 def _described(stage: StageProgress) -> dict[str, Any]:
@@ -48,11 +52,16 @@ def _described(stage: StageProgress) -> dict[str, Any]:
 
 
 def _show(
-    directory: Path, found: RunProgress, stages: list[dict[str, Any]], curves: dict[str, list[float]], *, finished: bool
+    directory: Path,
+    found: RunProgress,
+    stages: list[dict[str, Any]],
+    curves: dict[str, list[float]],
+    state: State,
 ) -> None:
     from unlearnbench.reports.formatting import duration, plain, plural
 
-    click.echo(f"{plain(found.what)}, {plural(len(found.seeds), 'seed')}: {'finished' if finished else 'in progress'}")
+    finished = state == "finished"
+    click.echo(f"{plain(found.what)}, {plural(len(found.seeds), 'seed')}: {state}")
     for stage in stages:
         if finished and stage["stage"] != "train":
             continue
@@ -60,7 +69,7 @@ def _show(
         line = f"  {name:<18} {100 * stage['done']:3.0f} %"
         if stage["step"] is not None:
             line += f"  step {stage['step']}, reward {stage['reward'] or 0.0:.3f}"
-        if stage["done"] < 1:
+        if stage["done"] < 1 and state == "in progress":
             if stage["rate"]:
                 unit = "steps" if stage["stage"] == "train" else "rollouts"
                 line += f", {stage['rate']:.1f} {unit}/s"
@@ -72,6 +81,8 @@ def _show(
     for seed, rewards in curves.items():
         if rewards:
             click.echo(f"  seed {seed} reward     {_sparkline(rewards)}  {rewards[0]:.2f} to {rewards[-1]:.2f}")
+    if state == "stopped":
+        click.echo("No command of this machine is working on it; rerun the one that began it, and it resumes.")
     if finished:
         click.echo(f"report: {directory / 'report.html'}")
 

@@ -22,6 +22,9 @@ LARGE_LOSS = 0.05
 """A larger share of easy items lost is part of every headline: a policy that gives one answer to everything converts
 the items that have that answer."""
 
+LARGE_FALL = 0.1
+"""A larger fall of the easy items' success rate is said: a policy may be right far less often and lose few items."""
+
 
 @dataclass(frozen=True)
 class Detectable:
@@ -193,7 +196,7 @@ def _smallest(score: Conversion, detectable: Detectable | None) -> str:
 def _why(result: Result) -> str:
     why = result.why_not_comparable or "it has no null control to compare with"
     if result.comparable and result.conversion.solved_gain is not None:
-        why = "whether it learned or memorised them was not measured: the split has no probes"
+        why = "whether it learned or memorised them was not measured: probes (held-out twins) were not"
     if result.schema_version == 1:
         why = "it was scored by version 1, which counted memory as conversion; rerun the same `eval` command"
     return why[:1].upper() + why[1:].rstrip(".") + "."
@@ -301,4 +304,8 @@ def _caveats(result: Result) -> list[str]:
         found.append(f"Memorised: what it solves does not carry over to twins ({', '.join(memorised)}).")
     if kept.easy_lost and not forgets(result):
         found.append(f"{_lost(result)} lost.")
+    if (fallen := kept.easy_rate_change) is not None and fallen < -LARGE_FALL:
+        found.append(
+            f"The success rate of easy items fell by {100 * -fallen:.0f} points, which few lost items may hide."
+        )
     return found

@@ -11,7 +11,7 @@ from markupsafe import Markup
 from unlearnbench.records import Result
 from unlearnbench.reports.charts import StripRow, strip
 from unlearnbench.reports.formatting import number, p_value, pct, plural, point_span, points, signed
-from unlearnbench.reports.headline import beats_tuned, forgets, no_tuned, tuned_name
+from unlearnbench.reports.headline import LARGE_FALL, beats_tuned, forgets, no_tuned, tuned_name
 from unlearnbench.reports.run_files import Run
 from unlearnbench.scoring.canaries import golds_were_read
 from unlearnbench.scoring.comparisons.null_vs_null import null_gains
@@ -70,14 +70,23 @@ def figures(result: Result) -> list[Figure]:
         ends = of.conversion_interval if probed else None
         span = "" if ends is None else f" ({100 * ends[0]:.1f} to {100 * ends[1]:.1f})"
         second = Figure(noun, _of(hit, of.items), "", f"{pct(hit / of.items)}{span}")
-    null = score.null_rate if probed else None
-    third = Figure("GRPO re-run", "\u2013", "", "no null control to compare with")
+    null = score.null_rate
+    if not probed:
+        null = None if hit is None or score.solved_gain is None else hit / of.items - score.solved_gain
+    third = Figure("GRPO re-run", "\u2013", "", _no_gain(result))
     if null is not None:
         third = Figure(
             "GRPO re-run", _of(null * of.items, of.items), "", f"{pct(null)}, {plural(score.null_seeds, 'seed')}"
         )
-    beside = "" if kept.null_easy_lost is None else f"GRPO re-run: {number(kept.null_easy_lost)}"
-    return [first, second, third, Figure("Easy items lost", _of(kept.easy_lost, kept.easy_items), "", beside)]
+    beside = [] if kept.null_easy_lost is None else [f"GRPO re-run: {number(kept.null_easy_lost)}"]
+    if kept.easy_rate_change is not None and kept.easy_rate_change < -LARGE_FALL:
+        beside.append(f"rate {signed(kept.easy_rate_change)} points")
+    return [
+        first,
+        second,
+        third,
+        Figure("Easy items lost", _of(kept.easy_lost, kept.easy_items), "", ", ".join(beside)),
+    ]
 
 
 def gains(result: Result) -> list[StripRow]:

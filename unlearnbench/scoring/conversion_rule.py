@@ -69,7 +69,7 @@ def rule_sentence(samples: int, tau: float, items: int, with_probe: int, *, simi
     least = max(least_above(samples, tau), math.ceil(LEAST_RATE * samples))
     solved_is = f"Solved, in one seed: at least {least} of {samples} rollouts correct"
     if not with_probe:
-        return f"{solved_is}. Whether an item was learned or memorised was not measured: the split has no probes."
+        return f"{solved_is}. Whether an item was learned or memorised was not measured: probes were not."
     probe = "generated similar problem" if similar else "problem of the same skill with other numbers"
     some = "" if with_probe == items else f" ({items - with_probe} of {items} items have no probe, and never convert)"
     return (

@@ -107,7 +107,9 @@ def require_fair(runs: Sequence[Finished]) -> list[Difference]:
     for run in runs:
         if not run.result.comparable:
             why = (run.result.why_not_comparable or "its result.json does not say why").rstrip(".")
-            raise RunError(f"{run.folder} cannot be compared with other runs: {why}")
+            raise RunError(
+                f"{run.folder} cannot be compared with other runs: {why}; `compare --pilot` shows rates without a claim"
+            )
     for place, first in enumerate(runs):
         for second in runs[place + 1 :]:
             unfair = [rule for rule in _RULES if rule.meaning == "unfair" and rule.value(first) != rule.value(second)]
