@@ -342,7 +342,8 @@ def test_the_copy_of_a_method_can_be_read_in_the_working_folders_runs(
     """As `eval --method FILE` keeps it without `--out`: beside what the judge writes, among runs that are hidden."""
     monkeypatch.chdir(tmp_path)
     write_text(tmp_path / "runs/now/1/rollouts/0.parquet", "judged")
-    job = _job(small_split, tmp_path / "runs/now", str(ROOT / "examples/my_algo.py"))
+    write_text(tmp_path / "mine.py", "import unlearnbench as ub\n\n\nclass Mine(ub.Method):\n    pass\n")
+    job = _job(small_split, tmp_path / "runs/now", str(tmp_path / "mine.py"))
     assert isinstance(job.work, TrainJob) and job.isolation is not None
     kept = Path(job.work.method.file)
     assert kept.parent == tmp_path / "runs/now/1"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,7 +20,6 @@ from unlearnbench.records import (
     TwinScore,
 )
 from unlearnbench.reports.headline import Detectable, Verdict, tuned_name, verdict
-from unlearnbench.splits.split import PACKAGE
 
 ABOVE, AROUND, BELOW = (0.1, 0.5), (-0.1, 0.5), (-0.5, -0.1)
 
@@ -159,7 +159,7 @@ def test_a_gain_that_is_not_comparable_is_not_claimed() -> None:
 
 
 def test_version_1_is_shown_and_not_ranked() -> None:
-    old = tables.read_json_record(PACKAGE.parent / "tests" / "result_v1.json", Result)
+    old = tables.read_json_record(Path(__file__).parent / "result_v1.json", Result)
     found = verdict(old)
     assert (found.tone, found.label) == ("open", "Score version 1: not ranked")
     assert "score version 1" in found.sentence and "counted memory as conversion" in found.summary[1]
