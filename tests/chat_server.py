@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -104,3 +105,14 @@ def augment_on(server: Server, split: Split, out: Path, **changes: Any) -> modul
     endpoint = Endpoint(server.url, timeout=20)
     settings: dict[str, Any] = {"workers": 2} | changes
     return augment(split, settings.pop("kind", "similar"), endpoint, "writer", "solver", out, **settings)
+
+
+@contextmanager
+def serving() -> Iterator[Server]:
+    """A server that answers until the block ends."""
+    with Server() as made:
+        thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield made
+        made.shutdown()
+        thread.join()

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from chat_server import Server, augment_on, sent_text
+from chat_server import Server, augment_on, sent_text, serving
 from paperlike import HEAD, TAIL
 from tiny import config, items
 
@@ -28,12 +28,8 @@ from unlearnbench.verifier import Verifier
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    with Server() as made:
-        thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
+    with serving() as made:
         yield made
-        made.shutdown()
-        thread.join()
 
 
 def test_kept_is_what_both_models_agree_on_and_copies_are_marked(server: Server, tiny: Split, tmp_path: Path) -> None:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from chat_server import Server, augment_on, completion_of, problem_text
+from chat_server import Server, augment_on, completion_of, problem_text, serving
 
 from unlearnbench.cli.main import run
 from unlearnbench.curation.augment import prompts
@@ -23,12 +22,8 @@ from unlearnbench.splits.source_dataset import stripped
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    with Server() as made:
-        thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
+    with serving() as made:
         yield made
-        made.shutdown()
-        thread.join()
 
 
 KINDS: tuple[Kind, ...] = ("similar", "sub_problems")

@@ -6,13 +6,13 @@ import json
 import re
 import shutil
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from control_runs import control_runs
 
 from experiments import gradients, method_gains, page, paper_claims, training_reward
 from experiments.markdown import table, with_interval
@@ -28,7 +28,7 @@ from unlearnbench.methods.gains import MEASURED, read_measured
 from unlearnbench.records import Frontier, Result
 from unlearnbench.scoring.comparisons.comparability import Finished
 from unlearnbench.scoring.counts import read_phase
-from unlearnbench.splits import Split, find_split
+from unlearnbench.splits import Split
 from unlearnbench.training.ledger import ROLLOUTS
 
 pytestmark = pytest.mark.checkout
@@ -38,16 +38,8 @@ ENTRIES = ROOT / "leaderboard" / "entries"
 
 
 @pytest.fixture
-def runs(tmp_path: Path, micro: Split) -> Iterator[Runs]:
-    """The positive control as the run `grpo`, GRPO at twice the learning rate as `grpo-4x`, as if at that budget."""
-    for control, name in (("positive_control", "grpo"), ("tuned_null/2", "grpo-4x")):
-        (tmp_path / name).mkdir()
-        for file in ("result.json", "counts.parquet"):
-            shutil.copy(find_split("micro") / control / file, tmp_path / name / file)
-    file = tmp_path / "grpo-4x" / "result.json"
-    told = json.loads(file.read_text())
-    file.write_text(json.dumps(told | {"budget": told["budget"] | {"multiple": 4.0}}))
-    yield collect(tmp_path, micro)
+def runs(tmp_path: Path, micro: Split) -> Runs:
+    return control_runs(tmp_path, micro)
 
 
 # --- the sweep and its runs -----------------------------------------------------------------------------------

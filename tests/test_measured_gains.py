@@ -5,21 +5,21 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from control_runs import control_runs
 
 from experiments.entries import _is_of, measured, write_gains
-from experiments.runs import Runs, collect
+from experiments.runs import Runs
 from unlearnbench.cli.methods import methods as methods_command
 from unlearnbench.errors import DataError
 from unlearnbench.leaderboard.entries import read_entries
 from unlearnbench.methods import BUILT_IN, locate
 from unlearnbench.methods.gains import MEASURED, Measured, present_gain, read_measured, write_measured
 from unlearnbench.scoring.comparisons.null_vs_null import null_against_null, null_gains
-from unlearnbench.splits import Split, find_split
+from unlearnbench.splits import Split
 
 pytestmark = pytest.mark.checkout
 
@@ -28,16 +28,8 @@ ENTRIES = ROOT / "leaderboard" / "entries"
 
 
 @pytest.fixture
-def runs(tmp_path: Path, micro: Split) -> Iterator[Runs]:
-    """The positive control as the run `grpo`, GRPO at twice the learning rate as `grpo-4x`, as if at that budget."""
-    for control, name in (("positive_control", "grpo"), ("tuned_null/2", "grpo-4x")):
-        (tmp_path / name).mkdir()
-        for file in ("result.json", "counts.parquet"):
-            shutil.copy(find_split("micro") / control / file, tmp_path / name / file)
-    file = tmp_path / "grpo-4x" / "result.json"
-    told = json.loads(file.read_text())
-    file.write_text(json.dumps(told | {"budget": told["budget"] | {"multiple": 4.0}}))
-    yield collect(tmp_path, micro)
+def runs(tmp_path: Path, micro: Split) -> Runs:
+    return control_runs(tmp_path, micro)
 
 
 # --- GRPO against itself --------------------------------------------------------------------------------------

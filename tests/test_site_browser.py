@@ -8,20 +8,12 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.compute as pc
 import pytest
-from board_site import Page, enter
+from board_site import Page, board_of
 from chromium import DESK, PHONE, Browser, binary, dead_links, findings
-from made_run import HOSTILE, make_split
+from made_run import make_split
 
-from unlearnbench import methods
-from unlearnbench.io import files, tables
-from unlearnbench.leaderboard.bundles.address import BundleRef
 from unlearnbench.leaderboard.site.build import build
-from unlearnbench.methods import locate
-from unlearnbench.records import MethodRecord, Result
-from unlearnbench.scoring.curves import SCHEMA as CURVES
 from unlearnbench.splits import Split
 
 needs_browser = pytest.mark.skipif(binary() is None, reason="no Chromium on this machine")
@@ -34,37 +26,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Split:
 
 @pytest.fixture(scope="module")
 def entries(tiny: Split, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("board") / "entries"
-    enter(folder, tiny, "better-1x", 40, (0.4, 0.8))
-    better = folder / "better-1x" / "1"
-    rows = [
-        {"seed": seed, "step": step, "group": group, "rollouts": 40, "correct": 10 + step}
-        for seed in (1, 2, 3)
-        for step in range(20)
-        for group in ("easy", "unlearnable")
-    ]
-    tables.write_parquet(better / "curves.parquet", pa.Table.from_pylist(rows, schema=pa.schema(list(CURVES.items()))))
-    told = json.loads((better / "entry.json").read_text()) | {"bundle": "cd" * 32}
-    files.write_json(better / "entry.json", told)
-    ref = BundleRef(file="mine.zip", bytes=5_587_117, sha256="ab" * 32, address="https://example.org/mine.zip")
-    files.write_json(better / "bundle.json", ref)
-    enter(folder, tiny, "nothing-1x", 1, (-0.03, 0.05))
-    enter(folder, tiny, "hostile-1x", 3, (-0.02, 0.09), name=HOSTILE[:100], url="javascript:alert(1)")
-    enter(folder, tiny, "told-1x", 30, (0.3, 0.7), tier="self-reported")
-    enter(folder, tiny, "gone-1x", 20, (0.1, 0.6), withdrawn=f"a leak {HOSTILE}")
-    enter(folder, tiny, "silent-4x", 2, (-0.1, 0.2), name="grpo", tried=None)
-    own = folder / "silent-4x" / "1"
-    shutil.copy(Path(methods.__path__[0]) / "grpo.py", own.parent / "method.py")
-    (own / "fates.parquet").unlink()
-    stated = tables.read_json_record(own / "result.json", Result)
-    method = MethodRecord(name="grpo", source_hash=locate("grpo").hash, track="verifier")
-    budget = stated.budget.model_copy(update={"multiple": 4.0})
-    changes = {"method": method, "budget": budget, "seeds": (7, 8, 9)}
-    files.write_json(own / "result.json", stated.model_copy(update=changes))
-    counts = tables.read_counts(own / "counts.parquet")
-    later = pc.cast(pc.add(pc.cast(counts["run"], "int64"), 6), "string")
-    tables.write_parquet(own / "counts.parquet", counts.set_column(counts.schema.get_field_index("run"), "run", later))
-    return folder
+    return board_of(tmp_path_factory.mktemp("board") / "entries", tiny)
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -129,15 +130,7 @@ def evaluate(
 
     Rerun the same command to resume an interrupted run.
     """
-    if (method is None) == (not checkpoint):
-        raise click.UsageError("Give either --method or --checkpoint, once per seed.")
-    given = click.get_current_context().get_parameter_source
-    for name in ("seeds", "budget", "changes", "quick", "trainer", "log_to"):
-        if checkpoint and given(name) != click.core.ParameterSource.DEFAULT:
-            option = {"changes": "set", "log_to": "log-to"}.get(name, name)
-            raise click.UsageError(f"--{option} says how to train; a --checkpoint is only evaluated.")
-    if quick and seeds != 1 and given("seeds") != click.core.ParameterSource.DEFAULT:
-        raise click.UsageError("--quick trains one seed: leave out --seeds, or --quick.")
+    _refuse_contradictions(method, checkpoint, seeds if quick else None)
     from unlearnbench.cli.ending import show
     from unlearnbench.cli.progress import run_progress
     from unlearnbench.diagnosis import evaluate as whole
@@ -178,3 +171,16 @@ def evaluate(
         click.echo(done.result.model_dump_json(indent=2))
     else:
         show(done.result, done.folder, method)
+
+
+def _refuse_contradictions(method: str | None, checkpoint: Sequence[Path], quick_seeds: int | None) -> None:
+    """Raises UsageError where options contradict one another; `quick_seeds` is None without --quick."""
+    if (method is None) == (not checkpoint):
+        raise click.UsageError("Give either --method or --checkpoint, once per seed.")
+    given = click.get_current_context().get_parameter_source
+    for name in ("seeds", "budget", "changes", "quick", "trainer", "log_to"):
+        if checkpoint and given(name) != click.core.ParameterSource.DEFAULT:
+            option = {"changes": "set", "log_to": "log-to"}.get(name, name)
+            raise click.UsageError(f"--{option} says how to train; a --checkpoint is only evaluated.")
+    if quick_seeds not in (None, 1) and given("seeds") != click.core.ParameterSource.DEFAULT:
+        raise click.UsageError("--quick trains one seed: leave out --seeds, or --quick.")
