@@ -74,7 +74,10 @@ def rise(values: Reals) -> float | None:
 
 
 def quarters(run: Finished, ids: Sequence[str]) -> Quarters | None:
-    """Rollouts of these problems by quarter of each seed's steps; None for a run whose ledgers are not there."""
+    """Rollouts of these problems by quarter of each seed's steps; None for a run whose ledgers are not there.
+
+    `ids` are distinct: a problem named twice would be counted once and listed twice.
+    """
     visits = [read_visits(run.folder / str(seed), seed) for seed in run.result.seeds]
     counted = {name: np.zeros((len(ids), len(visits), QUARTERS), np.int64) for name in COUNTED}
     if not any(rows.num_rows for rows in visits):
@@ -101,7 +104,7 @@ def section(runs: Runs, pictures: Path) -> Section:
     """GRPO's curves, its rewards and valid traces by quarter, and the reward of the problems that methods add."""
     title, run = "Reward and reasoning in training", runs.methods.get("grpo")
     sets = sets_of(runs)
-    found = None if run is None else quarters(run, [name for ids in sets.values() for name in ids])
+    found = None if run is None else quarters(run, list(dict.fromkeys(name for ids in sets.values() for name in ids)))
     if run is None or found is None:
         return Section(title, "The run `grpo` is missing.")
     parts = {name: found.of(ids) for name, ids in sets.items()}

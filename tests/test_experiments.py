@@ -182,6 +182,15 @@ def test_rollouts_are_counted_by_quarters_of_each_seed(runs: Runs) -> None:
     assert found.reward[0] == pytest.approx(0.5)  # items count alike, however many rollouts each has
 
 
+def test_the_tables_number_of_items_is_the_groups(runs: Runs, tmp_path: Path) -> None:
+    first = of_group(runs.split, "unlearnable")[0].item_id
+    for seed in runs.methods["grpo"].result.seeds:
+        _ledger(runs.methods["grpo"].folder / str(seed), [(step, first, True) for step in range(4)])
+    text = training_reward.section(runs, tmp_path).text
+    for name, ids in training_reward.sets_of(runs).items():
+        assert f"| {name} | {len(ids)} | reward |" in text
+
+
 def _rising(runs: Runs, name: str, unlearnable: int, learnable: int) -> Finished:
     """A run in which so many of ten rollouts of an item are correct in the last quarter, and none before."""
     folder = runs.folder / name

@@ -38,8 +38,9 @@ STATE = "judge.json"
 """What the judge must know to resume a run."""
 TRAINING = ".training"
 """The folder, in a seed's own, that the method's processes may write to."""
-SLACK_STEPS = 5
-"""Steps of the reference recipe that a run may spend above its limit: it ends with the step that reaches it."""
+SLACK_STEPS = 8
+"""Steps of the reference recipe that a run may spend above its limit: it ends with the step that reaches it, and a
+step of `dars`, 32 rollouts for each item that fails instead of 8, costs more than 5 of them."""
 
 
 @dataclass(frozen=True)
