@@ -71,8 +71,8 @@ def _limits(runs: Runs) -> str:
         paragraph(
             f"Every method ran with its default settings, not tuned, and {SEEDS} seeds, which have two degrees of",
             "freedom: gains of a few points are not excluded for most methods, and a tie is no proof of equality.",
-            "Not measured: reference probability and clip fraction by group, marks of a judge model for reasoning, and",
-            "the similarity of an item to its own augmentations.",
+            "Not measured: marks of a judge model for reasoning, and the similarity of an item to its own",
+            "augmentations.",
         ),
     )
 

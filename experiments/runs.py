@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from experiments.sweep import LONGER, METHODS, Planned
+from experiments.sweep import LOGGED, LONGER, METHODS, Planned
 from unlearnbench.errors import RunError
-from unlearnbench.methods import BUILT_IN
+from unlearnbench.methods import BUILT_IN, locate
 from unlearnbench.records import Item
 from unlearnbench.scoring.comparisons.comparability import Finished, read_run
 from unlearnbench.splits import Split
@@ -19,12 +19,13 @@ CAUSE = "entangled_skill"
 
 @dataclass(frozen=True)
 class Runs:
-    """Runs on one split by the names of their folders: `methods` at 1x, `long` at more."""
+    """Runs on one split by the names of their folders: `methods` at 1x, `long` at more, and GRPO logged by item."""
 
     folder: Path
     split: Split
     methods: Mapping[str, Finished]
     long: Mapping[str, Finished]
+    logged: Finished | None
     missing: Sequence[str]
 
     @property
@@ -41,8 +42,9 @@ def collect(folder: Path, split: Split) -> Runs:
     """Every planned run in `folder` that was scored. Raises RunError for one of another method or split."""
     methods = {planned.name: run for planned in METHODS if (run := _read(folder, planned, split))}
     long = {planned.name: run for planned in LONGER if (run := _read(folder, planned, split))}
+    logged = _read(folder, LOGGED, split)
     missing = [planned.name for planned in METHODS if planned.name not in methods]
-    return Runs(folder, split, methods, long, missing)
+    return Runs(folder, split, methods, long, logged, missing + ([] if logged else [LOGGED.name]))
 
 
 def _read(folder: Path, planned: Planned, split: Split) -> Finished | None:
@@ -54,7 +56,7 @@ def _read(folder: Path, planned: Planned, split: Split) -> Finished | None:
     if result.split_hash != split.hash:
         raise RunError(f"{place} was scored on other labels than those in {split.path}; {remedy}")
     settings = {name: result.method.settings.get(name) for name in planned.settings}
-    if result.method.name != planned.method or settings != planned.settings:
+    if result.method.name != locate(planned.method).name or settings != planned.settings:
         raise RunError(f"{place} is a run of {result.method.name}, and {planned.name} was planned there; {remedy}")
     return run
 

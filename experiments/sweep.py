@@ -1,4 +1,4 @@
-"""The runs behind docs/results/experiments.md: every built-in method at 1x and, with --long, the four best at 4x.
+"""The runs behind docs/results/experiments.md: all built-in methods at 1x, GRPO logged, with --long the best at 4x.
 
     python -m experiments.sweep --workers 2        # everything; finished runs are not repeated
     python -m experiments.sweep grpo replay-code   # these runs alone
@@ -80,6 +80,8 @@ _VARIANTS = {"replay-code": Planned("replay-code", "replay", settings={"variant"
 _AT_1X = {name: Planned(name, name) for name in BUILT_IN} | _VARIANTS
 METHODS = tuple(_AT_1X[name] for name in dict.fromkeys((*_FIRST, *BUILT_IN)))
 """Every built-in method, and replay as the paper's released code does it."""
+LOGGED = Planned("logged_grpo", str(ROOT / "experiments" / "logged_grpo.py"))
+"""GRPO whose updates are counted by item; no method of its own, so it has no row among them."""
 LONGER = tuple(Planned(f"{name}-{LONG:g}x", name, budget=LONG) for name in BUILT_IN)
 
 
@@ -165,10 +167,10 @@ def _chosen(
         if missing := [one.name for one in METHODS if not one.is_done(folder, split)]:
             parser.error(f"--long needs every method at 1x; not finished: {', '.join(missing)}")
         return longer({name: tables.read_json_record(folder / name / "result.json", Result) for name in BUILT_IN})
-    known = {planned.name: planned for planned in (*METHODS, *LONGER)}
+    known = {planned.name: planned for planned in (*METHODS, LOGGED, *LONGER)}
     if unknown := [name for name in names if name not in known]:
         parser.error(f"there is no run {unknown[0]!r}; runs are {', '.join(known)}")
-    return [known[name] for name in names] or METHODS
+    return [known[name] for name in names] or [*METHODS, LOGGED]
 
 
 if __name__ == "__main__":

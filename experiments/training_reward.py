@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from experiments.figures import Curve, curves_figure
 from experiments.markdown import Section, blocks, paragraph, table
 from experiments.runs import CAUSE, Runs, of_group
+from experiments.update_statistics import by_group
 from unlearnbench.io import tables
 from unlearnbench.records import RelatedProblem
 from unlearnbench.reports.formatting import pct, signed
@@ -119,7 +120,7 @@ def section(runs: Runs, pictures: Path) -> Section:
             ),
             _by_quarter(parts),
             _added(runs),
-            _not_by_group(runs),
+            _updates(runs, sets),
         ),
     )
 
@@ -184,8 +185,10 @@ def related_ids(runs: Runs, name: str) -> list[str]:
     return [problem.problem_id for problem in problems if not problem.leaked]
 
 
-def _not_by_group(runs: Runs) -> str:
-    """The clip fraction of whole batches, which is all that was logged of it."""
+def _updates(runs: Runs, sets: Mapping[str, Sequence[str]]) -> str:
+    """Clip fractions and reference probabilities by group, and the clip fraction of whole batches."""
+    logged = runs.logged
+    folders = [] if logged is None else [logged.folder / str(seed) for seed in logged.result.seeds]
     told = []
     for name in ("grpo", "clip_higher"):
         run = runs.methods.get(name)
@@ -193,8 +196,8 @@ def _not_by_group(runs: Runs) -> str:
         lines = [row for seed in seeds for row in read_metrics(seed)]
         clipped = [row["clipped"] for row in lines if row.get("clipped") is not None]
         told += [f"`{name}` {100 * float(np.mean(clipped)):.2f} %"] if clipped else []
-    return paragraph(
-        "The reference policy's probability of correct rollouts and the clip fraction by group were not measured: a",
-        "run logs neither by item.",
+    return blocks(
+        by_group(folders, sets)
+        or "Clip fraction and reference probability by group: the run `logged_grpo` is missing.",
         f"Clip fraction of whole batches, the mean over steps and seeds: {', '.join(told)}." if told else "",
     )
