@@ -78,12 +78,12 @@ def read_all(runs: Runs) -> dict[tuple[str, str], SimilarityRecord]:
     return found
 
 
-def section(found: Found) -> Section:
-    """All pairs of groups at every policy, of all pairs of items and matched by skill."""
+def section(found: Found, augmented: str) -> Section:
+    """All pairs of groups at every policy, of all pairs of items and matched by skill; then the text `augmented`."""
     title = "Gradient similarity between groups"
     names = [name for name in (START, END, MID) if any((name, kind) in found for kind in PARAMETERS)]
     if not names:
-        return Section(title, "No diagnosis was made (`python -m experiments.gradients`).")
+        return Section(title, blocks("No diagnosis was made (`python -m experiments.gradients`).", augmented))
     tables_ = [
         blocks(f"{words[0].upper()}{words[1:]}:", _table(found, names, kind)) for kind, words in PARAMETERS.items()
     ]
@@ -93,9 +93,9 @@ def section(found: Found) -> Section:
         "take no part. A low reliability makes a low cosine by itself: a raw cosine is expected to be the true one",
         "times the root of both groups' reliabilities. AUC: how well similarity to the other items separates",
         "learnable from unlearnable ones (0.5 is chance), over all pairs and over pairs of different skills. The",
-        "policy at the end of GRPO is that of the first seed. Items with their own augmentations were not compared.",
+        "policy at the end of GRPO is that of the first seed.",
     )
-    return Section(title, blocks(text, *tables_))
+    return Section(title, blocks(text, *tables_, augmented))
 
 
 def block(record: SimilarityRecord, a: str, b: str, of: str = "all") -> BlockRecord | None:

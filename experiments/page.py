@@ -12,7 +12,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from experiments import gradients, method_gains, paper_claims, partition, training_reward
+from experiments import augmentations, gradients, method_gains, paper_claims, partition, training_reward
 from experiments.entries import write_gains
 from experiments.markdown import blocks, paragraph
 from experiments.runs import Runs, collect
@@ -34,7 +34,7 @@ def page(runs: Runs, pictures: Path) -> str:
         paper_claims.section(runs, found),
         method_gains.section(runs, pictures),
         training_reward.section(runs, pictures),
-        gradients.section(found),
+        gradients.section(found, augmentations.section(runs.split, runs.folder)),
         partition.section(runs.split),
     ]
     numbered = [blocks(f"## {number}. {one.title}", one.text) for number, one in enumerate(sections, start=1)]
@@ -71,8 +71,7 @@ def _limits(runs: Runs) -> str:
         paragraph(
             f"Every method ran with its default settings, not tuned, and {SEEDS} seeds, which have two degrees of",
             "freedom: gains of a few points are not excluded for most methods, and a tie is no proof of equality.",
-            "Not measured: marks of a judge model for reasoning, and the similarity of an item to its own",
-            "augmentations.",
+            "Not measured: marks of a judge model for reasoning.",
         ),
     )
 

@@ -375,7 +375,7 @@ def test_diagnoses_of_other_labels_are_not_shown(runs: Runs) -> None:
     files.write_json(start, told)
     found = gradients.read_all(runs)
     assert list(found) == [(gradients.START, "lora")]
-    text = gradients.section(found).text
+    text = gradients.section(found, "own twins").text
     assert "| learnable, unlearnable | same skill | +0.040 (+0.020 to +0.060) |" in text
     files.write_json(start, told | {"split_hash": "0" * 64})
     assert gradients.read_all(runs) == {}
