@@ -45,8 +45,11 @@ SHAPES: Mapping[str, Mapping[str, Any]] = {
 """Qwen2's architecture: SmolLM2-135M's layers with the vocabulary of micro; Qwen2.5-0.5B; one to try a script with."""
 
 
-def split_of(shape: str, folder: Path, **recipe: Any) -> Split:
-    """A split in this folder with a policy of that shape, and these values in its recipe. The seed is fixed."""
+def split_of(shape: str, folder: Path, *, longest: int | None = None, **recipe: Any) -> Split:
+    """A split in this folder with a policy of that shape, and these values in its recipe. The seed is fixed.
+
+    `longest` is the limit in tokens of an evaluation's rollouts, micro's by default.
+    """
     import torch
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
@@ -62,10 +65,13 @@ def split_of(shape: str, folder: Path, **recipe: Any) -> Split:
     for name in ("items.parquet", "canaries.json"):
         shutil.copyfile(micro.path / name, folder / name)
     parameters = sum(weight.numel() for weight in model.parameters())
+    protocol = micro.config.protocol
+    sampling = protocol.sampling.model_copy(update={"max_tokens": longest or protocol.sampling.max_tokens})
     base = PolicyRef(path=str(policy.resolve()), parameters=parameters)
     changed = {
         "name": f"random-{shape}",
         "base_policy": base,
+        "protocol": protocol.model_copy(update={"sampling": sampling}),
         "recipe": micro.config.recipe.model_copy(update=recipe),
         "pool": Pool(items="items.parquet", canaries="canaries.json"),
         "files": {},

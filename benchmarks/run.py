@@ -29,6 +29,7 @@ QUICK = {
 
 LONG = {
     "training-106m": ["training", "--policy", "106m"],
+    "sampling-106m": ["sampling", "--policy", "106m", "--repeats", "3", "--items", "32", "--samples", "8"],
     "memory": ["memory", "eval"],
     "whole": ["start", "clone"],
 }

@@ -1,11 +1,13 @@
 """Evaluation rollouts per second: unlearnbench's `measure` against lm-eval-harness with its hf backend.
 
     python -m benchmarks.sampling [--repeats 5] [--items 1100] [--samples 32]
+    python -m benchmarks.sampling --policy 106m --items 32 --samples 8 [--vllm .venv-vllm/bin/python]
 
-The same policy, the items of `micro`, temperature 0.7, top-p 0.95, at most 20 tokens, one thread. Both sides encode
-prompts, sample, decode and grade: ours with the verifier, lm-eval with a regular expression for the last \\boxed{...}
-and exact match. lm-eval runs at the batch size that was its best in a warm-up. Loading the policy and reading the task
-are counted on neither side.
+The same policy, the items of `micro`, temperature 0.7, top-p 0.95, at most 20 tokens (48 of a policy of 106 M
+parameters), one thread. All sides encode prompts, sample, decode and grade: ours with the verifier, lm-eval with a
+regular expression for the last \\boxed{...} and exact match. lm-eval runs at the batch size that was its best in a
+warm-up. `--vllm` adds `measure` with the vLLM sampler, in a process of the environment where vLLM is installed. Loading
+the policy and reading the task are counted on no side.
 """
 
 from __future__ import annotations
@@ -15,10 +17,12 @@ import contextlib
 import io
 import json
 import logging
+import subprocess
 import tempfile
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,12 +41,15 @@ from benchmarks.measurement import (
 )
 
 if TYPE_CHECKING:
+    from unlearnbench.policies.samplers.engine import Engine
     from unlearnbench.records import Item
     from unlearnbench.splits import Split
 
 BATCH_SIZES = (64, 128, 256, 512, 1024, 2048)
 WARM_UP_ITEMS = 128
-OURS, LM_EVAL = "unlearnbench", "lm-eval-harness, hf backend"
+MAX_TOKENS = 48
+"""Of a rollout of a language model's size."""
+OURS, LM_EVAL, VLLM = "unlearnbench", "lm-eval-harness, hf backend", "unlearnbench, vLLM's sampler"
 
 
 @dataclass(frozen=True)
@@ -63,14 +70,14 @@ class Measured:
 class Ours:
     """`unlearnbench.workers.measure` with the policy in this process, as an evaluation's worker calls it."""
 
-    def __init__(self, split: Split, items: Sequence[Item], samples: int) -> None:
+    def __init__(self, split: Split, items: Sequence[Item], samples: int, engine: Engine | None = None) -> None:
         from unlearnbench.policies.policy import load_policy
-        from unlearnbench.policies.samplers.transformers import TransformersSampler
+        from unlearnbench.policies.samplers.engine import TRANSFORMERS
         from unlearnbench.workers.measure import Problem
 
         self.split, self.samples = split, samples
         self.policy = load_policy(split.policy_path)
-        self.sampler = TransformersSampler(self.policy)
+        self.sampler = (engine or TRANSFORMERS).sampler(self.policy, training=False)
         self.problems = [Problem(item.item_id, item.prompt, item.answer) for item in items]
 
     def once(self, turn: int) -> Measured:
@@ -96,6 +103,21 @@ class Ours:
             seconds = now() - began
         tokens = int(pc.sum(pc.list_value_length(rows["token_ids"])).as_py())
         return Measured(seconds, rows.num_rows, float(pc.mean(rows["correct"]).as_py()), tokens)
+
+
+class Vllm:
+    """The same with vLLM's sampler, in a fresh process of another environment: its Python interpreter."""
+
+    def __init__(self, python: Path, split: Split, items: int, samples: int) -> None:
+        self.command = [str(python), "-m", "benchmarks.sampling", "--inside-vllm", str(split.path)]
+        self.command += ["--items", str(items), "--samples", str(samples)]
+
+    def once(self, turn: int) -> Measured:
+        """Raises SystemExit with the end of what it printed if the process fails."""
+        done = subprocess.run(self.command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise SystemExit(f"vLLM's process failed: {done.stderr.strip()[-500:]}")
+        return Measured(**json.loads(done.stdout.splitlines()[-1]))
 
 
 class LmEval:
@@ -177,42 +199,76 @@ def _share_correct(doc: dict[str, str], results: list[list[str]]) -> dict[str, f
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description="Time evaluation rollouts against lm-eval-harness.")
+    parser.add_argument("--policy", choices=("micro", "106m"), default="micro", help="what is sampled (default micro)")
     parser.add_argument("--repeats", type=int, default=5, help="turns of each side (default 5)")
     parser.add_argument("--items", type=int, default=1100, help="items of micro, spread over all groups (default all)")
     parser.add_argument("--samples", type=int, default=32, help="rollouts per item (default 32)")
+    parser.add_argument("--vllm", type=Path, metavar="PYTHON", help="the Python of an environment with vLLM")
+    parser.add_argument("--inside-vllm", type=Path, help=argparse.SUPPRESS)
     chosen = parser.parse_args()
-    require("lm_eval")
     one_thread()
+    if chosen.inside_vllm:
+        _inside_vllm(chosen.inside_vllm, chosen.items, chosen.samples)
+        return
+    require("lm_eval")
     _quiet()
+    with tempfile.TemporaryDirectory() as place:
+        split = _split(chosen.policy, Path(place))
+        _compare(split, chosen, Path(place))
+
+
+def _split(policy: str, folder: Path) -> Split:
     from unlearnbench.splits import load_split
 
-    split = load_split("micro")
-    stride = max(1, len(split.items) // max(1, chosen.items))
-    items = split.items[::stride][: chosen.items]
-    done: dict[str, list[Measured]] = {OURS: [], LM_EVAL: []}
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
-        peak = peak_flops()
-        few = items[:: max(1, len(items) // WARM_UP_ITEMS)][:WARM_UP_ITEMS]
-        rates: dict[int, float] = {}
-        for size in BATCH_SIZES:
-            progress(f"warm-up: lm-eval at batch size {size}")
-            side = LmEval(split, few, chosen.samples, size, folder / str(size))
-            rates[size] = max(side.once(turn).rate for turn in range(2))
-        best = max(rates, key=lambda size: rates[size])
-        ours, theirs = Ours(split, items, chosen.samples), LmEval(split, items, chosen.samples, best, folder / "all")
-        Ours(split, few, chosen.samples).once(0)
+    if policy == "micro":
+        return load_split("micro")
+    from benchmarks.random_policies import split_of
 
-        def once(name: str, side: Ours | LmEval, turn: int) -> float:
-            done[name].append(side.once(turn))
-            return done[name][-1].rate
+    return split_of(policy, folder / "split", longest=MAX_TOKENS)
 
-        sides = [
-            Side(OURS, lambda turn: once(OURS, ours, turn)),
-            Side(LM_EVAL, lambda turn: once(LM_EVAL, theirs, turn)),
-        ]
-        take_turns(sides, chosen.repeats)
-        peak = max(peak, peak_flops())
+
+def _spread(split: Split, items: int) -> Sequence[Item]:
+    stride = max(1, len(split.items) // max(1, items))
+    return split.items[::stride][:items]
+
+
+def _inside_vllm(folder: Path, items: int, samples: int) -> None:
+    """One side of one turn, in its own process; what was measured goes to standard output."""
+    from unlearnbench.policies.samplers.engine import Engine
+    from unlearnbench.splits import Split
+
+    split = Split(folder)
+    chosen = _spread(split, items)
+    Ours(split, chosen[:1], 1, engine := Engine("vllm")).once(0)
+    print(json.dumps(asdict(Ours(split, chosen, samples, engine).once(1))))
+
+
+def _compare(split: Split, chosen: argparse.Namespace, folder: Path) -> None:
+    items = _spread(split, chosen.items)
+    done: dict[str, list[Measured]] = {OURS: [], LM_EVAL: [], VLLM: []}
+    peak = peak_flops()
+    few = items[:: max(1, len(items) // WARM_UP_ITEMS)][:WARM_UP_ITEMS]
+    rates: dict[int, float] = {}
+    for size in BATCH_SIZES:
+        if size > max(BATCH_SIZES[0], len(few) * chosen.samples):
+            break
+        progress(f"warm-up: lm-eval at batch size {size}")
+        side = LmEval(split, few, chosen.samples, size, folder / str(size))
+        rates[size] = max(side.once(turn).rate for turn in range(2))
+    best = max(rates, key=lambda size: rates[size])
+    ours, theirs = Ours(split, items, chosen.samples), LmEval(split, items, chosen.samples, best, folder / "all")
+    Ours(split, few[:8], chosen.samples).once(0)
+    compared: dict[str, Ours | LmEval | Vllm] = {OURS: ours, LM_EVAL: theirs}
+    if chosen.vllm:
+        compared[VLLM] = Vllm(chosen.vllm, split, chosen.items, chosen.samples)
+
+    def once(name: str, turn: int) -> float:
+        done[name].append(compared[name].once(turn))
+        return done[name][-1].rate
+
+    sides = [Side(name, partial(once, name)) for name in compared]
+    take_turns(sides, chosen.repeats)
+    peak = max(peak, peak_flops())
 
     print(f"{described('lm-eval', 'torch', 'transformers')}; one thread\n")
     print(
@@ -220,21 +276,23 @@ def main() -> None:
     )
     print(f"{best}, its best in a warm-up of {len(few)} items, two turns each:\n")
     print(table(["lm-eval's batch size", *(f"{size:,}" for size in rates)], [
-        ["rollouts per second", *(f"{rate:,.0f}" for rate in rates.values())]
+        ["rollouts per second", *(f"{rate:,.1f}" for rate in rates.values())]
     ]))  # fmt: skip
     print()
     print(table(["evaluation", "rollouts per second", "least", "most", "rollouts", "correct"], [
         [
             side.name,
-            *side.cells(",.0f"),
+            *side.cells(",.1f"),
             f"{done[side.name][0].rollouts:,}",
             f"{100 * sum(one.correct for one in done[side.name]) / chosen.repeats:.1f} %",
         ]
         for side in sides
     ]))  # fmt: skip
     print()
-    print(target_table([Target("our rollouts per second over lm-eval's", sides[0].median / sides[1].median, 3)]))
-    prompts = sum(len(item.prompt) for item in items)  # micro: a character is a token
+    if chosen.policy == "micro":
+        ratio = sides[0].median / sides[1].median
+        print(target_table([Target("our rollouts per second over lm-eval's", ratio, 3)]))
+    prompts = sum(len(item.prompt) for item in items)  # micro's tokenizer: a character is a token
     tokens = sum(one.tokens or 0 for one in done[OURS]) / chosen.repeats
     flops = 2 * ours.policy.parameters * (tokens + prompts) * sides[0].median / (len(items) * chosen.samples)
     print(f"\nAt 2 N FLOPs for each of {tokens:,.0f} tokens drawn and {prompts:,} of prompts, ours works at")

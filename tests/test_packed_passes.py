@@ -17,7 +17,7 @@ from unlearnbench.methods.grpo import Grpo
 from unlearnbench.methods.opsd import Opsd
 from unlearnbench.policies.layout import reads_end_to_end
 from unlearnbench.records import Rollout, Verdict
-from unlearnbench.training import build
+from unlearnbench.training import passes
 from unlearnbench.training.batch import TokenBatch, fixed_logprobs, make_batch, token_logprobs
 from unlearnbench.training.options import TrainerOptions
 
@@ -129,35 +129,32 @@ def test_shared_contexts_and_equal_rows_are_computed_once() -> None:
 
 @pytest.mark.parametrize("method", [Grpo, Opsd])
 @pytest.mark.parametrize("changes", [{}, {"lora": {"rank": 4, "alpha": 8, "targets": "all-linear"}}])
-def test_a_step_of_a_large_policy_is_that_of_a_small_one(
+def test_a_step_with_rows_end_to_end_is_that_with_padded_rows(
     method: type[Grpo], changes: dict[str, Any], training: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Gradients, and weights after a step: reference, teacher, adapter and fused optimiser included."""
     gradients: dict[str, list[torch.Tensor]] = {}
     weights: dict[str, list[torch.Tensor]] = {}
-    for name, size in (("small", build.LARGE), ("large", 0)):
-        monkeypatch.setattr(build, "LARGE", size)
+    for name, possible in (("padded", False), ("packed", True)):
+        monkeypatch.setattr(passes, "reads_end_to_end", lambda model, possible=possible: possible)
         settings = {"learning_rate": 1e-3, "kl": 0.1, "drop_zero_signal": False, **changes}
         run = training(method, tmp_path / name, steps=1, **settings)
-        assert run.passes.packed == (name == "large")
+        assert run.passes.packed == possible
         batch = run._batch(run._choose(run._collect()))
         run.passes.backward(batch, run.passes.reference_logprobs(batch))
         gradients[name] = [weight.grad.clone() for weight in run.trained]
-        for weight, gradient in zip(run.trained, gradients["small"], strict=True):
+        for weight, gradient in zip(run.trained, gradients["padded"], strict=True):
             weight.grad = gradient  # Adam divides by its size, so that rounding of a tiny one would show
         run.optimiser.step()
         weights[name] = [weight.detach() for weight in run.trained]
-    assert max(float(one.abs().max()) for one in gradients["small"]) > 1e-3
-    for small, large in zip(gradients["small"], gradients["large"], strict=True):
-        torch.testing.assert_close(large, small, rtol=1e-3, atol=1e-6)
-    for small, large in zip(weights["small"], weights["large"], strict=True):
-        torch.testing.assert_close(large, small, rtol=1e-5, atol=1e-8)
+    assert max(float(one.abs().max()) for one in gradients["padded"]) > 1e-3
+    for alone, together in zip(gradients["padded"], gradients["packed"], strict=True):
+        torch.testing.assert_close(together, alone, rtol=1e-3, atol=1e-6)
+    for alone, together in zip(weights["padded"], weights["packed"], strict=True):
+        torch.testing.assert_close(together, alone, rtol=1e-5, atol=1e-8)
 
 
-def test_a_fused_optimiser_resumes_from_its_checkpoint(
-    training: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(build, "LARGE", 0)
+def test_a_fused_optimiser_resumes_from_its_checkpoint(training: Any, tmp_path: Path) -> None:
     unbroken = training(Grpo, tmp_path / "unbroken", steps=2)
     unbroken.run()
     first = training(Grpo, tmp_path / "broken", steps=1)

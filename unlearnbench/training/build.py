@@ -25,10 +25,6 @@ from unlearnbench.training.data_parallel import Processes
 from unlearnbench.training.judge import Judge
 from unlearnbench.training.options import TrainerOptions
 
-LARGE = 10_000_000
-"""Parameters from which on arithmetic, not calls, takes the time of a pass: ways that pay there are used from here on.
-Below, the numbers of the shipped splits' small policies stay the same bit for bit."""
-
 
 @dataclass(frozen=True)
 class Models:
@@ -37,11 +33,6 @@ class Models:
     policy: Policy
     reference: Policy
     sampler: Sampler
-
-    @property
-    def large(self) -> bool:
-        """Whether the policy has the size of a language model."""
-        return self.policy.parameters >= LARGE
 
     @property
     def sharded(self) -> bool:

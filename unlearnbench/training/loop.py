@@ -74,7 +74,7 @@ class Training:
             lr=self.recipe.learning_rate,
             betas=self.recipe.adam_betas,
             weight_decay=self.recipe.weight_decay,
-            fused=models.large or None,
+            fused=True,
         )
         self.progress = progress
         self.checkpoints = Checkpoints(spec, self.hooks, models, judge, self.services, self.meter, self.processes)

@@ -133,7 +133,7 @@ def _packed(models: Models, options: TrainerOptions) -> bool:
     """Whether passes read rows end to end (LOOP 5). Layers that are computed again would need the layout once more."""
     policy = models.policy
     possible = policy.device.type == "cpu" and not options.gradient_checkpointing and not models.sharded
-    return models.large and possible and reads_end_to_end(policy.model)
+    return possible and reads_end_to_end(policy.model)
 
 
 def _both(one: Columns, other: Columns) -> Columns:
