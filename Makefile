@@ -1,7 +1,7 @@
 # Two commands on a fresh machine with Python >= 3.11 and make, each enough by itself:
 #
 #     make eval     a virtual environment, the package, then the example method on the split `micro`
-#     make test     the same environment with the development tools, then all tests
+#     make test     the same environment with the development tools, then the tests
 #
 # Choose an interpreter with PYTHON=python3.12, and a build of torch with TORCH_INDEX=URL (an extra package index
 # that carries it). Both count when .venv is made: to change them later, `make clean` first.
@@ -39,7 +39,7 @@ setup-dev: .venv/.dev ## the same with linter, type checker and test runner
 eval: .venv/.runtime ## train and score examples/my_algo.py on micro (METHOD=..., ARGS="--seeds 5")
 	$(BIN)/unlearnbench eval --method $(METHOD) $(ARGS)
 
-test: .venv/.dev ## all tests (ARGS="-k verifier")
+test: .venv/.dev ## the tests, without the slow ones (ARGS="-k verifier"; the slow ones: ARGS="-m slow")
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: .venv/.dev ## ruff, formatting, types

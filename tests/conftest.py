@@ -40,8 +40,10 @@ def pytest_collection_finish() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _home(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """What the package keeps of a machine, it keeps in a folder of these tests."""
-    os.environ.setdefault("UNLEARNBENCH_HOME", str(tmp_path_factory.mktemp("home")))
+    """What the package keeps of a machine, it keeps in a folder of these tests, which the workers of xdist share."""
+    own = tmp_path_factory.getbasetemp()
+    shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+    os.environ.setdefault("UNLEARNBENCH_HOME", str(shared / "home"))
 
 
 @pytest.fixture(scope="session")

@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from unlearnbench import cli
+import unlearnbench.cli
 from unlearnbench.cli.main import COMMANDS
 from unlearnbench.splits import Split
 
-HELP = Path(cli.__file__).parent / "help.txt"
+HELP = Path(unlearnbench.cli.__file__).parent / "help.txt"
+Call = Callable[..., tuple[int, str, str]]
+"""The fixture `cli`: status, standard output, standard error of a command line."""
 
 
 def run(*words: str, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -33,16 +36,14 @@ def test_help_is_what_the_commands_say() -> None:
 
 
 def test_version_is_the_packages() -> None:
-    import unlearnbench
-
     assert unlearnbench.__version__ in run("--version").stdout
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_every_command_explains_itself(name: str) -> None:
-    done = run(name, "--help")
-    assert done.returncode == 0
-    assert "Usage: unlearnbench" in done.stdout
+def test_every_command_explains_itself(name: str, cli: Call) -> None:
+    status, out, _ = cli(name, "--help")
+    assert status == 0
+    assert "Usage: unlearnbench" in out
 
 
 @pytest.mark.parametrize(
@@ -60,18 +61,29 @@ def test_every_command_explains_itself(name: str) -> None:
         ("--evil",),
     ],
 )
-def test_a_wrong_command_line_is_status_2(words: tuple[str, ...], tmp_path: Path) -> None:
-    done = run(*words, folder=tmp_path)
-    assert done.returncode == 2
-    assert "Traceback" not in done.stderr
-    assert done.stdout == ""
+def test_a_wrong_command_line_is_status_2(
+    words: tuple[str, ...], tmp_path: Path, cli: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    status, out, told = cli(*words)
+    assert status == 2
+    assert "Traceback" not in told
+    assert out == ""
+
+
+def test_the_status_is_that_of_the_process(tmp_path: Path) -> None:
+    for words, status in (("eval --method grpo --nothing", 2), ("splits show nothing", 1)):
+        done = run(*words.split(), folder=tmp_path)
+        assert done.returncode == status
+        assert done.stderr and "Traceback" not in done.stderr
+        assert done.stdout == ""
 
 
 @pytest.mark.parametrize(("words", "meant"), [(("splts",), "splits"), (("leaderboard", "verfy"), "verify")])
-def test_a_misspelt_command_is_told_the_one_that_is_likely_meant(words: tuple[str, ...], meant: str) -> None:
-    done = run(*words)
-    assert done.returncode == 2
-    assert f"Did you mean '{meant}'?" in done.stderr
+def test_a_misspelt_command_is_told_the_one_that_is_likely_meant(words: tuple[str, ...], meant: str, cli: Call) -> None:
+    status, _, told = cli(*words)
+    assert status == 2
+    assert f"Did you mean '{meant}'?" in told
 
 
 @pytest.mark.parametrize(
@@ -85,13 +97,16 @@ def test_a_misspelt_command_is_told_the_one_that_is_likely_meant(words: tuple[st
         (("report", "nothing"), "nothing"),
     ],
 )
-def test_what_cannot_be_done_is_status_1_and_one_sentence(words: tuple[str, ...], message: str, tmp_path: Path) -> None:
-    done = run(*words, folder=tmp_path)
-    assert done.returncode == 1
-    assert message in done.stderr
-    assert done.stderr.count("\n") == 1
-    assert "Traceback" not in done.stderr
-    assert done.stdout == ""
+def test_what_cannot_be_done_is_status_1_and_one_sentence(
+    words: tuple[str, ...], message: str, tmp_path: Path, cli: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    status, out, told = cli(*words)
+    assert status == 1
+    assert message in told
+    assert told.count("\n") == 1
+    assert "Traceback" not in told
+    assert out == ""
 
 
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:

@@ -153,6 +153,7 @@ def test_the_skeletons_test_checks_the_file_beside_it(folder: Path) -> None:
     assert '"check", str(METHOD)' in text and 'with_name("my_algo.py")' in text
 
 
+@pytest.mark.slow  # two processes inside a process inside a process
 def test_the_skeletons_own_test_passes(folder: Path) -> None:
     _call(new_method, "my_algo")
     done = subprocess.run(

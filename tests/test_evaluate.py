@@ -318,6 +318,7 @@ def test_seeds_must_be_a_set_of_numbers(small_split: Split, tmp_path: Path) -> N
             evaluate("grpo", small_split, seeds, out=tmp_path)
 
 
+@pytest.mark.slow
 def test_killed_with_its_workers_and_resumed_it_gives_the_unbroken_result(
     finished: Path, small_split: Split, tmp_path: Path
 ) -> None:

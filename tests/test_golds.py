@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -117,14 +117,17 @@ def test_they_are_reported_before_anything_is_trained(tiny: Split) -> None:
     assert f"warning: {sentence}" in shown.output
 
 
-def test_check_warns_of_them(tiny: Split) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "unlearnbench", "check", "grpo", "--split", "micro", "--json"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert '"ungradable": []' in done.stdout
+def test_check_warns_of_them(small_split: Split, tmp_path: Path, cli: Callable[..., tuple[int, str, str]]) -> None:
+    from unlearnbench.splits import write_split
+
+    folder = Path(shutil.copytree(small_split.path, tmp_path / "copy"))
+    first, *others = small_split.items
+    config = small_split.config.model_copy(update={"files": {}})
+    lost = first.model_copy(update={"answer": "\\foo(3)", "solution": ""})
+    write_split(folder, config, [lost, *others], twins=list(small_split.twins), canaries=list(small_split.canaries))
+    status, printed, told = cli("check", "grpo", "--split", folder)
+    assert status == 0 and printed.startswith("Grpo")
+    assert "warning: " in told and repr(lost.answer) in told and repr(lost.item_id) in told
 
 
 def test_the_rows_that_sympy_judged_are_named(tmp_path: Path) -> None:

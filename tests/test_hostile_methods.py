@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from slow_parameters import but_first_slow
 
 from unlearnbench import evaluate
 from unlearnbench.errors import MethodError, PolicyError, UnlearnBenchError
@@ -42,7 +44,8 @@ def _said(folder: Path) -> dict[str, Any]:
 
 SEARCHES = r"""
     def setup(self):
-        import gc, json, os, re, socket, sys
+        import json, os, re, socket
+        import numpy as np
         from pathlib import Path
         found = {}
         prompts = {item.prompt for item in self.run.items}
@@ -59,8 +62,12 @@ SEARCHES = r"""
                 except (OSError, ValueError, OverflowError):
                     continue
                 boxes += len(re.findall(rb">\\boxed\{\d{1,3}\}", content))
-                others |= {text.decode() for text in re.findall(rb"\b[a-z]{2,3} [1-9]\d [1-9]\d=", content)}
-        found["boxes"], found["twins"] = boxes, len(others - prompts)
+                found_in = np.frombuffer(content, np.uint8)
+                ends = 10 + np.flatnonzero(found_in[10:] == ord("="))  # a prompt has a space 3 and 6 bytes before it
+                for end in ends[(found_in[ends - 3] == 32) & (found_in[ends - 6] == 32)]:
+                    text = re.search(rb"\b[a-z]{2,3} [1-9]\d [1-9]\d=$", content[max(0, end - 10):end + 1])
+                    others |= {text[0].decode()} if text else set()
+        found["boxes"], found["twins"], found["own"] = boxes, len(others - prompts), len(others & prompts)
         found["parent"] = os.getppid()
         found["processes"] = sorted(int(p.name) for p in Path("/proc").iterdir() if p.name.isdigit())
         found["names"] = [name for name in os.environ if re.search("TOKEN$|SECRET|KEY", name)]
@@ -89,37 +96,7 @@ SEARCHES = r"""
                 pass
         found["written"] = written
         print(json.dumps({"found": found}), flush=True)
-
-    def train(self, loop):
-        pass
 """
-
-
-@walled
-def test_a_method_finds_no_answer_twin_or_label_anywhere(
-    small_split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It searches its memory, its environment, its descriptors, the split's files, other processes and the network."""
-    import socket
-
-    monkeypatch.setenv("HF_TOKEN", "secret")
-    earlier = tmp_path / "earlier.txt"
-    earlier.write_text("results of another run")
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        server.listen()
-        body = SEARCHES.replace("PLACES", repr([str(small_split.path), str(earlier)]))
-        _run(body.replace("PORT", str(server.getsockname()[1])), small_split, tmp_path)
-    found = _said(tmp_path)
-    assert (found["boxes"], found["twins"]) == (0, 0)
-    assert found["names"] == []
-    assert found["opened"] == found["written"] == []
-    assert found["parent"] == 0  # nobody that it could look at
-    assert len(found["processes"]) == 1
-    assert not found["network"]
-    assert not [name for name in found["descriptors"] if "parquet" in name or "twins" in name]
-
-
 WRITES = """
     def train(self, loop):
         import os, pathlib, subprocess, sys, json
@@ -144,19 +121,61 @@ WRITES = """
 """
 
 
+@pytest.fixture(scope="module")
+def searched(small_split: Split, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
+    """The run of a method that searches before it trains, and writes where it may in place of training.
+
+    The command's working folder holds modules that are named like libraries.
+    """
+    folder = tmp_path_factory.mktemp("searched")
+    earlier = folder / "earlier.txt"
+    earlier.write_text("results of another run")
+    for name in ("queue", "torch", "platform", "transformers"):
+        (folder / f"{name}.py").write_text("raise SystemExit('taken from the working folder')")
+    with socket.socket() as server, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HF_TOKEN", "secret")
+        patch.chdir(folder)
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        body = SEARCHES.replace("PLACES", repr([str(small_split.path), str(earlier)])) + WRITES
+        return folder, _run(body.replace("PORT", str(server.getsockname()[1])), small_split, folder)
+
+
 @walled
-def test_what_a_method_writes_beside_its_weights_is_not_taken_over(small_split: Split, tmp_path: Path) -> None:
+def test_a_method_finds_no_answer_twin_or_label_anywhere(searched: tuple[Path, Result]) -> None:
+    """It searches its memory, its environment, its descriptors, the split's files, other processes and the network."""
+    found = _said(searched[0])
+    assert (found["boxes"], found["twins"]) == (0, 0)
+    assert found["own"] > 0  # it finds what is there: the prompts
+    assert found["names"] == []
+    assert found["opened"] == found["written"] == []
+    assert found["parent"] == 0  # nobody that it could look at
+    assert len(found["processes"]) == 1
+    assert not found["network"]
+    assert not [name for name in found["descriptors"] if "parquet" in name or "twins" in name]
+
+
+@walled
+def test_modules_of_the_working_folder_are_never_taken_for_libraries(searched: tuple[Path, Result]) -> None:
+    assert searched[1].groups["easy"].rate_after is not None  # it was trained and measured all the same
+
+
+@walled
+def test_what_a_method_writes_beside_its_weights_is_not_taken_over(
+    searched: tuple[Path, Result], small_split: Split
+) -> None:
     """Its own evaluation, ledger, cost and configuration, and a child that outlives it to write them later."""
-    result = _run(WRITES, small_split, tmp_path)
+    folder, result = searched
     assert result.method.track == "verifier"
-    place = tmp_path / "run/1"
+    place = folder / "run/1"
     assert read_parquet(place / "evaluation/items.parquet").num_rows == 8 * len(small_split.items)
     assert sorted(path.name for path in (place / "rollouts").iterdir()) == []
     time.sleep(3.5)
-    assert not list((tmp_path / "run").rglob("late.txt"))
+    assert not list((folder / "run").rglob("late.txt"))
     assert json.loads((place / "checkpoint/config.json").read_text())["model_type"] == "qwen2"
 
 
+TRAIN = "\n    def train(self, loop):\n"
 SWAPS = """
     def train(self, loop):
         import json, pathlib
@@ -181,20 +200,12 @@ CHANGES = {
 }
 
 
-@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("change", but_first_slow(CHANGES))  # tests/test_weights.py has many more
 def test_weights_of_another_kind_are_refused_by_name(change: str, small_split: Split, tmp_path: Path) -> None:
     code, message = CHANGES[change]
     with pytest.raises(PolicyError, match=message) as caught:
         _run(SWAPS.replace("CHANGE", code), small_split, tmp_path)
     assert "\n" not in str(caught.value)
-
-
-def test_tokenizer_and_settings_come_from_the_split(small_split: Split, tmp_path: Path) -> None:
-    _run(SWAPS.replace("CHANGE", "pass"), small_split, tmp_path)
-    base = small_split.policy_path
-    assert isinstance(base, Path)
-    for name in ("tokenizer.json", "generation_config.json", "config.json"):
-        assert (tmp_path / "run/1/checkpoint" / name).read_bytes() == (base / name).read_bytes()
 
 
 SPEAKS = """
@@ -216,7 +227,7 @@ JUNK = {
 }
 
 
-@pytest.mark.parametrize("junk", JUNK)
+@pytest.mark.parametrize("junk", but_first_slow(JUNK))  # tests/test_worker_group.py has them without a policy
 def test_junk_on_the_pipe_is_one_sentence(junk: str, small_split: Split, tmp_path: Path) -> None:
     with pytest.raises(UnlearnBenchError) as caught:
         _run(SPEAKS.replace("JUNK", repr(JUNK[junk])), small_split, tmp_path)
@@ -237,13 +248,15 @@ ASKS = """
 """
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [("loop.models.policy.decode(ids)", "a rollout is judged once"), ("'another'", "is not what its tokens say")],
-)
-def test_a_verdict_is_given_once_and_for_what_was_drawn(
-    text: str, message: str, small_split: Split, tmp_path: Path
-) -> None:
+ASKED = {
+    "twice": ("loop.models.policy.decode(ids)", "a rollout is judged once"),
+    "another text": ("'another'", "is not what its tokens say"),
+}
+
+
+@pytest.mark.parametrize("asked", but_first_slow(ASKED))  # tests/test_judge.py has more, without processes
+def test_a_verdict_is_given_once_and_for_what_was_drawn(asked: str, small_split: Split, tmp_path: Path) -> None:
+    text, message = ASKED[asked]
     with pytest.raises(MethodError, match=message):
         _run(ASKS.replace("TEXT", text), small_split, tmp_path)
 
@@ -255,19 +268,27 @@ HIDES = """
 """
 
 
-def test_what_is_asked_past_the_contract_is_noted(small_split: Split, tmp_path: Path) -> None:
-    result = _run(HIDES, small_split, tmp_path)
+@pytest.fixture(scope="module")
+def hidden(small_split: Split, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
+    """The run of a method that asks past the contract, and saves another tokenizer and other settings."""
+    folder = tmp_path_factory.mktemp("hidden")
+    return folder, _run(HIDES + SWAPS.replace("CHANGE", "pass").replace(TRAIN, ""), small_split, folder)
+
+
+def test_what_is_asked_past_the_contract_is_noted(hidden: tuple[Path, Result]) -> None:
+    _, result = hidden
     assert result.method.track == "labels"
     assert list(result.method.reads) == ["answer", "labels"]
 
 
-EDITED = """
-    def train(self, loop):
-        import pathlib
-        pathlib.Path(FILE).write_text("raise SystemExit('another source')")
-"""
+def test_tokenizer_and_settings_come_from_the_split(hidden: tuple[Path, Result], small_split: Split) -> None:
+    base = small_split.policy_path
+    assert isinstance(base, Path)
+    for name in ("tokenizer.json", "generation_config.json", "config.json"):
+        assert (hidden[0] / "run/1/checkpoint" / name).read_bytes() == (base / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_an_edit_during_the_run_changes_no_later_seed(small_split: Split, tmp_path: Path) -> None:
     """The file is changed by somebody else while seed 1 trains; seed 2 runs what the run began with."""
     file = tmp_path / "mine.py"
@@ -284,17 +305,6 @@ def test_an_edit_during_the_run_changes_no_later_seed(small_split: Split, tmp_pa
     kept = [(tmp_path / f"run/{seed}/method.py").read_text() for seed in (1, 2)]
     assert kept == [source, source]
     assert list(result.seeds) == [1, 2]
-
-
-@walled
-def test_modules_of_the_working_folder_are_never_taken_for_libraries(
-    small_split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in ("queue", "torch", "platform", "transformers"):
-        (tmp_path / f"{name}.py").write_text("raise SystemExit('taken from the working folder')")
-    monkeypatch.chdir(tmp_path)
-    result = _run("    def train(self, loop):\n        pass\n", small_split, tmp_path)
-    assert result.groups["easy"].rate_after is not None
 
 
 def test_no_process_outlives_the_command(small_split: Split, tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ from unlearnbench.workers.jobs import Compute
 def _run(text: str, split: Split, folder: Path, seeds: Any = 1, **options: Any) -> Result:
     file = folder / "mine.py"
     file.write_text("import unlearnbench as ub\n\nclass Mine(ub.Method):\n" + text)
-    return evaluate(str(file), split, seeds, samples=2, out=folder / "run", **options)
+    return evaluate(str(file), split, seeds, out=folder / "run", **options)
 
 
 READS_LABELS = """
@@ -48,7 +48,7 @@ READS_LABELS = """
 def untrained(small_split: Split, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
     """A run of a method that reads labels, hides that it did, and trains nothing."""
     folder = tmp_path_factory.mktemp("labels")
-    return folder, _run(READS_LABELS, small_split, folder)
+    return folder, _run(READS_LABELS, small_split, folder, quick=True)
 
 
 def test_labels_that_were_read_are_known_outside_the_process_that_read_them(untrained: tuple[Path, Result]) -> None:
@@ -96,7 +96,7 @@ def test_tampering_inside_the_process_leaves_the_evaluation_as_it_is(
     untrained: tuple[Path, Result], small_split: Split, tmp_path: Path
 ) -> None:
     folder, honest = untrained
-    cheated = _run(TAMPERS, small_split, tmp_path)
+    cheated = _run(TAMPERS, small_split, tmp_path, quick=True)
     assert cheated.groups == honest.groups
     rows = [read_parquet(place / "run/1/evaluation/items.parquet") for place in (folder, tmp_path)]
     assert rows[0].equals(rows[1])
@@ -110,12 +110,13 @@ HANGS = """
 """
 
 
+@pytest.mark.slow  # tests/test_worker_group.py has the sentence
 def test_a_method_that_hangs_is_ended_in_one_sentence_and_earlier_seeds_are_kept(
     small_split: Split, tmp_path: Path
 ) -> None:
-    _run(HANGS, small_split, tmp_path, seeds=[1])
+    _run(HANGS, small_split, tmp_path, seeds=[1], samples=2)
     with pytest.raises(MethodError, match=r"seed 2 of mine reported nothing for 15 seconds.*--patience") as caught:
-        _run(HANGS, small_split, tmp_path, seeds=[1, 2], compute=Compute(workers=1, patience=15.0))
+        _run(HANGS, small_split, tmp_path, seeds=[1, 2], samples=2, compute=Compute(workers=1, patience=15.0))
     assert "\n" not in str(caught.value)
     assert json.loads((tmp_path / "run/1/checkpoint/state.json").read_text())["finished"]
     assert (tmp_path / "run/1/evaluation/items.parquet").is_file()

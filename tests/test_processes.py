@@ -165,6 +165,7 @@ class Stops(ub.Method):
 """
 
 
+@pytest.mark.slow
 def test_one_of_two_processes_killed_loses_nothing(small_split: Split, tmp_path: Path) -> None:
     method = tmp_path / "stops.py"
     method.write_text(STOPS)
