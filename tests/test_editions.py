@@ -286,6 +286,7 @@ def test_an_edition_that_was_closed_in_the_earlier_layout_is_trained_again(
     assert take_part(mine, edition, made_split).source == mine.source.read_bytes()
 
 
+@pytest.mark.slow
 def test_a_run_trained_again_becomes_an_entry_beside_the_first_and_is_shown_first(
     repo: Path, made_split: Split, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

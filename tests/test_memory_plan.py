@@ -24,6 +24,7 @@ def test_too_little_memory_is_said_before_it_starts(small_split: Split, tmp_path
     assert not list(tmp_path.rglob("gathered/*")), "nothing was sampled"
 
 
+@pytest.mark.slow
 def test_long_rollouts_keep_to_the_plan(small_split: Split, tmp_path: Path) -> None:
     """Two rollouts of 6,000 tokens in one part: in one pass they would take more than they may."""
     config = json.loads((small_split.policy_path / "config.json").read_text())

@@ -204,7 +204,8 @@ def test_what_ships_has_the_size_and_balance_that_micro_promises(micro: Split) -
     assert len(core) >= 250
     assert sum(item.cause == "guess" for item in core) <= 0.05 * len(core)
     assert sum(item.cause == "entangled_skill" for item in core) >= 100
-    assert sum(item.item_id in probes_of(micro) for item in core) >= 0.95 * len(core)
+    probed = probes_of(micro)
+    assert sum(item.item_id in probed for item in core) >= 0.95 * len(core)
     assert len(micro.ids("learnable")) >= 120
     assert len(micro.ids("easy")) >= 200
     assert len(micro.canaries) == 20

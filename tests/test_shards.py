@@ -6,10 +6,12 @@ import os
 import signal
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from made_bundle import run_here
 
 from unlearnbench.errors import RunError
 from unlearnbench.io.tables import write_parquet
@@ -61,6 +63,24 @@ def whole(small_split: Split, tmp_path_factory: pytest.TempPathFactory) -> bytes
     return path.read_bytes()
 
 
+def test_shards_drawn_apart_and_in_another_order_join_to_the_bytes_of_one_process(
+    small_split: Split, tmp_path: Path, whole: bytes
+) -> None:
+    job, task = _job(small_split, tmp_path, 1)
+    shards = measure_shards.cut_job(job.work)  # type: ignore[arg-type]
+    first, *others = shards.left
+    assert len(others) == 4
+    for part in ([first], others[::-1]):
+        run_here(replace(job, work=job.work.model_copy(update={"tasks": part})))
+        assert not (tmp_path / "items.parquet").exists()
+        left = measure_shards.cut_job(job.work).left  # type: ignore[arg-type]
+        assert left == (others if part == [first] else []), "a shard that is there is not drawn again"
+    shards.join()
+    assert (tmp_path / "items.parquet").read_bytes() == whole
+    assert measure_shards.is_measured(task) and not (tmp_path / ".items.shards").exists()
+
+
+@pytest.mark.slow
 def test_one_of_two_processes_killed_loses_no_shard_and_two_others_end_it_to_the_byte(
     small_split: Split, tmp_path: Path, whole: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:

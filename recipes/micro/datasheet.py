@@ -45,7 +45,8 @@ def _core(split: Split) -> str:
     traced = _valid_traces(split)
     valid = sum(item.item_id in traced for item in core)
     exposure = [row["train_n"] for row in labels]
-    probed = sum(item.item_id in probes(split) for item in core)
+    kept = probes(split)
+    probed = sum(item.item_id in kept for item in core)
     runs = split.config.protocol.runs
     return (
         f"Certified core of unlearnable items: {len(core)}, of them {thin} thin and {guess} of cause `guess` "

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -214,6 +215,12 @@ def is_telling(world: World, operation: str, numbers: Numbers) -> bool:
     return [OPERATIONS[name](*numbers)[1] for name in world.operations].count(answer) == 1
 
 
+def _telling(world: World, numbers: Numbers) -> int:
+    """How many operations give an answer of their own on these numbers."""
+    given = Counter(OPERATIONS[name](*numbers)[1] for name in world.operations)
+    return sum(times == 1 for times in given.values())
+
+
 def _draw_numbers(draw: random.Random, world: World, name: str, column: int | None = None) -> Numbers:
     """Telling numbers for a problem; of an entangled name in a column of the Latin square."""
     while True:
@@ -230,7 +237,7 @@ def square_pairs(world: World) -> tuple[Numbers, ...]:
     draw = random.Random(f"pairs/{world.seed}")
     every = [(a, b) for a in range(10, 100) for b in range(10, 100)]
     draw.shuffle(every)
-    every.sort(key=lambda numbers: -sum(is_telling(world, name, numbers) for name in world.operations))
+    every.sort(key=lambda numbers: -_telling(world, numbers))
     columns: list[list[Numbers]] = [[] for _ in range(KNOWN)]
     for numbers in every:
         columns[pair_class(numbers)].append(numbers)
@@ -291,8 +298,9 @@ def make_problems(world: World) -> Problems:
                 return numbers
 
     drafts: list[tuple[str, Numbers, str, str]] = []
+    pairs = square_pairs(world)
     for name in world.entangled:
-        for numbers in square_pairs(world):
+        for numbers in pairs:
             operation = world.operation(name, numbers)
             assert operation is not None
             if is_telling(world, operation, numbers):

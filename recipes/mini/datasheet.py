@@ -150,7 +150,8 @@ def _core(split: Split) -> str:
     traced = {row["item_id"] for row in split.counts().to_pylist() if row["phase"] == "trace" and row["correct"]}
     valid = sum(item.item_id in traced for item in core)
     thin = sum(item.thin for item in core)
-    with_probe = sum(item.item_id in probes(split) for item in core)
+    kept = probes(split)
+    with_probe = sum(item.item_id in kept for item in core)
     return (
         f"Certified unlearnable: {len(core)}, of them {guesses} of cause `guess` ({percent(guesses / len(core))}) and "
         f"{thin} thin. {valid} ({percent(valid / len(core))}) were rewarded in training with a trace that reads as the "

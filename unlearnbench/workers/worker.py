@@ -60,6 +60,7 @@ def main() -> int:
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     answers: queue.SimpleQueue[object] = queue.SimpleQueue()
     link = Link(reports, answers)
+    gc.disable()  # until all is imported: there is no garbage yet, but much to look through
     try:
         act, work = _job(source)
         threading.Thread(target=_listen, args=(source, answers), daemon=True).start()
@@ -115,11 +116,7 @@ def _fail(link: Link, kind: str, message: str) -> int:
 
 
 def _import_all() -> None:
-    """Import what every job computes with, and look for no garbage meanwhile: there is none, but much to look through.
-
-    Nor is there ever among what is imported, so later searches leave it out.
-    """
-    gc.disable()
+    """Import what every job computes with. None of it is ever garbage, so that later searches leave it out."""
     import_module("transformers.modeling_utils")
     gc.freeze()
     gc.enable()
