@@ -38,7 +38,9 @@ def entries(made_split: Split, made_bundle: Path, tmp_path_factory: pytest.TempP
     place = tmp_path_factory.mktemp("board")
     write_json(place / "editions.json", [{"name": "one", "split": made_split.name, "split_hash": made_split.hash}])
     less = make_bundle(make_run(place / "runs" / "less", made_split, BASE), place / "less.zip")
-    enter(less, place / "entries", id="few", split=made_split, workers=2)
+    few = enter(less, place / "entries", id="few", tier="self-reported", split=made_split, workers=2)
+    # as if it had been measured again, which the other one is
+    write_json(few.folder / "entry.json", few.entry.model_copy(update={"tier": "re-measured"}))
     enter(made_bundle, place / "entries", id="many", split=made_split, workers=2)
     return place / "entries"
 

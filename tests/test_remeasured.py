@@ -84,8 +84,11 @@ def layers_of_both(one: Tensors, other: Tensors) -> Tensors:
         pytest.param(
             lambda tensors: {name: (value + weights_at(BASE)[name]) / 2 for name, value in tensors.items()},
             id="the mean of two runs",
+            marks=pytest.mark.slow,
         ),
-        pytest.param(lambda tensors: layers_of_both(tensors, weights_at(BASE)), id="layers of two runs"),
+        pytest.param(
+            lambda tensors: layers_of_both(tensors, weights_at(BASE)), id="layers of two runs", marks=pytest.mark.slow
+        ),
     ],
 )
 def test_other_weights_do_not_give_what_is_claimed(
@@ -105,6 +108,7 @@ def test_weights_of_the_positive_control_do_not_give_the_counts_of_another(
     assert found.result is not None and (found.result.groups["unlearnable"].rate_after or 0) > 0.5
 
 
+@pytest.mark.slow
 def test_one_seed_of_three_with_the_weights_of_another_run(
     made_bundle: Path, made_split: Split, tmp_path: Path
 ) -> None:
