@@ -16,15 +16,30 @@ from unlearnbench.io.tables import read_records, write_records
 from unlearnbench.records import Item, Protocol, RelatedProblem, Sampling
 from unlearnbench.splits import Split, find_split, load_split, write_split
 
-FIRST = ("test_curate.py", "test_structure.py", "test_processes.py")
-"""Files of few but long tests, with one between them that keeps the other worker to a single core meanwhile."""
+LONGEST = (
+    "test_evaluate.py",
+    "test_remeasured.py",
+    "test_structure.py",
+    "test_hostile_methods.py",
+    "test_leaderboard.py",
+    "test_privileges.py",
+    "test_similar_probes.py",
+    "test_benchmarks.py",
+    "test_processes.py",
+    "test_editions.py",
+    "test_diagnose.py",
+    "test_cases.py",
+    "test_plan.py",
+    "test_hub_policy.py",
+)
+"""Files of ten seconds and more: last, one of them would leave the other worker of xdist without work."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files of many tests before those of few, as xdist has it, but the longest first: last, one worker would wait."""
+    """The longest files first, the longest of them before all; of the others those of many tests, as xdist has it."""
     tests = Counter(item.path for item in items)
-    first = {name: place for place, name in enumerate(FIRST)}
-    items.sort(key=lambda item: (first.get(item.path.name, len(FIRST)), -tests[item.path], item.path))
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: (places.get(item.path.name, len(LONGEST)), -tests[item.path], item.path))
 
 
 def pytest_configure() -> None:

@@ -268,7 +268,11 @@ METHOD = "import unlearnbench as ub\nclass A(ub.Method):\n"
         (f"{METHOD}    pass\nclass B(ub.Method): pass\n", "FILE defines several methods"),
         ("1 / 0\n", "FILE does not run .ZeroDivisionError"),
         (f"{METHOD}  def keep(self, r):\n    return r.nothing\n", r"A.keep raised .*nothing.* \(FILE, line 4\)"),
-        (f"{METHOD}  def keep(self, r):\n    return 3\n", r"A.keep returned 3; .* \(FILE, line 3\)"),
+        pytest.param(
+            f"{METHOD}  def keep(self, r):\n    return 3\n",
+            r"A.keep returned 3; .* \(FILE, line 3\)",
+            marks=pytest.mark.slow,  # tests/test_method_errors.py has more of these, without processes
+        ),
     ],
 )
 def test_a_file_that_holds_no_good_method_ends_in_one_sentence(
