@@ -14,7 +14,7 @@ from unlearnbench.splits import Split
 from unlearnbench.workers.jobs import Compute
 
 
-@pytest.mark.slow  # tests/test_similar_probes.py labels one more quickly
+@pytest.mark.slow  # tests/test_similar_probes.py labels a smaller one
 def test_curation_labels_a_pool_and_resumes(small_split: Split, tmp_path: Path) -> None:
     from unlearnbench import curate
     from unlearnbench.curation.audit.audit import audit

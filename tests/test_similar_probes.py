@@ -11,14 +11,16 @@ from independent import Reading
 
 from unlearnbench.curation.similar_probes import CANDIDATES, candidates, held_out, read_related
 from unlearnbench.curation.validate import validate
+from unlearnbench.errors import RunError
 from unlearnbench.harness.privileged import Privileged
 from unlearnbench.io import tables
-from unlearnbench.records import Item, Pool, RelatedProblem, Twin
+from unlearnbench.records import Item, Pool, RelatedProblem, SplitConfig, Twin
 from unlearnbench.scoring.conversion_rule import rule_sentence
 from unlearnbench.scoring.probes import probes_are_similar, probes_of
 from unlearnbench.splits import Split, write_split
 from unlearnbench.splits.write import write_config
 from unlearnbench.verifier import Verifier
+from unlearnbench.workers import process
 
 HEAD, TAIL = "<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n"
 PROSE = "because the sum of two even numbers is always even and so is the product"
@@ -131,6 +133,24 @@ def test_curation_takes_the_first_eligible_similar_problem(curated: Split, small
             assert curated.twins[list(probes).index(name)].prompt not in [prompt for _, prompt in shown]
     asked = {name for name, _, _ in curated.problems("twin")}
     assert asked == set(probes.values())
+
+
+def test_a_finished_curation_starts_no_process_again_and_another_seed_is_refused(
+    curated: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from unlearnbench import curate
+
+    def never(*_: object) -> None:
+        raise AssertionError("a process was started")
+
+    monkeypatch.setattr(process, "LocalProcess", never)
+    pool = Path(shutil.copytree(curated.path.parent, tmp_path / "pool"))
+    assert curate(pool / "split.yaml", pool / "labelled").hash == curated.hash
+    config = tables.read_yaml_record(pool / "split.yaml", SplitConfig)
+    write_config(pool, config.model_copy(update={"seed": 99}))
+    with pytest.raises(RunError, match="of another pool, policy, protocol or sampler"):
+        curate(pool / "split.yaml", pool / "labelled")
+    assert Split(pool / "labelled").hash == curated.hash
 
 
 def test_another_probe_than_the_first_eligible_one_is_found(curated: Split, tmp_path: Path) -> None:
