@@ -167,6 +167,7 @@ def _merged_once_and_whole(place: Path, split: Split) -> None:
         evaluate_checkpoints([other], split, samples=2, out=out)
 
 
+@pytest.mark.slow  # tests/test_checkpoints.py merges adapters without processes
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # peft calls what transformers has renamed
 def test_a_lora_adapter_of_the_base_is_evaluated_as_the_policy_that_it_makes(
     small_split: Split, tmp_path: Path
@@ -285,6 +286,7 @@ def test_a_file_that_holds_no_good_method_ends_in_one_sentence(
     assert "method.py" not in str(caught.value)  # the copy that is run
 
 
+@pytest.mark.slow
 def test_a_mended_method_runs_in_the_folder_that_it_failed_in(small_split: Split, tmp_path: Path) -> None:
     method = tmp_path / "mine.py"
     method.write_text("import os, unlearnbench as ub\nclass A(ub.Method):\n  def setup(self):\n    os._exit(0)\n")

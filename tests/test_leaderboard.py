@@ -238,33 +238,42 @@ def test_the_rules_are_up_to_date() -> None:
     )
 
 
+@pytest.mark.slow  # tests/test_verification.py measures the same bundle
+def test_submit_measures_what_it_writes(
+    made_run: Path, made_split: Split, made_bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["submit", str(made_run), "--out", str(tmp_path / "mine.zip"), "--split", str(made_split.path)]
+    assert run([*words, "--tried", "1", "--name", "Mine", "--workers", "2"]) == 0
+    assert (tmp_path / "mine.zip").read_bytes() == made_bundle.read_bytes()
+    assert "drawn again from its weights" in capsys.readouterr().out
+
+
 def test_submit_writes_a_verified_bundle_and_the_words_of_the_pull_request(
     made_run: Path,
     made_split: Split,
-    made_bundle: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
     words = ["submit", str(made_run), "--out", "mine.zip", "--split", str(made_split.path), "--tried", "1"]
+    words.append("--no-weights")
     assert run([*words, "--name", "Mine", "--workers", "2"]) == 0
-    assert (tmp_path / "mine.zip").read_bytes() == made_bundle.read_bytes()
     told = capsys.readouterr().out
-    assert "drawn again from its weights" in told and "Title: Leaderboard: Mine on made" in told
+    assert "its weights were not measured" in told and "Title: Leaderboard: Mine on made" in told
     assert "git add leaderboard/entries/my_algo-1x/EDITION/bundle.json" in told and "https://ADDRESS/mine.zip" in told
     assert f"EDITION is the newest one of these labels ({made_split.hash[:12]}) in leaderboard/editions.json" in told
     here = told[told.index("<<'END'") + 7 : told.index("    END")]
     ref = BundleRef.model_validate_json(here)
-    assert ref.sha256 == sha256(made_bundle.read_bytes()).hexdigest()
+    assert ref.sha256 == sha256((tmp_path / "mine.zip").read_bytes()).hexdigest()
 
     assert run(["leaderboard", "verify", "mine.zip", "--json"]) == 1
     assert json.loads(capsys.readouterr().out)["reasons"][0]["check"] == "split"
-    assert run([*words, "--no-weights", "--address", "javascript:x"]) == 1
+    assert run([*words, "--address", "javascript:x"]) == 1
     assert "is not a plain address" in capsys.readouterr().err
-    assert run([*words, "--no-weights", "--address", "https://example.org/mine.zip"]) == 0
+    assert run([*words, "--address", "https://example.org/mine.zip"]) == 0
     told = capsys.readouterr().out
-    assert "its weights were not measured" in told and '"address": "https://example.org/mine.zip"' in told
+    assert '"address": "https://example.org/mine.zip"' in told
 
 
 def test_what_an_entry_shows_without_its_bundle(

@@ -99,6 +99,7 @@ def test_other_weights_do_not_give_what_is_claimed(
     assert "rollouts are claimed to be correct, and the weights give" in told(found)["measured"]
 
 
+@pytest.mark.slow
 def test_weights_of_the_positive_control_do_not_give_the_counts_of_another(
     fails: Path, made_split: Split, tmp_path: Path
 ) -> None:
@@ -333,28 +334,49 @@ def lora(folder: Path, rank: int, scale: float) -> Path:
     return folder
 
 
-def test_an_adapter_is_measured_on_the_splits_base(made_split: Split, tmp_path: Path) -> None:
+ADAPTER = "seeds/1/weights/adapter_model.safetensors"
+
+
+@pytest.fixture(scope="module")
+def adapted(made_split: Split, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundle of a run that trained an adapter."""
+    place = tmp_path_factory.mktemp("adapted")
     settings = {"lora": {"rank": 2, "alpha": 4.0, "targets": ["q_proj", "v_proj"]}}
-    weights = lora(tmp_path / "adapter", 2, 0.02)
-    run = make_run(tmp_path / "runs" / "lora", made_split, weights, seeds=(1,), settings=settings)
-    bundle = make_bundle(run, tmp_path / "lora.zip")
-    name = "seeds/1/weights/adapter_model.safetensors"
-    assert [member for member in members_of(bundle) if "weights" in member] == [name]
-    found = verified(bundle, made_split)
+    weights = lora(place / "adapter", 2, 0.02)
+    run = make_run(place / "runs" / "lora", made_split, weights, seeds=(1,), settings=settings)
+    return make_bundle(run, place / "lora.zip")
+
+
+def test_an_adapter_is_measured_on_the_splits_base(adapted: Path, made_split: Split) -> None:
+    assert [member for member in members_of(adapted) if "weights" in member] == [ADAPTER]
+    found = verified(adapted, made_split)
     assert (found.verified, found.agreement) == (True, "identical"), found.words
 
-    other = (lora(tmp_path / "other", 2, 0.3) / "adapter_model.safetensors").read_bytes()
-    found = verified(altered(bundle, tmp_path / "x.zip", lambda members: members.update({name: other})), made_split)
-    assert "measured" in told(found)
-    wide = (lora(tmp_path / "wide", 3, 0.02) / "adapter_model.safetensors").read_bytes()
-    found = verified(altered(bundle, tmp_path / "x.zip", lambda members: members.update({name: wide})), made_split)
-    assert "of shape" in told(found)["weights"]
+
+@pytest.mark.parametrize(
+    ("rank", "size", "check", "words"),
+    [pytest.param(2, 0.3, "measured", "", marks=pytest.mark.slow), (3, 0.02, "weights", "of shape")],
+)
+def test_another_adapter_is_refused(
+    adapted: Path, made_split: Split, tmp_path: Path, rank: int, size: float, check: str, words: str
+) -> None:
+    other = (lora(tmp_path / "other", rank, size) / "adapter_model.safetensors").read_bytes()
+    found = verified(altered(adapted, tmp_path / "x.zip", lambda members: members.update({ADAPTER: other})), made_split)
+    assert words in told(found)[check]
 
 
-def test_a_run_that_started_elsewhere_is_measured_before_training_too(made_split: Split, tmp_path: Path) -> None:
-    run = make_run(tmp_path / "runs" / "mid", made_split, seeds=(1,), start="positive_control")
-    bundle = make_bundle(run, tmp_path / "mid.zip")
-    found = verified(bundle, made_split)
+@pytest.fixture(scope="module")
+def elsewhere(made_split: Split, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundle of a run that started from the positive control."""
+    place = tmp_path_factory.mktemp("elsewhere")
+    run = make_run(place / "runs" / "mid", made_split, seeds=(1,), start="positive_control")
+    return make_bundle(run, place / "mid.zip")
+
+
+def test_a_run_that_started_elsewhere_is_measured_before_training_too(
+    elsewhere: Path, made_split: Split, tmp_path: Path
+) -> None:
+    found = verified(elsewhere, made_split)
     assert (found.verified, found.agreement) == (True, "identical"), found.words
     assert found.result is not None and found.result.method.track == "base"
     twins = len(made_split.problems("twin"))
@@ -363,8 +385,11 @@ def test_a_run_that_started_elsewhere_is_measured_before_training_too(made_split
     def without_start(members: Members) -> None:
         in_table(members, "rollouts.parquet", lambda rows: [row for row in rows if row["phase"] != "start"])
 
-    assert "rows" in told(verified(altered(bundle, tmp_path / "x.zip", without_start), made_split))["rollouts"]
+    assert "rows" in told(verified(altered(elsewhere, tmp_path / "x.zip", without_start), made_split))["rollouts"]
 
+
+@pytest.mark.slow
+def test_a_start_that_is_claimed_to_be_worse_is_refused(elsewhere: Path, made_split: Split, tmp_path: Path) -> None:
     def worse(rows: list[dict[str, Any]]) -> None:
         """As if it had started with less: gains would look larger."""
         wrong = next(row for row in rows if row["phase"] == "start" and not row["correct"])
@@ -372,7 +397,7 @@ def test_a_run_that_started_elsewhere_is_measured_before_training_too(made_split
             if row["phase"] == "start" and row["correct"]:
                 row.update({name: wrong[name] for name in ("completion", "token_ids", "finish", "correct")})
 
-    found = verified(retold(bundle, tmp_path / "worse.zip", made_split, worse), made_split)
+    found = verified(retold(elsewhere, tmp_path / "worse.zip", made_split, worse), made_split)
     assert any("before training" in reason.reason or "start " in reason.reason for reason in found.reasons)
 
 

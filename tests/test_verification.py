@@ -21,6 +21,7 @@ from made_bundle import (
     retold,
     told,
 )
+from slow_parameters import but_first_slow
 
 from unlearnbench.errors import DataError, RunError
 from unlearnbench.io import tables
@@ -125,7 +126,7 @@ def test_an_altered_gain_and_interval(refused: Refused) -> None:
     assert "conversion.gain" in refused(change)["result"]
 
 
-@pytest.mark.parametrize("measure", [True, False])
+@pytest.mark.parametrize("measure", but_first_slow([False, True]))
 def test_an_altered_verdict(made_bundle: Path, made_split: Split, tmp_path: Path, measure: bool) -> None:
     """Counts and result follow from it: only the verifier can tell."""
 
