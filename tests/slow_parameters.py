@@ -1,4 +1,4 @@
-"""Parameters each of which starts processes: the first is tried in every run, the others in the slow tests."""
+"""Parameters each of which takes long: the first are tried in every run of the tests, the others in the slow ones."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 
-def but_first_slow(values: Iterable[Any]) -> list[Any]:
-    """Parameters of a test of one argument; all but the first carry the marker `slow`."""
-    first, *others = values
-    return [first, *(pytest.param(value, marks=pytest.mark.slow) for value in others)]
+def but_first_slow(values: Iterable[Any], first: int = 1) -> list[Any]:
+    """Parameters of a test of one argument; all but the first so many carry the marker `slow`."""
+    every = list(values)
+    return [*every[:first], *(pytest.param(value, marks=pytest.mark.slow) for value in every[first:])]

@@ -61,6 +61,7 @@ def test_a_policy_with_random_weights_is_trained_from_the_items_of_micro(micro: 
     assert work.updates == work.steps
 
 
+@pytest.mark.slow
 def test_empty_shards_are_shared_out_and_timed() -> None:
     from benchmarks import executor
 

@@ -326,7 +326,8 @@ def test_an_item_whose_gradient_is_not_finite_is_left_out(
         model.model.embed_tokens.weight[token] = float("nan")
     save_policy(policy, tmp_path / "broken")
     file = write_rows(tmp_path / "given.jsonl", rows, "item_id", "prompt", "token_ids", "correct", "group")
-    done = unlearnbench.diagnose(tmp_path / "broken", rollouts=file, out=tmp_path / "out", rollouts_per_item=8)
+    alone = {"rollouts": file, "rollouts_per_item": 8, "workers": 1}
+    done = unlearnbench.diagnose(tmp_path / "broken", out=tmp_path / "out", **alone)
     assert [(row.item_id, row.reason) for row in done.excluded] == [(victim, "its gradient is not finite")]
     kept = [place for place, item in enumerate(found.item_ids) if item != victim]
     np.testing.assert_allclose(done.cosine, found.cosine[np.ix_(kept, kept)], atol=1e-6)

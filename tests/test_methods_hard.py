@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from killed_run import bytes_of_run, run_whole_and_killed
 from rollout_groups import group_of, method_of, outcome_counts, rollout_of
+from slow_parameters import but_first_slow
 
 from unlearnbench.harness.judge import track_of
 from unlearnbench.harness.privileged import asked
@@ -95,7 +96,7 @@ STATEFUL: dict[type[Method], dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("cls", STATEFUL, ids=lambda cls: cls.__name__)
+@pytest.mark.parametrize("cls", but_first_slow(STATEFUL, first=3), ids=lambda cls: cls.__name__)
 def test_a_run_that_was_killed_half_way_is_the_same_bit_for_bit(
     training: Any, tmp_path: Path, cls: type[Method]
 ) -> None:
