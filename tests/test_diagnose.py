@@ -123,6 +123,7 @@ def test_cosines_are_those_of_the_rollouts_it_names(
 # --- taking up again ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow  # the next one is interrupted, too
 def test_a_killed_diagnosis_goes_on_where_it_was(found: Diagnosis, small_split: Split, tmp_path: Path) -> None:
     code = f"""
 import os, signal, unlearnbench

@@ -227,7 +227,8 @@ JUNK = {
 }
 
 
-@pytest.mark.parametrize("junk", but_first_slow(JUNK))  # tests/test_worker_group.py has them without a policy
+@pytest.mark.slow  # tests/test_worker_group.py has these and more, without a policy
+@pytest.mark.parametrize("junk", JUNK)
 def test_junk_on_the_pipe_is_one_sentence(junk: str, small_split: Split, tmp_path: Path) -> None:
     with pytest.raises(UnlearnBenchError) as caught:
         _run(SPEAKS.replace("JUNK", repr(JUNK[junk])), small_split, tmp_path)
@@ -254,7 +255,8 @@ ASKED = {
 }
 
 
-@pytest.mark.parametrize("asked", but_first_slow(ASKED))  # tests/test_judge.py has more, without processes
+@pytest.mark.slow  # tests/test_judge.py has more, without processes
+@pytest.mark.parametrize("asked", ASKED)
 def test_a_verdict_is_given_once_and_for_what_was_drawn(asked: str, small_split: Split, tmp_path: Path) -> None:
     text, message = ASKED[asked]
     with pytest.raises(MethodError, match=message):

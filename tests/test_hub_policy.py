@@ -44,6 +44,7 @@ def cached(small_split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     return Split(split)
 
 
+@pytest.mark.slow
 def test_it_is_trained_and_measured_and_an_adapter_of_it_names_it(cached: Split, tmp_path: Path) -> None:
     settings = {"lora": {"rank": 2, "alpha": 4.0}, "prompts_per_step": 6}
     result = evaluate("grpo", cached, quick=True, out=tmp_path / "run", settings=settings)
@@ -51,6 +52,13 @@ def test_it_is_trained_and_measured_and_an_adapter_of_it_names_it(cached: Split,
     assert easy is not None and easy > 0.5  # it is the policy that it should be
     told = json.loads((tmp_path / "run/1/checkpoint/adapter_config.json").read_text())
     assert (told["base_model_name_or_path"], told["revision"]) == ("owner/tiny", REVISION)
+
+
+def test_it_is_the_one_in_the_cache(cached: Split, small_split: Split) -> None:
+    folder = base_folder(cached)
+    assert folder.name == REVISION
+    own = small_split.path / "policy/model.safetensors"
+    assert (folder / "model.safetensors").read_bytes() == own.read_bytes()
 
 
 def test_one_that_is_not_there_is_one_sentence(cached: Split, tmp_path: Path) -> None:

@@ -92,6 +92,7 @@ TAMPERS = """
 """
 
 
+@pytest.mark.slow  # tests/test_hostile_methods.py has another one
 def test_tampering_inside_the_process_leaves_the_evaluation_as_it_is(
     untrained: tuple[Path, Result], small_split: Split, tmp_path: Path
 ) -> None:

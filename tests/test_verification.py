@@ -36,6 +36,7 @@ from unlearnbench.splits import Split, load_split
 ITEM, OTHER = [item.item_id for item in load_split("micro").items if item.group == "easy"][:2]
 
 
+@pytest.mark.slow  # tests/test_remeasured.py has one of one seed
 def test_an_honest_bundle_is_measured_again_and_gives_the_same_result(
     made_bundle: Path, made_run: Path, made_split: Split
 ) -> None:
