@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -32,20 +34,29 @@ def test_kinds_have_a_rule_and_many_cases_of_both_verdicts() -> None:
     assert len(KINDS) >= 32 and total >= 800
 
 
+@pytest.fixture(scope="module")
+def verifiers() -> Iterator[dict[tuple[Rule, str], Verifier]]:
+    """One for each rule and order of the sides, so that no verdict on a pair is returned for the swapped one."""
+    rules: tuple[Rule, ...] = ("strict", "lenient")
+    with ExitStack() as stack:
+        yield {(rule, order): stack.enter_context(Verifier(rule)) for rule in rules for order in ("given", "swapped")}
+
+
 @pytest.mark.parametrize("path", KINDS, ids=lambda path: path.stem)
-def test_verdicts_agree_with_the_labels_and_sides_may_change_places(path: Path) -> None:
+def test_verdicts_agree_with_the_labels_and_sides_may_change_places(
+    path: Path, verifiers: dict[tuple[Rule, str], Verifier]
+) -> None:
     wrong = []
-    for rule in ("strict", "lenient"):
-        of_rule: Rule = "strict" if rule == "strict" else "lenient"
+    rules: tuple[Rule, ...] = ("strict", "lenient")
+    for rule in rules:
         found = [case for case in cases(path) if case.get("rule", "strict") == rule]
         pairs = [(case["gold"], case.get("completion") or f"\\boxed{{{case['answer']}}}") for case in found]
         swapped = [
             (case["answer"], f"\\boxed{{{case['gold']}}}") if "answer" in case else pair
             for case, pair in zip(found, pairs, strict=True)
         ]
-        for asked in (pairs, swapped):  # a verifier of its own each, so that no verdict of the first is returned
-            with Verifier(of_rule) as verifier:
-                verdicts = verifier.verify_many(asked)
+        for order, asked in (("given", pairs), ("swapped", swapped)):
+            verdicts = verifiers[rule, order].verify_many(asked)
             wrong += [
                 f"{pair}: label {case['correct']}, verdict {verdict.correct} ({verdict.reason}), "
                 f"stated {verdict.answer!r}"
