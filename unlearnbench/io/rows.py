@@ -109,11 +109,13 @@ def column_names(path: Path) -> list[str]:
 
 
 def require_columns(path: Path, present: Sequence[str], wanted: Iterable[str]) -> None:
-    """Raise DataError naming the first of the wanted columns that is not present, or is present twice."""
+    """Raise DataError naming the wanted columns that are not present, or one that is present twice."""
+    wanted = list(wanted)
+    if missing := [repr(name) for name in wanted if name not in present]:
+        has = ", ".join(name for name in present if "." not in name) or "no columns"
+        named = f"column {missing[0]} is" if len(missing) == 1 else f"columns {', '.join(missing)} are"
+        raise DataError(f"{path}: {named} missing; the file has {has}")
     for name in wanted:
-        if name not in present:
-            has = ", ".join(name for name in present if "." not in name) or "no columns"
-            raise DataError(f"{path}: column {name!r} is missing; the file has {has}")
         if list(present).count(name) > 1:
             raise DataError(f"{path}: column {name!r} is there more than once")
 
