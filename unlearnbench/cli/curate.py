@@ -74,7 +74,8 @@ def curate(
 
         assert config is not None
         if config.is_file():  # before the first sample is drawn
-            warn_of_golds(ungradable_items(Split(config.parent).items, config.parent))
+            pool = Split(config.parent)
+            warn_of_golds(ungradable_items(pool.items, pool.path / pool.config.pool.items))
         draws = Engine(sampler, parse_changes(engine, "--engine"))
         with Bars() as bars:
             compute = Compute(workers=workers, processes=processes, engine=draws, patience=None, ray=ray)

@@ -51,7 +51,10 @@ def header(path: Path) -> tuple[list[str], str]:
         line = next(streams.blocks(path, streams.pieces(stream)), b"")
     text = _decoded(path, line.partition(b"\n")[0])
     delimiter = "\t" if streams.format_of(path) == ".tsv" else max(DELIMITERS, key=text.count)
-    names = [name.strip() for name in next(_reader(io.StringIO(text.rstrip("\r")), delimiter), [])]
+    try:
+        names = [name.strip() for name in next(_reader(io.StringIO(text.rstrip("\r")), delimiter), [])]
+    except csv.Error as error:
+        raise DataError(f"{path}: the header cannot be read ({first_line(error)}); end lines with a newline") from error
     if not any(names):
         raise DataError(f"{path} is not a readable csv file: it begins with no names of columns")
     return names, delimiter

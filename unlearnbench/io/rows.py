@@ -102,10 +102,16 @@ def column_names(path: Path) -> list[str]:
     names: dict[str, None] = {}
     for row in json_rows.first_objects(path):
         for name, value in row.items():
-            names[name] = None
-            if isinstance(value, dict):
-                names.update(dict.fromkeys(f"{name}.{inner}" for inner in value))
+            names.update(dict.fromkeys(_keys(name, value)))
     return list(names)
+
+
+def _keys(name: str, value: object, depth: int = 2) -> Iterator[str]:
+    """A JSON field's name, and the paths to the fields inside it."""
+    yield name
+    if isinstance(value, dict) and depth:
+        for inner, found in value.items():
+            yield from _keys(f"{name}.{inner}", found, depth - 1)
 
 
 def require_columns(path: Path, present: Sequence[str], wanted: Iterable[str]) -> None:
