@@ -292,7 +292,7 @@ POOLS: dict[str, tuple[Callable[[Rows, Rows], None], str]] = {
         "twins.jsonl, row 2, field 'prompt': '1-t' has the prompt of item '3'",
     ),
     "a twin of nothing": (_set(1, 2, item_id=9), "twins.jsonl, row 2, field 'item_id': there is no item '9'"),
-    "a blank prompt": (_set(0, 2, prompt=" \n"), "items.jsonl, row 2, field 'prompt': it is blank"),
+    "a blank prompt": (_set(0, 2, prompt=" \n"), "items.jsonl, row 2, field 'prompt': it is empty"),
     "a gold that is none": (_set(0, 4, answer="}{"), "items.jsonl, row 4, field 'answer': it states no answer"),
     "a worked solution": (
         _set(0, 4, answer="3 + 5\n#### 8"),

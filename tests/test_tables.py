@@ -25,7 +25,7 @@ text = st.text(min_size=1, max_size=30)
 items = st.builds(
     Item,
     item_id=text.filter(lambda name: not name.isspace()),
-    prompt=text,
+    prompt=text.filter(lambda prompt: not prompt.isspace()),  # a blank one is refused
     answer=text,
     solution=st.text(max_size=30),
     family=text,

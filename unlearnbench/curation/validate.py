@@ -83,11 +83,9 @@ def inspect(path: str | Path) -> Inspection:
         return Inspection(problems)  # whatever refers to items would only repeat that they cannot be read
     for check in _POOL_CHECKS if contents.is_pool else _SPLIT_CHECKS:
         problems += check(contents)
-    asked = _asked(contents)
-    unverified = list(_answers(asked))
-    return Inspection(
-        problems + unverified, len(asked), len(unverified), ungradable_items(contents.items, folder / contents.names[0])
-    )
+    unverified = list(_answers(asked := _asked(contents)))
+    doubtful = ungradable_items(contents.items, folder / contents.names[0])
+    return Inspection(problems + unverified, len(asked), len(unverified), doubtful)
 
 
 def pool_problems(config_file: Path) -> list[str]:
@@ -288,11 +286,7 @@ def _golds(split: _Contents) -> Iterator[str]:
 
 
 def _prompts(split: _Contents) -> Iterator[str]:
-    """No prompt is blank. A twin is held out: its prompt is not an item's, canary's or other twin's. Nor is a canary's
-    any item's."""
-    for row, item in enumerate(split.items, start=1):
-        if not _words(item.prompt):
-            yield f"{split.folder / split.names[0]}, row {row}, field 'prompt': it is blank; give the problem's text"
+    """A twin is held out: its prompt is not an item's, canary's or other twin's. Nor is a canary's any item's."""
     owner = {_words(item.prompt): f"item {item.item_id!r}" for item in split.items}
     _, twins, canaries = split.names
     for name, prompts in (
