@@ -12,6 +12,7 @@ import pytest
 
 import unlearnbench.cli
 from unlearnbench.cli.main import COMMANDS
+from unlearnbench.cli.main import run as cli_run
 from unlearnbench.splits import Split
 
 HELP = Path(unlearnbench.cli.__file__).parent / "help.txt"
@@ -140,6 +141,48 @@ def test_labels_from_counts_alone(tmp_path: Path) -> None:
     for word in ("counts.csv", "'a'", "'base'", "'0'"):
         assert word.strip("'") in again.stderr
     assert not (tmp_path / "out2").exists()
+
+
+def test_counts_without_certification_say_what_would_certify(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = ["item_id,phase,run,n,correct", "c,base,0,100,3", "c,train,1,100,4", "c,after,1,128,4", "c,after,2,128,4"]
+    (tmp_path / "counts.csv").write_text("\n".join(rows) + "\n")
+    words = ["curate", "--from-counts", str(tmp_path / "counts.csv"), "--out", str(tmp_path / "out")]
+    assert cli_run(words) == 0
+    said = capsys.readouterr().out
+    assert "`certified` is null for all 1 unlearnable items" in said
+    assert "sample each 128 times more" in said
+    (tmp_path / "counts.csv").write_text("\n".join([*rows, "c,certify,1,256,3", "c,certify,2,256,3"]) + "\n")
+    assert cli_run(words) == 0
+    assert "not certified" not in capsys.readouterr().out
+    (tmp_path / "counts.csv").write_text("item_id,phase\nc,base\n")
+    assert cli_run(words) == 1
+    assert "columns 'run', 'n', 'correct' are missing; the file has item_id, phase" in capsys.readouterr().err
+    assert cli_run(["curate", "--help"]) == 0
+    assert "item_id, phase, run, n and correct" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize("name", [*COMMANDS, "methods list", "splits list"])
+def test_h_is_help_everywhere(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli_run([*name.split(), "-h"]) == 0
+    assert capsys.readouterr().out.startswith(f"Usage: unlearnbench {name}")
+
+
+def test_a_list_is_what_the_command_alone_prints(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (["splits"], ["splits", "--json"], ["methods"]):
+        assert cli_run(words) == 0
+        alone = capsys.readouterr().out
+        assert cli_run([words[0], "list", *words[1:]]) == 0
+        assert capsys.readouterr().out == alone
+
+
+def test_what_was_released_by_position_is_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli_run(["splits"]) == 0
+    said = capsys.readouterr().out
+    (row,) = [line for line in said.splitlines() if line.startswith("qwen2.5-0.5b-math-easy ")]
+    assert row.split()[-3:] == ["894", "100", "0"]
+    assert "the 100 learnable items were released as positions" in said
 
 
 def test_results_are_all_that_a_pipe_sees(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
+from unlearnbench.cli.main import run
 from unlearnbench.cli.methods import methods, new_method
 from unlearnbench.errors import MethodError
 from unlearnbench.method import HOOKS, Method, Plan, overridden, settings_of
@@ -130,6 +131,18 @@ def test_the_skeleton_is_grpo_with_a_setting(folder: Path) -> None:
     reference = Method(Recipe()).advantages(group)
     assert np.allclose(cls(settings_of(cls, Recipe(), {})).advantages(group), reference)
     assert np.allclose(cls(settings_of(cls, Recipe(), {"scale": 2})).advantages(group), 2 * reference)
+
+
+def test_a_users_file_is_its_own_source(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["new-method", "mine"]) == 0
+    (folder / "theirs.py").write_text(
+        "import unlearnbench as ub\n\n\nclass Theirs(ub.Method):\n    source = 'arXiv 2402.03300'\n"
+    )
+    capsys.readouterr()
+    for name, source in (("mine.py", str(folder / "mine.py")), ("theirs.py", "arXiv 2402.03300"), ("grpo", "arXiv")):
+        assert run(["methods", "show", name]) == 0
+        (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("source")]
+        assert line.split(maxsplit=1)[1].startswith(source)
 
 
 def test_the_skeleton_names_real_hooks(folder: Path) -> None:

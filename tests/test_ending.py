@@ -91,3 +91,5 @@ def test_misspelt_splits_and_methods_are_told_the_likely_one() -> None:
         find_split("micor")
     with pytest.raises(MethodError, match="no method 'grop'; did you mean 'grpo'"):
         locate("grop")
+    with pytest.raises(MethodError, match="did you mean 'grpo' or 'gspo'"):
+        locate("gpro")

@@ -73,6 +73,13 @@ def test_one_group_and_the_canaries(tiny: Split, tmp_path: Path) -> None:
         export(tiny, "trl", tmp_path, part="hard")
 
 
+@pytest.mark.parametrize("format", FORMATS)
+def test_twins_that_a_score_needs(tiny: Split, tmp_path: Path, format: Any) -> None:
+    written = rows(export(tiny, format, tmp_path, part="twins"))
+    names = [row["extra_info"]["item_id"] if format == "verl" else row["item_id"] for row in written]
+    assert names == [problem[0] for problem in tiny.problems("twin")]
+
+
 def test_a_chat_policy_gets_chats(tmp_path: Path) -> None:
     split = write_split(tmp_path / "chat", config(prompt_format="chat"), items())
     for each in FORMATS:

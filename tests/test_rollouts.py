@@ -91,6 +91,7 @@ def test_a_file_that_is_no_table_of_rollouts_is_named(small_split: Split, tmp_pa
     pq.write_table(pa.table({"item_id": ["a"], "text": ["x"]}), tmp_path / "no.parquet")
     (tmp_path / "torn.parquet").write_bytes(b"PAR1 and so on")
     (tmp_path / "empty.jsonl").write_text("\n\n")
+    (tmp_path / "mac.csv").write_bytes(b"item_id,completion\ra,x\r")
     (tmp_path / "one.jsonl").write_text(json.dumps({**GOOD, "item_id": small_split.items[0].item_id}) + "\n")
     for files, message in (
         (["no.parquet"], "column 'completion' is missing; the file has item_id, text: say which"),
@@ -98,12 +99,20 @@ def test_a_file_that_is_no_table_of_rollouts_is_named(small_split: Split, tmp_pa
         (["empty.jsonl"], "no rollout"),
         (["none.jsonl"], "there is no file"),
         (["one.jsonl"] * 2, "has the same content as"),
+        (["mac.csv"], r"mac.csv: the header cannot be read \(.*\); end lines with a newline"),
         (["rows.txt"], "must end in .jsonl, .json, .csv, .tsv"),
     ):
         (tmp_path / "rows.txt").touch()
         with pytest.raises(DataError, match=message):
             score_rollouts([tmp_path / name for name in files], small_split, tmp_path / "run")
     assert not (tmp_path / "run/result.json").exists()
+
+
+def test_an_id_two_levels_down_is_found(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps({"task": {"data": {"item_id": "a"}}, "response": "x"}) + "\n")
+    (batch,) = read_rollouts(path)
+    assert batch.rows["item_id"].to_pylist() == ["a"]
 
 
 def test_lines_across_blocks_blank_lines_and_defaults_are_read_as_json_reads_them(

@@ -12,7 +12,7 @@ import pytest
 from tiny import CANARIES, add_control, rehash
 
 from unlearnbench.adapters.export import export
-from unlearnbench.curation.validate import validate
+from unlearnbench.curation.validate import inspect, validate
 from unlearnbench.errors import DataError
 from unlearnbench.io import files, tables
 from unlearnbench.records import Canary, RelatedProblem
@@ -292,6 +292,7 @@ POOLS: dict[str, tuple[Callable[[Rows, Rows], None], str]] = {
         "twins.jsonl, row 2, field 'prompt': '1-t' has the prompt of item '3'",
     ),
     "a twin of nothing": (_set(1, 2, item_id=9), "twins.jsonl, row 2, field 'item_id': there is no item '9'"),
+    "a blank prompt": (_set(0, 2, prompt=" \n"), "items.jsonl, row 2, field 'prompt': it is empty"),
     "a gold that is none": (_set(0, 4, answer="}{"), "items.jsonl, row 4, field 'answer': it states no answer"),
     "a worked solution": (
         _set(0, 4, answer="3 + 5\n#### 8"),
@@ -327,6 +328,11 @@ def test_a_pool_may_be_a_published_data_set_or_what_verl_reads(tiny: Split, tmp_
     assert validate(folder) == []
     (item,) = Split(folder).items
     assert (item.item_id, item.prompt, item.family) == ("test/algebra/1.json", "What is 2 + 3?", "Algebra")
+
+
+def test_a_gold_that_only_its_own_text_matches_is_named_in_the_pools_own_file(tmp_path: Path) -> None:
+    (warning,) = inspect(pool(tmp_path / "pool", _set(0, 4, answer="\\frac{1}{"))).ungradable
+    assert f"{tmp_path / 'pool' / 'items.jsonl'}, row 4, field 'answer'" in warning
 
 
 @pytest.mark.parametrize("case", POOLS)

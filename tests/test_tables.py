@@ -25,7 +25,7 @@ text = st.text(min_size=1, max_size=30)
 items = st.builds(
     Item,
     item_id=text.filter(lambda name: not name.isspace()),
-    prompt=text,
+    prompt=text.filter(lambda prompt: not prompt.isspace()),  # a blank one is refused
     answer=text,
     solution=st.text(max_size=30),
     family=text,
@@ -212,7 +212,7 @@ def test_what_is_no_parquet(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("table", "sentence"),
     [
-        ({"item_id": ["a"]}, "column 'prompt' is missing; the file has item_id"),
+        ({"item_id": ["a"]}, "columns 'prompt', 'answer', 'family' are missing; the file has item_id"),
         ({"item_id": ["a", ""]}, r"row 2, field 'item_id'"),
         ({"item_id": ["a", None]}, r"row 2, field 'item_id'"),
         ({"group": ["easy", "hard"]}, r"row 2, field 'group'"),

@@ -194,6 +194,7 @@ def _traces(path: Path, index: ProblemIndex, failures: Failures) -> Iterator[Sam
         if not isinstance(traces, list):
             raise DataError(f"{where}, field 'traces': a list was expected, as verifiers writes it")
         step = json_rows.value_at(row, "run.work.step")
+        of_row = _facts(row)
         for trace in traces:
             if not isinstance(trace, dict) or not isinstance(trace.get("nodes"), list):
                 raise DataError(f"{where}, field 'traces': a trace with nodes was expected, as verifiers writes it")
@@ -201,16 +202,18 @@ def _traces(path: Path, index: ProblemIndex, failures: Failures) -> Iterator[Sam
                 failures.add(where, "field 'traces': the run of this trace failed")
                 continue
             given, sampled = _messages(trace["nodes"])
-            fields = [
-                json_rows.value_at(one, path_)
-                for one in (trace, row)
-                for path_ in ("info", "task.data", "task.data.info")
-            ]
-            name = index.name(where, fields, [given])
+            name = index.name(where, (*_facts(trace), *of_row), [given])
             said = chats.last_turn(sampled, "assistant") or ""
             cut = trace.get("is_truncated") is True or not sampled
             finish = "length" if cut else "stop"
             yield Sample(name, generated(where, said), finish, number, done, step if isinstance(step, int) else None)
+
+
+def _facts(one: Mapping[str, Any]) -> list[object]:
+    """Where a trace, or a row of traces, may have the item's id."""
+    task = one.get("task")
+    data = task.get("data") if isinstance(task, dict) else None
+    return [one.get("info"), data, data.get("info") if isinstance(data, dict) else None]
 
 
 def _messages(nodes: Iterable[object]) -> tuple[list[Mapping[str, Any]], list[Mapping[str, Any]]]:

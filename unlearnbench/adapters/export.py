@@ -16,12 +16,13 @@ import pyarrow as pa
 
 from unlearnbench.errors import SplitError
 from unlearnbench.io import files, tables
-from unlearnbench.records import Canary, Item
+from unlearnbench.records import Canary, Item, Twin
 from unlearnbench.splits import Split
 from unlearnbench.splits.split import PARTS
 
-Rows = Sequence[Item | Canary]
+Rows = Sequence[Item | Canary | Twin]
 Format = Literal["trl", "verl", "jsonl"]
+TWINS = "twins"
 FORMATS: tuple[Format, ...] = get_args(Format)
 
 _CHAT = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
@@ -37,18 +38,24 @@ _VERL = pa.schema(
 
 
 def export(split: Split, format: Format, out: Path, *, part: str = "train", canaries: bool = False) -> Path:
-    """Write one part of a split (`train`: all items; or a group) as OUT/<part>.parquet or .jsonl; returns the file.
+    """Write one part of a split as OUT/<part>.parquet or .jsonl; returns the file.
 
-    `canaries` mixes the split's canaries in, by id, so that reading the gold can be found out. Raises SplitError for
-    an unknown or empty part, RunError if the disk is full.
+    A part is `train` (all items), a group, or `twins`: those that a score needs, which are for evaluation alone; their
+    `item_id` is the twin's own, and they have no solution. `canaries` mixes the split's canaries in, by id, so that
+    reading the gold can be found out. Raises SplitError for an unknown or empty part, RunError if the disk is full.
     """
-    if part not in PARTS:
-        raise SplitError(f"there is no part {part!r}; parts are {', '.join(PARTS)}")
-    rows: list[Item | Canary] = [item for item in split.items if part in ("train", item.group)]
+    if part not in (*PARTS, TWINS):
+        raise SplitError(f"there is no part {part!r}; parts are {', '.join((*PARTS, TWINS))}")
+    rows: list[Item | Canary | Twin]
+    if part == TWINS:
+        needed = {problem[0] for problem in split.problems("twin")}
+        rows = [twin for twin in split.twins if twin.twin_id in needed]
+    else:
+        rows = [item for item in split.items if part in ("train", item.group)]
     if not rows:
         raise SplitError(f"split {split.name} has no items in {part}; it has {_filled(split)}")
     if canaries:
-        rows = sorted([*rows, *split.canaries], key=lambda row: row.item_id)
+        rows = sorted([*rows, *split.canaries], key=_id)
     chat = split.config.prompt_format == "chat"
     write: Callable[..., Path] = {"trl": _trl, "verl": _verl, "jsonl": _jsonl}[format]
     return write(out / part, rows, split.name, part, chat)
@@ -71,7 +78,7 @@ def _verl(file: Path, rows: Rows, name: str, part: str, chat: bool) -> Path:
             "prompt": _turn(row.prompt),
             "ability": "math",
             "reward_model": {"style": "rule", "ground_truth": row.answer},
-            "extra_info": {"index": index, "item_id": row.item_id, "split": part},
+            "extra_info": {"index": index, "item_id": _id(row), "split": part},
         }
         for index, row in enumerate(rows)
     ]
@@ -86,9 +93,14 @@ def _jsonl(file: Path, rows: Rows, name: str, part: str, chat: bool) -> Path:
     return path
 
 
-def _plain(row: Item | Canary, chat: bool) -> Mapping[str, Any]:
+def _plain(row: Item | Canary | Twin, chat: bool) -> Mapping[str, Any]:
     prompt = _turn(row.prompt) if chat else row.prompt
-    return {"prompt": prompt, "answer": row.answer, "solution": row.solution, "item_id": row.item_id}
+    solution = "" if isinstance(row, Twin) else row.solution
+    return {"prompt": prompt, "answer": row.answer, "solution": solution, "item_id": _id(row)}
+
+
+def _id(row: Item | Canary | Twin) -> str:
+    return row.twin_id if isinstance(row, Twin) else row.item_id
 
 
 def _turn(prompt: str) -> list[dict[str, str]]:

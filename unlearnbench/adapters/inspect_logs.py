@@ -42,24 +42,24 @@ def read_archive(path: Path, index: ProblemIndex, failures: Failures) -> Iterato
     try:
         with zipfile.ZipFile(path) as archive:
             members = {info.filename: info for info in archive.infolist()}  # a sample that was run again comes later
+            names = [name for name in members if name.startswith("samples/") and name.endswith(".json")]
+            if not names:
+                raise DataError(f"{path} has no samples; give the log of an evaluation that has ended")
+            for place, name in enumerate(names, start=1):
+                sample = json_object(f"{path}, {name}", _member(path, archive, members[name]))
+                yield from _rollouts(path, place, sample, index, failures, place / len(names))
     except zipfile.BadZipFile as error:
         raise DataError(f"{path} is not a readable .eval log ({error}); give it as inspect_ai wrote it") from error
-    names = [name for name in members if name.startswith("samples/") and name.endswith(".json")]
-    if not names:
-        raise DataError(f"{path} has no samples; give the log of an evaluation that has ended")
-    for place, name in enumerate(names, start=1):
-        sample = json_object(f"{path}, {name}", _member(path, members[name]))
-        yield from _rollouts(path, place, sample, index, failures, place / len(names))
 
 
-def _member(path: Path, info: zipfile.ZipInfo) -> bytes:
+def _member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
     """The bytes of a file in a zip. Raises DataError where it is too large, damaged, or packed in another way."""
     where = f"{path}, {info.filename}"
     if info.file_size > LARGEST:
         raise DataError(f"{where}: it has more than {LARGEST >> 20} MiB; shorten that sample")
     try:
         if info.compress_type != ZSTD:
-            with zipfile.ZipFile(path) as archive, archive.open(info) as member:
+            with archive.open(info) as member:
                 return member.read(LARGEST)
         with path.open("rb") as file:
             file.seek(info.header_offset)

@@ -62,8 +62,9 @@ class ProblemIndex:
         for own in fields:
             if isinstance(own, Mapping):
                 for key in KEYS:
-                    if isinstance(own.get(key), str | int):
-                        return str(own[key])
+                    stated = own.get(key)
+                    if isinstance(stated, str | int):
+                        return str(stated)
         for text in texts:
             prompt = asked(text)
             if prompt is not None and (found := self.match(prompt)) is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -18,6 +19,8 @@ def main() -> None:
     if words == ["--version"]:
         sys.stdout.write(f"unlearnbench, version {__version__}\n")
         return
+    # Arrow's own allocator keeps about 50 MiB more than the system's while files are streamed, and is no faster.
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
     from unlearnbench.cli.main import run
 
     sys.exit(run(words))

@@ -35,7 +35,7 @@ def check(method: str, split: str, changes: tuple[str, ...], as_json: bool) -> i
     source, chosen = locate(method), load_split(split)
     with tempfile.TemporaryDirectory() as folder:
         done = trial(chosen, source, "check", Path(folder), 2, parse_changes(changes), TINY)
-    found = done.summary() | {"ungradable": ungradable_items(chosen.items, chosen.path)}
+    found = done.summary() | {"ungradable": ungradable_items(chosen.items, chosen.path / "items.parquet")}
     if as_json:
         click.echo(json.dumps(found, indent=2))
     else:

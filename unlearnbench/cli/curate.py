@@ -14,7 +14,7 @@ from unlearnbench.cli.ray_option import ray_option
 
 @click.command("curate")
 @click.option("--config", type=click.Path(path_type=Path), help="split.yaml of the pool, beside its files.")
-@click.option("--from-counts", "counts", type=click.Path(path_type=Path), help="Counts (csv or parquet) instead.")
+@click.option("--from-counts", "counts", type=click.Path(path_type=Path), help="Counts instead of a pool.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder of the labelled split.")
 @click.option("--rule", default="protocol", show_default=True, type=click.Choice(["protocol", "paper"]))
 @click.option("--sampler", default="transformers", show_default=True, type=click.Choice(["transformers", "vllm"]))
@@ -49,6 +49,11 @@ def curate(
     """Measure which items of a pool a policy can learn, and write the groups.
 
     Rerun the same command to resume an interrupted curation.
+
+    Counts (csv, tsv, jsonl, json or parquet) have the columns item_id, phase, run, n and correct: in a phase and run,
+    `correct` of `n` rollouts of an item. The phases are base (before training), train (during it; wanted for items
+    that are hard and never learned), after (after each run) and certify (more rollouts after each run, which
+    certify unlearnable items). With --rule paper, rows of phase train also have best, the largest logged mean reward.
     """
     if (config is None) == (counts is None):
         raise click.UsageError("Give either --config or --from-counts.")
@@ -69,7 +74,8 @@ def curate(
 
         assert config is not None
         if config.is_file():  # before the first sample is drawn
-            warn_of_golds(ungradable_items(Split(config.parent).items, config.parent))
+            pool = Split(config.parent)
+            warn_of_golds(ungradable_items(pool.items, pool.path / pool.config.pool.items))
         draws = Engine(sampler, parse_changes(engine, "--engine"))
         with Bars() as bars:
             compute = Compute(workers=workers, processes=processes, engine=draws, patience=None, ray=ray)
@@ -82,6 +88,8 @@ def curate(
 
     click.echo(f"labels by the rule `{rule}`")
     print_table(["group", "items"], list(told["counts"].items()), right=["items"])
+    if rule == "protocol" and told["counts"]["unlearnable"] and not told["n"]["certify"]:
+        click.echo(_uncertified(told["counts"]["unlearnable"]))
     if config is not None:
         click.echo(_smallest_gain(out))
     null = out / "null_control" / "1x"
@@ -90,6 +98,17 @@ def curate(
             "next, the null control, without which no gain can be computed: "
             f"unlearnbench eval --method grpo --split {out} --seeds 10 --out {null}"
         )
+
+
+def _uncertified(items: int) -> str:
+    """What is lacking where no row is of phase certify, in a sentence."""
+    from unlearnbench.records import Protocol
+
+    return (
+        f"not certified: there are no rows of phase certify, so `certified` is null for all {items} unlearnable items; "
+        f"to certify them, sample each {Protocol().samples.certify} times more after every run, and add the counts as "
+        "rows of phase certify"
+    )
 
 
 def _smallest_gain(out: Path) -> str:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     "--format", "format", required=True, type=click.Choice(["trl", "verl", "jsonl"]), help="Program that reads it."
 )
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to write to.")
-@click.option("--part", default="train", show_default=True, help="All items (train) or those of one group.")
+@click.option("--part", default="train", show_default=True, help="All items (train), those of one group, or the twins.")
 @click.option("--canaries", is_flag=True, help="Mix in the problems whose gold is wrong on purpose.")
 def export(split: str, format: Format, out: Path, part: str, canaries: bool) -> None:
     """Write a split as files that TRL's GRPOTrainer (trl), verl, or anything else (jsonl) reads unchanged.
@@ -29,5 +29,7 @@ def export(split: str, format: Format, out: Path, part: str, canaries: bool) -> 
 
     path = run(load_split(split), format, out, part=part, canaries=canaries)
     click.echo(path)
-    if part != "train":
+    if part == "twins":
+        click.echo("twins are for evaluation: a score needs their rollouts, and no training may touch them", err=True)
+    elif part != "train":
         click.echo("a run that trains on one group alone knows labels: track `labels`", err=True)

@@ -10,9 +10,12 @@ import sys
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from unlearnbench.methods import MethodSource
 
 _RESERVED = frozenset({"datasets", "numpy", "torch", "transformers", "unlearnbench"})
 
@@ -93,8 +96,18 @@ def methods(context: click.Context, as_json: bool) -> None:
     The gain over the null control is that of docs/results/experiments.md, on micro at 1x: in points in the table, as
     a fraction in JSON; none once method or split changed. `methods show NAME` prints all about one.
     """
-    if context.invoked_subcommand is not None:
-        return
+    if context.invoked_subcommand is None:
+        _print_all(as_json)
+
+
+@methods.command("list")
+@as_json
+def list_(as_json: bool) -> None:
+    """The same list as `unlearnbench methods`."""
+    _print_all(as_json)
+
+
+def _print_all(as_json: bool) -> None:
     from unlearnbench.methods.listing import listed
 
     rows, problems = listed()
@@ -168,13 +181,22 @@ def _described(name: str) -> dict[str, Any]:
         "does": first_line(method).rstrip(".") or "-",
         "description": "\n\n".join(textwrap.fill(part, 100) for part in text.split("\n\n")),
         "track": method.track,
-        "source": method.source or "not stated",
+        "source": _source(method, source),
         "may_read": privileged_reads(method),
         "hooks": hooks,
         "settings": declared,
         "measured": None if measured is None else measured.model_dump(mode="json"),
         "file": source.file if not source.built_in else f"unlearnbench/methods/{source.name}.py",
     }
+
+
+def _source(method: Any, found: MethodSource) -> str:
+    """The paper that a method names, else the file of one that is not built in."""
+    from unlearnbench.method import Method
+
+    if not found.built_in and method.source == Method.source:
+        return f"{found.file} (no paper is named)"
+    return method.source or "not stated"
 
 
 def _declared(method: Any) -> Mapping[str, Any]:

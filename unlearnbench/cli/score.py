@@ -97,7 +97,6 @@ def score(
         )
     from unlearnbench.adapters.log_samples import Failures
     from unlearnbench.cli.progress import Bar
-    from unlearnbench.harness.rollouts.curves import step_curves
     from unlearnbench.harness.rollouts.files import Reading, SeveralSteps
     from unlearnbench.harness.rollouts.score import score_rollouts
 
@@ -110,6 +109,8 @@ def score(
         except SeveralSteps:
             result = None
     if result is None:
+        from unlearnbench.harness.rollouts.curves import step_curves  # it loads matplotlib
+
         failures.names.clear()
         with Bar("judging") as bar:
             curves = step_curves(files, split, out, progress=bar.show, **told)

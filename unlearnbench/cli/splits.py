@@ -28,9 +28,19 @@ as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON inste
 @click.pass_context
 def splits(context: click.Context, as_json: bool) -> None:
     """List the shipped splits; show, validate, build or publish one."""
-    if context.invoked_subcommand is not None:
-        return
-    from unlearnbench.cli.console import print_table
+    if context.invoked_subcommand is None:
+        _print_all(as_json)
+
+
+@splits.command("list")
+@as_json
+def list_(as_json: bool) -> None:
+    """The same list as `unlearnbench splits`."""
+    _print_all(as_json)
+
+
+def _print_all(as_json: bool) -> None:
+    from unlearnbench.cli.console import print_sentence, print_table
     from unlearnbench.splits import load_split, shipped_splits
 
     rows = [_summary(load_split(name)) for name in shipped_splits()]
@@ -52,6 +62,13 @@ def splits(context: click.Context, as_json: bool) -> None:
             ],
             right=["items", *shown],
         )
+        for row in rows:
+            for group, of in row["released"].items():
+                if not row["built"] and of["positions"]:
+                    print_sentence(
+                        f"{row['name']}: the {of['positions']} {group} items were released as positions; those that "
+                        f"their text identifies are items once `unlearnbench splits build {row['name']}` has run"
+                    )
 
 
 for command in (build, export, push):
@@ -267,7 +284,7 @@ def _summary(split: Split) -> dict[str, Any]:
     for group in GROUPS:
         items = [item for item in split.items if item.group == group] if built else []
         certified = sum(item.certified is True for item in items)
-        count = len(items) if built else len(told[group].ids) if group in told else 0
+        count = len(items) if built else max(len(told[group].ids), len(told[group].positions)) if group in told else 0
         groups[group] = {"items": count, "certified": certified, "thin": sum(item.thin for item in items)}
     return {
         "name": split.name,

@@ -18,7 +18,7 @@ _SHOWN = 20
 """Rows that are named on the terminal; JSON has them all."""
 
 
-# -3 and -h are answers, not options.
+# -3 and -h are answers, not options; -h alone asks for help.
 @click.command(context_settings={"ignore_unknown_options": True, "help_option_names": ["--help"]})
 @click.argument("gold", required=False)
 @click.argument("completion", required=False)
@@ -61,6 +61,10 @@ def verify(
 
     Rerun the same command to resume an interrupted file.
     """
+    if gold == "-h" and completion is None and source is None:
+        context = click.get_current_context()
+        click.echo(context.get_help())
+        context.exit()
     for text in (gold, completion):
         if text is not None and re.fullmatch(r"--[a-z][a-z-]*(=.*)?", text):
             raise click.NoSuchOption(text)

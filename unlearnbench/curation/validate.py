@@ -83,9 +83,9 @@ def inspect(path: str | Path) -> Inspection:
         return Inspection(problems)  # whatever refers to items would only repeat that they cannot be read
     for check in _POOL_CHECKS if contents.is_pool else _SPLIT_CHECKS:
         problems += check(contents)
-    asked = _asked(contents)
-    unverified = list(_answers(asked))
-    return Inspection(problems + unverified, len(asked), len(unverified), ungradable_items(contents.items, folder))
+    unverified = list(_answers(asked := _asked(contents)))
+    doubtful = ungradable_items(contents.items, folder / contents.names[0])
+    return Inspection(problems + unverified, len(asked), len(unverified), doubtful)
 
 
 def pool_problems(config_file: Path) -> list[str]:

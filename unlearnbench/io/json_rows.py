@@ -56,7 +56,7 @@ def read_json(path: Path, wanted: Sequence[str] | None) -> Iterator[tuple[Sequen
 def read_objects(path: Path) -> Iterator[tuple[int, Object, float]]:
     """Each row with its number, and the share of the file read. Raises DataError as `read_json` does."""
     with streams.opened(path) as stream:
-        for numbers, rows in _parts(path, stream, _never):
+        for numbers, rows in _parts(path, stream, _never, lines=1):
             for number, row in zip(numbers, rows, strict=True):
                 yield number, row, stream.done
 
@@ -88,7 +88,7 @@ def json_object(where: str, line: bytes) -> Object:
     return _object(where, row)
 
 
-def objects(source: Path, first: int, lines: Sequence[bytes]) -> Iterator[tuple[int, Object]]:
+def objects(source: Path, first: int, lines: Iterable[bytes]) -> Iterator[tuple[int, Object]]:
     """Each row with the number of its line; blank lines are skipped. Raises DataError naming file and row."""
     for number, line in enumerate(lines, start=first):
         try:
@@ -112,8 +112,11 @@ def _object(where: str, row: object) -> Object:
 # --- lines and lists ------------------------------------------------------------------------------------------
 
 
-def _parts(path: Path, stream: streams.Stream, parse: Parse, most: int = ROWS) -> Iterator[Part]:
-    """Rows in parts; of rows that Arrow does not parse at most `most` at once."""
+def _parts(
+    path: Path, stream: streams.Stream, parse: Parse, most: int = ROWS, lines: int | None = None
+) -> Iterator[Part]:
+    """Rows in parts; of rows that Arrow does not parse at most `most` at once, or of lines `lines`: where
+    thousands of nested objects live at once, the garbage collector takes more time than parsing."""
     pieces = streams.pieces(stream)
     first = next((piece for piece in pieces if piece.strip()), b"")
     start = first.lstrip()
@@ -129,7 +132,7 @@ def _parts(path: Path, stream: streams.Stream, parse: Parse, most: int = ROWS) -
                 raise DataError(f"{path}: not valid JSON ({why})")
             raise DataError(f"{path}: a JSON list was expected, or several lines of one object each; write one of them")
         blocks = chain(known, blocks)
-    return _line_parts(path, blocks, parse, most)
+    return _line_parts(path, blocks, parse, lines or most)
 
 
 def _why_not_json(text: bytes) -> str | None:
@@ -152,8 +155,9 @@ def _line_parts(path: Path, blocks: Iterable[bytes], parse: Parse, most: int) ->
         first += lines
 
 
-def _split(block: bytes) -> list[bytes]:
-    return block.removesuffix(b"\n").split(b"\n")
+def _split(block: bytes) -> Iterator[bytes]:
+    """The lines of a block, one by one: often only the first are wanted."""
+    return (line.removesuffix(b"\n") for line in BytesIO(block))
 
 
 def _rows_of_lines(path: Path, first: int, block: bytes) -> Iterator[Object]:

@@ -102,18 +102,26 @@ def column_names(path: Path) -> list[str]:
     names: dict[str, None] = {}
     for row in json_rows.first_objects(path):
         for name, value in row.items():
-            names[name] = None
-            if isinstance(value, dict):
-                names.update(dict.fromkeys(f"{name}.{inner}" for inner in value))
+            names.update(dict.fromkeys(_keys(name, value)))
     return list(names)
 
 
+def _keys(name: str, value: object, depth: int = 2) -> Iterator[str]:
+    """A JSON field's name, and the paths to the fields inside it."""
+    yield name
+    if isinstance(value, dict) and depth:
+        for inner, found in value.items():
+            yield from _keys(f"{name}.{inner}", found, depth - 1)
+
+
 def require_columns(path: Path, present: Sequence[str], wanted: Iterable[str]) -> None:
-    """Raise DataError naming the first of the wanted columns that is not present, or is present twice."""
+    """Raise DataError naming the wanted columns that are not present, or one that is present twice."""
+    wanted = list(wanted)
+    if missing := [repr(name) for name in wanted if name not in present]:
+        has = ", ".join(name for name in present if "." not in name) or "no columns"
+        named = f"column {missing[0]} is" if len(missing) == 1 else f"columns {', '.join(missing)} are"
+        raise DataError(f"{path}: {named} missing; the file has {has}")
     for name in wanted:
-        if name not in present:
-            has = ", ".join(name for name in present if "." not in name) or "no columns"
-            raise DataError(f"{path}: column {name!r} is missing; the file has {has}")
         if list(present).count(name) > 1:
             raise DataError(f"{path}: column {name!r} is there more than once")
 

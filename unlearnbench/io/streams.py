@@ -18,7 +18,7 @@ COMPRESSIONS: Mapping[str, str] = {".gz": "gzip", ".zst": "zstd"}
 """Endings that may follow that of a text format, and how Arrow calls them."""
 ENDINGS = ".jsonl, .json, .csv, .tsv (each also followed by .gz or .zst) or .parquet"
 
-BLOCK = 4 << 20
+BLOCK = 2 << 20
 """Bytes of text that are parsed at once; a longer row is read whole, up to LINE_LIMIT."""
 LINE_LIMIT = 64 << 20
 

@@ -329,7 +329,7 @@ def _value(name: str, annotation: Any, value: Any) -> Any:
             return chats.asked(value)
         if isinstance(value, int | float) and not isinstance(value, bool):
             return values.name(value) if float(value).is_integer() else repr(value)
-        return values.name(value) if name.endswith("_id") else value
+        return values.name(value) if name.endswith("_id") or name == "prompt" else value
     readers: Mapping[Any, Any] = {
         bool: values.flag,
         int: lambda one: values.whole_number(one, None),

@@ -130,8 +130,9 @@ def locate(spec: str) -> MethodSource:
         if file:
             return MethodSource(class_name, file, target, class_name)
         tried.append(f"the module {target}")
-    near = difflib.get_close_matches(target, BUILT_IN, 1)
-    meant = f"; did you mean {near[0]!r}?" if near else ";"
+    near = difflib.get_close_matches(target, BUILT_IN, 2)
+    near.sort(key=lambda name: sorted(name) != sorted(target))  # letters in another order are the likeliest mistake
+    meant = f"; did you mean {' or '.join(map(repr, near))}?" if near else ";"
     raise MethodNotFound(
         f"There is no method {spec!r}{meant} Tried {'; '.join(tried)}. `unlearnbench methods` lists what there is, and "
         f"`unlearnbench new-method {target}` makes a new one."

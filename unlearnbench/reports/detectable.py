@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 from unlearnbench.reports.headline import Detectable
 from unlearnbench.reports.run_files import Run
 from unlearnbench.scoring.counts import MIN_SAMPLES, Cells, read_phase
-from unlearnbench.scoring.inference.power import detectable
-from unlearnbench.scoring.inference.simulation import Design, World
-from unlearnbench.scoring.inference.variance_components import world_of
+
+if TYPE_CHECKING:  # the simulation loads scipy.optimize, for which a run without a gain does not wait
+    from unlearnbench.scoring.inference.simulation import Design, World
 
 EXPERIMENTS = 150
 """Simulated experiments: enough for one digit, in a second or two. `unlearnbench plan` makes more."""
@@ -23,6 +24,9 @@ def smallest_gain(run: Run) -> Detectable | None:
     result = run.result
     if run.null is None or result.conversion.gain is None or result.samples < MIN_SAMPLES or not run.items:
         return None
+    from unlearnbench.scoring.inference.simulation import Design, World
+    from unlearnbench.scoring.inference.variance_components import world_of
+
     families = tuple(item.family for item in run.items)
     seeds = [str(seed) for seed in run.null.seeds]
     cells = Cells.of(read_phase(run.null.counts, "eval", run.ids, runs=seeds, source="the null control"))
@@ -33,6 +37,8 @@ def smallest_gain(run: Run) -> Detectable | None:
 
 @lru_cache(maxsize=64)  # all entries of a board's split and budget share it
 def _smallest(world: World, design: Design) -> Detectable:
+    from unlearnbench.scoring.inference.power import detectable
+
     found = detectable(world, design, experiments=EXPERIMENTS)
     gains = {row.effect: row.gain for row in found if row.bound == "interval_families"}
     return Detectable(spread=gains.get("spread"), families=gains.get("families"))

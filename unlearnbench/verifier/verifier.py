@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
@@ -88,7 +88,7 @@ class Verifier:
 
     def verify_many(self, pairs: Sequence[tuple[str, str]]) -> list[Verdict]:
         """The verdicts on pairs of gold and completion, in the same order; equal pairs are judged once."""
-        verdicts = self._verdicts([(gold, stated_answer(completion, self.rule)) for gold, completion in pairs])
+        verdicts = self._verdicts((gold, stated_answer(completion, self.rule)) for gold, completion in pairs)
         for place, joint in self._in_several_boxes(pairs, verdicts):
             if (whole := self._verdicts([joint])[0]).correct:
                 verdicts[place] = whole
@@ -124,13 +124,21 @@ class Verifier:
                 if len(boxes) > 1:
                     yield place, (gold, Stated(", ".join(boxes)))
 
-    def _verdicts(self, stated: Sequence[tuple[str, Stated]]) -> list[Verdict]:
-        known = [self._known(gold, answer) for gold, answer in stated]
-        hard = list(dict.fromkeys(pair for pair, verdict in zip(stated, known, strict=True) if verdict is None))
-        if not hard:
-            return [verdict for verdict in known if verdict is not None]
-        judged = dict(zip(hard, self._judge_all(hard), strict=True))
-        return [verdict or judged[pair] for pair, verdict in zip(stated, known, strict=True)]
+    def _verdicts(self, stated: Iterable[tuple[str, Stated]]) -> list[Verdict]:
+        """Verdicts in order. Of most pairs nothing else is kept, which leaves the garbage collector little to search:
+        kept until the end, they would cost a fifth of the time."""
+        verdicts: list[Verdict] = []
+        hard: dict[tuple[str, Stated], list[int]] = {}
+        for place, (gold, answer) in enumerate(stated):
+            verdict = self._known(gold, answer)
+            if verdict is None:
+                hard.setdefault((gold, answer), []).append(place)
+                verdict = self._nothing["no_answer"]  # until it is judged
+            verdicts.append(verdict)
+        for places, judged in zip(hard.values(), self._judge_all(list(hard)), strict=True):
+            for place in places:
+                verdicts[place] = judged
+        return verdicts
 
     # --- what needs no worker ---
 

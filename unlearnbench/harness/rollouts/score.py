@@ -119,9 +119,13 @@ def judge(batch: Batch, place: Counts, problems: Problems, verifier: Verifier) -
         raise VerifierError(
             f"{batch.where(row)}: the verifier failed twice on this completion; run the same command again"
         )
+    # equal pairs of gold and answer share one verdict, so there are few
+    different = {id(verdict): verdict for verdict in verdicts}
+    numbers = {key: number for number, key in enumerate(different)}
+    rows = np.array([numbers[id(verdict)] for verdict in verdicts], np.int64)[inverse]
     names = ("correct", "answer", "reason")
-    columns = {name: pa.array([getattr(v, name) for v in verdicts], ROWS[name]) for name in names}
-    return pa.table(columns).take(pa.array(inverse))
+    columns = {name: pa.array([getattr(v, name) for v in different.values()], ROWS[name]) for name in names}
+    return pa.table(columns).take(pa.array(rows))
 
 
 class _Output:
@@ -167,9 +171,10 @@ class _Writer:
             **{name: judged[name] for name in judged.column_names},
         }
         table = pa.table(columns)
-        keys = np.stack([seed, phase], axis=1)
-        for key in np.unique(keys, axis=0).tolist():
-            mask = (keys == key).all(axis=1)
+        files = seed * len(_FILES) + phase
+        for number in np.unique(files).tolist():
+            key = divmod(number, len(_FILES))
+            mask = files == number
             part = table if mask.all() else table.filter(pa.array(mask))
             output = self._output(*key)
             output.waiting.append(part.rename_columns([_FILES[key[1]][1], *part.column_names[1:]]))

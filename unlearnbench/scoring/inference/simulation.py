@@ -14,8 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
 import numpy as np
-from scipy import stats
-from scipy.special import expit
+from scipy.special import betainc, expit
 
 from unlearnbench.scoring.conversion_rule import LEAST_RATE, solved
 from unlearnbench.scoring.counts import Cells
@@ -220,7 +219,8 @@ def _chances(
         found: Reals = np.interp(_LOGITS[:, None] + spread * _NODES - fallen, _LOGITS, values) @ _WEIGHTS
         return found
 
-    one = mixed(stats.binom.sf(least - 1, samples, expit(_LOGITS)), alone)
+    at_least = betainc(least, samples - least + 1, expit(_LOGITS))  # P(X >= least) of a binomial; 0 for samples + 1
+    one = mixed(at_least, alone)
     both = one**2 if probed else one
     hit = (1 - failing) * mixed(both, shared) + (failing * mixed(both, shared, drop) if failing else 0.0)
     return np.clip(mixed(hit, item), 0.0, 1.0)
