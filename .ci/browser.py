@@ -37,6 +37,11 @@ def check_board(browser: Browser, page: Path) -> list[str]:
     if not browser.run("document.getElementById('entries') !== null"):
         return []
     found = []
+    _choose(browser, "track", "all")  # the tab with the most columns
+    around = "document.getElementById('entries').closest('.scroll')"
+    wide, room = browser.run(f"[{around}.scrollWidth, {around}.clientWidth]")
+    if wide > room:
+        found.append(f"tab all: the table takes {wide} of {room} px")
     browser.run("document.querySelector('button[type=reset]').click()")
     total = browser.run(f"{_ROWS}.length")
     for column in range(browser.run("document.querySelectorAll('#entries thead th').length")):

@@ -62,6 +62,8 @@ def test_what_is_no_budget(given: str | float) -> None:
 def cells(*sources: str) -> dict[str, Any]:
     """What a notebook's cells define, run in `__main__` as IPython runs them, their text kept in linecache."""
     names: dict[str, Any] = {"__name__": "__main__"}
+    for stale in [name for name in linecache.cache if name.startswith("<ipython-input")]:
+        del linecache.cache[stale]
     for number, source in enumerate(sources):
         name = f"<ipython-input-{number}>"
         linecache.cache[name] = (len(source), None, source.splitlines(keepends=True), name)
@@ -92,7 +94,7 @@ CELLS = (
 
 
 def test_a_class_of_a_cell_is_written_with_all_that_it_uses(main: Any, tmp_path: Path) -> None:
-    spec = written_source(main(*CELLS)["MyAlgo"], tmp_path)
+    spec = written_source(main(*CELLS)["MyAlgo"], tmp_path).spec
     assert spec == f"{tmp_path / 'my_algo.py'}:MyAlgo"
     text = (tmp_path / "my_algo.py").read_text()
     for line in ("import numpy as np", "from math import sqrt as root", "SCALE = (2.0, 3)", "def weight(x):"):
@@ -109,10 +111,42 @@ def test_a_class_that_was_defined_twice_is_the_last_one(main: Any, tmp_path: Pat
     assert "0.75" in (tmp_path / "my_algo.py").read_text()
 
 
+def test_errors_name_the_cell_and_not_the_file_that_was_written_from_it(main: Any) -> None:
+    cell = CELLS[2].replace("return weight(super", "return self.run.nothing(super")
+    with pytest.raises(MethodError, match=r"nothing.*\(<ipython-input-2>, line 6\)"):
+        ub.check(main(*CELLS[:2], cell)["MyAlgo"])
+    with pytest.raises(MethodError, match=r"ZeroDivisionError.*\(<ipython-input-1>, line 4\)"):
+        ub.check(main(CELLS[0], CELLS[1].replace("return np", "1 / 0\n    return np"), CELLS[2])["MyAlgo"])
+
+
+SCRIPT = """
+import sys
+import unlearnbench as ub
+
+class Mine(ub.Method):
+    def advantages(self, rollouts):
+        return ub.load_split("micro").items
+
+if __name__ == "__main__":
+    try:
+        ub.evaluate(Mine, quick=True, out=sys.argv[1])
+    except ub.UnlearnBenchError as problem:
+        print(problem)
+"""
+
+
+def test_a_script_shows_progress_and_errors_by_its_own_lines(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    done = subprocess.run([sys.executable, str(script), str(tmp_path / "run")], capture_output=True, text=True)
+    assert done.stdout.count("\n") == 1 and f"({script}, line 7)" in done.stdout
+    assert done.stderr.startswith(f"run: {tmp_path / 'run'} (`unlearnbench status")
+
+
 def test_a_class_of_a_file_is_that_file(tmp_path: Path) -> None:
     from unlearnbench.methods.dapo import Dapo
 
-    assert written_source(Dapo, tmp_path) == f"{sys.modules[Dapo.__module__].__file__}:Dapo"
+    assert written_source(Dapo, tmp_path).spec == f"{sys.modules[Dapo.__module__].__file__}:Dapo"
     assert list(tmp_path.iterdir()) == []
 
 

@@ -271,6 +271,12 @@ def test_the_frontier_weighs_items_by_how_often_labelling_runs_failed_them() -> 
     assert found.interval_families[0] <= found.interval[0] < found.gain < found.interval[1]
 
 
+def test_with_too_few_samples_the_frontier_is_there_and_undefined_as_conversion_is() -> None:
+    found = scored(counts(SEEDS, SOLVED, n=8), samples=8, why_not_comparable="--quick: fewer steps")
+    assert found.conversion.gain is None and found.frontier is not None
+    assert set(found.frontier.model_dump().values()) == {None}
+
+
 def test_a_result_of_score_version_1_is_read_and_has_what_version_2_has_not_measured_left_open() -> None:
     stated = json.loads((Path(__file__).parent / "result_v1.json").read_text(encoding="utf-8"))
     assert stated["scorer_version"].startswith("1.")

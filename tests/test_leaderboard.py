@@ -276,6 +276,17 @@ def test_submit_writes_a_verified_bundle_and_the_words_of_the_pull_request(
     assert '"address": "https://example.org/mine.zip"' in told
 
 
+def test_a_quick_run_is_no_entry_and_has_no_pull_request(
+    made_split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    quick = make_run(tmp_path / "quick", made_split, seeds=(1,), quick=True)
+    assert run(["submit", str(quick), "--out", "quick.zip", "--split", str(made_split.path)]) == 0
+    told = capsys.readouterr().out
+    assert "not rankable: --quick" in told and "run `eval` without --quick" in told
+    assert "git " not in told and "Title:" not in told
+
+
 def test_what_an_entry_shows_without_its_bundle(
     entries: Path, made_split: Split, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

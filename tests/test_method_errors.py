@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from unlearnbench import Method
-from unlearnbench.errors import MethodError, RunError
+from unlearnbench.errors import MethodError, RunError, UnlearnBenchError
 from unlearnbench.method import Plan, overridden, strays
 from unlearnbench.methods import load, locate
 
@@ -72,6 +72,7 @@ BODIES = {
     "numpy's fault, at its call": ("__import__('numpy').zeros((2, 2)) @ __import__('numpy').zeros(3)", 7),
     "a service's refusal": ("self.run.item('nobody')", 7),
     "a name that is not there": ("self.run.answers", 7),
+    "a function of this package, at its call": ("__import__('unlearnbench').load_split('nowhere')", 7),
     "what it returned": ("None", 6),
 }
 
@@ -82,7 +83,7 @@ def test_the_line_that_is_named_is_the_users_own(case: str, training: Any, tmp_p
     file = tmp_path / "mine.py"
     file.write_text(BLAMED.format(body=body))
     run = training(load(locate(str(file))), tmp_path / "run", steps=1)
-    with pytest.raises(MethodError) as caught:
+    with pytest.raises(UnlearnBenchError) as caught:
         run.run()
     assert f"({file}, line {line})" in str(caught.value)
     assert "hooks.py" not in str(caught.value) and "\n" not in str(caught.value)

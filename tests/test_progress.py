@@ -14,6 +14,7 @@ from unlearnbench.cli.progress import Lines
 from unlearnbench.cli.status import status
 from unlearnbench.errors import RunError
 from unlearnbench.harness.progress_file import ProgressFile, read_progress
+from unlearnbench.harness.run_config import BEGUN
 from unlearnbench.harness.trackers import Trackers
 from unlearnbench.io import files
 from unlearnbench.io.folder_lock import locked
@@ -85,6 +86,45 @@ def test_status_says_how_far_a_run_is(tmp_path: Path) -> None:
     assert told["finished"] and told["reward"] == {"1": [0.1, 0.6], "2": []}
     with pytest.raises(RunError, match=r"no progress\.json"):
         status.main([str(tmp_path / "1")], standalone_mode=False)
+
+
+def test_status_lists_the_runs_of_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("unlearnbench.harness.progress_file.EVERY", 0.0)
+    ProgressFile(tmp_path / "micro" / "a-1x", "a on micro", (1, 2), None)(train(1, 0.5))
+    ProgressFile(tmp_path / "long-name", "b on mini", (1,), None)(train(1, 1.0))
+    files.write_json(tmp_path / "long-name" / "result.json", {})
+    done = CliRunner().invoke(status, [str(tmp_path)])
+    assert done.exit_code == 0 and done.output.splitlines() == [
+        "long-name   b on mini, 1 seed: finished",
+        "micro/a-1x  a on micro, 2 seeds: in progress, train 25 %",
+    ]
+    told = json.loads(CliRunner().invoke(status, [str(tmp_path), "--json"]).output)
+    assert [(of["state"], of["stage"], of["done"]) for of in told] == [
+        ("finished", "train", 1.0),
+        ("in progress", "train", 0.25),
+    ]
+    with pytest.raises(RunError, match="no run in it has one; give the folder of a run"):
+        status.main([str(tmp_path / "micro" / "a-1x" / "1")], standalone_mode=False)
+
+
+def test_an_interrupted_training_without_a_checkpoint_is_said_to_start_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("unlearnbench.harness.progress_file.EVERY", 0.0)
+    ProgressFile(tmp_path, "m on micro", (1, 2), None)(train(2, 0.5))
+    ProgressFile(tmp_path, "m on micro", (1, 2), None)  # the next command
+    with Lines() as lines:
+        lines.place(tmp_path)
+    said = "the training of seed 2 was interrupted before its first checkpoint and starts again"
+    assert capsys.readouterr().err.splitlines()[1:] == [said]
+    with locked(tmp_path):
+        pass
+    assert said in CliRunner().invoke(status, [str(tmp_path)]).output
+    (tmp_path / "2" / BEGUN[2]).mkdir(parents=True)
+    with Lines() as lines:
+        lines.place(tmp_path)
+    assert len(capsys.readouterr().err.splitlines()) == 1
+    assert "it resumes" in CliRunner().invoke(status, [str(tmp_path)]).output
 
 
 def test_a_tracker_that_is_not_installed_is_named() -> None:

@@ -20,7 +20,7 @@ from made_run import FEW, HOSTILE, NULL_SEEDS, SEEDS, make_result, make_run, mak
 from unlearnbench.cli.report import report as command
 from unlearnbench.errors import DataError, RunError
 from unlearnbench.io import files, tables
-from unlearnbench.records import Cost, MethodRecord, Result, SpentBudget
+from unlearnbench.records import Cost, MethodRecord, Result, SpentBudget, Steps
 from unlearnbench.reports import items as item_module
 from unlearnbench.reports.examples import examples
 from unlearnbench.reports.formatting import count, duration, number, p_value, pct, plain, points, power, signed, span
@@ -31,6 +31,7 @@ from unlearnbench.reports.run_report import PARTS, rebuild, script_hash, section
 from unlearnbench.reports.templating import source
 from unlearnbench.scoring.curves import SCHEMA
 from unlearnbench.splits import Split
+from unlearnbench.training.ledger import ROLLOUTS
 
 SECTIONS = ["summary", *(name for name, _ in PARTS)]
 
@@ -139,9 +140,13 @@ def test_a_quick_run_shows_dashes_with_reasons_and_no_zero(split: Split, tmp_pat
     result = make_result(split, None, gain=None, comparable=False, why_not_comparable=why, samples=FEW)
     html, _ = page_of(tmp_path, split, result)
     first = Page(section(html, "summary")).text
-    assert "Quick run: not scored" in first and "not scored: a quick run" in first
+    assert "Quick run: not scored" in first and "quick run: not scored" in first
     assert "\N{EN DASH} / 60" in first and "0 / 60" not in first and "Probes" not in first
     assert "--quick" in section(html, "reproduce")
+    assert "no null control" not in html.casefold().replace("no null control is shown beside them: a quick run", "")
+    settings = MethodRecord(name="my_algo", source_hash="ab" * 32, track="verifier", settings={"steps": 300})
+    stated = result.model_copy(update={"method": settings, "steps": Steps(made=24, planned=24)})
+    assert "<code>300</code> (this quick run: 24)" in section(page_of(tmp_path, split, stated)[0], "reproduce")
 
 
 def test_a_checkpoint_run_needs_neither_metrics_nor_fates(split: Split, tmp_path: Path) -> None:
@@ -203,15 +208,52 @@ def test_fates_are_told_by_group_and_beside_the_evaluation(split: Split, positiv
     assert first == [f"{len(steps)} of 180", *by_hand, "420", "80.0\u202f%"]  # 60 x 5, of which 4 valid, and 120 x 1
 
 
+def test_items_that_training_never_drew_are_told_apart(split: Split, tmp_path: Path) -> None:
+    """Also that fates stay as they are where the rollouts of the training were not kept, or only some of them."""
+    make_run(tmp_path, split, converts=20)
+    result = make_result(split, 20, gain=0.325, interval=(0.12, 0.49))
+    table = tables.read_parquet(tmp_path / "fates.parquet").to_pylist()
+    for row in table:
+        row["rewarded"] = 0 if row["fate"] == "never" else 1
+    tables.write_parquet(tmp_path / "fates.parquet", pa.Table.from_pylist(table))
+    told = section(page_of(tmp_path, split, result)[0], "fates")
+    assert "not drawn" not in told.casefold()
+
+    never = [place for place in range(20, 60) if place % 3 == 0]
+    undrawn = {split.items[place].item_id for place in never[:5]}
+
+    def ledger(missing: set[str]) -> None:
+        for seed in SEEDS:
+            rows = [
+                dict.fromkeys(ROLLOUTS.names) | {"step": 0, "item_id": item.item_id, "source": "policy"}
+                for item in split.items
+                if item.item_id not in missing
+            ]
+            path = tmp_path / str(seed) / "rollouts" / "000001.parquet"
+            tables.write_parquet(path, pa.Table.from_pylist(rows, schema=ROLLOUTS))
+
+    ledger(undrawn)
+    html, page = page_of(tmp_path, split, result)
+    told = cells_of(section(html, "fates"), "fates")["unlearnable"]
+    assert f"{5 * len(SEEDS)} not drawn" in told[2] and told[2].split()[0] == str(len(never) * len(SEEDS))
+    data = browser_of(page)
+    fates = {row[0]: row[4] for row in data["rows"]}
+    assert data["fates"]["."] == "not drawn" and {name for name, of in fates.items() if of == "..."} == undrawn
+    rows = csv.DictReader((tmp_path / "items.csv").read_text().splitlines())
+    assert {row["item_id"] for row in rows if row["fates"] == "..."} == undrawn
+    ledger({*undrawn, split.items[0].item_id})  # that item was rewarded: files are missing
+    assert "not drawn" not in section(page_of(tmp_path, split, result)[0], "fates").casefold()
+
+
 def test_the_null_controls_curves_stand_beside_the_runs(tmp_path: Path) -> None:
     split, folder = make_split(tmp_path / "tiny", probes=True), tmp_path / "run"
     make_run(folder, split, converts=3)
 
-    def write(place: Path, seeds: tuple[int, ...], rate: float) -> None:
+    def write(place: Path, seeds: tuple[int, ...], rate: float, steps: int = 100) -> None:
         rows = [
             {"seed": seed, "step": step, "group": group, "rollouts": 8, "correct": round(8 * rate)}
             for seed in seeds
-            for step in range(60)
+            for step in range(steps)
             for group in ("easy", "learnable", "unlearnable")
         ]
         tables.write_parquet(place / "curves.parquet", pa.Table.from_pylist(rows, schema=pa.schema([*SCHEMA.items()])))
@@ -224,6 +266,12 @@ def test_the_null_controls_curves_stand_beside_the_runs(tmp_path: Path) -> None:
     write(split.path / "null_control" / "1x", NULL_SEEDS, 0.5)
     told = section(page_of(folder, split, result)[0], "training")
     assert told.count('class="band') == 6 and "before they were kept" not in told
+    write(folder, SEEDS, 0.75, steps=24)  # a short run has shorter means, so that it is a line and not a dot
+    told = section(page_of(folder, split, result)[0], "training")
+    assert "easy: 75 % in the first 3 steps" in told and "means of 3 steps" in told
+    assert "smoothed over 3 steps" in told and told.count('class="band') == 6
+    easy = re.findall(r'<path d="([^"]*)" class="curve easy"/>', told)
+    assert [len(re.findall(r"[ML]", path)) for path in easy] == [8]
     wrong = tables.read_parquet(folder / "curves.parquet").slice(0, 3).to_pylist()
     wrong[1]["correct"] = 9
     tables.write_parquet(folder / "curves.parquet", pa.Table.from_pylist(wrong))
@@ -289,6 +337,7 @@ def test_completions_are_the_last_of_training(split: Split, tmp_path: Path) -> N
     make_run(tmp_path, split, converts=3)
     rows = [
         {"step": step, "item_id": "item-000", "correct": step % 2 == 0, "reason": "match", "completion": f"text {step}"}
+        | {"source": "policy"}
         for step in range(12)
     ]
     for place, part in ((1, rows[:6]), (2, rows[6:])):

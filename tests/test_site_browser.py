@@ -145,6 +145,15 @@ def test_the_picture_has_a_mark_where_the_gain_is_and_follows_the_filters(browse
 
 
 @needs_browser
+def test_the_tab_with_the_most_columns_fits_a_desk(browser: Browser, site: Path) -> None:
+    browser.open(site / "index.html", "#track=all&unfolded=yes", DESK)
+    around = "document.getElementById('entries').closest('.scroll')"
+    assert browser.run(f"{around}.scrollWidth <= {around}.clientWidth")
+    controls = "[...document.querySelectorAll('#entries tbody.controls tr')].filter((row) => row.checkVisibility())"
+    assert set(browser.run(f"{controls}.map((row) => row.dataset.edition)")) == {"pooled"}
+
+
+@needs_browser
 def test_two_rows_side_by_side_and_rows_that_convert_nothing(browser: Browser, site: Path, tmp_path: Path) -> None:
     browser.open(site / "index.html")
     for name in ("gone-1x", "better-1x", "nothing-1x"):  # a third takes the place of the first

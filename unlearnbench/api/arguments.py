@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from unlearnbench.api.class_source import written_source
-from unlearnbench.errors import RunError
+from unlearnbench.errors import RunError, UnlearnBenchError
 from unlearnbench.splits import Split, load_split
 
 if TYPE_CHECKING:
@@ -36,15 +36,21 @@ def split_of(split: str | Path | Split) -> Split:
 
 @contextmanager
 def named(method: str | type[Method]) -> Iterator[str]:
-    """A method as the harness names it: for a class that is in no file, a temporary file.
+    """A method as the harness names it: for a class that is in no file of its own, a temporary file.
 
-    The run keeps its own copy, `<seed>/method.py`.
+    The run keeps its own copy, `<seed>/method.py`; errors name the user's file or cell.
     """
     if isinstance(method, str):
         yield method
         return
     with tempfile.TemporaryDirectory(prefix="unlearnbench-") as folder:
-        yield written_source(method, Path(folder))
+        source = written_source(method, Path(folder))
+        try:
+            yield source.spec
+        except UnlearnBenchError as problem:
+            if (told := source.in_place(str(problem))) == str(problem):
+                raise
+            raise type(problem)(told).with_traceback(problem.__traceback__) from None
 
 
 @contextmanager
@@ -57,11 +63,11 @@ def shown_progress(progress: bool | Watch) -> Iterator[tuple[Watch, Callable[[Pa
 
         shown = NotebookProgress()
         yield shown.show, shown.place
-    elif progress and sys.stderr.isatty():
-        from unlearnbench.cli.progress import Bars
+    elif progress:
+        from unlearnbench.cli.progress import run_progress
 
-        with Bars() as bars:
-            yield bars.show, bars.place
+        with run_progress() as lines:
+            yield lines.show, lines.place
     else:
         yield lambda event: None, lambda folder: None
 

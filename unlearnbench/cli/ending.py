@@ -45,7 +45,7 @@ def show(result: Result, folder: Path | None = None, method: str | None = None) 
             shown.print(line, no_wrap=True, overflow="crop")
     shown.print()
     _groups(shown, result)
-    _fates(shown, result)
+    _fates(shown, result, None if run is None or run.fates is None else int(run.fates.undrawn.sum()))
     for caveat in told.caveats:
         shown.print(f"! {plain(caveat)}")
     if folder is not None:
@@ -118,12 +118,14 @@ def _groups(shown: Console, result: Result) -> None:
     shown.print(table)
 
 
-def _fates(shown: Console, result: Result) -> None:
+def _fates(shown: Console, result: Result, undrawn: int | None) -> None:
+    """What became of the unlearnable items in training; `undrawn` of the never solved ones were not drawn at all."""
     from unlearnbench.records import FATES
     from unlearnbench.reports.formatting import plural
 
     if (met := result.fates) is not None:
-        counted = ", ".join(f"{getattr(met, name)} {name}" for name in FATES)
+        beside = {"never": f" ({undrawn} of them not drawn)" if undrawn else ""}
+        counted = ", ".join(f"{getattr(met, name)} {name}{beside.get(name, '')}" for name in FATES)
         size = f"{result.groups['unlearnable'].items} items x {plural(len(result.seeds), 'seed')}"
         shown.print(f"\nunlearnable items in training ({size}): {counted}")
 
@@ -150,7 +152,7 @@ def _next(result: Result, folder: Path, given: str | None) -> str | None:
     from unlearnbench.reports.reproduce import method_of
 
     method = shlex.quote(method_of(result, folder, given))
-    if (result.why_not_comparable or "").startswith("--quick"):
+    if result.quick:
         return f"unlearnbench eval --method {method} --split {result.split}"
     if result.kind == "eval" and result.comparable and converts_more(result.conversion):
         return f"unlearnbench submit {shlex.quote(str(folder))} --out {shlex.quote(result.method.name)}.zip"

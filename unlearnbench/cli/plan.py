@@ -108,7 +108,7 @@ def _show(told: Planned) -> None:
 
     row("training, per seed", told.training.tokens, told.training.flops)
     row("evaluation, per seed", told.evaluation.tokens, told.evaluation.flops)
-    row(f"all {told.seeds} seeds", told.total_tokens, told.total_flops)
+    row("all seeds" if told.seeds > 1 else "the seed", told.total_tokens, told.total_flops)
     shown.print(table)
     shown.print(f"Training: {told.training.source}.\nEvaluation: {told.evaluation.source}.\n")
 

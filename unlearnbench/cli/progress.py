@@ -56,8 +56,10 @@ class Bars(_Shown):
         self._tasks: dict[tuple[int, str], TaskID] = {}
 
     def place(self, folder: Path) -> None:
-        """The run's folder, above the bars."""
-        self._progress.console.print(f"run: {escape(str(folder))}", highlight=False, soft_wrap=True)
+        """The run's folder, above the bars, and whether an interrupted training starts again."""
+        for line in (f"run: {folder}", _restarts(folder)):
+            if line:
+                self._progress.console.print(escape(line), highlight=False, soft_wrap=True)
 
     def show(self, event: Event) -> None:
         """Move the bar of the event's seed and stage."""
@@ -88,8 +90,10 @@ class Lines:
         return
 
     def place(self, folder: Path) -> None:
-        """The run's folder."""
+        """The run's folder, and whether an interrupted training starts again."""
         _say(f"run: {folder} (`unlearnbench status {shlex.quote(str(folder))}` says how far it is)")
+        if (line := _restarts(folder)) is not None:
+            _say(line)
 
     def show(self, event: Event) -> None:
         """Write a line if a tenth of the stage's work, or EVERY seconds, have passed since the last one."""
@@ -171,6 +175,12 @@ def _told(stage: str, share: float, seeds: Mapping[int, Training]) -> str:
         for seed, of in sorted(seeds.items())
     )
     return f"{stage} {100 * share:.0f} %" + ("" if stage == "similarity" else f": {each}")
+
+
+def _restarts(folder: Path) -> str | None:
+    from unlearnbench.harness.progress_file import restarts
+
+    return restarts(folder)
 
 
 def _clock(seconds: float) -> str:

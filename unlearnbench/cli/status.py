@@ -23,24 +23,70 @@ POINTS = 40
 @click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of lines.")
 def status(directory: Path, as_json: bool) -> None:
-    """Say how far the run in DIR is: stage, rate, time left, and its curves so far."""
+    """Say how far the run in DIR is: stage, rate, time left, and its curves so far.
+
+    Of a folder of runs, such as runs or runs/micro: one line per run.
+    """
     from unlearnbench.errors import RunError
     from unlearnbench.harness.progress_file import read_progress
-    from unlearnbench.io.folder_lock import in_use
 
     found = read_progress(directory)
     if found is None:
-        raise RunError(f"{directory} has no progress.json; give the folder of a run (--out of `eval`)")
+        if not (runs := _runs(directory)):
+            raise RunError(
+                f"{directory} has no progress.json, and no run in it has one; give the folder of a run (--out of "
+                "`eval`), or a folder of runs"
+            )
+        _list(runs, directory, as_json)
+        return
     curves = {str(seed): _rewards(directory / str(seed)) for seed in found.seeds}
-    finished = (directory / "result.json").is_file() and all(stage.done >= 1 for stage in found.stages)
     stages = [_described(stage) for stage in found.stages]
-    working = None if finished else in_use(directory)
+    state, working = _state(directory, found)
     if as_json:
+        finished = state == "finished"
         told = {"what": found.what, "finished": finished, "working": working, "stages": stages, "reward": curves}
         click.echo(json.dumps(told, indent=2))
         return
-    state: State = "finished" if finished else "stopped" if working is False else "in progress"
     _show(directory, found, stages, curves, state)
+
+
+def _runs(directory: Path) -> dict[Path, RunProgress]:
+    """The runs below a folder of runs, at runs/NAME or runs/SPLIT/NAME, in alphabetical order."""
+    from unlearnbench.harness.progress_file import NAME, read_progress
+
+    files = sorted([*directory.glob(f"*/{NAME}"), *directory.glob(f"*/*/{NAME}")])
+    return {file.parent: found for file in files if (found := read_progress(file.parent)) is not None}
+
+
+def _state(directory: Path, found: RunProgress) -> tuple[State, bool | None]:
+    """The state of a run, and whether a command of this machine is working on it (None where that is not known)."""
+    from unlearnbench.io.folder_lock import in_use
+
+    if (directory / "result.json").is_file() and all(stage.done >= 1 for stage in found.stages):
+        return "finished", None
+    working = in_use(directory)
+    return ("stopped" if working is False else "in progress"), working
+
+
+def _list(runs: dict[Path, RunProgress], directory: Path, as_json: bool) -> None:
+    """One line per run: its folder, what it is, its state, and how far its latest stage is over all seeds."""
+    from unlearnbench.reports.formatting import plain, plural
+
+    rows: list[dict[str, Any]] = []
+    for folder, found in runs.items():
+        state, _ = _state(folder, found)
+        stage = found.stages[-1].stage if found.stages else None
+        done = sum(of.done for of in found.stages if of.stage == stage) / len(found.seeds) if found.seeds else 0.0
+        told = {"run": str(folder), "what": found.what, "seeds": list(found.seeds)}
+        rows.append(told | {"state": state, "stage": stage, "done": done})
+    if as_json:
+        click.echo(json.dumps(rows, indent=2))
+        return
+    names = [plain(folder.relative_to(directory).as_posix()) for folder in runs]
+    width = max(map(len, names))
+    for name, row in zip(names, rows, strict=True):
+        at = "" if row["state"] == "finished" or row["stage"] is None else f", {row['stage']} {100 * row['done']:.0f} %"
+        click.echo(f"{name:<{width}}  {plain(row['what'])}, {plural(len(row['seeds']), 'seed')}: {row['state']}{at}")
 
 
 def _described(stage: StageProgress) -> dict[str, Any]:
@@ -82,7 +128,13 @@ def _show(
         if rewards:
             click.echo(f"  seed {seed} reward     {_sparkline(rewards)}  {rewards[0]:.2f} to {rewards[-1]:.2f}")
     if state == "stopped":
-        click.echo("No command of this machine is working on it; rerun the one that began it, and it resumes.")
+        from unlearnbench.harness.progress_file import restarts
+
+        again = restarts(directory)
+        click.echo(
+            "No command of this machine is working on it; rerun the one that began it"
+            + (", and it resumes." if again is None else f": {again}.")
+        )
     if finished:
         click.echo(f"report: {directory / 'report.html'}")
 

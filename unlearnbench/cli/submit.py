@@ -56,6 +56,9 @@ def submit(
     click.echo(f"{out}: {out.stat().st_size / 1e6:.2f} MB; {found.words}", err=not found.verified)
     if not found.verified:
         return 1
+    if bundle.result.quick:
+        click.echo("A quick run cannot be an entry of the board; run `eval` without --quick, then submit that run.")
+        return 0
     known = [edition.name for edition in editions(ENTRIES) if edition.split_hash == bundle.result.split_hash]
     id_, edition = free_id(bundle.result, bundle.sha256), known[-1] if known else None
     click.echo("\n" + pull_request(bundle, ref_of(out, address), found, id_, edition))

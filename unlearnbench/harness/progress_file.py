@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from unlearnbench.errors import DataError, RunError
+from unlearnbench.harness.run_config import BEGUN
 from unlearnbench.io import tables
 from unlearnbench.io.files import write_json
 from unlearnbench.records import Record
@@ -91,6 +92,17 @@ def _earlier(path: Path, what: str) -> Sequence[StageProgress]:
     except DataError:  # it is rewritten
         return ()
     return found.stages if found is not None and found.what == what else ()
+
+
+def restarts(folder: Path) -> str | None:
+    """A sentence where an earlier command of the run in `folder` ended before a checkpoint; None elsewhere."""
+    found = read_progress(folder)
+    begun = [] if found is None else [of.seed for of in found.stages if of.stage == "train" and 0 < of.done < 1]
+    lost = [str(seed) for seed in begun if not any((folder / str(seed) / name).exists() for name in BEGUN)]
+    if not lost:
+        return None
+    seeds = f"seed {lost[0]}" if len(lost) == 1 else f"seeds {', '.join(lost)}"
+    return f"the training of {seeds} was interrupted before its first checkpoint and starts again"
 
 
 def read_progress(folder: Path) -> RunProgress | None:

@@ -248,6 +248,11 @@ class Result(Record):
 
     _folder: Path | None = PrivateAttr(default=None)
 
+    @property
+    def quick(self) -> bool:
+        """Whether it is of `eval --quick`, which tries a method out and scores nothing."""
+        return (self.why_not_comparable or "").startswith("--quick")
+
     def in_folder(self, folder: Path) -> Result:
         """The same result, which knows the folder of its run: `to_frame` reads items.csv there."""
         found = self.model_copy()

@@ -132,7 +132,9 @@ def group_dots(rows: Sequence[GroupRow]) -> Markup:
         for row in rows
     )
     labels = [(tick, f"{100 * tick:g} %") for tick in PERCENT.ticks]
-    caption = "rate of correct rollouts: ○ before, ● after with its 95 % interval, | null control after"
+    caption = "rate of correct rollouts: ○ before, ● after"
+    caption += " with its 95 % interval" if any(row.interval is not None for row in rows) else ""
+    caption += ", | null control after" if any(row.null is not None for row in rows) else ""
     return _figure("strip groups", said, [*drawn, _axis(PERCENT, labels)], caption)
 
 

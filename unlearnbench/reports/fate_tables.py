@@ -46,7 +46,12 @@ def by_group(run: Run) -> dict[str, Summary]:
 def share_bar(name: str, of: Summary) -> Markup:
     """A group's fates as parts of a bar."""
     shares = [(fate, number / of.pairs) for fate, number in of.met.items()]
-    return bar(shares, f"{name}: " + ", ".join(f"{100 * share:.0f} % {fate}" for fate, share in shares))
+    told = ", ".join(f"{100 * share:.0f} % {fate}" for fate, share in shares)
+    if not of.undrawn:
+        return bar(shares, f"{name}: {told}")
+    undrawn = of.undrawn / of.pairs
+    parts = [("undrawn", undrawn), ("never", of.met["never"] / of.pairs - undrawn), *shares[1:]]
+    return bar(parts, f"{name}: {told}; {100 * undrawn:.0f} % were not drawn")
 
 
 def by_fate(run: Run) -> list[Outcome]:

@@ -86,7 +86,7 @@ def tuned_name(score: Conversion) -> str:
 def no_tuned(result: Result) -> str:
     """Why a result has no gain over a tuned null, without a full stop."""
     if result.conversion.gain is None:
-        return "this run has no gain over any control"
+        return "a quick run is not scored" if result.quick else "this run has no gain over any control"
     return "the split ships none that loses as few easy items, or none at all"
 
 
@@ -105,8 +105,7 @@ def _outcome(result: Result) -> tuple[Tone, str]:
     if result.schema_version == 1:
         return "open", "Score version 1: not ranked"
     if not result.comparable:
-        why = result.why_not_comparable or ""
-        if why.startswith("--quick"):
+        if result.quick:
             return "open", "Quick run: not scored"
         return (
             "open",

@@ -30,6 +30,8 @@ MAX_FAMILIES = 80
 """Families with a row of marks: those that hold most solved items."""
 MAX_DATA = 620_000
 """Bytes of the item browser's data; what does not fit is in items.csv alone."""
+UNDRAWN = "."
+"""Stands for the fate of an item that training never drew."""
 _TEXTS = (1500, 160)
 """Characters of a completion, at most, and where there are many of them at least."""
 _COLUMNS = (
@@ -95,10 +97,22 @@ class Items:
         return [None] * len(self.items) if found is None else [round(rate, 4) for rate in found[0].tolist()]
 
     def fates(self, place: int) -> str:
-        """First letters of an item's fates, by seed; ? where there is none, nothing for a run that nobody watched."""
+        """First letters of an item's fates by seed; UNDRAWN where training never drew it, ? where there is none.
+
+        Nothing for a run that nobody watched.
+        """
         if self.run.watched is None:
             return ""
-        return "".join("?" if fate == UNKNOWN else FATES[fate][0] for fate in self.run.watched.fate[place].tolist())
+        fates, undrawn = self.run.watched.fate[place].tolist(), self._undrawn[place].tolist()
+        return "".join(
+            UNDRAWN if none else "?" if fate == UNKNOWN else FATES[fate][0]
+            for fate, none in zip(fates, undrawn, strict=True)
+        )
+
+    @cached_property
+    def _undrawn(self) -> Flags:
+        shape = (len(self.items), self.seeds)
+        return np.zeros(shape, bool) if self.run.watched is None else self.run.watched.undrawn
 
     # --- items.csv ------------------------------------------------------------------------------------------------
 
@@ -196,7 +210,7 @@ class Items:
         return {
             "seeds": list(self.run.result.seeds),
             "samples": self.run.result.samples,
-            "fates": {name[0]: name for name in FATES},
+            "fates": {name[0]: name for name in FATES} | ({UNDRAWN: "not drawn"} if self._undrawn.any() else {}),
             "groups": groups.names,
             "causes": spelled_out(causes.names),
             "families": spelled_out(families.names),

@@ -28,7 +28,7 @@ def command(
         words += [word for seed in result.seeds for word in ("--checkpoint", f"POLICY-{seed}")]
         return shlex.join([*words, "--split", where, "--samples", str(result.samples)])
     words += ["--method", method_of(result, folder, source), "--split", where]
-    if (result.why_not_comparable or "").startswith("--quick"):
+    if result.quick:
         words.append("--quick")
     else:
         words += ["--seeds", str(len(result.seeds)), "--samples", str(result.samples)]

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from unlearnbench.errors import DataError
@@ -24,7 +26,7 @@ from unlearnbench.scoring.outcomes import Outcomes, outcomes_of
 from unlearnbench.scoring.probes import probes_of
 from unlearnbench.scoring.rates import Reals
 from unlearnbench.splits import Control, Split
-from unlearnbench.training.ledger import read_visits
+from unlearnbench.training.ledger import drawn_items, read_visits
 
 
 class Run:
@@ -129,7 +131,14 @@ class Run:
         path = self.folder / "fates.parquet"
         if not path.is_file():
             return None
-        return read_fates(path, [item.item_id for item in self.split.items], self.result.seeds)
+        ids = [item.item_id for item in self.split.items]
+        found = read_fates(path, ids, self.result.seeds)
+        drawn = [drawn_items(self.folder / seed) for seed in self.seeds]
+        if not drawn or any(kept is None for kept in drawn):
+            return found
+        there = np.array([[name in (kept or ()) for kept in drawn] for name in ids], bool).reshape(found.fate.shape)
+        # of a ledger that lacks items which were rewarded, some files are missing
+        return found if (~there & (found.rewarded > 0)).any() else replace(found, drawn=there)
 
     @cached_property
     def fates(self) -> Watched | None:

@@ -29,7 +29,7 @@ from unlearnbench.reports.reproduce import command
 from unlearnbench.reports.run_files import Run
 from unlearnbench.reports.similarity import similarity_section
 from unlearnbench.reports.templating import source, templates
-from unlearnbench.reports.training import curves_figure, panels
+from unlearnbench.reports.training import curves_figure, panels, window
 from unlearnbench.scoring.fates import QUANTILES
 from unlearnbench.splits import Split, load_split
 
@@ -99,14 +99,17 @@ def sections(run: Run, most: int = MAX_DATA) -> dict[str, Any]:
         "null_curves": run.null_curves is not None,
         "no_null_curves": _no_null_curves(run),
         "panels": panels(run),
+        "window": window(run),
         "fate_names": FATES,
         "fates": [(name, of, fate_tables.share_bar(name, of)) for name, of in found.items() if of.pairs],
+        "undrawn": any(of.undrawn for of in found.values()),
         "outcomes": fate_tables.by_fate(run),
         "quantiles": QUANTILES,
         "pass_ks": sorted({k for score in result.groups.values() for k in score.pass_at_k}, key=int),
         "twins": [(kind, of) for kind, of in result.twins.items() if of.eligible],
         "similarity": similarity_section(run),
         "checks": summary.checks(result),
+        "no_control": "quick run: not scored" if result.quick else "no null control to compare with",
         "steps": summary.steps_sentence(result),
         "command": command(result, run.split, run.folder),
     }
@@ -160,6 +163,8 @@ def _group_rows(run: Run) -> list[GroupRow]:
 
 
 def _no_null_curves(run: Run) -> str:
+    if run.result.quick:
+        return "No null control is shown beside them: a quick run is not scored."
     if run.null is None:
         return "There is no null control to show beside them."
     return f"The null control's curves are not shown: split {run.split.name} was made before they were kept."

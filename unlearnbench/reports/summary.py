@@ -58,7 +58,7 @@ def figures(result: Result) -> list[Figure]:
     gain, interval = (score.gain, score.interval_families) if probed else (score.solved_gain, score.solved_interval)
     verb = "Conversion" if probed else "Solved"
     hit, noun = (of.converted, "Converted") if probed else (of.solved, "Solved")
-    first = Figure(f"{verb} gain over GRPO re-run", "\u2013", "", _no_gain(result))
+    first = Figure(f"{verb} gain over GRPO re-run", "\u2013", "", no_gain(result))
     if gain is not None:
         zero = "" if interval is None else " (includes 0)" if interval[0] <= 0 <= interval[1] else ""
         below = (
@@ -73,12 +73,13 @@ def figures(result: Result) -> list[Figure]:
     null = score.null_rate
     if not probed:
         null = None if hit is None or score.solved_gain is None else hit / of.items - score.solved_gain
-    third = Figure("GRPO re-run", "\u2013", "", _no_gain(result))
+    third = Figure("GRPO re-run", "\u2013", "", no_gain(result))
     if null is not None:
         third = Figure(
             "GRPO re-run", _of(null * of.items, of.items), "", f"{pct(null)}, {plural(score.null_seeds, 'seed')}"
         )
-    beside = [] if kept.null_easy_lost is None else [f"GRPO re-run: {number(kept.null_easy_lost)}"]
+    beside = ["fewer samples than the rule needs"] if kept.easy_lost is None and kept.easy_items else []
+    beside += [] if kept.null_easy_lost is None else [f"GRPO re-run: {number(kept.null_easy_lost)}"]
     if kept.easy_rate_change is not None and kept.easy_rate_change < -LARGE_FALL:
         beside.append(f"rate {signed(kept.easy_rate_change)} points")
     return [
@@ -162,11 +163,11 @@ def _cost_chips(result: Result) -> list[Chip]:
     return found
 
 
-def _no_gain(result: Result) -> str:
-    if result.comparable:
-        return "no null control to compare with"
-    quick = (result.why_not_comparable or "").startswith("--quick")
-    return "not scored: a quick run" if quick else "not comparable"
+def no_gain(result: Result) -> str:
+    """Why a result is not compared with GRPO, in a few words."""
+    if result.quick:
+        return "quick run: not scored"
+    return "no null control to compare with" if result.comparable else "not comparable"
 
 
 def _of(hit: float | None, items: int) -> str:

@@ -11,8 +11,9 @@ import numpy as np
 from markupsafe import Markup
 
 from unlearnbench.reports.charts import Array, Line, lines
+from unlearnbench.reports.formatting import plural
 from unlearnbench.reports.run_files import Run
-from unlearnbench.scoring.curves import WINDOW, group_curve
+from unlearnbench.scoring.curves import WINDOW, group_curve, window_of
 from unlearnbench.training.ledger import read_metrics
 
 CURVES = ("easy", "learnable", "unlearnable")
@@ -39,32 +40,39 @@ class Panel:
     note: str
 
 
+def window(run: Run) -> int:
+    """Steps of the means that a run's curves and panels are drawn from."""
+    if run.curves is not None and run.curves.num_rows:
+        return window_of(int(run.curves["step"].to_numpy().max()) + 1)
+    return WINDOW if run.result.steps is None else window_of(round(run.result.steps.made))
+
+
 def curves_figure(run: Run) -> Markup | None:
     """Correct rollouts of easy, learnable and unlearnable items, with the band of the seeds and that of the null."""
     if run.curves is None:
         return None
-    series, said = [], []
+    series, said, steps = [], [], window(run)
     for group in CURVES:
-        null = None if run.null_curves is None else group_curve(run.null_curves, group)
-        mine = group_curve(run.curves, group)
+        null = None if run.null_curves is None else group_curve(run.null_curves, group, steps)
+        mine = group_curve(run.curves, group, steps)
         if mine is None:
             continue
         if null is not None:
             series.append(Line(f"{group}, null control", group, null.steps, null.mean, *null.band, broken=True))
         series.append(Line(group, group, mine.steps, mine.mean, *mine.band))
         first, last = (100 * float(mine.mean[place]) for place in (0, -1))
-        said.append(f"{group}: {first:.0f} % in the first {WINDOW} steps, {last:.0f} % in the last")
+        said.append(f"{group}: {first:.0f} % in the first {plural(steps, 'step')}, {last:.0f} % in the last")
     if not series:
         return None
     return lines(series, share=True, label="Correct rollouts in training. " + "; ".join(said))
 
 
 def panels(run: Run) -> list[Panel]:
-    """The first six quantities that were logged, each seed's means of WINDOW steps; none of a run without metrics."""
+    """The first six quantities that were logged, each seed's means of `window` steps; none of a run without metrics."""
     logged = {seed: read_metrics(run.folder / seed) for seed in run.seeds}
-    found = []
+    found, size = [], window(run)
     for title, unit, share, value in _PANELS:
-        curves = {seed: _smooth(_series(steps, value)) for seed, steps in logged.items() if steps}
+        curves = {seed: _smooth(_series(steps, value), size) for seed, steps in logged.items() if steps}
         known = [values for values in curves.values() if np.isfinite(values[1]).any()]
         if not known:
             continue
@@ -91,12 +99,12 @@ def _series(steps: Sequence[Mapping[str, Any]], value: Callable[[Mapping[str, An
     return np.array([at(step) for step in steps], dtype=np.float64)
 
 
-def _smooth(values: Array) -> tuple[Array, Array]:
-    """Means of the known values of WINDOW steps around every fifth step, at most 200 of them."""
-    stride = max(5, -(-len(values) // 200))
+def _smooth(values: Array, window: int) -> tuple[Array, Array]:
+    """Means of the known values of `window` steps, five per window and at most 200 of them."""
+    stride = max(1, window // 5, -(-len(values) // 200))
     middles = np.arange(0, len(values), stride)
     known, filled = np.isfinite(values), np.nan_to_num(values)
     sums, counts = (np.concatenate([[0.0], np.cumsum(part)]) for part in (filled, known.astype(float)))
-    low, high = np.maximum(middles - WINDOW // 2, 0), np.minimum(middles + WINDOW // 2 + 1, len(values))
+    low, high = np.maximum(middles - window // 2, 0), np.minimum(middles + window // 2 + 1, len(values))
     number = counts[high] - counts[low]
     return middles.astype(float), np.where(number > 0, (sums[high] - sums[low]) / np.maximum(number, 1), np.nan)

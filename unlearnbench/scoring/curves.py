@@ -24,6 +24,8 @@ SCHEMA = {
 """Columns of curves.parquet, one row per seed, step and group that had rollouts."""
 WINDOW = 25
 """Steps of a curve's means."""
+LEAST_WINDOWS = 4
+"""A run with fewer windows of that many steps is shown in shorter ones."""
 
 
 def training_curves(visits: pa.Table, groups: Mapping[str, str | None]) -> pa.Table:
@@ -58,6 +60,11 @@ def read_curves(path: Path) -> pa.Table | None:
             "rollouts; rerun the `eval` command that wrote it"
         )
     return table
+
+
+def window_of(steps: int) -> int:
+    """Steps of the means of a run of so many steps: WINDOW, or an eighth of a run that is too short for it."""
+    return WINDOW if steps >= LEAST_WINDOWS * WINDOW else max(1, steps // (2 * LEAST_WINDOWS))
 
 
 @dataclass(frozen=True)

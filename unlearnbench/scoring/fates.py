@@ -133,15 +133,25 @@ class Watched:
     first: Counts
     rewarded: Counts
     valid: Counts
+    drawn: Flags | None = None
+    """Whether training drew the item at all; None where the rollouts of the training were not kept."""
 
     def __getitem__(self, rows: Flags | Sequence[int]) -> Watched:
         """The same of some of the items."""
-        return Watched(self.fate[rows], self.first[rows], self.rewarded[rows], self.valid[rows])
+        drawn = None if self.drawn is None else self.drawn[rows]
+        return Watched(self.fate[rows], self.first[rows], self.rewarded[rows], self.valid[rows], drawn)
 
     def seed(self, place: int) -> Watched:
         """The same of one seed, by its place."""
         here = slice(place, place + 1)
-        return Watched(self.fate[:, here], self.first[:, here], self.rewarded[:, here], self.valid[:, here])
+        drawn = None if self.drawn is None else self.drawn[:, here]
+        return Watched(self.fate[:, here], self.first[:, here], self.rewarded[:, here], self.valid[:, here], drawn)
+
+    @property
+    def undrawn(self) -> Flags:
+        """Where an item has fate never because training never drew it; nowhere if that is not known."""
+        never = self.met("never")
+        return never & False if self.drawn is None else never & ~self.drawn
 
     def met(self, fate: Fate) -> Flags:
         """Where an item met this fate."""
@@ -164,6 +174,8 @@ class Summary:
     """Correct rollouts of pairs whose traces could be judged."""
     valid: int | None
     """Correct rollouts with a valid trace among the judged ones; None where there are none."""
+    undrawn: int = 0
+    """Pairs among the `never` ones that training is known not to have drawn."""
 
     @property
     def first_quantiles(self) -> list[int | None]:
@@ -186,6 +198,7 @@ def summary(watched: Watched) -> Summary:
         rewarded=int(watched.rewarded[known].sum()),
         judged=seen,
         valid=int(watched.valid[judged].sum()) if seen else None,
+        undrawn=int(watched.undrawn.sum()),
     )
 
 

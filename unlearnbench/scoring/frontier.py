@@ -36,11 +36,16 @@ def frontier_items(split: Split) -> tuple[list[Item], Reals]:
     return items, weights / weights.mean()
 
 
-def frontier(split: Split, counts: pa.Table, runs: Sequence[str], null: Control | None) -> Frontier | None:
-    """The frontier score of a method's counts and of the null's; None for a split without such items or labels."""
+def frontier(split: Split, counts: pa.Table | None, runs: Sequence[str], null: Control | None) -> Frontier | None:
+    """The frontier score of a method's counts and of the null's; None for a split without such items or labels.
+
+    All its numbers are None without `counts`, those of a run with too few samples for anything to count as solved.
+    """
     items, weights = frontier_items(split)
     if not items:
         return None
+    if counts is None:
+        return Frontier(gain=None, interval=None, interval_families=None, method=None, null=None, p=None)
     ids, tau = [item.item_id for item in items], split.config.protocol.tau
     hits = solved(Cells.of(read_phase(counts, "eval", ids, runs=runs)), tau)
     method = float((hits.mean(axis=1) * weights).mean())

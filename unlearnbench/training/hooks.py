@@ -12,7 +12,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from unlearnbench.errors import MethodError, UnlearnBenchError, first_line, out_of_memory, peer_lost, raised_at
+from unlearnbench.errors import (
+    MethodError,
+    RunError,
+    UnlearnBenchError,
+    first_line,
+    out_of_memory,
+    peer_lost,
+    raised_at,
+)
 from unlearnbench.method import LossBatch, Method, Plan, PoolItem, overridden
 from unlearnbench.records import Rollout, RolloutGroup
 
@@ -42,13 +50,13 @@ class Hooks:
     def _guarded(self, hook: str, function: Callable[..., Any], *arguments: Any) -> Any:
         try:
             return function(*arguments)
-        except MethodError as problem:  # of a service that the method asked for something
+        except (RunError, KeyboardInterrupt):  # such as a full disk, which is no fault of the method
+            raise
+        except UnlearnBenchError as problem:  # of a service, or of a function of the package that the method called
             place = raised_at(problem, self._files)
             if place is None or place in str(problem):
                 raise
-            raise MethodError(f"{str(problem).rstrip('.')} ({place}).") from problem
-        except (UnlearnBenchError, KeyboardInterrupt):
-            raise
+            raise type(problem)(f"{str(problem).rstrip('.')} ({place}).") from problem
         except (Exception, SystemExit) as problem:
             if out_of_memory(problem) or peer_lost(problem):
                 raise

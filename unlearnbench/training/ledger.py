@@ -108,6 +108,14 @@ def read_visits(folder: Path, seed: int) -> pa.Table:
     return visits_of(table.append_column("seed", pa.array([seed] * table.num_rows, pa.int64())))
 
 
+def drawn_items(folder: Path) -> frozenset[str] | None:
+    """The items that the policy of a run's seed drew in their own prompts; None where no rollouts were kept."""
+    table = read_ledger(folder, ("item_id", "source"))
+    if not table.num_rows:
+        return None
+    return frozenset(pc.unique(table.filter(pc.equal(table["source"], DRAWN[0]))["item_id"]).to_pylist())
+
+
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
     """The metrics of every step of a run's seed."""
     path = folder / "metrics.jsonl"

@@ -140,7 +140,7 @@ def _environment(known: Set[str]) -> Environment:
     environment = new_templates()
     environment.filters["signed"] = signed
     # For site.js, which reads an empty text as unknown.
-    environment.filters["figure"] = lambda value: f"{value:.5g}" if isinstance(value, int | float) else ""
+    environment.filters["figure"] = lambda value: f"{value:.9g}" if isinstance(value, int | float) else ""
     environment.filters["breakable"] = lambda name: Markup("_<wbr>").join(plain(name).split("_"))
     environment.globals |= {"meaning": MEANING, "behind": BEHIND, "max_families": MAX_FAMILIES}
     environment.globals |= {"guide": guide, "documented": bool(known)}

@@ -73,10 +73,12 @@
     const found = rows.filter((row) => matches(row, fields));
     const folded = found.filter((row) => "nothing" in row.dataset);
     const foldable = value("name") === "" && folded.length > 0 && folded.length < found.length;
+    const pooled = value("edition") === "" && found.some((row) => row.dataset.edition === "pooled");
     const seen = new Set(foldable && !unfolded ? found.filter((row) => !("nothing" in row.dataset)) : found);
     for (const row of rows) row.hidden = !seen.has(row);
     for (const row of controls)
       row.hidden =
+        (pooled && row.dataset.edition !== "pooled") ||
         !["budget", "tier", "edition", "split"].every((name) =>
           found.some((of) => of.dataset[name] === row.dataset[name])
         ) || !matches(row, ["budget", "tier", "edition", "split"]);
