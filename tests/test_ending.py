@@ -53,6 +53,16 @@ def test_a_quick_run_ends_with_the_command_that_counts(
     lines = shown(result, tmp_path, capsys)
     assert "Quick run: not scored" in lines and "next:   unlearnbench eval --method my_algo.py --split tiny" in lines
     assert not any(line.startswith("gain ") for line in lines)
+    (head,) = (line for line in lines if line.startswith("group"))
+    assert head.split() == [
+        "group",
+        "items",
+        "before",
+        "after",
+        "95",
+        "%",
+        "interval",
+    ]  # nothing is solved or converted
     show(result, tmp_path, "ideas/my algo.py")  # the user's own file, as it was given
     assert "eval --method 'ideas/my algo.py' --split tiny" in capsys.readouterr().out
 

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from tensorboardX.proto.event_pb2 import Event as Logged
 
 from unlearnbench.cli import progress as module
-from unlearnbench.cli.progress import Lines
+from unlearnbench.cli.progress import Bar, Lines, Rows
 from unlearnbench.cli.status import status
 from unlearnbench.errors import RunError
 from unlearnbench.harness.progress_file import ProgressFile, read_progress
@@ -50,6 +50,24 @@ def test_a_slow_run_says_something_every_thirty_seconds(
     written = capsys.readouterr().err.splitlines()
     assert [line.split()[0] for line in written] == ["0:00:30", "0:01:00", "0:01:30"]
     assert "curating, train 0 %" in written[0]
+
+
+def test_bars_say_something_every_thirty_seconds_off_a_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    with Bar("judging") as bar, Rows("items") as rows:
+        for second in range(0, 70, 10):
+            now[0] = float(second)
+            bar.show(second / 100)
+            rows.show("gradients", 10 * second, second / 100)
+    assert capsys.readouterr().err.splitlines() == [
+        "0:00:30  judging 30 %",
+        "0:00:30  gradients 30 %: 300 items, 10/s",
+        "0:01:00  judging 60 %",
+        "0:01:00  gradients 60 %: 600 items, 10/s",
+    ]
 
 
 def test_progress_is_in_a_file_that_a_resumed_run_adds_to(tmp_path: Path) -> None:

@@ -95,26 +95,32 @@ def _table(shown: Console, rows: Sequence[tuple[str, str, str]]) -> None:
 
 
 def _groups(shown: Console, result: Result) -> None:
-    """Groups that have items: rates before and after, and what is solved of them per seed."""
+    """Groups that have items: rates before and after, and what is solved of them per seed; no empty columns."""
     from rich.table import Table
 
     from unlearnbench.reports.formatting import number, pct, span
 
+    rows = [
+        {
+            "group": group,
+            "items": str(of.items),
+            "before": "-" if of.rate_before is None else pct(of.rate_before),
+            "after": "-" if of.rate_after is None else pct(of.rate_after),
+            "95 % interval": "-" if of.rate_after_interval is None else span(of.rate_after_interval),
+            "solved": "-" if of.solved is None else number(of.solved),
+            "converted": "" if of.converted is None else number(of.converted),
+        }
+        for group, of in result.groups.items()
+        if of.items
+    ]
+    if not rows:
+        return
+    names = [name for name in rows[0] if {row[name] for row in rows} - {"", "-"}]
     table = Table(show_edge=False, pad_edge=False, box=None)
-    for name in ("group", "items", "before", "after", "95 % interval", "solved", "converted"):
+    for name in names:
         table.add_column(name, justify="left" if name == "group" else "right", no_wrap=True)
-    for group, of in result.groups.items():
-        if not of.items:
-            continue
-        table.add_row(
-            group,
-            str(of.items),
-            "-" if of.rate_before is None else pct(of.rate_before),
-            "-" if of.rate_after is None else pct(of.rate_after),
-            "-" if of.rate_after_interval is None else span(of.rate_after_interval),
-            "-" if of.solved is None else number(of.solved),
-            "" if of.converted is None else number(of.converted),
-        )
+    for row in rows:
+        table.add_row(*(row[name] for name in names))
     shown.print(table)
 
 

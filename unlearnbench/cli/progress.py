@@ -113,6 +113,20 @@ def run_progress(what: str = "") -> Bars | Lines:
     return Bars(what) if sys.stderr.isatty() else Lines(what)
 
 
+class _Paced:
+    """What bars show, off a terminal: a plain line every EVERY seconds."""
+
+    def __init__(self) -> None:
+        self._began = self._last = time.monotonic()
+
+    def say(self, line: str) -> None:
+        """Write the line, unless bars are shown or the last line is fresh."""
+        now = time.monotonic()
+        if not sys.stderr.isatty() and now - self._last >= EVERY:
+            self._last = now
+            _say(f"{_clock(now - self._began)}  {line}")
+
+
 class Bar(_Shown):
     """A context in which `show` takes the share of one piece of work that is done."""
 
@@ -127,10 +141,12 @@ class Bar(_Shown):
             transient=True,
         )
         self._task = self._progress.add_task(what, total=1.0)
+        self._what, self._paced = what, _Paced()
 
     def show(self, done: float) -> None:
         """Move the bar to this share, from 0 to 1."""
         self._progress.update(self._task, completed=done)
+        self._paced.say(f"{self._what} {100 * done:.0f} %")
 
 
 class Rows(_Shown):
@@ -148,6 +164,7 @@ class Rows(_Shown):
             transient=True,
         )
         self._tasks: dict[str, tuple[TaskID, float, int]] = {}
+        self._unit, self._paced = unit, _Paced()
 
     def show(self, what: str, rows: int, share: float) -> None:
         """Move the bar of this work; the first call for it may come when rows of an earlier command are done."""
@@ -157,6 +174,7 @@ class Rows(_Shown):
         task, began, done = self._tasks[what]
         rate = (rows - done) / max(time.monotonic() - began, 1e-6)
         self._progress.update(task, completed=share, rows=rows, rate=rate)
+        self._paced.say(f"{what} {100 * share:.0f} %: {rows:,} {self._unit}, {rate:,.0f}/s")
 
 
 def note(event: Training) -> str:

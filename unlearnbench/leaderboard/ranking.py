@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from unlearnbench.errors import DataError
 from unlearnbench.leaderboard.pooling import Score, fisher, pooled
-from unlearnbench.records import Record, Result, Track
+from unlearnbench.records import TRACKS, Record, Result, Track
 from unlearnbench.scoring.conversion_rule import solved
 from unlearnbench.scoring.counts import Cells, read_phase
 from unlearnbench.scoring.frontier import frontier_items
@@ -138,13 +138,18 @@ class Standing(Record):
 def standings(pools: Sequence[tuple[str, Sequence[Contender]]], editions: Sequence[Sequence[str]]) -> list[Standing]:
     """Ranks within each track and budget. A pool is a method's id and its entries, one an edition, all of one tier.
 
-    `editions` names the edition of every entry. Sorted by track and budget, then rank and gain.
+    `editions` names the edition of every entry. Sorted by track, from the least privileged, and budget, then rank and
+    gain.
     """
     groups: dict[tuple[Track, float | None], list[_Pool]] = {}
     for (name, contenders), names in zip(pools, editions, strict=True):
         pool = _Pool(name, contenders, names)
         groups.setdefault((pool.track, pool.budget), []).append(pool)
-    return [standing for _, group in sorted(groups.items(), key=str) for standing in _ranked(group)]
+
+    def place(key: tuple[Track, float | None]) -> tuple[int, float]:
+        return TRACKS.index(key[0]), math.inf if key[1] is None else key[1]
+
+    return [standing for key in sorted(groups, key=place) for standing in _ranked(groups[key])]
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@
   const scroll = make("div", null, { class: "scroll", tabindex: "0", role: "region", "aria-label": "items" });
   const table = make("table"), head = make("thead"), line = make("tr"), body = make("tbody");
   const columns = ["item", "group", "family", "before", "after, by seed", "solved", "converted"].concat(data.rows.some((row) => row[FATES]) ? ["fates"] : []);
-  columns.forEach((name, place) => line.append(make("th", name, { scope: "col", class: place < 3 ? "word" : "" })));
+  columns.forEach((name, place) => line.append(make("th", name, { scope: "col", class: `${place < 3 ? "word" : ""} ${name === "group" ? name : ""}`.trim() })));
   head.append(line); table.append(head, body); scroll.append(table);
   const more = make("button", "Show more", { type: "button" });
   browser.append(filters, status, scroll, more);
@@ -88,7 +88,7 @@
       row[CORRECT].map((correct) => percent(correct / data.samples)).join(" · ") || "–",
       row[SOLVED] === "" ? "–" : `${ones(row[SOLVED])} of ${of}`, core ? `${ones(row[CONVERTED])} of ${of}` : "–", row[FATES]];
     line.append(first);
-    cells.slice(0, columns.length - 1).forEach((text, place) => line.append(make("td", text, { class: place < 2 ? "word" : "" })));
+    cells.slice(0, columns.length - 1).forEach((text, place) => line.append(make("td", text, { class: ["word group", "word"][place] || "" })));
     return line;
   };
   const rest = document.querySelector('a[href="items.csv"]') ? "items.csv" : "counts.parquet"; // beside a run's page, and an entry's
