@@ -36,6 +36,12 @@ def test_every_function_is_documented(name: str) -> None:
         assert part in told, f"{name}: {part}"
 
 
+def test_what_methods_are_written_with_is_documented() -> None:
+    assert all(part in str(ub.Plan.__doc__) for part in ("Args:", "Raises:", "Example:"))
+    assert all(part in str(ub.LossBatch.__doc__) for part in ("Returns:", "Raises:", "Example:"))
+    assert all(part in str(ub.methods.__doc__) for part in ("Returns:", "Example:"))
+
+
 def test_methods_is_a_package_that_can_be_called() -> None:
     import unlearnbench.methods.grpo
 

@@ -48,6 +48,19 @@ def test_ranks_are_ranges_between_what_is_significantly_better_and_worse(made_sp
     assert {name: mixed[name].rank for name in shares} == {name: found[name].rank for name in shares}
 
 
+def test_tracks_come_in_order_of_privilege_and_budgets_by_size(made_split: Split) -> None:
+    def at(track: str, multiple: float) -> Contender:
+        given = contender(made_split, f"{track}-{multiple:g}", 0.5)
+        method = given.result.method.model_copy(update={"track": track})
+        budget = given.result.budget.model_copy(update={"multiple": multiple})
+        result = given.result.model_copy(update={"method": method, "budget": budget})
+        return Contender(given.id, result, given.counts, made_split)
+
+    given = [at("base", 1), at("answer", 1), at("verifier", 10), at("verifier", 4), at("labels", 1)]
+    found = standings([(one.id, [one]) for one in given], [["one"]] * len(given))
+    assert [of.id for of in found] == ["verifier-4", "verifier-10", "answer-1", "labels-1", "base-1"]
+
+
 def test_editions_are_pooled_by_fishers_p_and_means_of_gains(made_split: Split, tmp_path: Path) -> None:
     other = Split(Path(shutil.copytree(made_split.path, tmp_path / "other")))
     other.__dict__["hash"] = "another"

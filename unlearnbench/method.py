@@ -46,8 +46,18 @@ class PoolItem:
 class Plan:
     """Ask for n rollouts of an item, optionally sampled in another context than its prompt, or after a beginning.
 
-    The loss of what was sampled in another `context` is computed in the item's own prompt; that of what was sampled
-    after a `prefix` of the answer, in prompt and prefix.
+    Args:
+        item_id: An id of `self.run.items`.
+        n: How many rollouts, at least 1.
+        context: The text to sample after instead of the item's prompt; the loss is computed in the item's own prompt.
+        prefix: A beginning of the answer to continue; the loss is computed in prompt and prefix.
+
+    Raises:
+        MethodError: `plan_rollouts` returned a plan for an item that is not in the pool, or without rollouts.
+
+    Example:
+        >>> def plan_rollouts(self, step, round, selected, groups):
+        ...     return [] if round else [ub.Plan(item_id, 8) for item_id in selected]
     """
 
     item_id: str
@@ -83,7 +93,22 @@ class Teacher:
 
 @dataclass(frozen=True, slots=True)
 class LossBatch:
-    """One micro-batch of rollouts; every tensor is (rows, tokens), right-padded, zero where `mask` is."""
+    """One micro-batch of rollouts, as `policy_loss` gets it.
+
+    Every tensor is (rows, tokens), right-padded, zero where `mask` is: `logprobs` (of the current policy, with its
+    gradient), `behaviour` (of the policy that sampled), `advantages`, `mask`, and, where something asks for them,
+    `reference`, `entropy`, `teacher` and `divergence`. `ratio` is π(token) / behaviour(token).
+
+    Returns:
+        Of `policy_loss`: one loss per token, a tensor of the shape of `logprobs`.
+
+    Raises:
+        MethodError: `policy_loss` returned another shape, NaN, infinity or a loss without a gradient.
+
+    Example:
+        >>> def policy_loss(self, batch):
+        ...     return -batch.advantages * batch.ratio
+    """
 
     logprobs: Tensor
     """log π(token) of the current policy at the training temperature; carries the gradient."""

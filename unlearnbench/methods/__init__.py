@@ -1,5 +1,8 @@
 """The built-in methods, one file each, and how `--method` finds a method.
 
+`ub.methods()` lists them. Returns: for each its `name`, `track`, `source` (a paper, or who made it) and `gain` (as
+measured here, or None). Example: `[of.name for of in ub.methods() if of.track == "verifier"]`.
+
 `locate` names the file of a method without running it, so that a command can name and hash what it is given;
 `load` runs the file, inside a training process.
 """
