@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 from made_run import FEW, make_result, make_run, make_split
 
+from unlearnbench.cli.curate import _smallest_gain
 from unlearnbench.cli.ending import WIDTH, drawn_bar, show
 from unlearnbench.errors import MethodError, SplitError
 from unlearnbench.io import files
 from unlearnbench.methods import locate
 from unlearnbench.records import Result
 from unlearnbench.splits import Split, find_split
+from unlearnbench.splits.split import shipped_folder
 
 
 @pytest.fixture(scope="module")
@@ -103,3 +106,9 @@ def test_misspelt_splits_and_methods_are_told_the_likely_one() -> None:
         locate("grop")
     with pytest.raises(MethodError, match="did you mean 'grpo' or 'gspo'"):
         locate("gpro")
+
+
+def test_curate_ends_with_the_gain_that_its_split_can_show_in_points() -> None:
+    told = _smallest_gain(shipped_folder("micro"))
+    assert re.search(r"10 null seeds detect on its 373 unlearnable items: [\d.]+ points if spread over all items", told)
+    assert "if whole families are learned" in told and "%" not in told

@@ -53,6 +53,11 @@ def site(entries: Path, tiny: Split, tmp_path_factory: pytest.TempPathFactory) -
 # --- what the pages say -------------------------------------------------------------------------------------------
 
 
+def test_the_phenomenon_is_shown_on_a_split_whose_rollouts_are_there(site: Path) -> None:
+    html = (site / "phenomenon.html").read_text(encoding="utf-8")
+    assert "Here are three of them" in html and html.count('class="example"') == 3
+
+
 def test_every_entry_and_split_has_a_page_and_every_link_leads_somewhere(site: Path) -> None:
     found = {path: Page(path) for path in pages(site)}
     names = {path.relative_to(site).as_posix() for path in found}

@@ -115,7 +115,7 @@ def _smallest_gain(out: Path) -> str:
     """The smallest conversion gain that a run of three seeds could detect on a split, in a sentence."""
     from unlearnbench.harness.assumed import pool_of
     from unlearnbench.harness.plan import power_of
-    from unlearnbench.reports.formatting import pct
+    from unlearnbench.reports.formatting import number
     from unlearnbench.splits import load_split
 
     split = load_split(out)
@@ -124,7 +124,7 @@ def _smallest_gain(out: Path) -> str:
         return f"no gain can be detected on this split: {found.why_not}"
     how = {"spread": "if spread over all items", "families": "if whole families are learned"}
     told = [
-        f"{'none' if row.gain is None else pct(row.gain)} {how[row.effect]}"
+        f"{'none' if row.gain is None else f'{number(100 * row.gain)} points'} {how[row.effect]}"
         for row in found.detectable
         if row.bound == "interval_families"
     ]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from unlearnbench.cli.progress import note
+from unlearnbench.harness.progress_file import restarts
 from unlearnbench.workers.messages import Event, Progress
 
 EVERY = 0.5
@@ -22,11 +23,11 @@ class NotebookProgress:
 
         self._html = HTML
         self._seen: dict[tuple[int, str], Progress] = {}
-        self._folder, self._drawn = "", 0.0
+        self._folder, self._note, self._drawn = "", "", 0.0
         self._handle: Any = display(HTML(""), display_id=True)
 
     def place(self, folder: Path) -> None:
-        self._folder = str(folder)
+        self._folder, self._note = str(folder), restarts(folder) or ""
         self._draw()
 
     def show(self, event: Event) -> None:
@@ -42,7 +43,8 @@ class NotebookProgress:
             f"<small>{escape(note(of))}</small></div>"
             for of in list(self._seen.values())
         ]
-        self._handle.update(self._html(f"<div><code>{escape(self._folder)}</code>{''.join(rows)}</div>"))
+        head = f"<code>{escape(self._folder)}</code> {escape(self._note)}"
+        self._handle.update(self._html(f"<div>{head}{''.join(rows)}</div>"))
 
     @staticmethod
     def _name(of: Progress) -> str:

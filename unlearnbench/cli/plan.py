@@ -91,7 +91,7 @@ def _show(told: Planned) -> None:
     from rich.table import Table
 
     from unlearnbench.cli.console import console
-    from unlearnbench.reports.formatting import count, duration, pct, plain, plural, power, span
+    from unlearnbench.reports.formatting import count, duration, pct, plain, plural, power
 
     shown = console()
     shown.print(
@@ -142,15 +142,15 @@ def _show(told: Planned) -> None:
         return
     shown.print(f"Smallest conversion gain found with 80 % power (95 % interval above 0), on {where}:")
     table = Table(show_edge=False)
-    for name in ("effect", "beyond 0 for", "gain", "items", "by simulation, 95 %"):
+    for name in ("effect", "beyond 0 for", "gain, points", "items", "by simulation, 95 %"):
         table.add_column(name, justify="left" if name in ("effect", "beyond 0 for") else "right")
     for part in chance.detectable:
         table.add_row(
             _EFFECTS[part.effect],
             _BOUNDS[part.bound],
-            "none" if part.gain is None else pct(part.gain),
+            "none" if part.gain is None else f"{100 * part.gain:.1f}",
             "-" if part.items is None else f"{part.items:.0f}",
-            "-" if part.likely is None else span(part.likely),
+            "-" if part.likely is None else " to ".join(f"{100 * end:.1f}" for end in part.likely),
         )
     shown.print(table)
     rate = "" if chance.null_conversion is None else f"; the null converts {pct(chance.null_conversion)}"

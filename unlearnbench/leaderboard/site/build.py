@@ -282,6 +282,7 @@ def _write_split(site: Site, name: str) -> None:
 
 def _write_phenomenon(site: Site) -> None:
     told = [name for name, facts in site.splits.items() if facts.luck and len(facts.curves) > 1]
+    told = [name for name in told if _shown(site.splits[name])] or told  # variants were kept without rollouts
     page = told[0] if told else next(iter(site.splits))
     facts = site.splits[page]
     hard = facts.strips("learnable", "unlearnable")
