@@ -329,7 +329,7 @@ def test_it_is_listed_and_shown_before_it_is_built(place: Place) -> None:
     assert "not built" in CliRunner().invoke(command, []).stdout
     shown = json.loads(CliRunner().invoke(command, ["show", "paper", "--json"]).stdout)
     assert shown["groups"]["unlearnable"] == {"items": 6, "certified": 0, "thin": 0}
-    assert shown["groups"]["learnable"]["items"] == 0
+    assert shown["groups"]["learnable"]["items"] == 4
     assert shown["released"]["learnable"] == {"ids": 0, "positions": 4, "resolved": 0, "extent": "sample"}
     assert shown["missing"] == ["Everything else."]
     text = CliRunner().invoke(command, ["show", "paper"]).stdout

@@ -169,6 +169,7 @@ def _merged_once_and_whole(place: Path, split: Split) -> None:
 
 @pytest.mark.slow  # tests/test_checkpoints.py merges adapters without processes
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # peft calls what transformers has renamed
+@pytest.mark.slow
 def test_a_lora_adapter_of_the_base_is_evaluated_as_the_policy_that_it_makes(
     small_split: Split, tmp_path: Path
 ) -> None:
@@ -286,6 +287,7 @@ def test_a_file_that_holds_no_good_method_ends_in_one_sentence(
     assert "method.py" not in str(caught.value)  # the copy that is run
 
 
+@pytest.mark.slow
 @pytest.mark.slow
 def test_a_mended_method_runs_in_the_folder_that_it_failed_in(small_split: Split, tmp_path: Path) -> None:
     method = tmp_path / "mine.py"

@@ -189,6 +189,7 @@ def test_cost_by_the_null_control_and_a_published_peak(micro: Split) -> None:
     assert (double.timing.reference_seconds, double.timing.reference_multiple) == (timing.reference_seconds, 1.0)
 
 
+@pytest.mark.slow
 def test_cost_by_real_steps_of_the_method(small_split: Split, tmp_path: Path) -> None:
     """A split without budget and controls: the probe tells everything."""
     method = tmp_path / "mine.py"

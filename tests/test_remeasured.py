@@ -347,6 +347,7 @@ def adapted(made_split: Split, tmp_path_factory: pytest.TempPathFactory) -> Path
     return make_bundle(run, place / "lora.zip")
 
 
+@pytest.mark.slow
 def test_an_adapter_is_measured_on_the_splits_base(adapted: Path, made_split: Split) -> None:
     assert [member for member in members_of(adapted) if "weights" in member] == [ADAPTER]
     found = verified(adapted, made_split)
