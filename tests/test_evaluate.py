@@ -288,7 +288,6 @@ def test_a_file_that_holds_no_good_method_ends_in_one_sentence(
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 def test_a_mended_method_runs_in_the_folder_that_it_failed_in(small_split: Split, tmp_path: Path) -> None:
     method = tmp_path / "mine.py"
     method.write_text("import os, unlearnbench as ub\nclass A(ub.Method):\n  def setup(self):\n    os._exit(0)\n")

@@ -124,7 +124,6 @@ def test_a_method_that_hangs_is_ended_in_one_sentence_and_earlier_seeds_are_kept
 
 
 @pytest.mark.slow  # tests/test_remeasured.py measures such a run's start
-@pytest.mark.slow
 def test_a_run_from_the_positive_control_has_track_base_and_its_start_is_measured(
     small_split: Split, tmp_path: Path
 ) -> None:
