@@ -334,12 +334,12 @@ def test_killed_with_its_workers_and_resumed_it_gives_the_unbroken_result(
     code = f"from unlearnbench import evaluate; evaluate('grpo', {str(small_split.path)!r}, 2, out={str(out)!r})"
     process = subprocess.Popen([sys.executable, "-c", code])
     deadline = time.monotonic() + 120
-    while not (out / "1/.training/checkpoint/state.json").is_file() and time.monotonic() < deadline:
+    while not any(out.glob("*/.training/checkpoint/state.json")) and time.monotonic() < deadline:
         time.sleep(0.05)
     started = descendants(process.pid)
     process.kill()
     process.wait()
-    assert len(started) >= 4  # two seeds, each with a process behind walls
+    assert len(started) >= 2  # a seed's process behind walls at least; the other may have ended its training
     assert still_running(started, patience=30) == []
     assert not (out / "result.json").exists()
     evaluate("grpo", small_split, 2, out=out)
