@@ -51,7 +51,7 @@ class Case:
 
 
 CASES = {
-    "micro": Case({DROPPED: 3, KEPT: 1.5}, 10),
+    "micro": Case({DROPPED: 5, KEPT: 2}, 10),
     # Random weights are never right, so every group is dead: dropping them would leave nothing to train on.
     "106m": Case({KEPT: 2}, 2, 2, {"prompts_per_step": 8, "max_tokens": 48, "updates_per_batch": 2}),
 }
@@ -122,8 +122,8 @@ def main() -> None:
         f"{peak / 1e9:.0f} GFLOP/s that {_spelt(threads)} reached in a large float32 matrix product. Every token of a"
     )
     print(
-        "rollout is counted; ours computes beginnings that rollouts share, and the reference of rollouts that are "
-        "equal,\nonce, and of a large policy also the prompts of a group.\n"
+        "rollout is counted; ours computes beginnings that rollouts share once, and in passes of an update the prompts"
+        "\nof a group and equal rollouts.\n"
     )
     print(table(["FLOP floor", *done], _floor(done, {one.name: one.median for one in sides}, parameters, peak)))
 
