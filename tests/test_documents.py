@@ -24,7 +24,7 @@ from unlearnbench.io import files, tables
 from unlearnbench.records import Result
 from unlearnbench.scoring.comparisons.comparison import compare
 from unlearnbench.scoring.counts import Cells, read_phase
-from unlearnbench.splits import find_split, load_split
+from unlearnbench.splits import Split, find_split, load_split
 
 pytestmark = pytest.mark.checkout
 SCHEMAS = ROOT / "unlearnbench/schemas"
