@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from experiments.figures import Curve, curves_figure
 from experiments.markdown import Section, blocks, paragraph, table
 from experiments.runs import CAUSE, Runs, of_group
-from experiments.update_statistics import by_group
+from experiments.update_statistics import QUARTERS, by_group, quarter_of
 from unlearnbench.io import tables
 from unlearnbench.records import RelatedProblem
 from unlearnbench.reports.formatting import pct, signed
@@ -26,7 +26,6 @@ from unlearnbench.scoring.curves import group_curve, read_curves
 from unlearnbench.scoring.rates import Counts, Reals
 from unlearnbench.training.ledger import read_metrics, read_visits
 
-QUARTERS = 4
 GROUPS = ("easy", "learnable", "unlearnable")
 COUNTED = ("judged", "correct", "traced", "valid")
 
@@ -86,7 +85,7 @@ def quarters(run: Finished, ids: Sequence[str]) -> Quarters | None:
     for seed, rows in enumerate(visits):
         place = pc.index_in(rows["item_id"], value_set=pa.array(ids, pa.string())).fill_null(-1).to_numpy()
         steps = rows["step"].to_numpy()
-        quarter = steps * QUARTERS // (1 + int(steps.max(initial=0)))
+        quarter = quarter_of(steps, 1 + int(steps.max(initial=0)))
         known = place >= 0
         for name, values in counted.items():
             np.add.at(values, (place[known], seed, quarter[known]), rows[name].to_numpy()[known])

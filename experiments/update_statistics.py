@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,8 @@ from numpy.typing import NDArray
 from experiments.markdown import blocks, paragraph, table
 
 QUARTERS = 4
+"""Parts of a seed's steps: the paper judges training by their means."""
+T = TypeVar("T", int, NDArray[np.int32])
 Sums = NDArray[np.float64]
 """(4 quarters of training, 4): tokens outside the clip range, tokens, reference probabilities, correct rollouts."""
 
@@ -29,6 +32,11 @@ def read_log(path: Path) -> dict[int, dict[str, list[float]]]:
     return steps
 
 
+def quarter_of(step: T, steps: int) -> T:
+    """The quarter, from 0 on, that a step of so many is in; also of an array of steps."""
+    return step * QUARTERS // steps
+
+
 def by_quarter(folders: Sequence[Path], ids: Sequence[str]) -> Sums:
     """Sums over the seeds' items by quarter of each seed's steps."""
     sums, wanted = np.zeros((QUARTERS, 4)), set(ids)
@@ -38,7 +46,7 @@ def by_quarter(folders: Sequence[Path], ids: Sequence[str]) -> Sums:
         for step, items in steps.items():
             for item_id, figures in items.items():
                 if item_id in wanted:
-                    sums[step * QUARTERS // length] += figures
+                    sums[quarter_of(step, length)] += figures
     return sums
 
 

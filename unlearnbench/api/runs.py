@@ -68,24 +68,16 @@ def evaluate(
     from unlearnbench.harness.trackers import Trackers
 
     trackers, given = Trackers(log_to), {"samples": samples, "settings": settings, "compute": compute}
-    with named(method) as name, shown_progress(progress) as (show, place):
-
-        def placed(folder: Path) -> None:
-            place(folder)
-            trackers.place(folder)
-
-        def watch(event: Any) -> None:
-            show(event)
-            trackers.show(event)
-
+    with named(method) as name, shown_progress(progress) as shown:
+        show, place = trackers.beside(*shown)
         done = whole.evaluate(
             name,
             split,
             seeds,
             diagnose=diagnose,
             quick=quick,
-            progress=watch,
-            placed=placed,
+            progress=show,
+            placed=place,
             out=out,
             budget=multiple_of(budget),
             **given,

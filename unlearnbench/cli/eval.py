@@ -11,7 +11,7 @@ import click
 from unlearnbench.cli.ray_option import ray_option
 
 if TYPE_CHECKING:
-    from unlearnbench.workers.messages import Event
+    pass
 
 
 class Multiple(click.ParamType[float]):
@@ -144,15 +144,7 @@ def evaluate(
     compute = Compute(workers=workers, processes=processes, engine=draws, trainer=options, patience=patience, ray=ray)
     trackers = Trackers(log_to)
     with run_progress() as shown:
-
-        def placed(folder: Path) -> None:
-            shown.place(folder)
-            trackers.place(folder)
-
-        def progress(event: Event) -> None:
-            shown.show(event)
-            trackers.show(event)
-
+        progress, placed = trackers.beside(shown.show, shown.place)
         together: dict[str, Any] = {"out": out, "compute": compute, "progress": progress, "placed": placed}
         together["diagnose"] = diagnose
         if checkpoint:

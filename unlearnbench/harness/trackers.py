@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from unlearnbench.errors import RunError
 from unlearnbench.records import Result
+from unlearnbench.workers.jobs import Watch
 from unlearnbench.workers.messages import Event, Progress
 
 TRACKERS = ("tensorboard", "wandb", "trackio", "mlflow")
@@ -56,6 +57,19 @@ class Trackers:
         """Log what a seed's training has logged since."""
         if isinstance(event, Progress) and event.stage == "train" and self._names:
             self._log(event.seed)
+
+    def beside(self, show: Watch, place: Callable[[Path], None]) -> tuple[Watch, Callable[[Path], None]]:
+        """What shows a run, and what takes its folder, each with the trackers' own part after it."""
+
+        def showing(event: Event) -> None:
+            show(event)
+            self.show(event)
+
+        def placing(folder: Path) -> None:
+            place(folder)
+            self.place(folder)
+
+        return showing, placing
 
     def finish(self, result: Result) -> None:
         """Log the rest of every seed, and the score, and close the trackers."""
