@@ -10,7 +10,6 @@ buffers. Works for any causal language model of transformers with full attention
 from __future__ import annotations
 
 import copy
-import math
 import os
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
@@ -35,56 +34,45 @@ CACHE_BYTES = (1 << 29, 1 << 32)  # least and most that the keys and values of o
 MOST_ROWS = 8192
 
 
-class _Spare:
-    """Memory of a buffer that is out of use, for the next one to be filled: fresh memory costs a fault a page."""
-
-    def __init__(self) -> None:
-        self.memory: Tensor | None = None
-
-    def take(self, size: int, like: Tensor) -> Tensor:
-        """At least `size` uninitialised numbers: the spare memory, if it is large enough."""
-        memory, self.memory = self.memory, None
-        return like.new_empty(size + size // 8) if memory is None or len(memory) < size else memory
-
-
 class _PreallocatedLayer(DynamicLayer):  # type: ignore[misc]
-    """Keys and values of one layer in a buffer that is written in place instead of concatenated every token."""
+    """Keys and values of one layer, in buffers with room for `rows` prefixes of `tokens`, written in place.
+
+    A prefix keeps its row of the buffers while its rollouts draw the same tokens; only what parts is copied.
+    """
+
+    def __init__(self, rows: int, tokens: int) -> None:
+        super().__init__()
+        self.room = rows, tokens
+        self.used = 0
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        rows, end = len(key_states), self.used + key_states.shape[2]
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-            self.used = 0
-            self.buffers = [self._room(key_states, 0), self._room(value_states, 0)]
-            self.memories = [buffer.view(-1) for buffer in self.buffers]
-        end = self.used + key_states.shape[2]
-        if end > self.buffers[0].shape[2]:
-            self.buffers = [self._grown(buffer, end) for buffer in self.buffers]
-            self.memories = [buffer.view(-1) for buffer in self.buffers]
+            self.buffers = [self._buffer(states) for states in (key_states, value_states)]
+        if end > self.room[1]:
+            self.room = self.room[0], end + CACHE_CHUNK
+            self.buffers = [self._grown(buffer, rows) for buffer in self.buffers]
         for buffer, states in zip(self.buffers, (key_states, value_states), strict=True):
-            buffer[:, :, self.used : end] = states
+            buffer[:rows, :, self.used : end] = states
         self.used = end
-        self.keys, self.values = (buffer[:, :, :end] for buffer in self.buffers)
+        self.keys, self.values = (buffer[:rows, :, :end] for buffer in self.buffers)
         return self.keys, self.values
 
-    def _room(self, like: Tensor, tokens: int) -> Tensor:
-        rows, heads, _, width = like.shape
-        return like.new_empty(rows, heads, tokens, width)
+    def _buffer(self, like: Tensor) -> Tensor:
+        rows, tokens = self.room
+        return like.new_empty(rows, like.shape[1], tokens, like.shape[3])
 
-    def _grown(self, buffer: Tensor, tokens: int) -> Tensor:
-        grown = self._room(buffer, tokens + CACHE_CHUNK)
-        grown[:, :, : self.used] = buffer[:, :, : self.used]
+    def _grown(self, buffer: Tensor, rows: int) -> Tensor:
+        grown = self._buffer(buffer)
+        grown[:rows, :, : self.used] = buffer[:rows, :, : self.used]
         return grown
 
-    def select(self, rows: Tensor, room: int, spare: _Spare) -> None:
-        """Keep these rows (repeats allowed), with room for at least `room` more tokens."""
-        total = self.used + min(room, CACHE_CHUNK)
-        for number, buffer in enumerate(self.buffers):
-            shape = (len(rows), buffer.shape[1], total, buffer.shape[3])
-            memory = spare.take(math.prod(shape), buffer)
-            new = memory[: math.prod(shape)].view(shape)
-            torch.index_select(buffer[:, :, : self.used], 0, rows, out=new[:, :, : self.used])
-            self.buffers[number], self.memories[number], spare.memory = new, memory, self.memories[number]
-        self.keys, self.values = (buffer[:, :, : self.used] for buffer in self.buffers)
+    def copy(self, sources: Tensor, targets: Tensor) -> None:
+        """Copy rows to other rows, none of which is copied itself."""
+        for buffer in self.buffers:
+            held = buffer[:, :, : self.used]
+            held[targets] = held[sources]
 
 
 class TransformersSampler:
@@ -154,8 +142,8 @@ class TransformersSampler:
         writing = np.arange(total)
         lane = np.concatenate([lanes(r.key, r.first + np.arange(r.n, dtype=np.int64)) for r in requests])
         row = np.repeat(np.arange(len(requests)), counts)
-        logits, cache, padding = self._prefill([request.prompt_ids for request in requests])
-        length, spare = cache.get_seq_length(), _Spare()
+        logits, cache, padding = self._prefill([request.prompt_ids for request in requests], total, max_tokens)
+        length = cache.get_seq_length()
 
         for position in range(max_tokens):
             drawn, chosen = draw(logits, row, uniforms(lane, position), temperature, top_p)
@@ -165,24 +153,23 @@ class TransformersSampler:
             stopped[writing[ended]] = True
             if ended.all() or position == max_tokens - 1:
                 break
-            writing, lane, row, drawn = writing[~ended], lane[~ended], row[~ended], drawn[~ended]
-            # One row a different prefix: rollouts of a row that drew the same token stay together.
-            vocabulary = logits.shape[1]
-            prefixes, row = np.unique(row * vocabulary + drawn, return_inverse=True)
-            parents = torch.from_numpy(prefixes // vocabulary).to(logits.device)
-            if len(parents) != len(logits) or bool(
-                (parents != torch.arange(len(parents), device=parents.device)).any()
-            ):
+            row, order, step, sources, targets = _parted(row[~ended], drawn[~ended])
+            writing, lane = writing[~ended][order], lane[~ended][order]
+            if len(targets):
+                parted = [torch.from_numpy(rows).to(logits.device) for rows in (sources, targets)]
                 for layer in cache.layers:
-                    layer.select(parents, max_tokens - position, spare)
-                padding = padding.index_select(0, parents) if padding is not None else None
-            step = torch.from_numpy(prefixes % vocabulary).to(logits.device)
-            where = torch.tensor([length + position], device=step.device)
-            logits = self._forward(step[:, None], cache, padding, where)
+                    layer.copy(*parted)
+                if padding is not None:
+                    padding[parted[1]] = padding[parted[0]]
+            where = torch.tensor([length + position], device=logits.device)
+            here = None if padding is None else padding[: len(step)]
+            logits = self._forward(torch.from_numpy(step)[:, None].to(logits.device), cache, here, where)
         return _split(tokens, logprobs, stopped, counts)
 
-    def _prefill(self, prompts: Sequence[NDArray[np.int32]]) -> tuple[Tensor, Any, Tensor | None]:
-        """Last logits (G, V), cache, and the left padding of each row (None where all prompts are equally long)."""
+    def _prefill(
+        self, prompts: Sequence[NDArray[np.int32]], rows: int, max_tokens: int
+    ) -> tuple[Tensor, Any, Tensor | None]:
+        """Last logits (G, V), cache with room for `rows`, left padding of each (None if all prompts are as long)."""
         device = self.policy.device
         lengths = [len(prompt) for prompt in prompts]
         width = max(lengths)
@@ -191,10 +178,12 @@ class TransformersSampler:
             ids[row, width - len(prompt) :] = torch.from_numpy(prompt.astype(np.int64))
         padding = None
         if min(lengths) < width:
-            padding = torch.tensor([width - length for length in lengths], device=device)
+            padding = torch.zeros(rows, dtype=torch.long, device=device)
+            padding[: len(prompts)] = torch.tensor([width - length for length in lengths], device=device)
         cache = DynamicCache(config=self._model.config)
-        cache.layers = [_PreallocatedLayer() for _ in cache.layers]
-        logits = self._forward(ids.to(device), cache, padding, torch.arange(width, device=device))
+        cache.layers = [_PreallocatedLayer(rows, width + min(max_tokens, CACHE_CHUNK)) for _ in cache.layers]
+        here = None if padding is None else padding[: len(prompts)]
+        logits = self._forward(ids.to(device), cache, here, torch.arange(width, device=device))
         return logits, cache, padding
 
     def _forward(self, ids: Tensor, cache: Any, padding: Tensor | None, positions: Tensor) -> Tensor:
@@ -215,6 +204,28 @@ class TransformersSampler:
         )
         logits: Tensor = out.logits[:, -1].float()
         return logits
+
+
+def _parted(row: NDArray[np.int64], drawn: NDArray[np.int64]) -> tuple[NDArray[np.int64], ...]:
+    """Rows of the batch after rollouts in rows `row` (n,) drew tokens `drawn` (n,): one a different prefix, 0 to R - 1.
+
+    The first prefix that goes on from a row stays there where that is below R; the others take the rows left over.
+    Returns, with the rollouts in order of their new rows, these rows (n,), that order (n,), each row's token (R,), and
+    of the prefixes that moved the old rows and the new ones. No row is both.
+    """
+    vocabulary = int(drawn.max()) + 1
+    prefixes, prefix = np.unique(row * vocabulary + drawn, return_inverse=True)
+    parents, tokens = np.divmod(prefixes, vocabulary)
+    stays = (np.diff(parents, prepend=-1) > 0) & (parents < len(prefixes))
+    free = np.ones(len(prefixes), dtype=bool)
+    free[parents[stays]] = False
+    places = parents.copy()
+    places[~stays] = np.flatnonzero(free)
+    step = np.empty_like(tokens)
+    step[places] = tokens
+    row = places[prefix]
+    order = np.argsort(row, kind="stable")
+    return row[order], order, step, parents[~stays], places[~stays]
 
 
 def _cache_bytes(device: torch.device) -> int:
