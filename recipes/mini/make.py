@@ -42,20 +42,21 @@ TOKENIZER_EXAMPLES = 20_000
 WATCHED = 200  # held-out problems of each depth
 SCREENED_ABOVE = 0.075
 SCREEN_SAMPLES = 256
+KEPT_OF_NEVER = 4  # one in so many of the items that no sample of the screening answers
 NULL_SEEDS = 10
 TUNED_SEEDS = 5
-POSITIVE_SEEDS = 10
+POSITIVE_SEEDS = 3
 MAX_TOKENS = 120
 
 PROTOCOL = Protocol(
     tau=0.1,
-    runs=6,
+    runs=5,
     samples=Samples(base=512, after=256, certify=128, base_fresh=128, twins=128),
     sampling=Sampling(temperature=0.7, top_p=0.95, max_tokens=MAX_TOKENS),
     valid_trace="solution",
 )
 RECIPE = Recipe(
-    steps=80,
+    steps=210,
     prompts_per_step=32,
     group_size=8,
     updates_per_batch=4,
@@ -162,11 +163,12 @@ def make_pool(world: World, problems: Problems, work: Path) -> Path:
 
 
 def screened(problems: Problems, policy: Path, seed: int) -> Problems:
-    """The problems without those of other causes than `known` that the base answers more often than SCREENED_ABOVE.
+    """The problems without most of those that would teach nothing, of causes other than `known`.
 
-    Items near tau would be called easy or not by chance. They are left out by samples that no label rests on; how
-    often an item is *learned* plays no part. Canaries whose wrong gold the base ever draws are left out, too: they
-    would show nothing.
+    Items that the base answers more often than SCREENED_ABOVE are near tau and would be called easy or not by chance.
+    Of items that it never answers one in KEPT_OF_NEVER stays: GRPO gets no reward for them. Both are left out by
+    samples that no label rests on; how often an item is *learned* plays no part. Canaries whose wrong gold the base
+    ever draws are left out, too: they would show nothing.
     """
     torch.set_num_threads(THREADS)
     base = load_policy(policy)
@@ -183,15 +185,11 @@ def screened(problems: Problems, policy: Path, seed: int) -> Problems:
             root=f"mini/{seed}/screen",
             distinct=True,
         )
-    met = {problem.problem_id for problem in wrong}
-    counts = counts_of(rows, "screen", "0").to_pylist()
-    return problems.without(
-        {
-            row["item_id"]
-            for row in counts
-            if row["correct"] > (0 if row["item_id"] in met else SCREENED_ABOVE * row["n"])
-        }
-    )
+    shares = {row["item_id"]: row["correct"] / row["n"] for row in counts_of(rows, "screen", "0").to_pylist()}
+    met = {problem.problem_id for problem in wrong if shares[problem.problem_id] > 0}
+    near = {problem.problem_id for problem in odd if shares[problem.problem_id] > SCREENED_ABOVE}
+    never = [problem.problem_id for problem in odd if shares[problem.problem_id] == 0]
+    return problems.without(met | near | {name for n, name in enumerate(never) if n % KEPT_OF_NEVER})
 
 
 def make_taught(world: World, problems: Problems, work: Path, folder: Path) -> Path:
