@@ -219,7 +219,7 @@ def test_groups_without_variance_are_trained_on_with_the_policys_entropy(trainin
     plain = run.method.policy_loss
     run.method.policy_loss = lambda batch: seen.append(batch) or plain(batch)  # type: ignore[func-returns-value]
     batch = run._batch(groups[:3])
-    run.passes.backward(batch, run.passes.reference_logprobs(batch))
+    run.passes.backward(batch, run.passes.reference_logprobs([batch])[0])
     one = seen[0]
     part = next(iter(run.passes._slices(batch)))
     with torch.no_grad():

@@ -141,7 +141,7 @@ def test_a_step_with_rows_end_to_end_is_that_with_padded_rows(
         run = training(method, tmp_path / name, steps=1, **settings)
         assert run.passes.packed == possible
         batch = run._batch(run._choose(run._collect()))
-        run.passes.backward(batch, run.passes.reference_logprobs(batch))
+        run.passes.backward(batch, run.passes.reference_logprobs([batch])[0])
         gradients[name] = [weight.grad.clone() for weight in run.trained]
         for weight, gradient in zip(run.trained, gradients["padded"], strict=True):
             weight.grad = gradient  # Adam divides by its size, so that rounding of a tiny one would show

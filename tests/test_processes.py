@@ -58,7 +58,7 @@ run = training(Models(policy, reference, TransformersSampler(policy)), "run", 1)
 run.resume()
 groups = run._choose(run._collect())
 batch = run._batch(groups)
-told = run.passes.backward(batch, run.passes.reference_logprobs(batch))
+told = run.passes.backward(batch, run.passes.reference_logprobs([batch])[0])
 run.processes.sum_gradients(list(policy.model.parameters()))
 run.processes.require_same([batch.digest()], "Grpo", 0)
 try:

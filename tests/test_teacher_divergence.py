@@ -98,7 +98,7 @@ def _taught_update(run: Any, groups: Sequence[RolloutGroup]) -> tuple[Any, list[
     run.method.seen = []
     batch = run._batch(groups)
     run.models.policy.model.zero_grad(set_to_none=True)
-    run.passes.backward(batch, run.passes.reference_logprobs(batch))
+    run.passes.backward(batch, run.passes.reference_logprobs([batch])[0])
     return batch, run.method.seen
 
 

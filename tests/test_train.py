@@ -146,7 +146,7 @@ def test_the_gradient_is_that_of_the_formula_for_any_size_of_micro_batch(trainin
     batch = run._batch(groups)
     shifted = [replace(r, logprobs=r.logprobs + 0.15) for g in groups for r in g]
     batch = make_batch(shifted, [a for g in groups for a in run.hooks.advantages(g)], "token_mean", torch.device("cpu"))
-    run.passes.backward(batch, run.passes.reference_logprobs(batch))
+    run.passes.backward(batch, run.passes.reference_logprobs([batch])[0])
     ours = {name: p.grad.clone() for name, p in run.models.policy.model.named_parameters()}
 
     run.models.policy.model.zero_grad(set_to_none=True)

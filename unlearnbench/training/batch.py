@@ -185,6 +185,43 @@ def make_batch(
     return whole._slice(0, len(whole))
 
 
+def grouped(parts: Sequence[TokenBatch], max_tokens: int) -> Iterator[list[TokenBatch]]:
+    """Neighbouring micro-batches that are together no larger than one may be: of at most `max_tokens`, or one."""
+    group: list[TokenBatch] = []
+    for part in parts:
+        longest = max(one.input_ids.shape[1] for one in (*group, part))
+        if group and longest * sum(len(one) for one in (*group, part)) > max_tokens:
+            yield group
+            group = []
+        group.append(part)
+    if group:
+        yield group
+
+
+def joined(parts: Sequence[TokenBatch]) -> TokenBatch:
+    """The rows of several micro-batches, one below the other, padded to the longest. Teachers are left out."""
+    if len(parts) == 1:
+        return parts[0]
+    width = max(part.input_ids.shape[1] for part in parts)
+
+    def below(columns: Sequence[Tensor], width: int) -> Tensor:
+        return torch.cat([torch.nn.functional.pad(one, (0, width - one.shape[1])) for one in columns])
+
+    return TokenBatch(
+        below([part.input_ids for part in parts], width),
+        torch.cat([part.lengths for part in parts]),
+        min(part.first for part in parts),
+        mask=below([part.mask for part in parts], width - 1),
+        behaviour=below([part.behaviour for part in parts], width - 1),
+        advantages=below([part.advantages for part in parts], width - 1),
+        weights=below([part.weights for part in parts], width - 1),
+        sources=tuple(source for part in parts for source in part.sources),
+        comparable=torch.cat([part.comparable for part in parts]),
+        item_ids=tuple(item for part in parts for item in part.item_ids),
+        packed=parts[0].packed,
+    )
+
+
 def _teacher_inputs(rollouts: Sequence[Rollout], own: Sequence[int], device: torch.device) -> TeacherInputs | None:
     """The teacher's input for the rows, given the lengths of their own contexts; None if no row has a teacher."""
     if all(rollout.teacher_ids is None for rollout in rollouts):

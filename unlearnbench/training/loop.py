@@ -142,8 +142,8 @@ class Training:
         parts = np.array_split(np.arange(len(groups)), recipe.updates_per_batch)
         batches = [self._batch([groups[i] for i in part]) for part in parts if len(part)]
         self.processes.require_same([batch.digest() for batch in batches], type(self.method).__name__, self.state.step)
-        references = [self.passes.reference_logprobs(batch) for batch in batches]
-        before = [self.passes.own_logprobs(batch) if k else None for k, batch in enumerate(batches)]
+        references = self.passes.reference_logprobs(batches)
+        before = self.passes.own_logprobs(batches)
         rate = recipe.learning_rate * min(1.0, (self.state.step + 1) / max(1, recipe.warmup_steps))
         for group in self.optimiser.param_groups:
             group["lr"] = rate

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import islice
 
 import torch
 
@@ -13,7 +14,7 @@ from unlearnbench.policies.activation_checkpointing import Columns
 from unlearnbench.policies.layout import reads_end_to_end
 from unlearnbench.policies.policy import Policy
 from unlearnbench.records import Recipe
-from unlearnbench.training.batch import TokenBatch, fixed_logprobs, policy_columns, token_columns
+from unlearnbench.training.batch import TokenBatch, fixed_logprobs, grouped, joined, policy_columns, token_columns
 from unlearnbench.training.build import Models, RunPolicies
 from unlearnbench.training.data_parallel import Processes
 from unlearnbench.training.hooks import Hooks
@@ -42,20 +43,28 @@ class Passes:
         self.teaching = Teaching(policies, meter, self.recipe.temperature, options)
         self.packed = _packed(models, options)
 
-    def reference_logprobs(self, batch: TokenBatch) -> list[torch.Tensor | None]:
-        """Of each of this process's micro-batches, before any update; forward-only passes are metered."""
-        slices = self._slices(batch)
+    def reference_logprobs(self, batches: Sequence[TokenBatch]) -> list[list[torch.Tensor | None]]:
+        """For each update's batch those of its micro-batches, before any update; forward-only passes are metered."""
         if self.recipe.kl == 0:
-            return [None] * len(slices)
-        self.meter.forward += batch.tokens
-        return [self._fixed(self.models.reference, part) for part in slices]
+            return [[None] * len(self._slices(batch)) for batch in batches]
+        return [[*found] for found in self._before_updates(self.models.reference, batches)]
 
-    def own_logprobs(self, batch: TokenBatch) -> list[torch.Tensor] | None:
-        """The same of the policy itself, which another engine's log-probabilities are compared with (LOOP 2)."""
+    def own_logprobs(self, batches: Sequence[TokenBatch]) -> list[list[torch.Tensor] | None]:
+        """The same of the policy, but of the first batch, to compare another engine's log-probabilities with (LOOP 2).
+
+        The first update has them anyway, and none needs them where the loop's own sampler drew.
+        """
         if self.models.sampler.exact:
-            return None
-        self.meter.forward += batch.tokens
-        return [self._fixed(self.models.policy, part) for part in self._slices(batch)]
+            return [None] * len(batches)
+        return [None, *self._before_updates(self.models.policy, batches[1:])]
+
+    def _before_updates(self, policy: Policy, batches: Sequence[TokenBatch]) -> list[list[torch.Tensor]]:
+        self.meter.forward += sum(batch.tokens for batch in batches)
+        slices = [self._slices(batch) for batch in batches]
+        parts = [part for one in slices for part in one]
+        passes = grouped(parts, self.recipe.micro_batch_tokens) if self.packed else [[part] for part in parts]
+        found = (logprobs for some in passes for logprobs in self._fixed(policy, some))
+        return [list(islice(found, len(one))) for one in slices]
 
     def backward(
         self,
@@ -125,8 +134,13 @@ class Passes:
             parts += [parts[-1].without_weight()] * (-len(parts) % size)
         return self.processes.own(parts)
 
-    def _fixed(self, policy: Policy, part: TokenBatch) -> torch.Tensor:
-        return fixed_logprobs(policy.model, part, self.recipe.temperature, options=self.options)
+    def _fixed(self, policy: Policy, parts: Sequence[TokenBatch]) -> list[torch.Tensor]:
+        """Of micro-batches that one pass reads."""
+        found = fixed_logprobs(policy.model, joined(parts), self.recipe.temperature, options=self.options)
+        return [
+            rows[:, : part.mask.shape[1]]
+            for part, rows in zip(parts, torch.split(found, [len(part) for part in parts]), strict=True)
+        ]
 
 
 def _packed(models: Models, options: TrainerOptions) -> bool:
