@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -15,10 +16,12 @@ from test_gradients import gpt2, qwen2
 
 from unlearnbench.methods.grpo import Grpo
 from unlearnbench.methods.opsd import Opsd
+from unlearnbench.policies import packed_attention
 from unlearnbench.policies.layout import reads_end_to_end
+from unlearnbench.policies.packed_attention import CALL
 from unlearnbench.records import Rollout, Verdict
 from unlearnbench.training import passes
-from unlearnbench.training.batch import TokenBatch, fixed_logprobs, make_batch, token_logprobs
+from unlearnbench.training.batch import TokenBatch, fixed_logprobs, grouped, joined, make_batch, token_logprobs
 from unlearnbench.training.options import TrainerOptions
 
 VOCABULARY = 23
@@ -72,10 +75,17 @@ def groups(draw: st.DrawFn) -> list[Rollout]:
     return [*made, rollout([1, 2], [3, 4, 5])]
 
 
-@pytest.mark.parametrize("chunk", [None, 3])
+@pytest.mark.parametrize(
+    ("chunk", "call"), [(None, CALL), (3, CALL), (None, 0), (None, 400)], ids=["", "chunks", "pad-none", "pad-some"]
+)
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(rollouts=groups())
-def test_figures_and_gradients_are_those_of_padded_rows(chunk: int | None, rollouts: list[Rollout]) -> None:
+def test_figures_and_gradients_are_those_of_padded_rows(chunk: int | None, call: int, rollouts: list[Rollout]) -> None:
+    with patch.object(packed_attention, "CALL", call):  # how far pieces of other lengths are padded to share a call
+        compare_with_padded_rows(chunk, rollouts)
+
+
+def compare_with_padded_rows(chunk: int | None, rollouts: list[Rollout]) -> None:
     model = qwen2(vocab_size=VOCABULARY).double()
     options = TrainerOptions(logprob_chunk=chunk)
     batch = batch_of(rollouts)
@@ -87,6 +97,26 @@ def test_figures_and_gradients_are_those_of_padded_rows(chunk: int | None, rollo
         torch.testing.assert_close(two, one, rtol=1e-4, atol=1e-7)
     fixed = fixed_logprobs(model, replace(batch, packed=True), 0.7)
     torch.testing.assert_close(fixed[batch.mask > 0], expected[0], rtol=0, atol=2e-6)
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(rollouts=groups(), others=groups(), size=st.integers(1, 80))
+def test_micro_batches_that_share_a_pass_get_the_figures_of_their_own(
+    rollouts: list[Rollout], others: list[Rollout], size: int
+) -> None:
+    model = qwen2(vocab_size=VOCABULARY).double()
+    parts = [
+        part for one in (rollouts, others) for part in replace(batch_of(one), packed=True).micro_batches(max_tokens=40)
+    ]
+    shared = list(grouped(parts, size))
+    assert [part for some in shared for part in some] == parts
+    assert all(len(some) == 1 or joined(some).input_ids.numel() <= size for some in shared)
+    for some in shared:
+        found = fixed_logprobs(model, joined(some), 0.7)
+        for part, rows in zip(some, torch.split(found, [len(part) for part in some]), strict=True):
+            weighed = part.mask > 0
+            own = rows[:, : part.mask.shape[1]][weighed]
+            torch.testing.assert_close(own, fixed_logprobs(model, part, 0.7)[weighed], rtol=0, atol=2e-6)
 
 
 @pytest.mark.parametrize("make", [gpt2, lambda: qwen2(use_sliding_window=True, sliding_window=3, max_window_layers=0)])

@@ -1,5 +1,8 @@
 """Attention of rollouts laid end to end: each response with its prompt and itself, whatever the lengths.
 
+Pieces of one length with contexts of one length are attended to in one call. Of about one length, too, padded: for
+short ones a call takes longer than the scores that padding adds (`_plan`).
+
 Scores are never held whole (torch's kernels see to that), and masks are bounded: queries come in chunks, a chunk sees
 the keys up to its last token, and all chunks of all pieces look through the same mask, shifted.
 """
@@ -9,14 +12,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any
 from weakref import WeakSet
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.functional import embedding, scaled_dot_product_attention
 
 from unlearnbench.errors import PolicyError
 from unlearnbench.policies.packing import Packed, Piece, Row, packed
@@ -27,9 +33,12 @@ QUERIES = 256
 MASK_BYTES = 20 * QUERIES
 """Of masks, for each token of the longest response and its prompt: the widest, narrower ones, what they are made of."""
 
+CALL = 200_000
+"""What a call of attention takes, forward and backward, in products of a query's number with a key's."""
+
 _plain: WeakSet[Any] = WeakSet()
 """Models that were found to let tokens meet in attention alone; it takes three passes of a row to find out."""
-_pieces: ContextVar[tuple[Piece, ...]] = ContextVar("pieces")
+_pieces: ContextVar[_Pieces] = ContextVar("pieces")
 
 
 @contextmanager
@@ -58,7 +67,7 @@ def attending(model: Any, row: Row | None = None) -> Iterator[None]:
 @contextmanager
 def in_pieces(pieces: tuple[Piece, ...]) -> Iterator[None]:
     """The pieces that attention sees in the passes of this context, inside of `attending`."""
-    before = _pieces.set(pieces)
+    before = _pieces.set(_Pieces(pieces))
     try:
         yield
     finally:
@@ -82,40 +91,137 @@ def _attend(
     scaling: float | None = None,
     **rest: Any,
 ) -> tuple[Tensor, None]:
-    """Attention of a pass, piece by piece: (1, heads, tokens, size) each, to (1, tokens, heads, size)."""
-    window = rest.get("sliding_window")
-    pieces = _pieces.get()
-    # Cut at once: the backward pass of many single slices would fill as many whole tensors.
-    sizes = [piece.size for piece in pieces]
-    queries, keys, values = (torch.split(whole, sizes, 2) for whole in (query, key, value))
-    alike: dict[tuple[int, int], list[int]] = {}
-    for place, piece in enumerate(pieces):
-        alike.setdefault((piece.size, 0 if piece.context is None else pieces[piece.context].size), []).append(place)
-    found = [query[:, :, :0]] * len(pieces)
-    for (_, before), places in alike.items():
-        contexts = [context for place in places if (context := pieces[place].context) is not None]
+    """Attention of a pass, call by call: (1, heads, tokens, size) each, to (1, tokens, heads, size)."""
+    heads, width = query.shape[1], query.shape[3]
+    plan = _pieces.get().plan(heads * width, rest.get("sliding_window"), query.dtype, query.device)
+    # Taken at once: the backward pass of many single pieces would fill as many whole tensors.
+    queries = torch.split(_taken(query, plan.queries), [call.pieces * call.size for call in plan.calls])
+    keys, values = (
+        torch.split(_taken(whole, plan.keys), [call.pieces * call.every for call in plan.calls])
+        for whole in (key, value)
+    )
+    found = []
+    for call, own, seen, read in zip(plan.calls, queries, keys, values, strict=True):
         attended = _seen(
-            _stacked(queries, places),
-            torch.cat([_stacked(keys, contexts), _stacked(keys, places)], 2) if before else _stacked(keys, places),
-            torch.cat([_stacked(values, contexts), _stacked(values, places)], 2)
-            if before
-            else _stacked(values, places),
-            window,
+            own.view(call.pieces, call.size, -1, width).transpose(1, 2),
+            seen.view(call.pieces, call.every, -1, width).transpose(1, 2),
+            read.view(call.pieces, call.every, -1, width).transpose(1, 2),
+            call.mask,
+            rest.get("sliding_window"),
             scaling,
         )
-        for place, one in zip(places, torch.split(attended, 1), strict=True):
-            found[place] = one
-    return torch.cat(found, 2).transpose(1, 2), None
+        found.append(attended.transpose(1, 2).reshape(-1, heads * width))
+    return embedding(plan.places, torch.cat(found)).view(1, -1, heads, width), None
 
 
-def _stacked(parts: Sequence[Tensor], places: Sequence[int]) -> Tensor:
-    return parts[places[0]] if len(places) == 1 else torch.cat([parts[place] for place in places])
+def _taken(whole: Tensor, tokens: Tensor) -> Tensor:
+    """(tokens, heads * size) of (1, heads, tokens, size). As an embedding it has a quick backward pass."""
+    return embedding(tokens, whole[0].transpose(0, 1).flatten(1))
 
 
-def _seen(query: Tensor, key: Tensor, value: Tensor, window: int | None, scaling: float | None) -> Tensor:
-    """(pieces, heads, queries, size): the queries are of the last tokens of those whose keys these are."""
+@dataclass(frozen=True)
+class _Call:
+    """One call of attention: `pieces` of at most `size` tokens, each seeing at most `every` with its context."""
+
+    pieces: int
+    size: int
+    every: int
+    mask: Tensor | None  # (pieces, 1, size, every), added to scores; None where all are as long
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """The calls of a layer, and which tokens of the pass their queries and keys are, one call after the other."""
+
+    calls: list[_Call]
+    queries: Tensor
+    keys: Tensor
+    places: Tensor  # (tokens,): where among the queries each token of the pass is
+
+
+class _Pieces:
+    """The pieces of a pass; what a layer's attention needs to know of them is found once for all layers."""
+
+    def __init__(self, pieces: tuple[Piece, ...]) -> None:
+        self.pieces = pieces
+        self.plans: dict[tuple[Any, ...], _Plan] = {}
+
+    def plan(self, width: int, window: int | None, dtype: torch.dtype, device: torch.device) -> _Plan:
+        asked = (width, window, dtype, device)
+        if asked not in self.plans:
+            self.plans[asked] = _plan(self.pieces, *asked)
+        return self.plans[asked]
+
+
+def _plan(pieces: Sequence[Piece], width: int, window: int | None, dtype: torch.dtype, device: torch.device) -> _Plan:
+    """Neighbours in length share a call where the scores that padding adds cost less than the calls that it saves."""
+    starts = np.cumsum([0, *(piece.size for piece in pieces)])
+    sizes = np.array([piece.size for piece in pieces])
+    before = np.array([0 if piece.context is None else pieces[piece.context].size for piece in pieces])
+    contexts = np.array([0 if piece.context is None else starts[piece.context] for piece in pieces])
+    calls, queries, keys = [], [], []
+    places = np.empty(starts[-1], dtype=np.int64)
+    taken = 0
+    for some in _sharing(sizes, before, width):
+        size, every = int(sizes[some].max()), int((before + sizes)[some].max())
+        own, seen = np.arange(size), np.arange(every)[None]
+        last = sizes[some, None] - 1
+        front = before[some, None]
+        queries.append(starts[some, None] + np.minimum(own, last))
+        keys.append(
+            np.where(seen < front, contexts[some, None] + seen, starts[some, None] + np.clip(seen - front, 0, last))
+        )
+        for number, piece in enumerate(some):
+            begin = taken + number * size
+            places[starts[piece] : starts[piece + 1]] = np.arange(begin, begin + sizes[piece])
+        taken += len(some) * size
+        alike = (sizes[some] == size).all() and (front == every - size).all()
+        calls.append(
+            _Call(len(some), size, every, None if alike else _padded_mask(size, every, front, window, dtype, device))
+        )
+
+    def tensor(found: list[NDArray[np.int64]]) -> Tensor:
+        return torch.from_numpy(np.concatenate([one.ravel() for one in found])).to(device)
+
+    return _Plan(calls, tensor(queries), tensor(keys), tensor([places]))
+
+
+def _sharing(sizes: NDArray[np.int64], before: NDArray[np.int64], width: int) -> Iterator[NDArray[np.int64]]:
+    """Which pieces share a call."""
+    order = np.lexsort((before, sizes))
+    kinds = np.flatnonzero(np.diff(sizes[order], prepend=-1) | np.diff(before[order], prepend=-1))
+    begin, least, widest, saved = 0, 0, 0, -1
+    for start, stop in pairwise([*kinds.tolist(), len(order)]):
+        size, front = int(sizes[order[start]]), int(before[order[start]])
+        own = (stop - start) * size * (front + size)
+        padded = (stop - begin) * size * max(widest, front + size)
+        if (padded - least - own) * width > CALL * (saved + 1):
+            yield order[begin:start]
+            begin, least, widest, saved = start, 0, 0, -1
+        least, widest, saved = least + own, max(widest, front + size), saved + 1
+    yield order[begin:]
+
+
+def _padded_mask(
+    size: int, every: int, before: NDArray[np.int64], window: int | None, dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    """(pieces, 1, size, every), added to scores: minus infinity where a token does not see another."""
+    at = (before + np.arange(size))[:, None, :, None]
+    other = np.arange(every)
+    seen = other <= at if window is None else (other <= at) & (other > at - window)
+    return torch.zeros(seen.shape, dtype=dtype, device=device).masked_fill_(
+        torch.from_numpy(~seen).to(device), float("-inf")
+    )
+
+
+def _seen(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, window: int | None, scaling: float | None
+) -> Tensor:
+    """(pieces, heads, queries, size): without mask the queries are of the last tokens of those whose keys these are."""
     grouped = key.shape[1] != query.shape[1]
     size, every = query.shape[2], key.shape[2]
+    if mask is not None:
+        return scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scaling, enable_gqa=grouped)
     if size == every and window is None:
         return scaled_dot_product_attention(query, key, value, is_causal=True, scale=scaling, enable_gqa=grouped)
     found = []
