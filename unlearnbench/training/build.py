@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -34,7 +35,7 @@ class Models:
     reference: Policy
     sampler: Sampler
 
-    @property
+    @cached_property
     def sharded(self) -> bool:
         """Whether each process of the run holds a part of the weights (FSDP2)."""
         return is_sharded(self.policy.model)

@@ -72,7 +72,7 @@ class _PreallocatedLayer(DynamicLayer):  # type: ignore[misc]
         """Copy rows to other rows, none of which is copied itself."""
         for buffer in self.buffers:
             held = buffer[:, :, : self.used]
-            held[targets] = held[sources]
+            held.index_copy_(0, targets, held.index_select(0, sources))
 
 
 class TransformersSampler:
