@@ -54,7 +54,7 @@ class Passes:
 
         The first update has them anyway, and none needs them where the loop's own sampler drew.
         """
-        if self.models.sampler.exact:
+        if self.models.sampler.exact or not batches:
             return [None] * len(batches)
         return [None, *self._before_updates(self.models.policy, batches[1:])]
 
