@@ -14,6 +14,7 @@ Parts (4 by default) hold as many rollouts each; their differences are what nois
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +26,7 @@ from torch import Tensor
 from unlearnbench.errors import PolicyError
 from unlearnbench.policies.packed_attention import MASK_BYTES, attending, hidden_states
 from unlearnbench.policies.packing import ItemRollouts, Packed, Row, batches, packed, rows_of
+from unlearnbench.policies.reordered_weights import copied_bytes, reordered_weights
 
 RANK, ALPHA = 16, 32.0
 TARGETS = ("q_proj", "v_proj")
@@ -100,12 +102,14 @@ def item_gradients(
         for weight in frozen:
             weight.requires_grad_(False)
         taker: _AdapterGradients | _WeightGradients
+        products: AbstractContextManager[None]
         if isinstance(parameters, Adapter):
             taker, passes = _AdapterGradients(model, parameters), batches(rows, max_tokens)
+            products = reordered_weights(model, backward=True)
         else:
-            taker, passes = _WeightGradients(model, parameters), batches(rows, 0)
+            taker, passes, products = _WeightGradients(model, parameters), batches(rows, 0), nullcontext()
         tried = next((row for row in rows if 2 * row.length <= max_tokens), min(rows, key=lambda row: row.length))
-        with attending(model, tried), taker:
+        with attending(model, tried), taker, products:
             for batch in passes:
                 found = taker.of(batch, entropy_share)
                 for row, gradient in zip(batch, found, strict=True):
@@ -133,7 +137,7 @@ def pass_bytes(model: Any) -> dict[str, int]:
         "token": 4 * layers * (14 * hidden + 5 * inner) + 8 * hidden,
         "copied": 4 * (2 * layers + 4) * width,  # keys and values; on the way back some of one layer again
         "masked": MASK_BYTES,
-        "fixed": 4 * 4 * max(LOGITS, int(config.vocab_size)),
+        "fixed": 4 * 4 * max(LOGITS, int(config.vocab_size)) + copied_bytes(model, backward=True),
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from itertools import islice
 
@@ -13,6 +14,7 @@ from unlearnbench.method import LossBatch
 from unlearnbench.policies.activation_checkpointing import Columns
 from unlearnbench.policies.layout import reads_end_to_end
 from unlearnbench.policies.policy import Policy
+from unlearnbench.policies.reordered_weights import reordered_weights
 from unlearnbench.records import Recipe
 from unlearnbench.training.batch import TokenBatch, fixed_logprobs, grouped, joined, policy_columns, token_columns
 from unlearnbench.training.build import Models, RunPolicies
@@ -63,7 +65,8 @@ class Passes:
         slices = [self._slices(batch) for batch in batches]
         parts = [part for one in slices for part in one]
         passes = grouped(parts, self.recipe.micro_batch_tokens) if self.packed else [[part] for part in parts]
-        found = (logprobs for some in passes for logprobs in self._fixed(policy, some))
+        with nullcontext() if self.models.sharded else reordered_weights(policy.model):
+            found = iter([logprobs for some in passes for logprobs in self._fixed(policy, some)])
         return [list(islice(found, len(one))) for one in slices]
 
     def backward(
