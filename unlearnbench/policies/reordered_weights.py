@@ -44,10 +44,10 @@ def reordered_weights(model: Any, *, least: int = 0, backward: bool = False) -> 
 
 def copied_bytes(model: Any, *, backward: bool = False) -> int:
     """What the copies of a policy take; 0 where it keeps its own weights."""
-    size = (8 if backward else 4) * sum(layer.weight.numel() for layer in _layers(model))
+    weights = [layer.weight for layer in _layers(model)]
+    size = (8 if backward else 4) * sum(weight.numel() for weight in weights)
     possible = (
-        model.device.type == "cpu"
-        and model.dtype == torch.float32
+        all(weight.device.type == "cpu" and weight.dtype == torch.float32 for weight in weights)
         and torch.backends.mkldnn.enabled
         and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
         and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")
