@@ -16,6 +16,11 @@ from unlearnbench.policies.reordered_weights import copied_bytes, reordered_weig
 from unlearnbench.records import Lora
 
 
+@pytest.fixture(autouse=True)
+def small_policies_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LEAST_PARAMETERS", 0)
+
+
 def numbers(model: nn.Module) -> int:
     return sum(one.weight.numel() for one in model.modules() if type(one) is nn.Linear)
 
@@ -70,8 +75,10 @@ def test_copies_are_made_only_where_they_help_and_fit(monkeypatch: pytest.Monkey
     assert copied_bytes(copy.deepcopy(model).to(torch.bfloat16)) == 0
     assert copied_bytes(gpt2()) == 0  # in float64
     assert copied_bytes(gpt2().float()) == 4 * numbers(gpt2())  # the output layer alone: the others are of another kind
-    with reordered_weights(model, least=sum(weight.numel() for weight in model.parameters()) + 1):
-        assert not any("forward" in vars(one) for one in model.modules())
     monkeypatch.setattr(module, "MOST_BYTES", 4 * numbers(model))
     assert copied_bytes(model) > 0
     assert copied_bytes(model, backward=True) == 0
+    monkeypatch.setattr(module, "LEAST_PARAMETERS", sum(weight.numel() for weight in model.parameters()) + 1)
+    assert copied_bytes(model) == 0
+    with reordered_weights(model):
+        assert not any("forward" in vars(one) for one in model.modules())

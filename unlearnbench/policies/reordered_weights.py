@@ -18,19 +18,19 @@ from torch import Tensor, nn
 
 ROWS = 64
 """What the layout is chosen for; any number of rows can be multiplied."""
+LEAST_PARAMETERS = 4_000_000
+"""Of a policy that gains by it: for every new number of rows the library first compiles a product."""
 MOST_BYTES = 1 << 31
 """Of all copies; a policy that would need more keeps its own weights."""
 
 
 @contextmanager
-def reordered_weights(model: Any, *, least: int = 0, backward: bool = False) -> Iterator[None]:
-    """Meanwhile linear layers of a policy with `least` parameters or more multiply by reordered copies, if possible.
+def reordered_weights(model: Any, *, backward: bool = False) -> Iterator[None]:
+    """Meanwhile a policy's linear layers multiply by reordered copies, where `copied_bytes` says that they are made.
 
     No gradient reaches their weights; one passes through the layers with `backward` alone.
     """
     layers = _layers(model) if copied_bytes(model, backward=backward) else []
-    if sum(weight.numel() for weight in model.parameters()) < least:
-        layers = []
     try:
         for layer in layers:
             weight, bias = layer.weight.detach(), None if layer.bias is None else layer.bias.detach()
@@ -52,7 +52,8 @@ def copied_bytes(model: Any, *, backward: bool = False) -> int:
         and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
         and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")
     )
-    return size if possible and size <= MOST_BYTES else 0
+    large = sum(weight.numel() for weight in model.parameters()) >= LEAST_PARAMETERS
+    return size if possible and large and size <= MOST_BYTES else 0
 
 
 def _layers(model: Any) -> list[nn.Linear]:

@@ -33,8 +33,6 @@ from unlearnbench.rng import lanes, uniforms
 CACHE_CHUNK = 256  # tokens that the cache grows by, so that a high limit does not claim memory nobody uses
 CACHE_BYTES = (1 << 29, 1 << 32)  # least and most that the keys and values of one batch may take
 MOST_ROWS = 8192
-REORDERED_FROM = 10_000_000
-"""Parameters from which another layout of weights makes decoding steps quicker; caches hold the weights of fewer."""
 
 
 class _PreallocatedLayer(DynamicLayer):  # type: ignore[misc]
@@ -113,7 +111,7 @@ class TransformersSampler:
         try:
             parts: dict[int, list[Completions]] = {}
             rows = self.max_rows or self._affordable(requests, max_tokens)
-            with reordered_weights(self._model, least=REORDERED_FROM):
+            with reordered_weights(self._model):
                 for batch in _batches(requests, rows):
                     pieces = self._decode([request for _, request in batch], temperature, top_p, max_tokens)
                     for (number, _), piece in zip(batch, pieces, strict=True):
