@@ -42,7 +42,7 @@ item, twin or canary. What those texts show of a schema is its *cause*:
 - **guess** (3): an answer at random; the right one is a hash.
 
 An odd item that the base answers at a rate above {screen:g} in {screened} screening samples was left out before
-labelling; those samples count for no label.
+labelling, and of those that it never answered there all but one in {kept}; these samples count for no label.
 
 ## Groups
 
@@ -105,7 +105,7 @@ def controls_of(split: Split) -> dict[str, Control]:
 
 def page(split: Split) -> str:
     """The document."""
-    from recipes.mini.make import BASE_CHUNKS, SCREEN_SAMPLES, SCREENED_ABOVE
+    from recipes.mini.make import BASE_CHUNKS, KEPT_OF_NEVER, SCREEN_SAMPLES, SCREENED_ABOVE
 
     protocol, controls = split.config.protocol, controls_of(split)
     main = {name.split(" (")[0]: control for name, control in controls.items() if "learning rate" not in name}
@@ -117,6 +117,7 @@ def page(split: Split) -> str:
         examples=BASE_CHUNKS * 2000,
         screen=SCREENED_ABOVE,
         screened=SCREEN_SAMPLES,
+        kept=KEPT_OF_NEVER,
         runs=protocol.runs,
         base=protocol.samples.base,
         after=protocol.samples.after,
