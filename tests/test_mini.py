@@ -14,12 +14,14 @@ import pytest
 pytest.importorskip("recipes.mini.world", reason="needs the checkout")
 
 from recipes.mini.base_policy import Plan, fit, make_model, make_tokenizer
+from recipes.mini.datasheet import PAGE, page
 from recipes.mini.forms import FORMS
-from recipes.mini.make import MAX_TOKENS
+from recipes.mini.make import MAX_TOKENS, PROTOCOL, RECIPE
 from recipes.mini.problems import PROBES, Problems, draw_chain, make_problems
 from recipes.mini.schema import CAUSES
 from recipes.mini.texts import base_example, taught_example
 from recipes.mini.world import World, make_world
+from unlearnbench.splits import load_split
 from unlearnbench.verifier import Verifier
 
 pytestmark = pytest.mark.checkout
@@ -34,6 +36,22 @@ def world() -> World:
 @pytest.fixture(scope="module")
 def problems(world: World) -> Problems:
     return make_problems(world)
+
+
+def test_the_datasheet_states_the_figures_of_the_files() -> None:
+    assert PAGE.read_text(encoding="utf-8") == page(load_split("mini")), "run: python -m recipes.mini.datasheet"
+
+
+def test_what_ships_is_what_the_recipe_makes(problems: Problems) -> None:
+    split, made = load_split("mini"), {item.item_id: item for item in problems.items}
+    assert split.config.recipe == RECIPE
+    assert split.config.protocol == PROTOCOL
+    for item in split.items:
+        assert (item.prompt, item.answer) == (made[item.item_id].prompt, made[item.item_id].answer)
+    certified = [item for item in split.items if item.group == "unlearnable"]
+    assert all(item.certified for item in certified)
+    assert len(certified) >= 120
+    assert sum(item.cause == "guess" for item in certified) <= len(certified) / 5
 
 
 def test_the_same_seed_gives_the_same_problems_and_another_seed_others(world: World, problems: Problems) -> None:

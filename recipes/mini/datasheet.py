@@ -83,12 +83,9 @@ and budget.
 
 ## Reproduce
 
-<!-- not run: hours -->
-```bash
-python -m recipes.mini.make            # everything, resumable; --seed 7 makes a sealed variant
-python -m recipes.mini.datasheet       # this page
-unlearnbench eval --method grpo --split mini
-```
+`python -m recipes.mini.make` makes all of it again, base policy included, in hours, and resumes; `--seed 7` makes a
+sealed variant. `python -m recipes.mini.datasheet` writes this page. `unlearnbench eval --method my_algo.py --split
+mini` trains and scores a method.
 
 The same seed on the same machine gives the same labels. {times}
 """
