@@ -6,6 +6,7 @@ import io
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 
 import matplotlib as mpl
@@ -69,7 +70,7 @@ def gains_figure(path: Path, panels: Mapping[str, Mapping[str, Gain]]) -> None:
     names = list(next(iter(panels.values())))
     with _picture(path, (9.0, 1.2 + 0.2 * len(names))) as figure:
         grid = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
-        for axes, (title, gains), colour in zip(grid, panels.items(), COLOURS.values(), strict=False):
+        for axes, (title, gains), colour in zip(grid, panels.items(), cycle(COLOURS.values()), strict=False):
             axes.axvline(0, color="#374151", lw=0.8)
             for place, (value, interval) in enumerate(gains.values()):
                 if interval is not None:

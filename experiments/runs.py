@@ -40,14 +40,15 @@ class Runs:
 
 def collect(folder: Path, split: Split) -> Runs:
     """Every planned run in `folder` that was scored. Raises RunError for one of another method or split."""
-    methods = {planned.name: run for planned in METHODS if (run := _read(folder, planned, split))}
-    long = {planned.name: run for planned in LONGER if (run := _read(folder, planned, split))}
-    logged = _read(folder, LOGGED, split)
+    methods = {planned.name: run for planned in METHODS if (run := read(folder, planned, split))}
+    long = {planned.name: run for planned in LONGER if (run := read(folder, planned, split))}
+    logged = read(folder, LOGGED, split)
     missing = [planned.name for planned in METHODS if planned.name not in methods]
     return Runs(folder, split, methods, long, logged, missing + ([] if logged else [LOGGED.name]))
 
 
-def _read(folder: Path, planned: Planned, split: Split) -> Finished | None:
+def read(folder: Path, planned: Planned, split: Split) -> Finished | None:
+    """The run in a folder, None where there is none. Raises RunError for one of another method or split."""
     place = folder / planned.name
     if not (place / "result.json").is_file():
         return None
