@@ -1,4 +1,4 @@
-"""Does a ranking of methods travel from one workload to another? docs/results/workloads.md and its picture.
+"""Does a ranking of methods travel from one workload to another? A page and its picture.
 
     python -m experiments.sweep grpo pass_at_k dapo ... --split mini --runs build/experiments-mini
     python -m experiments.workloads micro=build/experiments mini=build/experiments-mini
