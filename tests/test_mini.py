@@ -21,6 +21,7 @@ from recipes.mini.problems import PROBES, Problems, draw_chain, make_problems
 from recipes.mini.schema import CAUSES
 from recipes.mini.texts import base_example, taught_example
 from recipes.mini.world import World, make_world
+from recipes.tables import probes, share
 from unlearnbench.splits import load_split
 from unlearnbench.verifier import Verifier
 
@@ -52,6 +53,9 @@ def test_what_ships_is_what_the_recipe_makes(problems: Problems) -> None:
     assert all(item.certified for item in certified)
     assert len(certified) >= 120
     assert sum(item.cause == "guess" for item in certified) <= len(certified) / 5
+    null = split.control("null_control", "1x")
+    assert null is not None and len(null.seeds) == 10
+    assert share(split, null, certified, probes(split)).converted <= 0.01
 
 
 def test_the_same_seed_gives_the_same_problems_and_another_seed_others(world: World, problems: Problems) -> None:

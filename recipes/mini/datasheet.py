@@ -195,8 +195,8 @@ def _times(split: Split) -> str:
     if not file.is_file():
         return ""
     result = json.loads(file.read_text())
-    minutes = result["cost"]["seconds"] / 60 / len(result["seeds"])
-    return f"Training of one null seed took {minutes:.0f} minutes of one core."
+    minutes = result["cost"]["cpu_seconds"] / 60 / len(result["seeds"])
+    return f"Training of one null seed took {minutes:.1f} minutes of processor time."
 
 
 def main() -> None:
