@@ -81,16 +81,12 @@ def groups(draw: st.DrawFn) -> list[Rollout]:
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(rollouts=groups())
 def test_figures_and_gradients_are_those_of_padded_rows(chunk: int | None, call: int, rollouts: list[Rollout]) -> None:
-    with patch.object(packed_attention, "CALL", call):  # how far pieces of other lengths are padded to share a call
-        compare_with_padded_rows(chunk, rollouts)
-
-
-def compare_with_padded_rows(chunk: int | None, rollouts: list[Rollout]) -> None:
     model = qwen2(vocab_size=VOCABULARY).double()
     options = TrainerOptions(logprob_chunk=chunk)
     batch = batch_of(rollouts)
     expected, gradients = figures(model, batch, TrainerOptions())
-    found, ours = figures(model, replace(batch, packed=True), options)
+    with patch.object(packed_attention, "CALL", call):  # how far pieces of other lengths are padded to share a call
+        found, ours = figures(model, replace(batch, packed=True), options)
     for one, two in zip(expected, found, strict=True):
         torch.testing.assert_close(two, one, rtol=0, atol=2e-6)  # log-probabilities are float32
     for one, two in zip(gradients, ours, strict=True):
