@@ -17,8 +17,8 @@ from itertools import combinations
 from pathlib import Path
 
 import numpy as np
-from scipy import stats
 
+from experiments.calibration.reliability import agreement as spearman
 from experiments.figures import gains_figure
 from experiments.markdown import blocks, paragraph, table, with_interval
 from experiments.runs import read
@@ -79,17 +79,10 @@ def agreement(one: Scored, other: Scored, draws: int = DRAWS) -> Agreement | Non
     if len(shared) < FEWEST:
         return None
     rng = np.random.Generator(np.random.Philox(key=0))
-    drawn = [_spearman(one.means(rng), other.means(rng), shared) for _ in range(draws)]
+    drawn = [spearman(one.means(rng), other.means(rng)) for _ in range(draws)]
     known = [value for value in drawn if np.isfinite(value)]
     low, high = np.quantile(known, [0.025, 0.975]) if known else (float("nan"), float("nan"))
-    return Agreement(len(shared), _spearman(one.means(), other.means(), shared), float(low), float(high))
-
-
-def _spearman(one: Mapping[str, float], other: Mapping[str, float], names: Sequence[str]) -> float:
-    first, second = ([of[name] for name in names] for of in (one, other))
-    if np.ptp(first) == 0 or np.ptp(second) == 0:
-        return float("nan")
-    return float(stats.spearmanr(first, second).statistic)
+    return Agreement(len(shared), spearman(one.means(), other.means()), float(low), float(high))
 
 
 @dataclass(frozen=True)
