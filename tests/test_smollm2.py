@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
+from pathlib import Path
 
 import pytest
+import torch
 
 pytest.importorskip("reasoning_gym", reason="needs the extra reasoning-gym")
 pytest.importorskip("recipes.smollm2.make", reason="needs the checkout")
 
 from recipes.real.problems import FAMILIES, make_problems
+from recipes.smollm2 import taught
 from recipes.smollm2.candidates import PROBES, QUOTAS, Problems, candidates
 from recipes.smollm2.make import HARD, NEVER, REST, choose
 from recipes.smollm2.soundness import by_quarter, equations, given, sound
+from recipes.smollm2.taught import TURNS, worked_problems
+from unlearnbench.policies.policy import load_policy
 from unlearnbench.records import Item
+from unlearnbench.splits import load_split
 from unlearnbench.verifier import Verifier
 
 pytestmark = pytest.mark.checkout
@@ -97,3 +104,42 @@ def test_more_twins_an_item_leave_the_shipped_problems_as_they_were() -> None:
     assert make_problems(0) == make_problems(0, FAMILIES, 10, 4, 1)
     many = make_problems(0, FAMILIES[:2], 3, 0, 4)
     assert Counter(twin.item_id for twin in many.twins) == Counter({item.item_id: 4 for item in many.items})
+
+
+def test_the_positive_control_is_taught_no_problem_of_the_split(problems: Problems) -> None:
+    made = worked_problems(problems, 0)
+    records = (*problems.items, *problems.twins, *problems.canaries)
+    asked = {record.prompt.rsplit("user\n", 1)[1].split("<|im_end|>")[0] for record in records}
+    assert set(made) == {item.family for item in problems.items}
+    assert all(len(rows) > TURNS for rows in made.values())
+    assert not [question for rows in made.values() for question, _ in rows if question in asked]
+    numbers = {tuple(re.findall(r"\d+", question)) for question in asked}
+    in_words = [question for family in FAMILIES for question, _ in made.get(family.name, ())]
+    assert not [question for question in in_words if tuple(re.findall(r"\d+", question)) in numbers]
+    assert all("\\boxed{" in solution for rows in made.values() for _, solution in rows)
+
+
+def test_a_killed_fine_tuning_resumes_to_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(taught, "STEPS", 3)
+    monkeypatch.setattr(taught, "SAVE_EVERY", 1)
+    examples = {"sum": [(f"{n}+1", f"\\boxed{{{n + 1}}}") for n in range(20)]}
+    folder = load_split("micro").policy_path
+
+    whole = load_policy(folder)
+    taught.fit(whole, examples, 0, tmp_path / "whole.state")
+    first, second = load_policy(folder), load_policy(folder)
+    before = {name: weight.clone() for name, weight in first.weights()}
+    write = torch.save
+
+    def killed(saved: object, path: Path) -> None:
+        write(saved, path)
+        if path.with_suffix(".state").is_file():  # in the second saving, before it takes the first one's place
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(torch, "save", killed)
+    with pytest.raises(KeyboardInterrupt):
+        taught.fit(first, examples, 0, tmp_path / "killed.state")
+    monkeypatch.setattr(torch, "save", write)
+    taught.fit(second, examples, 0, tmp_path / "killed.state")
+    assert all(torch.equal(one, two) for (_, one), (_, two) in zip(whole.weights(), second.weights(), strict=True))
+    assert not all(torch.equal(before[name], weight) for name, weight in second.weights())

@@ -19,6 +19,7 @@ import torch
 from recipes.controls import Controls
 from recipes.real.policy import PARAMETERS, SMOLLM2, WEIGHTS, write_policy
 from recipes.smollm2.candidates import Problems, candidates
+from recipes.smollm2.taught import make_taught
 from unlearnbench.cli.progress import Bars
 from unlearnbench.curation.curate import curate
 from unlearnbench.io import files, tables
@@ -80,6 +81,8 @@ def make(seed: int, out: Path, work: Path, workers: int | None) -> Split:
     files.write_json(out / PACKAGED, SMOLLM2)
     controls = Controls(split.path, work, Compute(workers=workers, engine=ENGINE))
     controls.null(NULL_SEEDS)
+    taught = make_taught(drafted(work, seed), work / POLICY, work / "taught", work / "taught.state", seed)
+    controls.positive(POSITIVE_SEEDS, taught)
     return load_split(split.path)
 
 
@@ -89,17 +92,7 @@ def make_pool(seed: int, work: Path) -> Path:
     if (folder / "split.yaml").is_file():
         return folder
     write_policy(work / POLICY)
-    drafts = work / "candidates"
-    if not (drafts / "canaries.json").is_file():  # written down once: sympy may order a sum otherwise another time
-        made = candidates(seed)
-        tables.write_records(drafts / "items.parquet", made.items, Item)
-        tables.write_records(drafts / "twins.parquet", made.twins, Twin)
-        tables.write_records(drafts / "canaries.json", made.canaries, Canary)
-    problems = Problems(
-        tables.read_records(drafts / "items.parquet", Item),
-        tables.read_records(drafts / "twins.parquet", Twin),
-        tables.read_records(drafts / "canaries.json", Canary),
-    )
+    problems = drafted(work, seed)
     chosen = choose(screened(problems, work, seed), problems, seed)
     problems = problems.only(chosen)
     shutil.copytree(work / POLICY, folder / POLICY, dirs_exist_ok=True)
@@ -116,6 +109,21 @@ def make_pool(seed: int, work: Path) -> Path:
     )
     write_split(folder, config, problems.items, twins=problems.twins, canaries=problems.canaries)
     return folder
+
+
+def drafted(work: Path, seed: int) -> Problems:
+    """All candidates, written down once: sympy may order a sum otherwise another time."""
+    drafts = work / "candidates"
+    if not (drafts / "canaries.json").is_file():
+        made = candidates(seed)
+        tables.write_records(drafts / "items.parquet", made.items, Item)
+        tables.write_records(drafts / "twins.parquet", made.twins, Twin)
+        tables.write_records(drafts / "canaries.json", made.canaries, Canary)
+    return Problems(
+        tables.read_records(drafts / "items.parquet", Item),
+        tables.read_records(drafts / "twins.parquet", Twin),
+        tables.read_records(drafts / "canaries.json", Canary),
+    )
 
 
 def screened(problems: Problems, work: Path, seed: int) -> dict[str, tuple[int, int]]:

@@ -113,14 +113,14 @@ def task_pool(
             wanted = items // len(tasks) + (place < items % len(tasks))
             shown: list[tuple[str, str]] = []
             used: set[str] = set()
-            source = _checked(task, seed, "examples", verifier, Counter(), used)
+            source = checked(task, seed, "examples", verifier, Counter(), used)
             while len(shown) < examples:
                 example = _next(source, task, "worked examples")
                 if all(example.solution != other for _, other in shown):
                     shown.append((example.question, example.solution))
-            source = _checked(task, seed, "items", verifier, left_out, used)
+            source = checked(task, seed, "items", verifier, left_out, used)
             entries = [_next(source, task, "items") for _ in range(wanted)]
-            probes = _probes(entries, _checked(task, seed, "probes", verifier, left_out, used))
+            probes = _probes(entries, checked(task, seed, "probes", verifier, left_out, used))
             for number, (entry, own) in enumerate(zip(entries, probes, strict=True)):
                 item_id = f"{task.family}-{number:04d}"
                 made.append(
@@ -192,12 +192,21 @@ def entries_of(task: Task, seed: int, purpose: str, count: int) -> Iterator[dict
         yield dataset[index]
 
 
-def _checked(
-    task: Task, seed: int, purpose: str, verifier: Verifier, left_out: Counter[str], used: set[str]
+def checked(
+    task: Task,
+    seed: int,
+    purpose: str,
+    verifier: Verifier,
+    left_out: Counter[str],
+    used: set[str],
+    generated: int = 100_000,
 ) -> Iterator[Entry]:
-    """Problems whose golds hold; `used` has the questions that occur already."""
+    """Problems of a task's stream whose golds hold, from so many generated ones.
+
+    `used` has the questions that occur already, and gains those that are given; `left_out` counts the others' reasons.
+    """
     before: str | None = None
-    for raw in entries_of(task, seed, purpose, 100_000):
+    for raw in entries_of(task, seed, purpose, generated):
         reason, entry = _entry(task, raw)
         if entry is not None and entry.question in used:
             reason = "asked before"
