@@ -59,6 +59,7 @@ calibrate: .venv/.runtime ## simulate how often the score's intervals contain th
 
 experiments: .venv/.runtime ## every method and the paper's claims on micro: docs/results/experiments.md (hours; it resumes)
 	$(BIN)/python -m experiments.sweep
+	$(BIN)/python -m experiments.tuning
 	$(BIN)/python -m experiments.gradients
 	$(BIN)/python -m experiments.augmentations
 	$(BIN)/python -m experiments.page

@@ -69,11 +69,17 @@ def _limits(runs: Runs) -> str:
             "not refute the claim in the paper's own settings, whose splits are the place to test that.",
         ),
         paragraph(
-            f"Every method ran with its default settings, not tuned, and {SEEDS} seeds, which have two degrees of",
+            f"{_tuned(runs)} {SEEDS} seeds have two degrees of",
             "freedom: gains of a few points are not excluded for most methods, and a tie is no proof of equality.",
             "Not measured: marks of a judge model for reasoning.",
         ),
     )
+
+
+def _tuned(runs: Runs) -> str:
+    if not runs.tuned:
+        return "Every method ran with its default settings, not tuned."
+    return f"{len(runs.tuned)} methods were tuned over learning rates, the others ran with their default settings."
 
 
 def write(folder: Path, split: str, root: Path) -> None:

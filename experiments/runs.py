@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from experiments.sweep import LOGGED, LONGER, METHODS, Planned
+from experiments.sweep import LOGGED, LONGER, METHODS, TUNED, Planned
 from unlearnbench.errors import RunError
 from unlearnbench.methods import BUILT_IN, locate
 from unlearnbench.records import Item
@@ -19,12 +19,16 @@ CAUSE = "entangled_skill"
 
 @dataclass(frozen=True)
 class Runs:
-    """Runs on one split by the names of their folders: `methods` at 1x, `long` at more, and GRPO logged by item."""
+    """Runs on one split by the names of their folders: `methods` at 1x, `long` at more, and GRPO logged by item.
+
+    `tuned` by the names of the methods: at 1x, at the learning rate that `experiments.tuning` chose.
+    """
 
     folder: Path
     split: Split
     methods: Mapping[str, Finished]
     long: Mapping[str, Finished]
+    tuned: Mapping[str, Finished]
     logged: Finished | None
     missing: Sequence[str]
 
@@ -42,9 +46,11 @@ def collect(folder: Path, split: Split) -> Runs:
     """Every planned run in `folder` that was scored. Raises RunError for one of another method or split."""
     methods = {planned.name: run for planned in METHODS if (run := read(folder, planned, split))}
     long = {planned.name: run for planned in LONGER if (run := read(folder, planned, split))}
+    planned_tuned = {name: Planned(TUNED.format(name), name) for name in BUILT_IN}
+    tuned = {name: run for name, planned in planned_tuned.items() if (run := read(folder, planned, split))}
     logged = read(folder, LOGGED, split)
     missing = [planned.name for planned in METHODS if planned.name not in methods]
-    return Runs(folder, split, methods, long, logged, missing + ([] if logged else [LOGGED.name]))
+    return Runs(folder, split, methods, long, tuned, logged, missing + ([] if logged else [LOGGED.name]))
 
 
 def read(folder: Path, planned: Planned, split: Split) -> Finished | None:

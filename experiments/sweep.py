@@ -82,6 +82,8 @@ METHODS = tuple(_AT_1X[name] for name in dict.fromkeys((*_FIRST, *BUILT_IN)))
 """Every built-in method, and replay as the paper's released code does it."""
 LOGGED = Planned("logged_grpo", str(ROOT / "experiments" / "logged_grpo.py"))
 """GRPO whose updates are counted by item; no method of its own, so it has no row among them."""
+TUNED = "{}-tuned"
+"""The folder of a method at its best learning rate (`experiments.tuning`)."""
 LONGER = tuple(Planned(f"{name}-{LONG:g}x", name, budget=LONG) for name in BUILT_IN)
 
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pytest
 from control_runs import control_runs
 
-from experiments import gradients, method_gains, page, paper_claims, training_reward
+from experiments import gradients, method_gains, page, paper_claims, training_reward, tuning
 from experiments.markdown import table, with_interval
 from experiments.paper_claims import Converted
 from experiments.partition import FEW, samples_of, shrinking
@@ -30,6 +30,7 @@ from unlearnbench.scoring.comparisons.comparability import Finished
 from unlearnbench.scoring.counts import read_phase
 from unlearnbench.splits import Split
 from unlearnbench.training.ledger import ROLLOUTS
+from unlearnbench.workers.jobs import Compute
 
 pytestmark = pytest.mark.checkout
 
@@ -106,6 +107,45 @@ def test_a_run_of_another_method_or_split_is_refused(runs: Runs) -> None:
     files.write_json(path, json.loads(path.read_text()) | {"split_hash": "0" * 64})
     with pytest.raises(RunError, match="other labels"):
         collect(runs.folder, runs.split)
+
+
+# --- tuning -----------------------------------------------------------------------------------------------------
+
+
+def test_the_best_rate_gains_most_among_those_that_keep_the_easy_items(runs: Runs) -> None:
+    def trial(gain: float | None, lost: float) -> Result:
+        told = {"interval": None, "interval_families": None, "method": None, "null": None, "p": None}
+        result = runs.methods["grpo"].result
+        kept = result.retention.model_copy(update={"easy_lost": lost * result.retention.easy_items})
+        return result.model_copy(update={"frontier": Frontier(gain=gain, **told), "retention": kept})
+
+    assert tuning.best({0.5: trial(0.1, 0), 1: trial(0.2, 0.05), 2: trial(0.9, 0.06)}) == 1
+    assert tuning.best({2: trial(0.2, 0), 1: trial(0.2, 0), 0.5: trial(None, 0)}) == 1  # the smaller of two equals
+    assert tuning.best({1: trial(0.1, 0.3), 2: trial(0.9, 0.4)}) == 1  # none keeps them: the one that loses fewest
+
+
+def test_a_method_is_tuned_on_runs_of_its_own_and_scored_with_fresh_seeds(
+    tmp_path: Path, small_split: Split, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tuning, "FACTORS", (1.0, 2.0))
+    monkeypatch.setattr(tuning, "SEEDS", 1)
+    monkeypatch.setattr(tuning, "TRIAL_SEEDS", 1)
+    result = tuning.tune("maxrl", tmp_path, small_split, Compute(workers=1))
+    rate = small_split.config.recipe.learning_rate
+    trials = {f: json.loads((tmp_path / f"tuning/maxrl/{f}/1/config.json").read_text()) for f in ("1", "2")}
+    assert [trials[f]["settings"]["learning_rate"] for f in ("1", "2")] == [rate, 2 * rate]
+    assert [trials[f]["purpose"] for f in ("1", "2")] == ["tuning-1", "tuning-2"]
+    final = json.loads((tmp_path / "maxrl-tuned/1/config.json").read_text())
+    assert final["purpose"] == "eval" and result.method.settings["learning_rate"] in (rate, 2 * rate)
+
+
+def test_the_page_shows_a_tuned_method_beside_itself(runs: Runs, tmp_path: Path) -> None:
+    assert "Tuned" not in method_gains.section(runs, tmp_path).text
+    shutil.copytree(runs.folder / "grpo", runs.folder / "grpo-tuned")
+    text = method_gains.section(collect(runs.folder, runs.split), tmp_path).text
+    rate = runs.split.config.recipe.learning_rate
+    assert "### Tuned over learning rates" in text
+    assert "| grpo, as published |" in text and f"| grpo, tuned ({rate:g}) |" in text
 
 
 # --- the partition --------------------------------------------------------------------------------------------
