@@ -43,11 +43,18 @@ HOSTILE = '<script>alert("x")</script><img src="http://evil.example/x.png" onerr
 
 
 def make_split(
-    folder: Path, *, unlearnable: int = 60, hostile: bool = False, answers: int = 1000, probes: bool = False
+    folder: Path,
+    *,
+    unlearnable: int = 60,
+    hostile: bool = False,
+    answers: int = 1000,
+    probes: bool = False,
+    deep: bool = False,
 ) -> Split:
     """A labelled split with ten families of unlearnable items, some easy ones and a null control of ten seeds.
 
-    Items that are `answers` apart have the same answer. With `probes` every unlearnable item has one.
+    Items that are `answers` apart have the same answer. With `probes` every unlearnable item has one; `deep`
+    items take one, two or three steps in turn.
     """
     draw = np.random.default_rng(0)
     groups = ["unlearnable"] * unlearnable + ["easy"] * 12 + ["learnable"] * 8
@@ -61,6 +68,7 @@ def make_split(
             group=group,
             certified=True if group == "unlearnable" else None,
             cause=None if hostile else CAUSES[number % 4] if group == "unlearnable" else "skill",
+            depth=1 + number % 3 if deep else None,
         )
         for number, group in enumerate(groups)
     ]

@@ -299,6 +299,22 @@ def test_every_item_is_in_the_csv_as_its_counts_say(split: Split, positive: tupl
     assert core[3]["fates"] == "hhh" and core[21]["fates"] == "nnn" and core[0]["probe"] == "item-000-probe"
 
 
+def test_items_are_shown_by_the_steps_that_they_take(
+    split: Split, positive: tuple[Path, Result], tmp_path: Path
+) -> None:
+    assert "By difficulty" not in page_of(positive[0], split, positive[1])[0]
+    deep = make_split(tmp_path / "deep", probes=True, deep=True)
+    make_run(tmp_path, deep, converts=20)
+    html, _ = page_of(tmp_path, deep, make_result(deep, 20, gain=0.325, interval=(0.12, 0.49)))
+    table = section(html, "groups").split("By difficulty")[1]
+    rows = [re.findall(r"<t[hd][^>]*>([^<]*)", row) for row in table.split("<tr>")[1:] if 'scope="row"' in row]
+    assert [row[:2] for row in rows] == [["1", "27"], ["2", "27"], ["3", "26"]]
+    assert [row[5:] for row in rows] == [["20", "7", "7"], ["20", "7", "7"], ["20", "6", "6"]]
+    after = [measured["rate_after"] for measured in csv.DictReader((tmp_path / "items.csv").read_text().splitlines())]
+    first = 100 * np.mean([float(rate) for rate in after[::3]])
+    assert float(rows[0][3].split()[0]) == pytest.approx(first, abs=0.1)
+
+
 def test_the_browser_holds_the_same_and_a_few_completions(split: Split, positive: tuple[Path, Result]) -> None:
     html, page = page_of(positive[0], split, positive[1])
     data = browser_of(page)

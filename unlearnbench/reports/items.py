@@ -37,6 +37,7 @@ _TEXTS = (1500, 160)
 _COLUMNS = (
     *("item_id", "group", "cause", "family", "certified", "thin", "probe", "rate_before", "rate_after", "seeds"),
     *("seeds_solved", "seeds_converted", "correct", "n", "fates", "rate_null"),
+    "depth",
 )
 _ORDER = ("unlearnable", "unstable", "boundary", "no_reward", "learnable", "easy")
 
@@ -59,6 +60,20 @@ class Cause:
     items: int
     families: Sequence[FamilyRow]
     cut: int
+
+
+@dataclass(frozen=True)
+class Depth:
+    """Items that take so many steps: mean rates, and how many unlearnable ones the mean seed solved and converted."""
+
+    steps: int
+    items: int
+    before: float | None
+    after: float | None
+    null: float | None
+    unlearnable: int
+    solved: float | None
+    converted: float | None
 
 
 class Items:
@@ -131,6 +146,7 @@ class Items:
                 + ["" if self.run.outcomes is None or item.group != "unlearnable" else int(self.converted[place].sum())]
                 + ["" if cells is None else " ".join(map(str, values[place].tolist())) for values in _both(cells)]
                 + [self.fates(place), "" if null is None else _mean(null[place : place + 1])]
+                + [_known(item.depth)]
             )
         return text.getvalue()
 
@@ -170,6 +186,28 @@ class Items:
         hits = self.converted if self.run.outcomes is not None and self.run.outcomes.has_probe.any() else self.solved
         hit = None if hits is None else float(hits[places].sum() / self.seeds)
         return FamilyRow(name, marks_svg(marks, float(rates.mean()), of_null, LEAST_RATE), hit, len(places))
+
+    def depths(self) -> list[Depth]:
+        """All items by how many steps they take; empty where the split does not say it of every item."""
+        if not self.items or any(item.depth is None for item in self.items):
+            return []
+        return [self._depth(steps) for steps in sorted({item.depth for item in self.items if item.depth is not None})]
+
+    def _depth(self, steps: int) -> Depth:
+        places = [place for place, item in enumerate(self.items) if item.depth == steps]
+        hard = [place for place in places if self.items[place].group == "unlearnable"]
+        before, null = [self.before[place] for place in places], self.run.null_rates
+        known = [rate for rate in before if rate is not None]
+        return Depth(
+            steps,
+            len(places),
+            float(np.mean(known)) if len(known) == len(before) else None,
+            _mean_or_none(self.rates[places]),
+            None if null is None else _mean_or_none(null[places]),
+            len(hard),
+            None if self.solved is None else float(self.solved[hard].sum() / self.seeds),
+            None if self.run.outcomes is None else float(self.converted[hard].sum() / self.seeds),
+        )
 
     # --- the browser ----------------------------------------------------------------------------------------------
 
@@ -274,8 +312,13 @@ def _known(value: float | bool | None) -> str:
 
 
 def _mean(values: NDArray[np.float64]) -> str:
-    mean = float(values.mean()) if len(values) else math.nan
-    return "" if math.isnan(mean) else f"{mean:.4f}"
+    mean = _mean_or_none(values)
+    return "" if mean is None else f"{mean:.4f}"
+
+
+def _mean_or_none(values: NDArray[np.float64]) -> float | None:
+    mean = float(values.mean()) if values.size else math.nan
+    return None if math.isnan(mean) else mean
 
 
 def _prefix(family: str) -> str:

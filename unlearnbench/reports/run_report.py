@@ -92,6 +92,7 @@ def sections(run: Run, most: int = MAX_DATA) -> dict[str, Any]:
         "group_rows": [_Group(row.name, row.null) for row in _group_rows(run) if row.items],
         "groups_figure": group_dots([row for row in _group_rows(run) if row.items]),
         "causes": items.causes(),
+        "depths": items.depths(),
         "browser": script_json(items.browser(most)),
         "script": Markup(script),
         "script_hash": script_hash(script),
