@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 import torch
 
@@ -15,12 +16,15 @@ pytest.importorskip("recipes.smollm2.make", reason="needs the checkout")
 from recipes.real.problems import FAMILIES, make_problems
 from recipes.smollm2 import taught
 from recipes.smollm2.candidates import PROBES, QUOTAS, Problems, candidates
+from recipes.smollm2.datasheet import page
 from recipes.smollm2.make import HARD, NEVER, REST, choose
-from recipes.smollm2.soundness import by_quarter, equations, given, sound
+from recipes.smollm2.soundness import Soundness, by_quarter, count_runs, equations, given, read_soundness, sound
 from recipes.smollm2.taught import TURNS, worked_problems
+from unlearnbench.io import files, tables
 from unlearnbench.policies.policy import load_policy
 from unlearnbench.records import Item
 from unlearnbench.splits import load_split
+from unlearnbench.training.ledger import ROLLOUTS
 from unlearnbench.verifier import Verifier
 
 pytestmark = pytest.mark.checkout
@@ -98,6 +102,36 @@ def test_soundness_is_counted_by_group_and_quarter() -> None:
     found = by_quarter(rows, {"a": item}, 8)
     assert (found["learnable", 1].right, found["learnable", 1].sound) == (2, 1)
     assert (found["learnable", 4].right, found["learnable", 4].sound) == (1, 1)
+
+
+def test_soundness_is_counted_over_the_labelling_runs(tmp_path: Path) -> None:
+    one = _item("4 + 7 = 11, 11 + 4 = 15. \\boxed{15}", "15")
+    blank = {"round": 0, "rollout": 0, "source": "policy", "policy_version": 0, "token_ids": [], "finish": "stop"}
+    blank |= {"answer": None, "reason": "match", "reward": 1.0, "valid_trace": None, "kept": True}
+    for run in ("1", "2"):
+        rows = [
+            {**blank, "step": step, "item_id": one.item_id, "correct": right, "completion": text}
+            for step, right, text in ((0, True, one.solution), (3, True, one.answer), (3, False, one.solution))
+        ]
+        tables.write_parquet(
+            tmp_path / run / "rollouts" / "000004.parquet", pa.Table.from_pylist(rows, schema=ROLLOUTS)
+        )
+    files.write_json(tmp_path / "found.json", count_runs([one], tmp_path))
+    found = read_soundness(tmp_path / "found.json")
+    assert found == {("learnable", 1): Soundness(2, 2), ("learnable", 4): Soundness(2, 0)}
+    assert read_soundness(tmp_path / "none.json") == {}
+
+
+def test_the_datasheet_counts_groups_controls_and_rewards() -> None:
+    split = load_split("mini")  # of the same form
+    text = page(split)
+    hard = [item for item in split.items if item.group != "easy"]
+    assert f"unlearnable {100 * 120 / len(hard):.1f} %" in text and "| unlearnable items | at least 25 | 120 |" in text
+    table = tables.read_parquet(split.path / "null_control/1x/curves.parquet")
+    curves = [row for row in table.to_pylist() if row["group"] == "unlearnable"]
+    last = [row for row in curves if row["step"] >= 3 * (1 + max(row["step"] for row in curves)) / 4]
+    right, drawn = (sum(row[name] for row in last) for name in ("correct", "rollouts"))
+    assert f"| {100 * right / drawn:.1f} % of {drawn} |" in text
 
 
 def test_more_twins_an_item_leave_the_shipped_problems_as_they_were() -> None:
