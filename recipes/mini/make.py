@@ -36,8 +36,8 @@ from unlearnbench.workers.measure import Problem, counts_of, measure
 ROOT = Path(__file__).resolve().parents[2]
 BASE_CHUNKS, BASE_COSINE, BASE_COOLDOWN = 130, 180, 45  # of 2,000 examples
 BASE_RATE = 2e-3
-TAUGHT_CHUNKS = 40
-TAUGHT_RATE = 1e-3
+TAUGHT_CHUNKS = 100
+TAUGHT_RATE = 2e-3
 TOKENIZER_EXAMPLES = 20_000
 WATCHED = 200  # held-out problems of each depth
 SCREENED_ABOVE = 0.075
@@ -197,8 +197,10 @@ def make_taught(world: World, problems: Problems, work: Path, folder: Path) -> P
     if not (folder / "model.safetensors").is_file():
         from transformers import Qwen2ForCausalLM
 
-        tokenizer, held_out = _tokenizer(world, problems.prompts), problems.prompts
+        tokenizer, draw = _tokenizer(world, problems.prompts), random.Random(f"mini/taught/held-out/{world.seed}")
         model = Qwen2ForCausalLM.from_pretrained(work / "policy", dtype=torch.float32)
+        rows = [taught_example(draw, world, problems.prompts) for _ in range(WATCHED)]
+        held_out = problems.prompts | {prompt for prompt, _ in rows}
         plan = Plan(
             "positive control",
             f"mini/taught/{world.seed}",
@@ -207,7 +209,11 @@ def make_taught(world: World, problems: Problems, work: Path, folder: Path) -> P
             TAUGHT_RATE,
             warmup=0.05,
         )
-        fit(model, tokenizer, plan, work / "taught.state")
+
+        def watch(trained: Any) -> str:
+            return f"exact {exact(trained, tokenizer, rows):.3f} of {WATCHED} held-out texts"
+
+        fit(model, tokenizer, plan, work / "taught.state", watch)
         publish(model, tokenizer, folder)
     return folder
 
