@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -29,6 +30,7 @@ from unlearnbench.records import Canary, Item, PolicyRef, Protocol, Rule, SplitC
 from unlearnbench.scoring.labels import label_items
 from unlearnbench.splits import Split, find_split, write_split
 
+ROOT = Path(__file__).parents[1]
 N = 32
 GOLDS = {"core": "5", "easy": r"\frac{1}{2}", "guess": "12", "cut": "8"}
 
@@ -398,3 +400,22 @@ def test_the_shipped_rollouts_are_those_that_micro_was_counted_from() -> None:
     assert totals == {
         (row["item_id"], row["phase"]): row["n"] for row in counts if row["phase"] in ("base", "base_fresh")
     }
+
+
+@pytest.mark.checkout
+def test_the_page_of_the_verifier_has_the_audit_of_todays_micro() -> None:
+    found = audit("micro")
+    page = (ROOT / "docs/reference/verifier.md").read_text(encoding="utf-8")
+    shown = {
+        row[0]: row for row in re.findall(r"^\| (\w+) \| (\d+) \| ([\d,]+) \| ([\d,]+) \| (.+) \|$", page, re.MULTILINE)
+    }
+    for name in ("easy", "learnable", "unlearnable", "no_reward", "unstable"):
+        group = found.groups[name]
+        _, items, rollouts, accepted, rest = shown[name]
+        wrong = [f"{share.count} of {share.n:,} (" for share in (group.false_negatives, group.false_positives)]
+        assert (items, rollouts, accepted) == (str(group.items), f"{group.rollouts:,}", f"{group.accepted:,}")
+        assert all(text in rest for text in wrong), name
+        assert rest.endswith(f" | {group.guesses.above_half} | {group.guesses.gold}"), name
+    assert f"All {found.golds.n:,} gold answers verify" in page and not found.golds.unverified
+    assert f"{found.rollouts:,} base rollouts" in page and f"{found.different:,} different" in page
+    assert not found.problems and not found.disagreements and not found.relabelled
