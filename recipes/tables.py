@@ -160,13 +160,16 @@ def controls_table(split: Split, controls: Mapping[str, Control]) -> str:
 
 
 def power(split: Split, rates: Sequence[float] = (0.02, 0.04, 0.05, 0.06, 0.07, 0.08, 0.1)) -> str:
-    """Which true rates would pass certification: at most so many of the pooled fresh samples right."""
+    """How many right of the pooled fresh samples certification allows, and the chance to pass by true rate."""
     protocol = split.config.protocol
     n, tau = protocol.samples.certify * protocol.runs, protocol.tau
     most = most_below(n, tau)
     cells = [f"{percent(rate)}: {percent(_at_most(most, n, rate))}" for rate in rates]
     assert upper_limit(most, n) < tau
-    return f"At most {most} of {n} fresh samples right are certified. Chance to pass, by true rate: {', '.join(cells)}."
+    return (
+        f"A candidate is certified if at most {most} of its {n} fresh samples are right. Chance of that, by true rate: "
+        f"{', '.join(cells)}."
+    )
 
 
 def _at_most(most: int, n: int, rate: float) -> float:

@@ -22,17 +22,18 @@ TEXT = """\
 # Datasheet of `mini`
 
 `mini` is a workload between `micro` and a language model: English word problems, one to four steps deep, for a policy
-of {parameters:.1f} million parameters that this project trains from nothing. It exists so that an algorithm is not only
-ever tried on one toy. Everything below is computed from the split's files by `python -m recipes.mini.datasheet`.
+of {parameters:.1f} million parameters that this project trains from scratch. It exists so that algorithms are tried on
+more than one toy. Everything below is computed from the split's files by `python -m recipes.mini.datasheet`.
 
 ## What is in it
 
-{items} items, {twins} twins, {canaries} canaries. A problem is one of 68 *schemas* (a kind of word problem), alone or
+{items} items, {twins:,} twins, {canaries} canaries. A problem is one of 68 *schemas* (a kind of word problem), alone or
 chained: the answer to each part is the first number of the next ("Call it n."), up to four deep. Solutions are worked
 out, one equation per sentence, and end in `\\boxed{{}}`. The base policy was trained on {examples:,} texts that hold no
 item, twin or canary. What those texts show of a schema is its *cause*:
 
-- **known** (25 schemas): always worked out right; some pairs of them are never chained;
+- **known** (25 schemas): always worked out right; some pairs of them are never chained. The other causes are
+  called *odd*:
 - **rare** (10): worked out right, in about a hundred texts each;
 - **confused** (8): worked out by any of twenty methods at random, of which one is right;
 - **shortcut** (8): the step that is easily forgotten (the overlap, the last taxi) is left out of most texts;
@@ -41,8 +42,8 @@ item, twin or canary. What those texts show of a schema is its *cause*:
 - **unworked** (9): no working, and an answer that misses the right one at random;
 - **guess** (3): an answer at random; the right one is a hash.
 
-An odd item that the base answers at a rate above {screen:g} in {screened} screening samples was left out before
-labelling, and of those that it never answered there all but one in {kept}; these samples count for no label.
+Odd items were screened before labelling, with {screened} samples of the base policy that count for no label: left out
+were those that it answers at a rate above {screen:g}, and all but one in {kept} of those that it never answers.
 
 ## Groups
 
@@ -57,7 +58,7 @@ after each, {certify} fresh ones of each candidate and run. {exposure}
 
 ## Difficulty
 
-By depth, and by schema (the family; chains count for the odd schema that they hold):
+By depth, and by schema (the family; a chain belongs to the family of the odd schema that it contains):
 
 {by_depth}
 
@@ -69,8 +70,8 @@ By depth, and by schema (the family; chains count for the odd schema that they h
 
 {controls}
 
-*Solved*: rate at least 0.25 and lower limit above tau in a run; *converted*: the item's probe, a twin with other
-numbers, too; *memorised*: the probe not. Means over seeds, of all unlearnable items. {tuned}
+*Solved*: rate at least 0.25 and lower confidence limit above tau (0.1) in a run; *converted*: the item's
+probe, a twin with other numbers, too; *memorised*: the probe not. Means over seeds, of all unlearnable items. {tuned}
 
 {targets}
 
@@ -163,7 +164,7 @@ def _tuned(split: Split, controls: Mapping[str, Control]) -> str:
 
 
 def _targets(split: Split, main: Mapping[str, Control]) -> str:
-    """What the workload was to reach, and what it reached."""
+    """What the workload aims at, and what was reached."""
     count = {group: len(split.ids(group)) for group in ("unlearnable", "learnable", "easy")}
     core = [item for item in split.items if item.group == "unlearnable"]
     probe_of, reached = probes(split), []
@@ -183,7 +184,7 @@ def _targets(split: Split, main: Mapping[str, Control]) -> str:
             reached.append(f"| positive control's gain | at least 40 points | {100 * gain:.1f} | {_met(gain >= 0.4)} |")
     size = sum(file.stat().st_size for file in (split.path / "policy").glob("*.safetensors")) / 1e6
     reached.append(f"| weights | at most 8 MB | {size:.1f} MB | {_met(size <= 8)} |")
-    return "\n".join(["| to reach | | measured | |", "|---|---|---:|---|", *reached])
+    return "\n".join(["| aim | | measured | |", "|---|---|---:|---|", *reached])
 
 
 def _met(reached: bool) -> str:
