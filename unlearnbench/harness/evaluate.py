@@ -39,7 +39,7 @@ from unlearnbench.io import tables
 from unlearnbench.io.files import write_json
 from unlearnbench.io.folder_lock import locked
 from unlearnbench.methods import locate
-from unlearnbench.records import READS, TRACKS, Cost, MethodRecord, Result, SpentBudget, Steps
+from unlearnbench.records import READS, TRACKS, Cost, MethodRecord, Result, SpentBudget, Steps, Track
 from unlearnbench.scoring.curves import training_curves
 from unlearnbench.scoring.fates import count_fates, fates_of
 from unlearnbench.scoring.score import RunFacts, score
@@ -50,7 +50,7 @@ from unlearnbench.workers.executor import executor_of, run_chains
 from unlearnbench.workers.jobs import Compute, Job, Watch, weights_hash
 
 Placed = Callable[[Path], None]
-"""Is given the run's folder before anything starts."""
+"""Called once with the run's folder, before any job starts."""
 
 
 def evaluate(
@@ -69,9 +69,11 @@ def evaluate(
 ) -> Result:
     """Train `method` on `split` for every seed, evaluate, score, and write the run's folder.
 
-    A folder that holds part of the same run is resumed; one of another configuration is refused. `samples` rollouts per
-    item and seed; `budget` in costs of the split's reference runs; `settings` change the method's own. `compute` says
-    how this machine works on it. Raises MethodError, SplitError, RunError, PolicyError, VerifierError.
+    A folder that holds part of the same run is resumed; one of another configuration is refused. `samples`: rollouts
+    per item and seed. `out`: the run's folder, by default `RunConfig.default_folder`. `budget`: a multiple of the
+    reference runs' mean cost. `settings` change the method's own. `quick`: one seed, few steps and samples, not
+    comparable. `compute`: processes, sampler and device; results depend on it up to rounding and the sampler's draws.
+    Raises MethodError, SplitError, RunError, PolicyError, VerifierError.
     """
     if samples < 1 or not budget > 0:
         raise RunError(f"samples {samples} and budget {budget} must both be above 0")
@@ -100,7 +102,7 @@ def evaluate_run(
     progress: Watch | None = None,
     placed: Placed | None = None,
 ) -> Result:
-    """The same for a configuration that is made by hand, as those of a split's controls are."""
+    """The same for a configuration built by the caller, such as that of a split's control."""
     compute = compute or Compute(engine=config.engine)
     compute.engine.require()
     folder = folder or config.default_folder
@@ -194,11 +196,11 @@ def score_run(config: RunConfig, folder: Path) -> Result:
     costs = [Cost.model_validate_json((folder / str(seed) / "cost.json").read_text()) for seed in seeds]
     reads = sorted({read for record in records for read in record["reads"]} | _asked(folder, seeds))
     used = [cost.flops for cost in costs]
-    null = None if config.quick or config.purpose == "null" else null_of(split, config.multiple)
-    own = config.purpose == "null"  # the null control is compared with nothing
+    is_null = config.purpose == "null"  # the null control itself, which is compared with nothing
+    null = None if config.quick or is_null else null_of(split, config.multiple)
     ratio = over_null(read_speed(folder), costs, config.limit)
-    why = None if own else why_unfair(split, config.multiple, len(seeds), used, quick=config.quick)
-    why = why or why_unmetered(ratio)
+    why_not = None if is_null else why_unfair(split, config.multiple, len(seeds), used, quick=config.quick)
+    why_not = why_not or why_unmetered(ratio)
     facts = RunFacts(
         method=MethodRecord(
             name=config.method.name,
@@ -214,8 +216,8 @@ def score_run(config: RunConfig, folder: Path) -> Result:
         cost=total_cost(costs).model_copy(update={"cpu_seconds_per_flop_over_null": ratio}),
         fates=count_fates(table, split.ids("unlearnable")),
         steps=_steps(config, folder),
-        why_not_comparable=why,
-        own_control=own,
+        why_not_comparable=why_not,
+        own_control=is_null,
         code_version=__version__,
     )
     return _publish(folder, split, score(split, counts, facts, null))
@@ -259,11 +261,12 @@ def _start(config: RunConfig, folder: Path, seed: int, compute: Compute) -> list
 
 
 def _asked(folder: Path, seeds: Sequence[int]) -> set[str]:
-    """What any seed asked the judge for."""
+    """The privileged things that any seed asked the judge for."""
     return {name for seed in seeds for name in asked(folder / str(seed))}
 
 
-def _track(records: Sequence[Mapping[str, Any]], reads: Sequence[str]) -> Any:
+def _track(records: Sequence[Mapping[str, Any]], reads: Sequence[str]) -> Track:
+    """The highest track over the seeds, by what was declared and what was read (PROTOCOL 3.9)."""
     tracks = {record["track"] for record in records}
     return max((track_of(track, [read for read in reads if read in READS]) for track in tracks), key=TRACKS.index)
 
@@ -276,6 +279,7 @@ def _steps(config: RunConfig, folder: Path) -> Steps:
 
 
 def _publish(folder: Path, split: Split, result: Result) -> Result:
+    """Write result.json and report.html."""
     from unlearnbench.reports.run_report import write_report
 
     write_json(folder / "result.json", result)

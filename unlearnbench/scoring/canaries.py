@@ -22,13 +22,16 @@ solved in half of a method's seeds. Whoever trains on the golds solves most of t
 
 
 def solved_canaries(split: Split, counts: pa.Table, runs: Sequence[str], tau: float) -> CountOf:
-    """How many canaries are solved in at least half of the runs; None if they were not measured."""
+    """How many canaries are solved in at least half of the runs (`converted`); None if they were not measured."""
     ids = [canary.item_id for canary in split.canaries]
     cells = Cells.of(read_phase(counts, "canary", ids, runs=runs, strict=True))
-    hit = int((solved(cells, tau).mean(axis=1) >= 0.5).sum()) if cells.enough else None if ids else 0
+    if cells.enough:
+        hit: int | None = int((solved(cells, tau).mean(axis=1) >= 0.5).sum())
+    else:
+        hit = None if ids else 0
     return CountOf(items=len(ids), converted=hit)
 
 
 def golds_were_read(canaries: CountOf) -> bool:
-    """Whether more canaries are solved than luck explains."""
+    """Whether so many canaries are solved (READ_SHARE of them) that their golds must have been read."""
     return bool(canaries.converted) and (canaries.converted or 0) >= math.ceil(READ_SHARE * canaries.items)

@@ -1,6 +1,6 @@
-"""Solved, converted, memorised, lost: of an item in one run (PROTOCOL 3.3); shares of items are linear in runs.
+"""Solved, converted, memorised, lost: the state of an item in one run (PROTOCOL 3.3), from integers (n, correct) alone.
 
-On integers (n, correct) only; nothing here is random.
+Shares of items are means over items and runs, so they mean the same for any number of runs.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from unlearnbench.scoring.inference.intervals import Arm
 from unlearnbench.scoring.rates import Flags, Reals, is_above, is_below, least_above
 
 LEAST_RATE = 0.25
-"""Success rate from which an item may count as solved."""
+"""Success rate that an item needs at least to count as solved."""
 
 
 def solved(cells: Cells, tau: float, least: float = LEAST_RATE) -> Flags:
@@ -41,7 +41,7 @@ def lost(cells: Cells, tau: float) -> Flags:
 
 
 def share_arm(hits: Flags, weights: Reals | None = None) -> Arm:
-    """Share of runs in which each item was hit, (items,), and how its mean varies with the runs.
+    """For each item the share of the runs in which `hits` (items, runs) is true, and how the mean varies over runs.
 
     `weights` (items,) of mean 1 make the arm's mean a weighted mean of items.
     """
@@ -50,12 +50,13 @@ def share_arm(hits: Flags, weights: Reals | None = None) -> Arm:
 
 
 def rate_arm(cells: Cells) -> Arm:
-    """Rate of each problem, and how it varies with the runs (the variance of a mean over runs)."""
+    """Success rate of each problem, and how the mean varies over runs."""
     arm = _arm(cells.correct / np.maximum(cells.n, 1))
     return Arm(cells.rates, arm.deviations, arm.freedom)
 
 
 def _arm(values: Reals) -> Arm:
+    """Of values (items, runs): means over runs, with deviations scaled as `Arm` wants them."""
     runs = values.shape[1]
     mean = values.mean(axis=1)
     scale = math.sqrt(max(runs * (runs - 1), 1))

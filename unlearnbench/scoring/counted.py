@@ -1,4 +1,4 @@
-"""A run with its counts and the labels it was scored on, which must reproduce the result that it claims."""
+"""A run with its counts and the labels that it was scored on, from which its result must follow."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from unlearnbench.splits import Split, find_split, load_split
 
 @dataclass(frozen=True)
 class Counted:
-    """A run with what it did on the unlearnable items, and its counts of the easy ones."""
+    """A run with its outcomes on the unlearnable items (`core`), and its counts of the easy ones."""
 
     label: str
     run: Finished
@@ -29,7 +29,10 @@ class Counted:
 
 
 def labels_of(runs: Sequence[Finished], split: Split | None) -> Split:
-    """The split with the labels that the runs were scored on."""
+    """The split with the labels that the runs were scored on: `split`, one whose folder holds a run, or a shipped one.
+
+    Raises SplitError if none of them has the hash that the results name.
+    """
     name, wanted = runs[0].result.split, runs[0].result.split_hash
     if split is not None:
         if split.hash != wanted:
@@ -52,22 +55,21 @@ def labels_of(runs: Sequence[Finished], split: Split | None) -> Split:
 
 
 def counted(label: str, run: Finished, split: Split, core: Sequence[Item], easy: Sequence[Item]) -> Counted:
-    """The run's counts, which must be complete and give the result in the same folder."""
+    """The run with its counts. Raises DataError if they are incomplete, or do not give the folder's result.json."""
     _cells(run, core)
     names, source = [str(seed) for seed in run.result.seeds], str(run.folder / "counts.parquet")
     outcomes = outcomes_of(run.counts, core, probes_of(split), names, split.config.protocol.tau, source)
-    if (told := run.result.groups.get("unlearnable")) is None:
+    if (recorded := run.result.groups.get("unlearnable")) is None:
         raise DataError(
-            f"{run.folder / 'result.json'}, field 'groups': the unlearnable group is missing; give the same `eval` "
-            "command again, which scores its files again"
+            f"{run.folder / 'result.json'}, field 'groups': the unlearnable group is missing; rerun the same `eval` "
+            "command, which scores the run's files again"
         )
     hits = number(outcomes.solved)
-    claimed = "nothing" if told.solved is None else f"{told.solved:g}"
-    if told.items != len(core) or told.solved is None or abs(told.solved - hits) > 1e-9:
+    claimed = "nothing" if recorded.solved is None else f"{recorded.solved:g}"
+    if recorded.items != len(core) or recorded.solved is None or abs(recorded.solved - hits) > 1e-9:
         raise DataError(
             f"{run.folder}: by counts.parquet {hits:g} of {len(core)} unlearnable items are solved, and result.json "
-            f"says {claimed} of {told.items}; rerun the same `eval` "
-            "command, which scores them again"
+            f"says {claimed} of {recorded.items}; rerun the same `eval` command, which scores them again"
         )
     return Counted(label, run, outcomes, _cells(run, easy))
 
@@ -80,6 +82,6 @@ def _cells(run: Finished, items: Sequence[Item]) -> Cells:
         row, seed = wrong[0]
         raise DataError(
             f"{source}: item {ids[row]!r}, phase eval, run {names[seed]!r}: n is {cells.n[row, seed]}, and result.json "
-            f"says {run.result.samples} samples; give the same `eval` command again"
+            f"says {run.result.samples} samples; rerun the same `eval` command"
         )
     return cells

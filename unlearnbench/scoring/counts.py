@@ -1,4 +1,4 @@
-"""One phase of a counts table as arrays: which item, which run, n, correct. The rows' errors are found here."""
+"""One phase of a counts table as arrays: item, run, n, correct. Malformed rows are refused here."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from unlearnbench.errors import DataError
 from unlearnbench.scoring.rates import Counts, Flags, Reals
 
 MIN_SAMPLES = 32
-"""With fewer samples per item, `converted` and what follows from it is undefined."""
+"""With fewer samples per item and run, `solved` and what follows from it are undefined."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def read_phase(
 
 @dataclass(frozen=True)
 class Cells:
-    """Counts of problems x runs, as two integer arrays."""
+    """Counts of problems in runs: two integer arrays (problems, runs)."""
 
     correct: Counts
     n: Counts
@@ -124,7 +124,7 @@ class Cells:
 
     @property
     def enough(self) -> bool:
-        """Whether every cell has the samples that the rule needs."""
+        """Whether every cell has at least MIN_SAMPLES samples."""
         return bool(self.n.size) and int(self.n.min()) >= MIN_SAMPLES
 
     def __getitem__(self, rows: Flags | Sequence[int] | Counts) -> Cells:

@@ -1,4 +1,4 @@
-"""What became of each item in training: never, flickered, lost or held, from the ledger of rollouts.
+"""The fate of each item in training: never, flickered, lost or held, from the ledger of rollouts.
 
 A visit is one step's rollouts of an item; it solves the item if at least half of them are correct. The field counts
 forgetting events the same way, as transitions between consecutive visits (Toneva et al. 2019, arXiv 1812.05159,

@@ -23,7 +23,10 @@ FRONTIER = ("unlearnable", "unstable")
 
 
 def frontier_items(split: Split) -> tuple[list[Item], Reals]:
-    """The items, and their weights scaled to mean 1. Items that every labelling run solved weigh nothing."""
+    """The unlearnable and unstable items, and their weights w_i scaled to mean 1.
+
+    No items, and no weights, if the split has no labelling runs, or if every run solved all of the items.
+    """
     items = [item for item in split.items if item.group in FRONTIER]
     after = Cells.of(
         read_phase(split.counts(), "after", [item.item_id for item in items], source=f"split {split.name}")
@@ -37,9 +40,9 @@ def frontier_items(split: Split) -> tuple[list[Item], Reals]:
 
 
 def frontier(split: Split, counts: pa.Table | None, runs: Sequence[str], null: Control | None) -> Frontier | None:
-    """The frontier score of a method's counts and of the null's; None for a split without such items or labels.
+    """The frontier score of a method and of the null control; None for a split without such items or labelling runs.
 
-    All its numbers are None without `counts`, those of a run with too few samples for anything to count as solved.
+    `counts` is None for a run with too few samples for anything to count as solved; then all numbers are None.
     """
     items, weights = frontier_items(split)
     if not items:
@@ -55,13 +58,13 @@ def frontier(split: Split, counts: pa.Table | None, runs: Sequence[str], null: C
     others = solved(Cells.of(read_phase(null.counts, "eval", ids, runs=seeds, source="the null control")), tau)
     families = [item.family for item in items]
     interval, beyond = frontier_intervals(hits, others, weights, ids, families)
-    level = float((others.mean(axis=1) * weights).mean())
+    null_score = float((others.mean(axis=1) * weights).mean())
     return Frontier(
-        gain=method - level,
+        gain=method - null_score,
         interval=interval,
         interval_families=beyond,
         method=method,
-        null=level,
+        null=null_score,
         p=p_gain(hits.astype(float), others.astype(float), families, weights),
     )
 

@@ -1,4 +1,4 @@
-"""Each group before and after training: rates, items solved, pass@k; and what the easy items lost."""
+"""Each group before and after training: rates, items solved, pass@k; and how many easy items were lost."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from unlearnbench.scoring.rates import Flags, Reals, pass_at_k
 class Measured:
     """The items that were evaluated, with counts after training, at the base (fresh samples), and at the run's start.
 
-    `defined` is False where there are too few rollouts for a rule.
+    `defined` is False if there are too few rollouts for anything to count as solved.
     """
 
     items: Sequence[Item]
@@ -31,12 +31,12 @@ class Measured:
     defined: bool
 
     def rows(self, group: str) -> list[int]:
-        """Places of a group's items."""
+        """Indices of a group's items."""
         return [place for place, item in enumerate(self.items) if item.group == group]
 
 
 def group_scores(measured: Measured, unlearnable: Outcomes | None) -> dict[GroupName, GroupScore]:
-    """One score per group; conversions of the unlearnable are those of `unlearnable`."""
+    """One score per group; `unlearnable` has the outcomes from which the conversions of that group follow."""
     return {group: _group(measured, group, unlearnable if group == "unlearnable" else None) for group in GROUPS}
 
 
@@ -46,7 +46,7 @@ def _group(measured: Measured, group: str, outcomes: Outcomes | None) -> GroupSc
     start = None if measured.start is None else measured.start[rows]
     families = [item.family for item in items]
     hit = solved(after, tau) if measured.defined else None
-    powers = [2**i for i in range(samples.bit_length()) if 2**i <= samples]
+    powers_of_two = [2**i for i in range(samples.bit_length()) if 2**i <= samples]
     with_probe = 0 if outcomes is None else int(outcomes.has_probe.sum())
     score = GroupScore(
         items=len(items),
@@ -60,7 +60,7 @@ def _group(measured: Measured, group: str, outcomes: Outcomes | None) -> GroupSc
         with_probe=with_probe,
         conversion=None,
         conversion_interval=None,
-        pass_at_k={str(k): mean(pass_at_k(after.correct, after.n, k).mean(axis=1)) for k in powers},
+        pass_at_k={str(k): mean(pass_at_k(after.correct, after.n, k).mean(axis=1)) for k in powers_of_two},
     )
     if outcomes is None or not with_probe:
         return score
@@ -75,7 +75,7 @@ def _group(measured: Measured, group: str, outcomes: Outcomes | None) -> GroupSc
 
 
 def retention(measured: Measured, null: Cells | None) -> Retention:
-    """What became of the items that the base could do, beside the null control's counts of them."""
+    """What became of the easy items: how many were lost, and the change of their rate; beside the null control's."""
     rows = measured.rows("easy")
     items, cells, before = [measured.items[row] for row in rows], measured.after[rows], measured.before[rows]
     change = cells.rates - before.rates
@@ -101,12 +101,12 @@ def retention(measured: Measured, null: Cells | None) -> Retention:
 
 
 def at_start(start: Cells | None, tau: float) -> float | None:
-    """Items that the policy which training began from solves; None where that was not measured with enough rollouts."""
+    """Number of items that the policy at the start of training solves; None if measured with too few rollouts."""
     return number(solved(start, tau)) if start is not None and (start.enough or not len(start.n)) else None
 
 
 def number(hits: Flags) -> float:
-    """Mean number of items over runs."""
+    """Number of items for which `hits` (items, runs) is true, the mean over runs."""
     return float(hits.sum() / max(1, hits.shape[1]))
 
 

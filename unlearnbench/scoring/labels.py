@@ -1,7 +1,7 @@
 """From counts to groups: the labelling rule of this benchmark, and the released rule of the paper beside it.
 
 PROTOCOL 2; the paper is arXiv 2605.16787, its rule that of github.com/yulinchen99/unlearnability-rlvr
-(commit 1dce7fe). Labels rest on integers alone, so they can be made again from a split's counts in a second.
+(commit 1dce7fe). Labels rest on integers alone, so they can be computed again from a split's counts in a second.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ THIN_AT_MOST = 5
 
 @dataclass(frozen=True)
 class Labels:
-    """Groups of items, one entry an item in every array, with the counts that they rest on."""
+    """Groups of items, one entry per item in every array, with the counts that they rest on."""
 
     rule: LabelRule
     tau: float
@@ -113,7 +113,7 @@ def candidates(counts: pa.Table, protocol: Protocol, *, item_ids: Sequence[str] 
 
 
 def labels_table(labels: Labels) -> pa.Table:
-    """labels.parquet: one row an item."""
+    """The rows of labels.parquet, one per item."""
     columns: dict[str, Any] = {
         "item_id": pa.array(labels.item_ids, pa.string()),
         "group": pa.array(labels.group, pa.string()),
@@ -127,7 +127,10 @@ def labels_table(labels: Labels) -> pa.Table:
 
 
 def summary(labels: Labels) -> dict[str, Any]:
-    """labels.json. `n`: the fewest samples of an item, for base over all runs, for after and certify in one run."""
+    """The content of labels.json.
+
+    `n` is the fewest samples of an item: for base over all runs, for after and certify in one run.
+    """
     if labels.rule == "paper":
         counts = {name: int(held.sum()) for name, held in labels.sets.items()}
     else:
@@ -150,7 +153,10 @@ def summary(labels: Labels) -> dict[str, Any]:
 def _protocol_groups(
     hard: Flags, every: Flags, none: Flags, enough: Flags, certify: Grid, tau: float
 ) -> tuple[list[GroupName], list[bool | None]]:
-    """The group of each item, and whether it was certified (None where nobody asked)."""
+    """The group of each item, and whether it is certified; None if it is no candidate, or nothing was sampled for it.
+
+    `every`, `none`: above tau after every reference run, after none; `enough`: at least `min_successes` successes.
+    """
     candidate = hard & none & enough
     certified: list[bool | None] = [None] * len(hard)
     core = np.ones(len(hard), bool)
@@ -168,7 +174,11 @@ def _protocol_groups(
 
 
 def _certify(certify: Grid, candidate: Flags, tau: float) -> Flags:
-    """Pooled upper limit below tau, no single run's lower limit above it, and every run that candidates have."""
+    """Which items are certified (PROTOCOL 2).
+
+    The upper limit of the rate pooled over runs is below tau, no single run's lower limit is above tau, and the item
+    has samples in every run in which any candidate has some.
+    """
     correct, n = certify.table
     sampled = n[candidate].any(axis=0)
     below = is_below(correct.sum(axis=1), n.sum(axis=1), tau)
@@ -176,6 +186,7 @@ def _certify(certify: Grid, candidate: Flags, tau: float) -> Flags:
 
 
 def _paper_sets(hard: Flags, every: Flags, none: Flags, train: Grid, source: str) -> dict[GroupName, Flags]:
+    """The paper's overlapping sets of items. Raises DataError for a train row without `best`."""
     best = np.full(len(train.n), np.nan) if train.best is None else train.best
     if (missing := np.isnan(best)).any():
         at = int(np.flatnonzero(missing)[0])
@@ -195,9 +206,10 @@ def _paper_sets(hard: Flags, every: Flags, none: Flags, train: Grid, source: str
 
 
 def _first_that_holds(rules: Sequence[tuple[GroupName, Flags]], items: int) -> list[GroupName]:
+    """The first group whose rule each item satisfies; `unstable` if none."""
     names: list[GroupName] = [name for name, _ in rules] + ["unstable"]
-    held = np.stack([flags for _, flags in rules] + [np.ones(items, bool)])
-    return [names[index] for index in held.argmax(axis=0)]
+    holds = np.stack([flags for _, flags in rules] + [np.ones(items, bool)])
+    return [names[index] for index in holds.argmax(axis=0)]
 
 
 def _require_rows(base: Grid, after: Grid, source: str) -> None:

@@ -12,41 +12,42 @@ from unlearnbench.scoring.outcomes import Outcomes, outcomes_of
 from unlearnbench.splits import Control, Split
 
 EASY_LOST = 0.05
-"""Share of the easy items that a tuned null may lose in any case."""
+"""Share of the easy items that a tuned null may lose even if the method loses fewer."""
 
 
 def control_outcomes(
     control: Control, items: Sequence[Item], probes: Mapping[str, str], tau: float, name: str
 ) -> Outcomes:
-    """A control's outcomes in all its seeds. Raises DataError for an item it lacks."""
+    """A control's outcomes in all its seeds; `name` is for errors. Raises DataError for an item that it lacks."""
     return outcomes_of(control.counts, items, probes, [str(seed) for seed in control.seeds], tau, f"the {name}")
 
 
 def tuned_null(
     split: Split, items: Sequence[Item], probes: Mapping[str, str], method: Outcomes, easy_lost: float | None
 ) -> TunedNull | None:
-    """GRPO at the learning rate that converts most of those that forget no more than the method does, or 5 %.
+    """GRPO at its best learning rate: of those that lose no larger share of the easy items than the method does
+    (`easy_lost`), or than EASY_LOST if that is more, the one that converts most, and of equal ones solves more.
 
-    `easy_lost` is the method's share of easy items lost. Ties go to the rate that solves more. None for a split that
-    ships none, or none that forgets so little.
+    The gain's interval is beyond these families. None for a split that ships no tuned null, or none that forgets so
+    little.
     """
+    allowed = max(easy_lost or 0.0, EASY_LOST)
     found: list[tuple[float, float, float, float, Outcomes, Control]] = []
     tau = split.config.protocol.tau
     for multiple, control in split.tuned_nulls().items():
         outcomes = control_outcomes(control, items, probes, tau, f"tuned null at {multiple:g}x")
-        gone = easy_lost_share(split, control)
-        if gone <= max(easy_lost or 0.0, EASY_LOST) and outcomes.samples <= method.samples:
-            found.append(
-                (float(outcomes.converted.mean()), float(outcomes.solved.mean()), multiple, gone, outcomes, control)
-            )
+        lost_share = easy_lost_share(split, control)
+        if lost_share <= allowed and outcomes.samples <= method.samples:
+            rates = float(outcomes.converted.mean()), float(outcomes.solved.mean())
+            found.append((*rates, multiple, lost_share, outcomes, control))
     if not found:
         return None
-    rate, _, multiple, gone, outcomes, control = max(found, key=lambda one: one[:2])
+    rate, _, multiple, lost_share, outcomes, control = max(found, key=lambda one: one[:2])
     arms = share_arm(method.converted), share_arm(outcomes.converted)
     return TunedNull(
         learning_rate=multiple,
         rate=rate,
-        easy_lost=gone,
+        easy_lost=lost_share,
         gain=float(method.converted.mean()) - rate,
         interval=gain_intervals(*arms, [item.family for item in items])[1],
         seeds=len(control.seeds),

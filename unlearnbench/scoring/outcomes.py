@@ -1,4 +1,4 @@
-"""What a run did on some items, seed by seed: solved, converted, memorised; from counts alone."""
+"""The outcomes of a run on some items, seed by seed: solved, converted, memorised; from counts alone."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from unlearnbench.scoring.rates import Flags
 
 @dataclass(frozen=True)
 class Outcomes:
-    """Of the unlearnable items in every run; each array is (items, runs)."""
+    """What each run (a seed) did on each of some items. Arrays are (items, runs)."""
 
     cells: Cells
     solved: Flags
@@ -44,22 +44,28 @@ def outcomes_of(
     tau: float,
     source: str,
 ) -> Outcomes:
-    """Outcomes of these items by counts with phases eval and twin; `probes` names the probe of an item.
+    """Outcomes of these items, from counts of phases eval and twin. `probes` maps an item's id to its probe's.
 
-    Raises DataError naming item, phase and run: fewer than MIN_SAMPLES rollouts of an item, or of a probe that other
-    probes were measured beside.
+    If no probe was measured at all, no item has one. Raises DataError naming item, phase and run: fewer than
+    MIN_SAMPLES rollouts of an item, or of a probe while other probes were measured.
     """
     ids = [item.item_id for item in items]
     cells = _enough(Cells.of(read_phase(counts, "eval", ids, runs=runs, source=source)), ids, runs, "eval", source)
-    names = [probes[name] for name in ids if name in probes]
-    asked = Cells.of(read_phase(counts, "twin", names, runs=runs, source=source))
+    probe_ids = [probes[name] for name in ids if name in probes]
+    probe_cells = Cells.of(read_phase(counts, "twin", probe_ids, runs=runs, source=source))
     has_probe = np.array([name in probes for name in ids], bool)
-    hit, probe = solved(cells, tau), np.zeros(cells.n.shape, bool)
-    if not asked.n.any():  # no twin was measured at all: solved is all that is known
+    item_solved, probe_solved = solved(cells, tau), np.zeros(cells.n.shape, bool)
+    if not probe_cells.n.any():
         has_probe = np.zeros(len(ids), bool)
-    elif names:
-        probe[has_probe] = solved(_enough(asked, names, runs, "twin", source), tau)
-    return Outcomes(cells, hit, converted(hit, probe, has_probe), memorised(hit, probe, has_probe), has_probe)
+    elif probe_ids:
+        probe_solved[has_probe] = solved(_enough(probe_cells, probe_ids, runs, "twin", source), tau)
+    return Outcomes(
+        cells=cells,
+        solved=item_solved,
+        converted=converted(item_solved, probe_solved, has_probe),
+        memorised=memorised(item_solved, probe_solved, has_probe),
+        has_probe=has_probe,
+    )
 
 
 def _enough(cells: Cells, ids: Sequence[str], runs: Sequence[str], phase: str, source: str) -> Cells:

@@ -42,8 +42,8 @@ def clopper_pearson(correct: ArrayLike, n: ArrayLike, level: float = 0.95) -> tu
 def least_above(n: int, tau: float) -> int:
     """Smallest `correct` of n whose one-sided 95 % lower limit is above tau; n + 1 if there is none.
 
-    The limit of c is above tau exactly if P(X >= c | n, tau) < 0.05, which needs no inverse. 7 of 32, 12 of 64,
-    20 of 128 at tau = 0.1.
+    The limit of c is above tau exactly if P(X >= c | n, tau) < 0.05, which needs no inverse. At tau = 0.1: 7 of 32,
+    12 of 64, 20 of 128.
     """
     c = np.arange(1, n + 1)
     reached = c[special.betainc(c, n - c + 1, tau) < 0.05]

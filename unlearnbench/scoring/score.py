@@ -1,7 +1,7 @@
 """The score: which unlearnable items a method converted, beyond what the null control converts by itself.
 
-PROTOCOL 3, score version 2. Everything rests on integers (n, correct) of items, twins and canaries in each
-seed; no text, no torch. `score` reads top to bottom like result.json.
+PROTOCOL 3, score version 2. Everything follows from integers (n, correct) of items, twins and canaries in each seed;
+no text, no torch. `score` reads top to bottom like result.json.
 """
 
 from __future__ import annotations
@@ -48,12 +48,12 @@ if TYPE_CHECKING:
 SCORER_VERSION = "2.0"
 MIN_SEEDS = 3
 MIN_FAMILIES = 3
-"""A gain in fewer families than this is called 'in FAMILY only'."""
+"""A gain that lies in fewer families than this is called 'in FAMILY only'."""
 
 
 @dataclass(frozen=True)
 class RunFacts:
-    """What is known of a run beside its counts."""
+    """What is known about a run besides its counts."""
 
     method: MethodRecord
     seeds: Sequence[int]
@@ -73,34 +73,38 @@ class RunFacts:
 
 
 def score(split: Split, counts: pa.Table, run: RunFacts, null: Control | None = None) -> Result:
-    """Score one method's counts (phases start, eval, twin, canary; run = seed; item_id holds the twin's id).
+    """Score the counts of one method: phases start, eval, twin, canary; `run` is the seed, `item_id` of twins their id.
 
-    `null` is the null control at the run's budget. Raises DataError naming item, phase and run: a row that is missing,
-    foreign, repeated or impossible, or another number of samples than `run.samples`.
+    `null` is the null control at the run's budget. A result that is not comparable says why, and has no gain. Raises
+    DataError naming item, phase and run: a row that is missing, foreign, repeated or impossible, or a number of samples
+    other than `run.samples`.
     """
     tau, runs, samples = split.config.protocol.tau, [str(seed) for seed in run.seeds], run.samples
     measured = _measured(split, counts, run, runs)
     unlearnable = [measured.items[row] for row in measured.rows("unlearnable")]
     probes = probes_of(split)
-    mine = outcomes_of(counts, unlearnable, probes, runs, tau, "counts") if measured.defined else None
-    reason = run.why_not_comparable or _reason(split, run, null)
-    if reason is None and probes and mine is not None and not mine.has_probe.any():
-        reason = "the probes were not measured, so nothing is known to be converted; add rollouts of the twins"
-    theirs = None
-    if run.why_not_comparable is None and mine is not None and null is not None and len(null.seeds) >= len(run.seeds):
-        theirs = control_outcomes(null, unlearnable, probes, tau, "null control")
-        if theirs.samples > samples:
-            # fewer samples make a chance conversion likelier in this arm alone
-            reason = f"the null control has {theirs.samples} samples per item and this run {samples}; take as many here"
-            theirs = None
-    null = null if theirs is not None else None
-    kept = retention(measured, None if null is None else easy_cells(split, null))
+    method = outcomes_of(counts, unlearnable, probes, runs, tau, "counts") if measured.defined else None
+    why_not = run.why_not_comparable or _why_not_comparable(split, run, null)
+    if why_not is None and probes and method is not None and not method.has_probe.any():
+        why_not = "the probes were not measured, so nothing is known to be converted; add rollouts of the twins"
+    null_outcomes = None
+    if run.why_not_comparable is None and method is not None and null is not None and len(null.seeds) >= len(run.seeds):
+        null_outcomes = control_outcomes(null, unlearnable, probes, tau, "null control")
+        if null_outcomes.samples > samples:
+            # with fewer samples, items are solved by chance more often, and here that would favour the method
+            why_not = (
+                f"the null control has {null_outcomes.samples} samples per item and this run {samples}; take as many "
+                "here"
+            )
+            null_outcomes = None
+    compared = null if null_outcomes is not None else None  # below, a null that cannot be compared with is none
+    retained = retention(measured, None if compared is None else easy_cells(split, compared))
     return Result(
         code_version=run.code_version,
         scorer_version=SCORER_VERSION,
         kind=run.kind,
-        comparable=reason is None,
-        why_not_comparable=reason,
+        comparable=why_not is None,
+        why_not_comparable=why_not,
         split=split.name,
         split_hash=split.hash,
         method=run.method,
@@ -108,14 +112,14 @@ def score(split: Split, counts: pa.Table, run: RunFacts, null: Control | None = 
         samples=samples,
         sampling=run.sampling,
         budget=run.budget,
-        groups=group_scores(measured, mine),
-        conversion=_conversion(split, unlearnable, measured, mine, theirs, null, kept.easy_lost),
-        frontier=frontier(split, counts if measured.defined else None, runs, null),
-        twins=twin_scores(split, counts, unlearnable, mine, null, theirs, runs),
-        thin=_thin(unlearnable, mine),
+        groups=group_scores(measured, method),
+        conversion=_conversion(split, unlearnable, measured, method, null_outcomes, compared, retained.easy_lost),
+        frontier=frontier(split, counts if measured.defined else None, runs, compared),
+        twins=twin_scores(split, counts, unlearnable, method, compared, null_outcomes, runs),
+        thin=_thin(unlearnable, method),
         canaries=solved_canaries(split, counts, runs, tau),
         fates=run.fates,
-        retention=kept,
+        retention=retained,
         steps=run.steps,
         cost=run.cost,
         similarity=run.similarity,
@@ -127,7 +131,7 @@ def _measured(split: Split, counts: pa.Table, run: RunFacts, runs: Sequence[str]
     items: Sequence[Item] = split.items
     ids = [item.item_id for item in items]
     after = Cells.of(read_phase(counts, "eval", ids, runs=runs, strict=True))
-    if run.why_not_comparable is not None:  # perhaps a partial run
+    if run.why_not_comparable is not None:  # the run may be partial: score the items that have rows in every seed
         kept = after.n.min(axis=1, initial=run.samples) > 0
         items, after = [item for item, there in zip(items, kept, strict=True) if there], after[kept]
         ids = [item.item_id for item in items]
@@ -144,7 +148,7 @@ def _measured(split: Split, counts: pa.Table, run: RunFacts, runs: Sequence[str]
         items=items,
         after=after,
         before=before,
-        # of a checkpoint nothing says what training began from
+        # what a checkpoint or foreign rollouts were trained from is unknown
         start=start if start.runs else before if run.kind == "eval" else None,
         tau=split.config.protocol.tau,
         samples=run.samples,
@@ -152,8 +156,8 @@ def _measured(split: Split, counts: pa.Table, run: RunFacts, runs: Sequence[str]
     )
 
 
-def _reason(split: Split, run: RunFacts, null: Control | None) -> str | None:
-    """Why the result cannot be compared with others, one sentence; None if it can."""
+def _why_not_comparable(split: Split, run: RunFacts, null: Control | None) -> str | None:
+    """Why a result of these seeds, samples and null has no gain, in one sentence; None if nothing prevents it."""
     seeds = len(run.seeds)
     if run.samples < MIN_SAMPLES:
         return f"{run.samples} samples per item and seed are fewer than the {MIN_SAMPLES} that `solved` needs"
@@ -175,69 +179,74 @@ def _conversion(
     split: Split,
     items: Sequence[Item],
     measured: Measured,
-    mine: Outcomes | None,
-    theirs: Outcomes | None,
+    method: Outcomes | None,
+    null_outcomes: Outcomes | None,
     null: Control | None,
     easy_lost: float | None,
 ) -> Conversion:
+    """The conversion of the unlearnable `items`, and the gain over the null where there is one to compare with.
+
+    `easy_lost` is the number of easy items lost, the mean over seeds; it decides which tuned null is the opponent.
+    """
     families, tau = [item.family for item in items], split.config.protocol.tau
     cells = measured.after[measured.rows("unlearnable")]
     above = (cells.correct > tau * cells.n).sum(axis=1)
-    has_probes = mine is not None and bool(mine.has_probe.any())
-    with_probe = int(mine.has_probe.sum()) if mine is not None else len(probes_of(split))
+    has_probes = method is not None and bool(method.has_probe.any())
+    with_probe = int(method.has_probe.sum()) if method is not None else len(probes_of(split))
     conversion = Conversion(
         gain=None,
         interval=None,
         interval_families=None,
-        method_rate=float(mine.converted.mean()) if mine is not None and has_probes else None,
+        method_rate=float(method.converted.mean()) if method is not None and has_probes else None,
         null_rate=None,
         null_hash=None if null is None else null.hash,
         null_seeds=0 if null is None else len(null.seeds),
-        memorised_rate=float(mine.memorised.mean()) if mine is not None and has_probes else None,
+        memorised_rate=float(method.memorised.mean()) if method is not None and has_probes else None,
         ceiling=ceiling(split, items, probes_of(split)) if has_probes else None,
         rule=rule_sentence(measured.samples, tau, len(items), with_probe, similar=probes_are_similar(split)),
         scope=None,
         naive=NaiveConversion(any_seed=mean(above >= 1), two_seeds=mean(above >= 2) if cells.runs > 1 else None),
-        families=_families(families, mine, has_probes),
+        families=_families(families, method, has_probes),
     )
-    if mine is None or theirs is None or not items:
+    if method is None or null_outcomes is None or not items:
         return conversion
     found: dict[str, object] = {
-        "solved_gain": float(mine.solved.mean() - theirs.solved.mean()),
-        "solved_interval": gain_intervals(share_arm(mine.solved), share_arm(theirs.solved), families)[1],
+        "solved_gain": float(method.solved.mean() - null_outcomes.solved.mean()),
+        "solved_interval": gain_intervals(share_arm(method.solved), share_arm(null_outcomes.solved), families)[1],
     }
     if has_probes:
-        arm, other = share_arm(mine.converted), share_arm(theirs.converted)
-        gain = float(mine.converted.mean() - theirs.converted.mean())
+        arm, other = share_arm(method.converted), share_arm(null_outcomes.converted)
+        gain = float(method.converted.mean() - null_outcomes.converted.mean())
         interval, beyond = gain_intervals(arm, other, families)
-        lost = 0.0 if easy_lost is None else easy_lost / max(1, len(measured.rows("easy")))
+        lost_share = 0.0 if easy_lost is None else easy_lost / max(1, len(measured.rows("easy")))
         found |= {
             "gain": gain,
             "interval": interval,
             "interval_families": beyond,
-            "p": p_gain(mine.converted.astype(float), theirs.converted.astype(float), families),
-            "null_rate": float(theirs.converted.mean()),
+            "p": p_gain(method.converted.astype(float), null_outcomes.converted.astype(float), families),
+            "null_rate": float(null_outcomes.converted.mean()),
             "scope": _scope(families, arm.values - other.values, gain),
-            "tuned_null": tuned_null(split, items, probes_of(split), mine, lost),
+            "tuned_null": tuned_null(split, items, probes_of(split), method, lost_share),
         }
     return conversion.model_copy(update=found)
 
 
-def _families(families: Sequence[str], mine: Outcomes | None, probes: bool) -> dict[str, FamilyConversion]:
+def _families(families: Sequence[str], method: Outcomes | None, probes: bool) -> dict[str, FamilyConversion]:
+    """Items solved and converted in each family, means over seeds."""
     found = {}
     for family in sorted(set(families)):
         rows = [place for place, name in enumerate(families) if name == family]
-        runs = 1 if mine is None else mine.runs
+        runs = 1 if method is None else method.runs
         found[family] = FamilyConversion(
             items=len(rows),
-            converted=float(mine.converted[rows].sum() / runs) if mine is not None and probes else None,
-            solved=None if mine is None else float(mine.solved[rows].sum() / runs),
+            converted=float(method.converted[rows].sum() / runs) if method is not None and probes else None,
+            solved=None if method is None else float(method.solved[rows].sum() / runs),
         )
     return found
 
 
 def _scope(families: Sequence[str], beyond_null: Reals, gain: float) -> str:
-    """Where the gain lies: 'families', or the one or two families that hold all of a positive one."""
+    """Where the gain lies: 'families', or 'in FAMILY only' if one or two families make up all of a positive gain."""
     surplus: dict[str, float] = {}
     for family, value in zip(families, beyond_null.tolist(), strict=True):
         surplus[family] = surplus.get(family, 0.0) + value
@@ -247,7 +256,8 @@ def _scope(families: Sequence[str], beyond_null: Reals, gain: float) -> str:
     return f"in {' and '.join(gained)} only"
 
 
-def _thin(items: Sequence[Item], mine: Outcomes | None) -> CountOf:
+def _thin(items: Sequence[Item], method: Outcomes | None) -> CountOf:
+    """The thin items among the unlearnable ones, and how many of them converted, the mean over seeds."""
     rows = [place for place, item in enumerate(items) if item.thin]
-    hit = None if mine is None else float(mine.converted[rows].sum() / max(1, mine.runs))
+    hit = None if method is None else float(method.converted[rows].sum() / max(1, method.runs))
     return CountOf(items=len(rows), converted=hit)

@@ -26,10 +26,10 @@ def twin_scores(
     null_items: Outcomes | None,
     runs: Sequence[str],
 ) -> dict[TwinKind, TwinScore]:
-    """One score per kind of twins, over the twins of every item in every run that solved it.
+    """One score per kind of twin, over all pairs of a run and an eligible twin whose item that run solved.
 
-    A twin is eligible if the base and every labelling run failed it. A run's twins are looked at where the same run
-    solved the item, so a method that solves other items in each run is seen as what it is.
+    A twin is eligible if the base and every labelling run failed it. Items and twins are compared within a run, so a
+    method that solves other items in each run is not taken for one that memorises.
     """
     names = [twin.twin_id for twin in split.twins]
     measured = Cells.of(read_phase(counts, "twin", names, runs=runs, strict=True))
@@ -65,25 +65,25 @@ def _score(
     null_items: Outcomes | None,
 ) -> TwinScore:
     owners = {twin.item_id for twin in twins}
-    empty = TwinScore(
+    score = TwinScore(
         items=len(owners), eligible=len(twins), rate=None, null_rate=None, gain=None, interval=None, verdict="undecided"
     )
     if not twins or method is None:
-        return empty
+        return score
     rows = [place[twin.item_id] for twin in twins]
     hits = method.solved[rows].astype(float)
     weights = hits.sum(axis=1)
     rates = cells.correct / cells.n
-    empty = empty.model_copy(update={"rate": float((hits * rates).sum() / weights.sum())})
+    score = score.model_copy(update={"rate": float((hits * rates).sum() / weights.sum())})
     compared = None if null is None or null_items is None else null_twins(null, [twin.twin_id for twin in twins])
     if compared is None or null_items is None:
-        return empty
+        return score
     units, families = [twin.item_id for twin in twins], [items[k].family for k in rows]
     gain, interval = twin_gain(hits, cells, compared, units, families)
-    mine, theirs = method.cells, null_items.cells
-    above = mine.correct[rows] / mine.n[rows] - theirs.rates[rows][:, None]
+    item_rates = method.cells.correct[rows] / method.cells.n[rows]
+    above = item_rates - null_items.cells.rates[rows][:, None]
     own = float((hits * above).sum() / weights.sum())
-    return empty.model_copy(
+    return score.model_copy(
         update={
             "null_rate": float((weights * compared.rates).sum() / weights.sum()),
             "gain": gain,
@@ -120,7 +120,7 @@ def twin_gain(
 
 
 def eligible_twins(split: Split) -> set[str]:
-    """Twins that the base and every labelling run failed, by the split's own counts."""
+    """Ids of the twins that the base and every labelling run failed, by the split's own counts."""
     table = split.twin_counts()
     if table is None or not split.twins:
         return set()

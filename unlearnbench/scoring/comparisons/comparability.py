@@ -152,7 +152,7 @@ def _budget(spent: SpentBudget) -> str | None:
     return f"{spent.multiple:g}x" + ("" if spent.limit is None else f", {spent.limit:.4g} FLOPs per seed")
 
 
-_RESCORE = "give the older run's `eval` command again, which scores its files again"
+_RESCORE = "rerun the older run's `eval` command, which scores its files again"
 _RULES = (
     _Rule(
         "split",
@@ -250,25 +250,25 @@ _RULES = (
 
 
 def _settings(runs: Sequence[Finished]) -> list[Difference]:
-    """Settings of the methods that differ, those that one method does not have included."""
-    told = [run.result.method.settings for run in runs]
-    names = list(dict.fromkeys(name for settings in told for name in settings))
+    """Settings of the methods that differ, including those that one of the methods does not have."""
+    settings_of_runs = [run.result.method.settings for run in runs]
+    names = list(dict.fromkeys(name for settings in settings_of_runs for name in settings))
     return [
         Difference(
             setting=f"setting {name}",
             meaning="intended",
-            values=[settings.get(name) for settings in told],
+            values=[settings.get(name) for settings in settings_of_runs],
             why="a setting of the method; the comparison is about it",
         )
         for name in names
-        if _differ([settings.get(name) for settings in told])
+        if _differ([settings.get(name) for settings in settings_of_runs])
     ]
 
 
 def _environment(runs: Sequence[Finished]) -> list[Difference]:
-    """Machine and versions. Where a run does not tell them, that is said once."""
+    """Machine and versions. Runs that do not record them are mentioned once."""
     known = [run.environment for run in runs]
-    names = list(dict.fromkeys(name for told in known for name in told))
+    names = list(dict.fromkeys(name for environment in known for name in environment))
     found = [
         Difference(
             setting=name,

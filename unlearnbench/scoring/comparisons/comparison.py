@@ -1,6 +1,7 @@
 """Runs compared item by item, paired: which items changed, and whether that is more than chance.
 
-fair (fairness.py) → the labels that they were scored on, each run with its counts (counted.py) → every pair
+may they be compared? (comparability.py) → the labels that they were scored on, each run with its counts (counted.py)
+→ every pair, first minus second
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from unlearnbench.splits import Split
 
 
 class ComparedRun(Record):
-    """One run as the comparison sees it, by its own number of seeds."""
+    """One run of the comparison. Numbers of items are means over its own seeds."""
 
     label: str
     folder: str
@@ -86,7 +87,7 @@ class RetentionPair(Record):
 
 
 class CostRatio(Record):
-    """First over second, a seed; None where one of them is unknown, seconds also where the devices differ."""
+    """First over second, per seed; None where one of them is unknown, seconds also where the devices differ."""
 
     flops: float | None
     generated_tokens: float | None
@@ -205,7 +206,7 @@ _COSTS = ("flops", "generated_tokens", "trained_tokens", "seconds")
 
 
 def _per_seed(run: Finished, name: str) -> float | None:
-    """A cost a seed; None where nothing was metered."""
+    """A cost per seed; None where nothing was metered."""
     total = getattr(run.result.cost, name)
     return total / len(run.result.seeds) if run.result.cost.flops else None
 
@@ -249,7 +250,7 @@ def _pair(first: Counted, second: Counted, core: Sequence[Item], easy: Sequence[
 
 
 def claimed(beyond: Interval | None, p: float) -> Literal["first", "second", "none"]:
-    """As a score does, a comparison claims a difference by interval and p together (PROTOCOL 3.4)."""
+    """Which run converted more, by the interval beyond these families and p together, as for a score (PROTOCOL 3.4)."""
     if beyond is None or beyond[0] <= 0 <= beyond[1] or p > MOST_P:
         return "none"
     return "first" if beyond[0] > 0 else "second"
@@ -262,30 +263,32 @@ def paired_intervals(first: Arm, second: Arm, families: Sequence[str]) -> tuple[
     a null control, which has not. Here the arm that converted more is the method where a difference is claimed, as it
     is in a score; every limit that claims nothing is the wider one of both orders.
     """
-    forth, back = gain_intervals(first, second, families), gain_intervals(second, first, families)
+    as_given, swapped = gain_intervals(first, second, families), gain_intervals(second, first, families)
     ahead = float(first.values.mean() - second.values.mean())
     found: list[Interval | None] = []
-    for one, other in zip(forth, back, strict=True):
+    for one, other in zip(as_given, swapped, strict=True):
         if one is None or other is None:
             found.append(None)
             continue
-        turned = (-other[1], -other[0])
-        low, high = min(one[0], turned[0]), max(one[1], turned[1])
+        negated = (-other[1], -other[0])  # of first - second again, with the second as the method
+        low, high = min(one[0], negated[0]), max(one[1], negated[1])
         if ahead > 0 and one[0] > 0:
             low = one[0]
-        elif ahead < 0 and turned[1] < 0:
-            high = turned[1]
+        elif ahead < 0 and negated[1] < 0:
+            high = negated[1]
         found.append((low, high))
     return found[0], found[1]
 
 
 def _same_method(first: Finished, second: Finished) -> bool:
+    """Whether source, settings and start are known to be the same, so that only chance differs."""
     one, other = first.result.method, second.result.method
     same = one.source_hash == other.source_hash and dict(one.settings) == dict(other.settings)
     return same and first.start is not None and first.start == second.start
 
 
 def _shared_draws(first: Counted, second: Counted) -> list[int]:
+    """Seeds of both runs whose counts of unlearnable and easy items are equal, cell by cell."""
     places = {seed: place for place, seed in enumerate(second.run.result.seeds)}
     same = []
     for place, seed in enumerate(first.run.result.seeds):

@@ -21,8 +21,7 @@ from unlearnbench.scoring.probes import probes_of
 from unlearnbench.splits import Split
 
 MOST_PAIRS = 5_000
-"""Disjoint pairs of seed sets that are compared; of more, every so-manieth."""
-
+"""Largest number of disjoint pairs of seed sets that are compared; of more, every second, third ... pair."""
 
 Seeds = tuple[int, ...]
 Compared = tuple[float, Interval | None, Interval | None]
@@ -43,7 +42,7 @@ class Repeats(Record):
 
     comparisons: int
     of: int
-    """All that there are; fewer were made where there are too many."""
+    """All comparisons that are possible; fewer are made where there are more than MOST_PAIRS."""
     intervals: int
     """Comparisons with an interval: two arms of at least two seeds, and at least two families."""
     interval_holds_zero: int
@@ -69,7 +68,7 @@ class NullAgainstNull(Record):
     method_against_rest: Repeats
     """`seeds` of the seeds as the method, the rest as its null control: how every method is scored."""
     disjoint: Repeats | None
-    """`seeds` against `seeds` others, every unordered pair; None for one seed, of which `single` has them."""
+    """`seeds` against `seeds` others, every unordered pair; None for one seed, for which these are `single`."""
     single: Repeats
     """Every seed against every other; one seed has no interval."""
 
@@ -135,8 +134,8 @@ def null_against_null(split: Split, seeds: int = 3, progress: Callable[[float], 
 def null_gains(split: Split, seeds: int) -> list[float]:
     """Gains of GRPO over itself: every subset of `seeds` of the null control as the method, the rest as null.
 
-    The comparisons of `null_against_null` (`method_against_rest`), one by one. They share seeds: their number says
-    nothing of how sure the distribution is. Empty where there are too few seeds.
+    The comparisons of `null_against_null` (`method_against_rest`), one by one. They share seeds, so they are not
+    independent trials. Empty where there are too few seeds.
     """
     control = split.control("null_control", "1x")
     if control is None or len(control.seeds) < 2 * seeds:

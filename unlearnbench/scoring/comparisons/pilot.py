@@ -1,7 +1,7 @@
 """Quick or partial runs side by side: rates by group and family, without any claim.
 
-One seed and a few samples say nothing of chance, and nothing counts as solved; what is left are mean rates of the
-same items, to see whether a method does anything at all.
+With one seed and few samples nothing counts as solved, and chance cannot be estimated; mean rates of the same items
+remain, to see whether a method does anything at all.
 """
 
 from __future__ import annotations

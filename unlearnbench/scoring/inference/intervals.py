@@ -35,10 +35,10 @@ TwinVerdict = Literal["generalised", "partly", "memorised", "undecided"]
 LEVEL = 0.95
 FEW_DISCORDANT = 5
 WHOLE_FAMILIES = 0.75
-"""How many independent conversions the fear counts that families move as one (`_together`). Tuned in simulation."""
+"""The allowance for families that move as one, in independent conversions (`_together`). Tuned in simulation."""
 COMMON_FLOOR = 0.25
-"""What runs have in common is taken to be at least this share of what they do family by family: three runs may agree
-by chance. Only for these families, beyond which it is drowned. Tuned in simulation."""
+"""The variance common to all families is taken to be at least this share of the variance family by family, since three
+runs may agree by chance. Applied for these families only; beyond them it is negligible. Tuned in simulation."""
 
 
 class Part(NamedTuple):
@@ -50,10 +50,10 @@ class Part(NamedTuple):
 
 @dataclass(frozen=True)
 class Arm:
-    """What one arm did on each item, and how that varies with its runs.
+    """The values of the items in one arm (method or null), (items,), and how they vary over its runs.
 
-    `deviations` has one row a replicate, scaled so that the variance over runs of any weighted sum over items is
-    the sum over rows of its square. `freedom` is the number of runs less one.
+    `deviations` (runs, items) is scaled so that the variance of any weighted sum over items is the sum over rows of
+    its square. `freedom` is the number of runs less one.
     """
 
     values: Reals
@@ -110,7 +110,7 @@ def mean_interval(
     beyond: bool,
     rollouts: float,
 ) -> Interval | None:
-    """Student's interval of the mean of `values` (differences between arms, one entry a problem).
+    """Student's interval of the mean of `values` (differences between arms, one entry per problem).
 
     Problems of one unit (the twins of an item) move together. `arms` give the part of the runs. A unit's rate is
     taken to be uncertain by half a rollout of its `rollouts` at least, so that the interval never has width 0. None
@@ -179,7 +179,8 @@ def _gain_interval(
     ]
     limits = []
     for mean, square, effect in zip(means.tolist(), squares, (design, 1.0), strict=True):
-        # not surer than half an item allows, or independent items; beyond these families, than independent items
+        # The effective number of trials is at most that of independent items; for these families, and unless few items
+        # are discordant, it may be larger, up to what an uncertainty of half an item allows.
         most = items / effect if mean in (0, 1) else items
         if not (beyond or few):
             most = max(most, 4 * mean * (1 - mean) * items**2)

@@ -1,8 +1,8 @@
 """The smallest conversion gain that a design can detect: 80 % power that a 95 % interval lies above 0, by simulation.
 
-What kind of effect it is matters more than anything else, so two extremes are given: one that raises every item's
-logit alike (`spread`), and one that teaches some families whole and the others nothing (`families`). Chance is that
-of a `simulation.World`, estimated from a null control where there is one.
+The kind of effect matters more than anything else, so two extremes are given: one that raises every item's logit by the
+same amount (`spread`), and one that learns some families whole and the others not at all (`families`). Chance is that
+of a `simulation.World`, estimated from a null control if there is one.
 """
 
 from __future__ import annotations
