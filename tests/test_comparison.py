@@ -78,7 +78,10 @@ def run(
         ({"samples": 64}, ("samples (32 and 64)", "--samples")),
         ({"sampling": Sampling(temperature=1.0)}, ("temperature 0.7", "temperature 1.0", "split.yaml")),
         ({"budget": SpentBudget(multiple=4.0, limit=4000, used=[1])}, ("1x", "4x", "--budget")),
-        ({"scorer_version": "0.9"}, (f"scorer version ({SCORER_VERSION} and 0.9)", "`eval` command again")),
+        (
+            {"scorer_version": "0.9"},
+            (f"scorer version ({SCORER_VERSION} and 0.9)", "rerun the older run's `eval` command"),
+        ),
         ({"code_version": "0.3.0"}, ("version of the rules (0.1 and 0.3)", "again")),
         ({"split_hash": "f00d"}, ("toy f00d", "same split")),
         ({"kind": "score"}, ("kind (eval and score)", "--checkpoint")),
