@@ -10,11 +10,12 @@ from experiments.figures import Gain, gains_figure
 from experiments.markdown import Section, blocks, or_dash, paragraph, table, with_interval
 from experiments.runs import Runs
 from experiments.sweep import LONG, NO_CLAIM, TUNED
-from unlearnbench.leaderboard.ranking import LEVEL, holm
+from unlearnbench.leaderboard.ranking import holm
 from unlearnbench.methods import BUILT_IN
 from unlearnbench.records import TRACKS, Result, Track
 from unlearnbench.reports.formatting import duration, p_value, pct, plural
 from unlearnbench.scoring.comparisons.comparability import Finished
+from unlearnbench.scoring.inference.permutation import MOST_P
 
 HEAD = ["method", "seeds", "solved gain", "conversion gain", "p", "Holm", "memorised", "frontier gain", "easy lost"]
 HEAD += ["over tuned null", "at learning rate", "tokens (M)", "FLOPs (1x)"]
@@ -72,7 +73,7 @@ def _legend(runs: Runs) -> str:
     first = next(iter(runs.methods.values())).result
     nulls, seeds = first.conversion.null_seeds, len(first.seeds)
     ways = comb(nulls + seeds, seeds) if nulls else 0
-    most = int(LEVEL * ways)
+    most = int(MOST_P * ways)
     return paragraph(
         f"Each at the budget of the reference runs (1x), {first.samples} samples per item and seed, default settings.",
         "Gains are over the null control (GRPO with fresh seeds), in points. Solved: the item alone; converted: the",

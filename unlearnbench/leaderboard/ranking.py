@@ -24,13 +24,12 @@ from unlearnbench.records import TRACKS, Record, Result, Track
 from unlearnbench.scoring.conversion_rule import solved
 from unlearnbench.scoring.counts import Cells, read_phase
 from unlearnbench.scoring.frontier import frontier_items
-from unlearnbench.scoring.inference.permutation import p_gain
+from unlearnbench.scoring.inference.permutation import MOST_P, p_gain
 from unlearnbench.scoring.outcomes import outcomes_of
 from unlearnbench.scoring.probes import probes_of
 from unlearnbench.scoring.rates import Flags, Reals
 from unlearnbench.splits import Split
 
-LEVEL = 0.05
 SCORE_VERSION = 2
 """Results of earlier versions counted something else: they are shown, and never ranked."""
 
@@ -239,13 +238,13 @@ def claimed(at: Standing) -> bool:
     """Whether a standing may be called conversion beyond GRPO.
 
     The interval beyond these families lies above 0, so does that over the tuned null where one is shipped, and p is
-    below LEVEL after Holm's rule over the entries of its track and budget.
+    at most MOST_P after Holm's rule over the entries of its track and budget.
     """
     score = at.conversion
     if score is None or score.interval is None or score.interval[0] <= 0:
         return False
     beats_tuned = at.tuned is None or (at.tuned.interval is not None and at.tuned.interval[0] > 0)
-    return beats_tuned and score.adjusted is not None and score.adjusted < LEVEL
+    return beats_tuned and score.adjusted is not None and score.adjusted <= MOST_P
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
@@ -262,7 +261,7 @@ def _better(group: Sequence[_Pool], of: Callable[[Contender], Measured]) -> dict
     pairs = list(combinations(group, 2))
     tests = [_test(first, second, of) for first, second in pairs]
     for (first, second), (ahead, _), p in zip(pairs, tests, holm([p for _, p in tests]), strict=True):
-        if p < LEVEL and ahead:
+        if p <= MOST_P and ahead:
             winner, loser = (first, second) if ahead > 0 else (second, first)
             found[loser.id].add(winner.id)
     return found

@@ -11,8 +11,8 @@ from unlearnbench.harness.judge import SLACK_STEPS
 from unlearnbench.io import safe_zip
 from unlearnbench.leaderboard.bundles import bundle, tables
 from unlearnbench.leaderboard.editions import CHAIN, DELAY, ENTRIES, Edition, editions
-from unlearnbench.leaderboard.ranking import LEVEL
 from unlearnbench.leaderboard.verification import count_tests
+from unlearnbench.scoring.inference.permutation import MOST_P
 from unlearnbench.scoring.score import MIN_SEEDS, SCORER_VERSION
 from unlearnbench.splits import Split, shipped_splits
 from unlearnbench.splits.split import shipped_folder
@@ -33,7 +33,7 @@ def rules(entries: Path = ENTRIES) -> str:
     return template.render(
         scorer=SCORER_VERSION,
         seeds=MIN_SEEDS,
-        level=LEVEL,
+        level=MOST_P,
         slack=SLACK_STEPS,
         pair_floor=2 / comb(2 * MIN_SEEDS, MIN_SEEDS),
         editions=editions(entries),
