@@ -32,6 +32,11 @@ def status(directory: Path, as_json: bool) -> None:
 
     found = read_progress(directory)
     if found is None:
+        if not directory.is_dir():
+            raise RunError(f"there is no folder {directory}; give the folder of a run (--out of `eval`)")
+        if (directory / "result.json").is_file():  # of `score`, or of a control as a split ships it
+            _of_result(directory, as_json)
+            return
         if not (runs := _runs(directory)):
             raise RunError(
                 f"{directory} has no progress.json, and no run in it has one; give the folder of a run (--out of "
@@ -48,6 +53,22 @@ def status(directory: Path, as_json: bool) -> None:
         click.echo(json.dumps(told, indent=2))
         return
     _show(directory, found, stages, curves, state)
+
+
+def _of_result(directory: Path, as_json: bool) -> None:
+    """A run that left a result and no progress, so that nothing is known of its stages."""
+    from unlearnbench.reports.formatting import plain, plural
+    from unlearnbench.scoring.comparisons.comparability import read_run
+
+    result = read_run(directory).result
+    what = f"{result.method.name} on {result.split}"
+    if as_json:
+        told = {"what": what, "finished": True, "working": None, "stages": [], "reward": {}}
+        click.echo(json.dumps(told, indent=2))
+        return
+    click.echo(f"{plain(what)}, {plural(len(result.seeds), 'seed')}: finished")
+    if (report := directory / "report.html").is_file():
+        click.echo(f"report: {report}")
 
 
 def _runs(directory: Path) -> dict[Path, RunProgress]:
