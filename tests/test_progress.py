@@ -13,7 +13,7 @@ from tensorboardX.proto.event_pb2 import Event as Logged
 from unlearnbench.cli import progress as module
 from unlearnbench.cli.progress import Bar, Lines, Rows
 from unlearnbench.cli.status import status
-from unlearnbench.errors import RunError
+from unlearnbench.errors import DataError, RunError
 from unlearnbench.harness.progress_file import ProgressFile, read_progress
 from unlearnbench.harness.run_config import BEGUN
 from unlearnbench.harness.trackers import Trackers
@@ -105,6 +105,14 @@ def test_status_says_how_far_a_run_is(tmp_path: Path) -> None:
     assert told["finished"] and told["reward"] == {"1": [0.1, 0.6], "2": []}
     with pytest.raises(RunError, match=r"no progress\.json"):
         status.main([str(tmp_path / "1")], standalone_mode=False)
+
+
+@pytest.mark.parametrize("line", ['{"reward": "x"}', "no json", "[1]", '{"reward": [1]}', '{"reward": NaN}'])
+def test_status_names_the_row_of_curves_that_cannot_be_read(tmp_path: Path, line: str) -> None:
+    ProgressFile(tmp_path, "m on micro", (1,), None)
+    files.write_text(tmp_path / "1" / "metrics.jsonl", f'{{"step": 0, "reward": 0.1}}\n{line}\n')
+    with pytest.raises(DataError, match=r"1/metrics\.jsonl, row 2, field 'reward': a number was expected"):
+        status.main([str(tmp_path)], standalone_mode=False)
 
 
 def test_status_of_a_result_without_progress_is_finished(tmp_path: Path) -> None:

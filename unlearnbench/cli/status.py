@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from unlearnbench.errors import DataError, RunError, first_line
+
 if TYPE_CHECKING:
     from unlearnbench.harness.progress_file import RunProgress, StageProgress
 
@@ -27,7 +29,6 @@ def status(directory: Path, as_json: bool) -> None:
 
     Of a folder of runs, such as runs or runs/micro: one line per run.
     """
-    from unlearnbench.errors import RunError
     from unlearnbench.harness.progress_file import read_progress
 
     found = read_progress(directory)
@@ -166,8 +167,14 @@ def _rewards(folder: Path) -> list[float]:
     if not path.is_file():
         return []
     content = path.read_bytes()
-    lines = content[: content.rfind(b"\n") + 1].splitlines()
-    values = [float(json.loads(line).get("reward") or 0.0) for line in lines]
+    values = []
+    for row, line in enumerate(content[: content.rfind(b"\n") + 1].splitlines(), start=1):
+        try:
+            values.append(float(json.loads(line).get("reward") or 0.0))
+        except (ValueError, TypeError, AttributeError) as error:
+            raise DataError(
+                f"{path}, row {row}, field 'reward': a number was expected ({first_line(error)})"
+            ) from error
     size = max(1, -(-len(values) // POINTS))
     return [sum(values[at : at + size]) / len(values[at : at + size]) for at in range(0, len(values), size)]
 
