@@ -171,7 +171,8 @@ def _rewards(folder: Path) -> list[float]:
     for row, line in enumerate(content[: content.rfind(b"\n") + 1].splitlines(), start=1):
         try:
             values.append(float(json.loads(line).get("reward") or 0.0))
-        except (ValueError, TypeError, AttributeError) as error:
+            round(values[-1])  # fails for NaN and infinity, which a curve cannot show
+        except (ValueError, TypeError, AttributeError, OverflowError) as error:
             raise DataError(
                 f"{path}, row {row}, field 'reward': a number was expected ({first_line(error)})"
             ) from error
