@@ -303,6 +303,12 @@ def test_counts_that_do_not_give_the_result_are_refused(split: Split, tmp_path: 
     tables.write_parquet(other / "counts.parquet", counts((1, 2, 3), {"hard-05"}))
     with pytest.raises(DataError, match=r"by counts.parquet 1 of 48 .* are solved, and result.json says 0 of 48"):
         compare([read_run(one), read_run(other)], split)
+    measured = tables.read_parquet(one / "counts.parquet")
+    twins = [phase == "twin" for phase in measured["phase"].to_pylist()]
+    tables.write_parquet(one / "counts.parquet", measured.filter([not twin for twin in twins]))
+    with pytest.raises(DataError, match=r"by counts.parquet nothing of 48 .* are converted, and result.json says 24"):
+        compare([read_run(one), read_run(other)], split)
+    tables.write_parquet(one / "counts.parquet", measured)
     tables.write_parquet(other / "counts.parquet", counts((1, 2), set()))
     with pytest.raises(DataError, match=r"counts.parquet: item 'hard-00', phase eval, run '3': n is 0"):
         compare([read_run(one), read_run(other)], split)

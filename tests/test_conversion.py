@@ -326,6 +326,47 @@ def test_a_null_that_lacks_an_item_is_refused() -> None:
         scored(counts(SEEDS, SOLVED), null=lacking)
 
 
+@pytest.mark.parametrize("name", ["easy-0", "unstable-0"])
+def test_a_null_that_lacks_a_rollout_of_an_item_of_another_group_is_refused(name: str) -> None:
+    """Left out silently, an easy item would count as kept and an unstable one as not solved."""
+    lacking = control()
+    rows = zip(lacking.counts["item_id"].to_pylist(), lacking.counts["run"].to_pylist(), strict=True)
+    lacking.counts = lacking.counts.filter(np.array([row != (name, "12") for row in rows]))
+    with pytest.raises(DataError, match=f"item '{name}', phase eval, run '12': n is 0"):
+        scored(counts(SEEDS, SOLVED), null=lacking)
+
+
+def without_twins(of: Any) -> Any:
+    of.counts = of.counts.filter(np.array([phase != "twin" for phase in of.counts["phase"].to_pylist()]))
+    return of
+
+
+def test_a_null_whose_probes_were_not_measured_gives_no_gain() -> None:
+    """It is not known to convert nothing: with a rate of 0, all that a method converts would be its gain."""
+    result = scored(counts(SEEDS, SOLVED), null=without_twins(control({"unlearnable-0"})))
+    found = result.conversion
+    assert (found.method_rate, found.gain, found.null_rate, found.p) == (0.5, None, None, None)
+    assert not result.comparable and "the null control's probes were not measured" in str(result.why_not_comparable)
+
+
+def test_a_control_whose_probes_were_not_measured_is_no_tuned_null_and_no_ceiling() -> None:
+    bare = without_twins(control(SOLVED, runs=(21, 22, 23)))
+    controls = {"control": lambda kind, multiple="1x": bare if kind == "positive_control" else None}
+    found = scored(counts(SEEDS, SOLVED), split(tuned_nulls=lambda: {1.4: bare}, **controls)).conversion
+    assert (found.gain, found.tuned_null, found.ceiling) == (0.5, None, None)
+
+
+def test_a_partial_run_counts_an_item_whose_probe_lacks_rollouts_as_one_without_a_probe() -> None:
+    measured = counts(SEEDS, SOLVED)
+    probe = next(twin.twin_id for twin in TWINS if twin.probe and twin.item_id == "unlearnable-0")
+    rows = zip(measured["item_id"].to_pylist(), measured["run"].to_pylist(), strict=True)
+    some = measured.filter(np.array([row != (probe, "2") for row in rows]))
+    core = scored(some, why_not_comparable="--partial: some rollouts are missing").groups["unlearnable"]
+    assert (core.solved, core.with_probe, core.converted) == (4, 7, 3)
+    with pytest.raises(DataError, match=f"item '{probe}', phase twin, run '2': n is 0, fewer than 32"):
+        scored(some)
+
+
 def test_the_score_does_not_depend_on_the_order_of_rows() -> None:
     measured = counts(SEEDS, SOLVED, wordings=3)
     shuffled = measured.take(np.random.default_rng(0).permutation(measured.num_rows))

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from results import result_of
 from tensorboardX.proto.event_pb2 import Event as Logged
 
 from unlearnbench.cli import progress as module
 from unlearnbench.cli.progress import Bar, Lines, Rows
 from unlearnbench.cli.status import status
-from unlearnbench.errors import RunError
+from unlearnbench.errors import DataError, RunError
 from unlearnbench.harness.progress_file import ProgressFile, read_progress
 from unlearnbench.harness.run_config import BEGUN
 from unlearnbench.harness.trackers import Trackers
@@ -106,6 +107,25 @@ def test_status_says_how_far_a_run_is(tmp_path: Path) -> None:
         status.main([str(tmp_path / "1")], standalone_mode=False)
 
 
+@pytest.mark.parametrize("line", ['{"reward": "x"}', "no json", "[1]", '{"reward": [1]}', '{"reward": NaN}'])
+def test_status_names_the_row_of_curves_that_cannot_be_read(tmp_path: Path, line: str) -> None:
+    ProgressFile(tmp_path, "m on micro", (1,), None)
+    files.write_text(tmp_path / "1" / "metrics.jsonl", f'{{"step": 0, "reward": 0.1}}\n{line}\n')
+    with pytest.raises(DataError, match=r"1/metrics\.jsonl, row 2, field 'reward': a number was expected"):
+        status.main([str(tmp_path)], standalone_mode=False)
+
+
+def test_status_of_a_result_without_progress_is_finished(tmp_path: Path) -> None:
+    """Such as `score` leaves it, and a control in a split's folder."""
+    run = tmp_path / "run"
+    files.write_json(run / "result.json", result_of(split="toy", seeds=(1, 2, 3)))
+    assert CliRunner().invoke(status, [str(run)]).output == "grpo on toy, 3 seeds: finished\n"
+    told = json.loads(CliRunner().invoke(status, [str(run), "--json"]).output)
+    assert told["finished"] is True and told["stages"] == []
+    with pytest.raises(RunError, match=r"there is no folder .*nowhere; give the folder of a run"):
+        status.main([str(tmp_path / "nowhere")], standalone_mode=False)
+
+
 def test_status_lists_the_runs_of_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("unlearnbench.harness.progress_file.EVERY", 0.0)
     ProgressFile(tmp_path / "micro" / "a-1x", "a on micro", (1, 2), None)(train(1, 0.5))
@@ -121,6 +141,7 @@ def test_status_lists_the_runs_of_a_folder(tmp_path: Path, monkeypatch: pytest.M
         ("finished", "train", 1.0),
         ("in progress", "train", 0.25),
     ]
+    (tmp_path / "micro" / "a-1x" / "1").mkdir()
     with pytest.raises(RunError, match="no run in it has one; give the folder of a run"):
         status.main([str(tmp_path / "micro" / "a-1x" / "1")], standalone_mode=False)
 

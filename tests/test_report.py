@@ -18,7 +18,7 @@ from click.testing import CliRunner
 from made_run import FEW, HOSTILE, NULL_SEEDS, SEEDS, make_result, make_run, make_split
 
 from unlearnbench.cli.report import report as command
-from unlearnbench.errors import DataError, RunError
+from unlearnbench.errors import DataError, RunError, SplitError
 from unlearnbench.io import files, tables
 from unlearnbench.records import Cost, MethodRecord, Result, SpentBudget, Steps
 from unlearnbench.reports import items as item_module
@@ -449,8 +449,17 @@ def test_rebuild_refuses_what_is_no_run_or_another_splits(split: Split, tmp_path
     with pytest.raises(RunError, match="has no result"):
         rebuild(tmp_path, split.path)
     files.write_json(tmp_path / "result.json", make_result(split, 20, gain=None, split_hash="other"))
-    with pytest.raises(RunError, match="other labels"):
+    with pytest.raises(SplitError, match="other labels"):
         rebuild(tmp_path, split.path)
+
+
+def test_rebuild_finds_the_split_that_holds_a_run_or_asks_for_its_folder(split: Split, tmp_path: Path) -> None:
+    inside, outside = split.path / "null_control" / "1x", tmp_path / "elsewhere"
+    for folder in (inside, outside):
+        files.write_json(folder / "result.json", make_result(split, 20, gain=None))
+    assert rebuild(inside) == inside / "report.html"
+    with pytest.raises(SplitError, match=f"{split.name}.* is not among the shipped ones; name its folder with --split"):
+        rebuild(outside)
 
 
 def test_long_runs_and_many_items_are_drawn_small() -> None:

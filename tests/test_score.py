@@ -253,6 +253,17 @@ def test_twins_and_canaries_count_only_when_all_are_there(small_split: Split, tm
         score_rollouts([write(tmp_path / "gap.jsonl", lacking)], small_split, tmp_path / "gap")
 
 
+def test_a_partial_score_takes_a_few_rollouts_of_one_twin(small_split: Split, tmp_path: Path) -> None:
+    twin = next(problem for problem in small_split.problems("twin"))
+    rows = [*of_items(small_split), {"item_id": twin[0], "seed": 1, "completion": twin[2]}]
+    folder = tmp_path / "run"
+    result = score_rollouts([write(tmp_path / "few.jsonl", rows)], small_split, folder, partial=True)
+    core = result.groups["unlearnable"]
+    assert core.solved is not None and (core.with_probe, core.converted) == (0, None)
+    assert counted(folder)[twin[0], "twin", "1"] == (1, 0)
+    assert (folder / "report.html").is_file()
+
+
 def test_a_seed_for_every_sample_is_taken_for_the_mistake_that_it_is(small_split: Split, tmp_path: Path) -> None:
     rows = [{"item_id": small_split.items[0].item_id, "completion": "x", "seed": k} for k in range(200)]
     with pytest.raises(DataError, match="row 101, field 'seed': 100 is one more than 100 different seeds"):

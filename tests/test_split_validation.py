@@ -185,14 +185,52 @@ def test_validation_of_controls(tiny: Split) -> None:
     add_control(tiny, "null_control/1x")
     folder = tiny.path / "null_control" / "1x"
     edit("counts.parquet", 1, item_id="item-03b")(folder)  # a canary, in a phase of items
-    (problem,) = validate(tiny.path)
+    problem, gap = validate(tiny.path)
     assert problem.endswith("1x/counts.parquet, row 1, field 'item_id': there is no item 'item-03b' here")
+    assert gap.endswith("phase eval, run '9': item 'item-00' has no rollouts; run this control again")
     add_control(tiny, "null_control/1x", seeds=(9, 11))
     assert [problem for problem in validate(tiny.path) if "its runs are not the seeds" in problem]
     add_control(tiny, "null_control/1x", split_hash="old")
     assert [problem for problem in validate(tiny.path) if "another version of this split" in problem]
     (folder / "counts.parquet").unlink()
     assert [problem for problem in validate(tiny.path) if "there is no file" in problem and "1x/counts" in problem]
+
+
+def only(folder: Path, keep: Callable[[dict[str, Any]], bool]) -> None:
+    """Leave only some rows of a folder's counts."""
+    table = tables.read_parquet(folder / "counts.parquet")
+    rows = [row for row in table.to_pylist() if keep(row)]
+    tables.write_parquet(folder / "counts.parquet", pa.Table.from_pylist(rows, schema=table.schema))
+
+
+def test_a_control_has_every_item_and_every_probe_in_every_run(tiny: Split) -> None:
+    folder = tiny.path / "null_control" / "1x"
+    add_control(tiny, "null_control/1x")
+    assert validate(tiny.path) == []
+    only(folder, lambda row: (row["item_id"], row["run"]) not in {("item-00", "10"), ("item-04", "10")})
+    (problem,) = validate(tiny.path)
+    assert problem.endswith(
+        "1x/counts.parquet, phase eval, run '10': item 'item-00' and 1 more have no rollouts; run this control again"
+    )
+    edit("twins.parquet", 1, probe=True)(tiny.path)
+    rehash(tiny.path)
+    add_control(Split(tiny.path), "null_control/1x")
+    only(folder, lambda row: row["phase"] != "twin")
+    assert [problem for problem in validate(tiny.path) if "phase twin, run '10': probe 'item-00/" in problem]
+
+
+def test_fresh_base_rollouts_are_of_every_item_where_some_have_them(tiny: Split) -> None:
+    table = tables.read_parquet(tiny.path / "counts.parquet")
+    base = [row for row in table.to_pylist() if row["phase"] == "base"]
+    fresh = [row | {"phase": "base_fresh"} for row in base if row["item_id"] != "item-03"]
+    whole = pa.concat_tables([table, pa.Table.from_pylist(fresh, schema=table.schema)])
+    tables.write_parquet(tiny.path / "counts.parquet", whole)
+    rehash(tiny.path)
+    (problem,) = validate(tiny.path)
+    assert problem.endswith(
+        "counts.parquet, phase base_fresh: item 'item-03' has no rollouts, though other items have; curate the split "
+        "again"
+    )
 
 
 RELATED: dict[str, tuple[dict[str, Any], str]] = {

@@ -356,6 +356,7 @@ def test_best_is_kept_where_a_row_has_it(tmp_path: Path, suffix: str) -> None:
             "row 2: item 'b', phase 'after', run '2': correct is 3, above n, .* 2",
         ),
         ("a,base,1,-2,-3\n", "item 'a', phase 'base', run '1': n is -2, below 0"),
+        ("a,base,1,9000000000000000000,3\n", "n is 9000000000000000000, more rollouts than any run has"),
         ("a,base,1,2,-3\n", "item 'a', phase 'base', run '1': correct is -3, below 0"),
         ("a,base,1,2,1\na,base,2,x,1\n", "row 2, field 'n': a whole number was expected, but it is 'x'"),
         ("a,base,1,2.5,1\n", "row 1, field 'n': a whole number was expected, but it is '2.5'"),

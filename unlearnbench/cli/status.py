@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from unlearnbench.errors import DataError, RunError, first_line
+
 if TYPE_CHECKING:
     from unlearnbench.harness.progress_file import RunProgress, StageProgress
 
@@ -27,11 +29,15 @@ def status(directory: Path, as_json: bool) -> None:
 
     Of a folder of runs, such as runs or runs/micro: one line per run.
     """
-    from unlearnbench.errors import RunError
     from unlearnbench.harness.progress_file import read_progress
 
     found = read_progress(directory)
     if found is None:
+        if not directory.is_dir():
+            raise RunError(f"there is no folder {directory}; give the folder of a run (--out of `eval`)")
+        if (directory / "result.json").is_file():  # of `score`, or of a control as a split ships it
+            _of_result(directory, as_json)
+            return
         if not (runs := _runs(directory)):
             raise RunError(
                 f"{directory} has no progress.json, and no run in it has one; give the folder of a run (--out of "
@@ -48,6 +54,22 @@ def status(directory: Path, as_json: bool) -> None:
         click.echo(json.dumps(told, indent=2))
         return
     _show(directory, found, stages, curves, state)
+
+
+def _of_result(directory: Path, as_json: bool) -> None:
+    """A run that left a result and no progress, so that nothing is known of its stages."""
+    from unlearnbench.reports.formatting import plain, plural
+    from unlearnbench.scoring.comparisons.comparability import read_run
+
+    result = read_run(directory).result
+    what = f"{result.method.name} on {result.split}"
+    if as_json:
+        told = {"what": what, "finished": True, "working": None, "stages": [], "reward": {}}
+        click.echo(json.dumps(told, indent=2))
+        return
+    click.echo(f"{plain(what)}, {plural(len(result.seeds), 'seed')}: finished")
+    if (report := directory / "report.html").is_file():
+        click.echo(f"report: {report}")
 
 
 def _runs(directory: Path) -> dict[Path, RunProgress]:
@@ -145,8 +167,15 @@ def _rewards(folder: Path) -> list[float]:
     if not path.is_file():
         return []
     content = path.read_bytes()
-    lines = content[: content.rfind(b"\n") + 1].splitlines()
-    values = [float(json.loads(line).get("reward") or 0.0) for line in lines]
+    values = []
+    for row, line in enumerate(content[: content.rfind(b"\n") + 1].splitlines(), start=1):
+        try:
+            values.append(float(json.loads(line).get("reward") or 0.0))
+            round(values[-1])  # fails for NaN and infinity, which a curve cannot show
+        except (ValueError, TypeError, AttributeError, OverflowError) as error:
+            raise DataError(
+                f"{path}, row {row}, field 'reward': a number was expected ({first_line(error)})"
+            ) from error
     size = max(1, -(-len(values) // POINTS))
     return [sum(values[at : at + size]) / len(values[at : at + size]) for at in range(0, len(values), size)]
 

@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from unlearnbench.curation.control_checks import control_problems, fresh_problems, unknown_ids
 from unlearnbench.curation.similar_probes import wrong_probes
 from unlearnbench.curation.ungradable import ungradable_items
 from unlearnbench.errors import DataError
 from unlearnbench.io import files, tables
-from unlearnbench.records import Canary, Item, RelatedProblem, Result, SplitConfig, Twin
-from unlearnbench.splits import Split
+from unlearnbench.records import Canary, Item, RelatedProblem, SplitConfig, Twin
 from unlearnbench.splits.manifest import POLICY, RELEASED, waits, waits_for_policy
 from unlearnbench.splits.split import ITEM_COLUMNS, PARTS, item_schema, unbuilt
 from unlearnbench.splits.write import label_files
@@ -258,14 +257,13 @@ def _references(split: _Contents) -> Iterator[str]:
         ("twin_counts.parquet", "twin_id", split.twin_counts, measured),
     ):
         if counts is not None:
-            yield from _unknown(split.folder / name, key, counts, known)
+            yield from unknown_ids(split.folder / name, key, counts, known)
 
 
-def _unknown(file: Path, key: str, counts: pa.Table, known: set[str]) -> Iterator[str]:
-    for identity in pc.unique(counts[key]).to_pylist():
-        if identity not in known:
-            row = pc.index(counts[key], identity).as_py() + 1
-            yield f"{file}, row {row}, field {key!r}: there is no {key.removesuffix('_id')} {identity!r} here"
+def _fresh(split: _Contents) -> Iterator[str]:
+    """Every item has fresh base rollouts, where some have."""
+    if split.counts is not None:
+        yield from fresh_problems(split.folder / "counts.parquet", split.items, split.counts)
 
 
 def _golds(split: _Contents) -> Iterator[str]:
@@ -333,30 +331,7 @@ def _related(split: _Contents) -> Iterator[str]:
 
 def _controls(split: _Contents) -> Iterator[str]:
     """Controls are whole, of this version of the split, and their counts are of its items, twins and canaries."""
-    known = {
-        "twin": {twin.twin_id for twin in split.twins},
-        "canary": {canary.item_id for canary in split.canaries},
-    }
-    items = {item.item_id for item in split.items}
-    folders = [path for kind in ("null_control", "tuned_null") for path in sorted((split.folder / kind).glob("*/"))]
-    folders.append(split.folder / "positive_control")
-    for folder in folders:
-        result_file, counts_file = folder / "result.json", folder / "counts.parquet"
-        if not (result_file.is_file() or counts_file.is_file()):
-            continue
-        try:
-            result = tables.read_json_record(result_file, Result)
-            counts = tables.read_counts(counts_file)
-        except DataError as error:
-            yield str(error)
-            continue
-        for phase in pc.unique(counts["phase"]).to_pylist():
-            of_phase = counts.filter(pc.equal(counts["phase"], phase))
-            yield from _unknown(counts_file, "item_id", of_phase, known.get(phase, items))
-        if set(pc.unique(counts["run"]).to_pylist()) != {str(seed) for seed in result.seeds}:
-            yield f"{counts_file}, field 'run': its runs are not the seeds in {result_file}"
-        if result.split_hash != Split(split.folder).hash:
-            yield f"{result_file}, field 'split_hash': a control of another version of this split; run it again"
+    yield from control_problems(split.folder, split.items, split.twins, split.canaries)
 
 
 class _Asked(NamedTuple):
@@ -417,4 +392,4 @@ def _words(prompt: str) -> str:
 
 
 _POOL_CHECKS = (_not_empty, _ids, _golds, _owners, _prompts)
-_SPLIT_CHECKS = (*_POOL_CHECKS, _labels, _groups, _parts, _references, _probes, _related, _controls)
+_SPLIT_CHECKS = (*_POOL_CHECKS, _labels, _groups, _parts, _references, _fresh, _probes, _related, _controls)

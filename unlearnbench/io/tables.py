@@ -54,6 +54,9 @@ LABEL_PHASES = ("base", "base_fresh", "train", "trace", "after", "certify")
 PHASES = (*LABEL_PHASES, "start", "eval", "twin", "canary")
 """All phases: those of a curation, and those of a run that is scored."""
 
+MOST_ROLLOUTS = 2**31 - 1
+"""Of one cell of counts; so sums over a file stay exact as integers and as floating-point numbers."""
+
 
 # --- writing --------------------------------------------------------------------------------------------------
 
@@ -245,6 +248,7 @@ def _check_counts(batch: Rows, table: pa.Table, key: str) -> None:
         (pc.less(table["n"], 0), "n is {n}, below 0"),
         (pc.less(table["correct"], 0), "correct is {correct}, below 0"),
         (pc.greater(table["correct"], table["n"]), "correct is {correct}, above n, which is {n}"),
+        (pc.greater(table["n"], MOST_ROLLOUTS), f"n is {{n}}, more rollouts than any run has (above {MOST_ROLLOUTS})"),
     ):
         row = pc.index(bad, True).as_py()
         if row >= 0:

@@ -65,7 +65,7 @@ class Run:
         if self.counts is None or self.after is None or not Cells.of(self.after).enough:
             return None
         tau, source = self.split.config.protocol.tau, str(self.folder / "counts.parquet")
-        return outcomes_of(self.counts, self.items, probes_of(self.split), self.seeds, tau, source)
+        return outcomes_of(self.counts, self.items, probes_of(self.split), self.seeds, tau, source, gaps=True)
 
     def rates_before(self, ids: Sequence[str]) -> tuple[Reals, str] | None:
         """Rates of items in the policy that the runs start from, else in the split's base, and what of.

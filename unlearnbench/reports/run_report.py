@@ -17,8 +17,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from unlearnbench.errors import RunError
-from unlearnbench.io import files, tables
+from unlearnbench.io import files
 from unlearnbench.records import FATES, GROUPS, Result
 from unlearnbench.reports import fate_tables, summary
 from unlearnbench.reports.charts import GroupRow, group_dots
@@ -30,6 +29,8 @@ from unlearnbench.reports.run_files import Run
 from unlearnbench.reports.similarity import similarity_section
 from unlearnbench.reports.templating import source, templates
 from unlearnbench.reports.training import curves_figure, panels, window
+from unlearnbench.scoring.comparisons.comparability import read_run
+from unlearnbench.scoring.counted import labels_of
 from unlearnbench.scoring.fates import QUANTILES
 from unlearnbench.splits import Split, load_split
 
@@ -117,21 +118,14 @@ def sections(run: Run, most: int = MAX_DATA) -> dict[str, Any]:
 
 
 def rebuild(folder: Path, split: str | Path | None = None) -> Path:
-    """Write report.html again from the files in `folder`; `split` defaults to the shipped split of that name.
+    """Write report.html again from the files in `folder`, a run on `split`: a name or a folder.
 
-    Raises RunError if there is no result there, or if it was scored on other labels than the split's.
+    By default it is the split whose folder holds the run, else the shipped one of the name in result.json. Raises
+    RunError if there is no result there, SplitError if the labels that it was scored on are not found.
     """
-    path = Path(folder) / "result.json"
-    if not path.is_file():
-        raise RunError(f"{folder} has no result.json; give the folder of a finished run (--out of `eval`)")
-    result = tables.read_json_record(path, Result)
-    found = load_split(split or result.split)
-    if found.hash != result.split_hash:
-        raise RunError(
-            f"{path} was scored on other labels than those in {found.path} (field split_hash); name the split "
-            "that it was scored on with --split"
-        )
-    return write_report(folder, found, result)
+    run = read_run(folder)
+    found = labels_of([run], None if split is None else load_split(split))
+    return write_report(folder, found, run.result)
 
 
 def script_hash(script: str) -> str:

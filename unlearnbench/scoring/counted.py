@@ -64,13 +64,18 @@ def counted(label: str, run: Finished, split: Split, core: Sequence[Item], easy:
             f"{run.folder / 'result.json'}, field 'groups': the unlearnable group is missing; rerun the same `eval` "
             "command, which scores the run's files again"
         )
-    hits = number(outcomes.solved)
-    claimed = "nothing" if recorded.solved is None else f"{recorded.solved:g}"
-    if recorded.items != len(core) or recorded.solved is None or abs(recorded.solved - hits) > 1e-9:
-        raise DataError(
-            f"{run.folder}: by counts.parquet {hits:g} of {len(core)} unlearnable items are solved, and result.json "
-            f"says {claimed} of {recorded.items}; rerun the same `eval` command, which scores them again"
-        )
+    found: dict[str, float | None] = {"solved": number(outcomes.solved)}
+    found["converted"] = number(outcomes.converted) if outcomes.has_probe.any() else None  # without probes, unknown
+    for word, hits in found.items():
+        claimed = getattr(recorded, word)
+        same = (hits is None) == (claimed is None) and abs((hits or 0) - (claimed or 0)) <= 1e-9
+        if recorded.items != len(core) or not same:
+            shown = ["nothing" if value is None else f"{value:g}" for value in (hits, claimed)]
+            raise DataError(
+                f"{run.folder}: by counts.parquet {shown[0]} of {len(core)} unlearnable items are {word}, and "
+                f"result.json says {shown[1]} of {recorded.items}; rerun the same `eval` command, which scores them "
+                "again"
+            )
     return Counted(label, run, outcomes, _cells(run, easy))
 
 

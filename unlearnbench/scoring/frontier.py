@@ -16,6 +16,7 @@ from unlearnbench.scoring.conversion_rule import share_arm, solved
 from unlearnbench.scoring.counts import Cells, read_phase
 from unlearnbench.scoring.inference.intervals import containing, mean_interval
 from unlearnbench.scoring.inference.permutation import p_gain
+from unlearnbench.scoring.outcomes import require_samples
 from unlearnbench.scoring.rates import Flags, Reals
 from unlearnbench.splits import Control, Split
 
@@ -43,6 +44,7 @@ def frontier(split: Split, counts: pa.Table | None, runs: Sequence[str], null: C
     """The frontier score of a method and of the null control; None for a split without such items or labelling runs.
 
     `counts` is None for a run with too few samples for anything to count as solved; then all numbers are None.
+    Raises DataError where the null control lacks rollouts of an item.
     """
     items, weights = frontier_items(split)
     if not items:
@@ -55,7 +57,8 @@ def frontier(split: Split, counts: pa.Table | None, runs: Sequence[str], null: C
     if null is None:
         return Frontier(gain=None, interval=None, interval_families=None, method=method, null=None, p=None)
     seeds = [str(seed) for seed in null.seeds]
-    others = solved(Cells.of(read_phase(null.counts, "eval", ids, runs=seeds, source="the null control")), tau)
+    null_cells = Cells.of(read_phase(null.counts, "eval", ids, runs=seeds, source="the null control"))
+    others = solved(require_samples(null_cells, ids, seeds, "eval", "the null control"), tau)
     families = [item.family for item in items]
     interval, beyond = frontier_intervals(hits, others, weights, ids, families)
     null_score = float((others.mean(axis=1) * weights).mean())

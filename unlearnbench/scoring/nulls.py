@@ -8,7 +8,7 @@ from unlearnbench.records import Item, TunedNull
 from unlearnbench.scoring.conversion_rule import lost, share_arm
 from unlearnbench.scoring.counts import Cells, read_phase
 from unlearnbench.scoring.inference.intervals import gain_intervals
-from unlearnbench.scoring.outcomes import Outcomes, outcomes_of
+from unlearnbench.scoring.outcomes import Outcomes, outcomes_of, require_samples
 from unlearnbench.splits import Control, Split
 
 EASY_LOST = 0.05
@@ -37,6 +37,8 @@ def tuned_null(
     for multiple, control in split.tuned_nulls().items():
         outcomes = control_outcomes(control, items, probes, tau, f"tuned null at {multiple:g}x")
         lost_share = easy_lost_share(split, control)
+        if not outcomes.has_probe.any():
+            continue  # what it converts is unknown
         if lost_share <= allowed and outcomes.samples <= method.samples:
             rates = float(outcomes.converted.mean()), float(outcomes.solved.mean())
             found.append((*rates, multiple, lost_share, outcomes, control))
@@ -61,16 +63,16 @@ def easy_lost_share(split: Split, control: Control) -> float:
 
 
 def easy_cells(split: Split, control: Control) -> Cells:
-    """A control's counts of the easy items."""
-    runs = [str(seed) for seed in control.seeds]
-    return Cells.of(read_phase(control.counts, "eval", split.ids("easy"), runs=runs, source="a control"))
+    """A control's counts of the easy items. Raises DataError where one lacks rollouts."""
+    runs, ids = [str(seed) for seed in control.seeds], split.ids("easy")
+    cells = Cells.of(read_phase(control.counts, "eval", ids, runs=runs, source="a control"))
+    return require_samples(cells, ids, runs, "eval", "a control")
 
 
 def ceiling(split: Split, items: Sequence[Item], probes: Mapping[str, str]) -> float | None:
-    """Conversion of the positive control; None where the split ships none with counts."""
+    """Conversion of the positive control; None where the split ships none with counts, of its probes too."""
     control = split.control("positive_control")
     if control is None or not probes:
         return None
-    return float(
-        control_outcomes(control, items, probes, split.config.protocol.tau, "positive control").converted.mean()
-    )
+    found = control_outcomes(control, items, probes, split.config.protocol.tau, "positive control")
+    return float(found.converted.mean()) if found.has_probe.any() else None

@@ -43,22 +43,30 @@ def outcomes_of(
     runs: Sequence[str],
     tau: float,
     source: str,
+    *,
+    gaps: bool = False,
 ) -> Outcomes:
     """Outcomes of these items, from counts of phases eval and twin. `probes` maps an item's id to its probe's.
 
-    If no probe was measured at all, no item has one. Raises DataError naming item, phase and run: fewer than
-    MIN_SAMPLES rollouts of an item, or of a probe while other probes were measured.
+    If no probe was measured at all, no item has one. With `gaps`, as in a partial run, a probe with fewer than
+    MIN_SAMPLES rollouts in a run counts as none. Raises DataError naming item, phase and run: fewer than MIN_SAMPLES
+    rollouts of an item, or (without `gaps`) of a probe while other probes were measured.
     """
     ids = [item.item_id for item in items]
-    cells = _enough(Cells.of(read_phase(counts, "eval", ids, runs=runs, source=source)), ids, runs, "eval", source)
+    item_cells = Cells.of(read_phase(counts, "eval", ids, runs=runs, source=source))
+    cells = require_samples(item_cells, ids, runs, "eval", source)
     probe_ids = [probes[name] for name in ids if name in probes]
     probe_cells = Cells.of(read_phase(counts, "twin", probe_ids, runs=runs, source=source))
+    if gaps:
+        kept: Flags = np.all(probe_cells.n >= MIN_SAMPLES, axis=1)
+        probe_ids, probe_cells = [name for name, whole in zip(probe_ids, kept, strict=True) if whole], probe_cells[kept]
+        probes = {item: probe for item, probe in probes.items() if probe in set(probe_ids)}
     has_probe = np.array([name in probes for name in ids], bool)
     item_solved, probe_solved = solved(cells, tau), np.zeros(cells.n.shape, bool)
     if not probe_cells.n.any():
         has_probe = np.zeros(len(ids), bool)
     elif probe_ids:
-        probe_solved[has_probe] = solved(_enough(probe_cells, probe_ids, runs, "twin", source), tau)
+        probe_solved[has_probe] = solved(require_samples(probe_cells, probe_ids, runs, "twin", source), tau)
     return Outcomes(
         cells=cells,
         solved=item_solved,
@@ -68,7 +76,8 @@ def outcomes_of(
     )
 
 
-def _enough(cells: Cells, ids: Sequence[str], runs: Sequence[str], phase: str, source: str) -> Cells:
+def require_samples(cells: Cells, ids: Sequence[str], runs: Sequence[str], phase: str, source: str) -> Cells:
+    """The same cells. Raises DataError naming item, phase and run of the first with fewer than MIN_SAMPLES rollouts."""
     if (short := np.argwhere(cells.n < MIN_SAMPLES)).size:
         row, run = short[0]
         raise DataError(

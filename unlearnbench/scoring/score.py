@@ -83,12 +83,13 @@ def score(split: Split, counts: pa.Table, run: RunFacts, null: Control | None = 
     measured = _measured(split, counts, run, runs)
     unlearnable = [measured.items[row] for row in measured.rows("unlearnable")]
     probes = probes_of(split)
-    method = outcomes_of(counts, unlearnable, probes, runs, tau, "counts") if measured.defined else None
+    partial = run.why_not_comparable is not None
+    method = outcomes_of(counts, unlearnable, probes, runs, tau, "counts", gaps=partial) if measured.defined else None
     why_not = run.why_not_comparable or _why_not_comparable(split, run, null)
     if why_not is None and probes and method is not None and not method.has_probe.any():
         why_not = "the probes were not measured, so nothing is known to be converted; add rollouts of the twins"
     null_outcomes = None
-    if run.why_not_comparable is None and method is not None and null is not None and len(null.seeds) >= len(run.seeds):
+    if not partial and method is not None and null is not None and len(null.seeds) >= len(run.seeds):
         null_outcomes = control_outcomes(null, unlearnable, probes, tau, "null control")
         if null_outcomes.samples > samples:
             # with fewer samples, items are solved by chance more often, and here that would favour the method
@@ -96,6 +97,9 @@ def score(split: Split, counts: pa.Table, run: RunFacts, null: Control | None = 
                 f"the null control has {null_outcomes.samples} samples per item and this run {samples}; take as many "
                 "here"
             )
+            null_outcomes = None
+        elif method.has_probe.any() and not null_outcomes.has_probe.any():  # else all that is converted would be gain
+            why_not = "the null control's probes were not measured, so what it converts is unknown; evaluate it again"
             null_outcomes = None
     compared = null if null_outcomes is not None else None  # below, a null that cannot be compared with is none
     retained = retention(measured, None if compared is None else easy_cells(split, compared))
