@@ -26,6 +26,13 @@ _SYMBOL = re.compile(rf"(?:[A-Za-df-hj-z]|\\(?:{_GREEK})|\\vec ?\{{?[A-Za-z]{{1,
 _POINTS = re.compile(r"[A-Z]{2,6}|\|[A-Z]{2}\||\[[A-Z]{3,6}\]|[A-Z]_[A-Z]{2,6}")
 _SETS = re.compile(r"[A-Z](?:\\c[au]p[A-Z])+|\\complement_?\{?[A-Z]\}?\(?[A-Z](?:\\c[au]p[A-Z])*\)?")
 _WORD = re.compile(r"(?=.*[A-Za-z]{3})[A-Za-z][A-Za-z'. -]*")
+_DENIAL = re.compile(
+    r"(?:(?:the|an?|is|this) )*(?:(?:not|never|neither|nor|anything|everything|except|excluding|excluded)\b.*"
+    r"|(?:wrong|incorrect|false|bad|rejected|invalid)"
+    r"(?: (?:final )?(?:answer|value|solution|choice|option|result|guess)s?)?)"
+    r"|.*(?:\b(?:not|but|except|excluding|than)|n't)"
+)
+"""Words that deny the value behind them: wrong answer, anything but. Elsewhere "not" may say what is counted."""
 _PRODUCT = re.compile(r"[a-z]{2,3}")
 _CALL = re.compile(
     rf"(?<![A-Za-z\\])(?:\\(?:gcd|lcm|max|min|det|Pr|deg|dim|arg)|[A-Zfgh]|(?:gcd|lcm|Var|Cov)){_INDEX}"
@@ -76,7 +83,8 @@ def name_of(text: str, *, closed: bool = True) -> str | None:
     if _WORD.fullmatch(plain):
         if not grouped and _PRODUCT.fullmatch(joined) and joined not in ("max", "min", "sum"):
             return joined if closed and not _UNKNOWNS.issuperset(joined) else None  # xy=5 is a curve
-        return " ".join(plain.lower().split())
+        words = " ".join(plain.lower().split())
+        return None if _DENIAL.fullmatch(words) else words
     if (greatest := _EXTREME.fullmatch(joined)) is not None and name_of(greatest[1] or greatest[2]) is not None:
         return joined
     if FUNCTION.fullmatch(joined) or _CALL.fullmatch(joined) or _MODULUS.fullmatch(joined):

@@ -23,6 +23,9 @@ _ORDINAL = re.compile(r"([0-9]+) ?(?:\\(?:text|mathrm|textrm) ?\{ ?)?(?:st|nd|rd
 
 _UNIT_TAIL = re.compile(r"(.*[0-9)}\]!])( ?)((?:[A-Za-z. /]|\^ ?\{?-?[0-9]\}?)+)", re.DOTALL)
 _UNIT_WORD = re.compile(r"[A-Za-z]+")
+_UPRIGHT = r"(?:\\(?:text|mathrm|textrm) ?\{[A-Za-z. ]+\}|\^ ?\{?-?[0-9]\}?|\\cdot| )+"
+_UNIT_FRACTION = re.compile(rf"(.*[0-9)}}!]) ?\\frac ?\{{({_UPRIGHT})\}} ?\{{({_UPRIGHT})\}}", re.DOTALL)
+_COMPOSED = re.compile(r"\\(?:frac|sqrt)(?![A-Za-z])")
 _UNIT_IN_BRACKETS = re.compile(r"(.*[0-9)}!])\s*\(\s*([A-Za-z]{2,}[^()]*|\\(?:text|mathrm|textrm)[^()]*)\)", re.DOTALL)
 _DEGREES = re.compile(r"(.*)\^\{\\circ\} ?(?:\\text ?\{ ?|\\mathrm ?\{)?([CF])? ?\}?", re.DOTALL)
 _TURNED = re.compile(r"\\?(?:sin|cos|tan|cot|sec|csc|cis)")
@@ -137,6 +140,8 @@ def _unit_of(text: str) -> tuple[str, Unit | None]:
         names = _UNIT_WORD.findall(words)
         if names and all(known(name) or name in ("squared", "cubed", "per") for name in names):
             return found[1], parse_unit(words)
+    if (found := _UNIT_FRACTION.fullmatch(text)) and balanced(found[1]):  # 9.8 \\frac{\\text{m}}{\\text{s}^2}
+        return found[1], parse_unit("/".join(TEXT_GROUP.sub(r" \1 ", part) for part in found.groups()[1:]))
     return _unit_in_group(text) or _unit_in_words(text) or (text, None)
 
 
@@ -171,11 +176,13 @@ def _unit_in_words(text: str) -> tuple[str, Unit | None] | None:
     unit = parse_unit(found[3]) if names else None
     if unit is None or names[0] in ("base", "sqrt", "choose"):
         return None
+    if len(names[0]) == 1 and _COMPOSED.search(found[1]):  # \\frac{1}{2} h is a product
+        return None
     first_is_unit = known(names[0]) and (len(names[0]) > 1 or found[2]) and names[0] not in ("pi", "in")
     if (
         all(len(name) > 3 for name in names)
         or first_is_unit
-        or (names[0] == "in" and found[2])
+        or (names[0] in ("in", "per") and found[2])
         or (len(names) > 1 and len(names[0]) > 3)
     ):
         return found[1], unit
