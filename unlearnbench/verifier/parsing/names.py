@@ -28,11 +28,15 @@ _SETS = re.compile(r"[A-Z](?:\\c[au]p[A-Z])+|\\complement_?\{?[A-Z]\}?\(?[A-Z](?
 _WORD = re.compile(r"(?=.*[A-Za-z]{3})[A-Za-z][A-Za-z'. -]*")
 _DENIAL = re.compile(
     r"(?:(?:the|an?|is|this) )*(?:(?:not|never|neither|nor|anything|everything|except|excluding|excluded)\b.*"
-    r"|(?:wrong|incorrect|false|bad|rejected|invalid)"
-    r"(?: (?:final )?(?:answer|value|solution|choice|option|result|guess)s?)?)"
-    r"|.*(?:\b(?:not|but|except|excluding|than)|n't)"
+    r"|(?:wrong|incorrect|false|bad|rejected|invalid|no)"
+    r"(?: (?:final )?(?:answer|value|solution|choice|option|result|guess)s?)?(?: ?:.*)?|(?:less|greater) than\b.*)"
+    r"|.*(?:\b(?:but|except|excluding|excluded|than|is (?:not|wrong|incorrect|false|impossible))|\bnot|n't)"
+    r"|.*\bbut not\b.*",
+    re.DOTALL,
 )
-"""Words that deny the value behind them: wrong answer, anything but. Elsewhere "not" may say what is counted."""
+"""Names that deny the value behind them: wrong answer, anything but. Elsewhere "not" may say what is counted."""
+_WORD_IN_GROUP = re.compile(r"\\(?:text|mbox)[a-z]* ?\{[^{}]*[a-z]{2}")
+"""Words, which are no product of letters."""
 _PRODUCT = re.compile(r"[a-z]{2,3}")
 _CALL = re.compile(
     rf"(?<![A-Za-z\\])(?:\\(?:gcd|lcm|max|min|det|Pr|deg|dim|arg)|[A-Zfgh]|(?:gcd|lcm|Var|Cov)){_INDEX}"
@@ -75,6 +79,9 @@ def name_of(text: str, *, closed: bool = True) -> str | None:
         plain = _FONT.sub(lambda found: found[1] or found[2] or found[3] or "", plain)
     plain = _ANGLE.sub("", plain).strip().rstrip(":").strip()
     plain = _BRACED_INDEX.sub(r"_\1", plain) if "_" in plain else plain
+    words = " ".join(plain.lower().split())
+    if _DENIAL.fullmatch(words):
+        return None
     joined = _QUOTIENT.sub(r"\1/\2", plain).replace(" ", "").replace(":", "/")
     if not joined:
         return None
@@ -83,13 +90,12 @@ def name_of(text: str, *, closed: bool = True) -> str | None:
     if _WORD.fullmatch(plain):
         if not grouped and _PRODUCT.fullmatch(joined) and joined not in ("max", "min", "sum"):
             return joined if closed and not _UNKNOWNS.issuperset(joined) else None  # xy=5 is a curve
-        words = " ".join(plain.lower().split())
-        return None if _DENIAL.fullmatch(words) else words
+        return words
     if (greatest := _EXTREME.fullmatch(joined)) is not None and name_of(greatest[1] or greatest[2]) is not None:
         return joined
     if FUNCTION.fullmatch(joined) or _CALL.fullmatch(joined) or _MODULUS.fullmatch(joined):
         return joined
-    return joined if closed and _is_quantity(plain) else None
+    return joined if closed and not _WORD_IN_GROUP.search(text) and _is_quantity(plain) else None
 
 
 def _is_quantity(text: str) -> bool:

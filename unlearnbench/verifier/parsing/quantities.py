@@ -60,22 +60,21 @@ _RATIO = re.compile(r"\s*(?::|\\(?:text|mbox) ?\{ ?to ?\}|\bto\b)\s*")
 def quantity(text: str) -> Value:
     """The number that the text is, with its unit. Raises UnreadableError."""
     number, unit = _unit_of(_SIGN_IN_TEXT.sub(r"\1", text) if "\\" in text else text)
-    number = bare(number)
+    number, scale = bare(number), 1 if unit is None else unit.scale
     if found := _MIXED.fullmatch(number):
         whole = Fraction(int(found[2])) + Fraction(int(found[3]), int(found[4]) or 1)
         if not int(found[4]):
             raise UnreadableError("a fraction with denominator 0")
-        return Value(Number(-whole if found[1] == "-" else whole), unit, text=text)
+        return Value(Number(scale * (-whole if found[1] == "-" else whole)), unit, text=text)
     based = _BASED.fullmatch(number) or _BASE_WORDS.fullmatch(number)
     if based is not None:
-        return Value(Number(Fraction(in_base(based[1], based[2]))), unit, text=text)
+        return Value(Number(Fraction(scale * in_base(based[1], based[2]))), unit, text=text)
     if found := _ORDINAL.fullmatch(number):
         number = found[1]
     number = plain_number(number)
     node = parse(number)
-    if unit is not None and unit.scale != 1:
-        node = Apply("mul", (node, Number(Fraction(unit.scale))))
-        return Value(node, unit, text=text)
+    if scale != 1:
+        return Value(Apply("mul", (node, Number(Fraction(scale)))), unit, text=text)
     return Value(node, unit, half_step(number), text)
 
 

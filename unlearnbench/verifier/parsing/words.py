@@ -30,7 +30,9 @@ _CHOICE_DOT = re.compile(
     r"(?:\\(?:text|textbf|mathrm|mathbf)\s?\{\s*)?([A-H])\s*(?:[.:)]\s*\}?|\}\s*[.:)]|\}(?=\s|$))(.*)", re.DOTALL
 )
 _CHOICE_NAMED = re.compile(r"(?:\\(?:text|textbf|mathrm) ?\{ ?)?(?:option|choice|statement) ([A-H])(?: ?\})?", re.I)
-_ANOTHER_CHOICE = re.compile(r"\([A-Z]\)|\b[A-H][.:)]|[ {}]*[A-H][ {}]*$|\b(?:not|wrong|incorrect|and|or)\b")
+_ANOTHER_CHOICE = re.compile(
+    r"\([A-Z]\)|\b[A-H][.:)]|[ {}]*[A-H][ {}]*$|\?|\b(?:not|wrong|incorrect|excluded|eliminated|and|or)\b"
+)
 
 _CLOCK = re.compile(
     r"(?:at )?(\d{1,2})(?: ?(?::|\{:\}) ?(\d{2})(?::00)?)?\s*"
