@@ -35,8 +35,8 @@ _DENIAL = re.compile(
     re.DOTALL,
 )
 """Names that deny the value behind them: wrong answer, anything but. Elsewhere "not" may say what is counted."""
-_WORD_IN_GROUP = re.compile(r"\\(?:text|mbox)[a-z]* ?\{[^{}]*[a-z]{2}")
-"""Words, which are no product of letters."""
+_WORDS_LAST = re.compile(r"\\(?:text|mbox)[a-z]* ?\{[^{}]*[a-z]{2}[^{}]*\}\s*$")
+"""Words at the end, 5 \\text{ is wrong}, which are no product of letters."""
 _PRODUCT = re.compile(r"[a-z]{2,3}")
 _CALL = re.compile(
     rf"(?<![A-Za-z\\])(?:\\(?:gcd|lcm|max|min|det|Pr|deg|dim|arg)|[A-Zfgh]|(?:gcd|lcm|Var|Cov)){_INDEX}"
@@ -95,7 +95,7 @@ def name_of(text: str, *, closed: bool = True) -> str | None:
         return joined
     if FUNCTION.fullmatch(joined) or _CALL.fullmatch(joined) or _MODULUS.fullmatch(joined):
         return joined
-    return joined if closed and not _WORD_IN_GROUP.search(text) and _is_quantity(plain) else None
+    return joined if closed and not _WORDS_LAST.search(text) and _is_quantity(plain) else None
 
 
 def _is_quantity(text: str) -> bool:

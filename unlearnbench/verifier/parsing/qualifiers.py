@@ -84,6 +84,7 @@ _APPROXIMATE = re.compile(
     r"|\\text ?\{[ ,(]*(?:or |which is )?(?:approximately|approx\.?|about|roughly)(?: equal to)?[^{}]*\}"
     r"|,? ?(?:or )?(?<![A-Za-z])(?:approximately|approx\.?)(?![A-Za-z]))"
 )
+_SIGN = re.compile(r"\s*[-+*/^!]")
 _JOINT = re.compile(r",(?![0-9]{3})|;|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])")
 
 
@@ -108,6 +109,8 @@ def exact_part(text: str) -> str:
     if exact.endswith("(") and text.endswith(")"):  # \sqrt2 (\approx 1.414)
         exact = exact[:-1].rstrip()
     if exact.count("(") != exact.count(")") or exact.count("{") != exact.count("}") or exact[-1:] in ("", "="):
+        return text
+    if "\\approx" not in found.group() and _SIGN.match(behind):  # 42 \text{ (approximately)} + 1
         return text
     if split(exact, _JOINT)[1] or name_of(exact) is not None or not _is_constant(behind):
         return text

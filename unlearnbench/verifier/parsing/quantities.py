@@ -139,8 +139,9 @@ def _unit_of(text: str) -> tuple[str, Unit | None]:
         names = _UNIT_WORD.findall(words)
         if names and all(known(name) or name in ("squared", "cubed", "per") for name in names):
             return found[1], parse_unit(words)
-    if (found := _UNIT_FRACTION.fullmatch(text)) and balanced(found[1]):  # 9.8 \\frac{\\text{m}}{\\text{s}^2}
-        return found[1], parse_unit("/".join(TEXT_GROUP.sub(r" \1 ", part) for part in found.groups()[1:]))
+    if (found := _UNIT_FRACTION.fullmatch(text)) and balanced(found[1]):  # 9.8 \frac{\text{m}}{\text{s}^2}
+        unit = parse_unit("/".join(TEXT_GROUP.sub(r" \1 ", part) for part in found.groups()[1:]))
+        return (text, None) if unit is None else (found[1], unit)
     return _unit_in_group(text) or _unit_in_words(text) or (text, None)
 
 
