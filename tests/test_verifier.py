@@ -77,6 +77,23 @@ def test_verdicts(
     assert (verdict.correct, verdict.answer, verdict.reason, verdict.rule) == (correct, answer, reason, "strict")
 
 
+@pytest.mark.parametrize(
+    ("gold", "completion", "correct"),
+    [
+        ("m=1,n=2", r"$m=\boxed{1}$, $n=\boxed{2}$", True),
+        ("m=1,n=2", r"$n=\boxed{2}$ and $m=\boxed{1}$", True),
+        ("m=1,n=2", r"$n=\boxed{1}$ and $m=\boxed{2}$", False),
+        ("1,2", r"\(x_1 = \boxed{2}\) or $x_2=\boxed{1}$", True),
+        ("1,2", r"$x=\boxed{1}$ or $x=\boxed{3}$", False),
+        ("1,2", r"\boxed{2} and \boxed{1}", True),
+    ],
+)
+def test_names_before_several_boxes_say_which_value_is_which(
+    verifier: Verifier, gold: str, completion: str, correct: bool
+) -> None:
+    assert verifier.verify(gold, completion).correct is correct
+
+
 def test_rules() -> None:
     assert verify("17", "the answer is 17").correct is False
     assert verify("17", "the answer is 17", "lenient") == Verdict(True, "17", "match", "lenient")

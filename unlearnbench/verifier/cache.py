@@ -22,7 +22,7 @@ from typing import get_args
 from unlearnbench.errors import DataError, RunError
 from unlearnbench.records import Reason, Rule, Verdict
 
-VERIFIER_VERSION = "3"
+VERIFIER_VERSION = "4"
 """Raise it whenever any verdict may change: cached verdicts of another version are not used."""
 
 MEMORY = 1 << 26

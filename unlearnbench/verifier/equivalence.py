@@ -45,6 +45,7 @@ from unlearnbench.verifier.quantity_equivalence import same_quantity
 _LONGEST = 8_000
 """Characters of an answer in one spelling, in which a sign may take several."""
 _LETTERS = re.compile(r"[A-Za-z]")
+_CHOICES = re.compile(r"(?=[A-H]{2})A?B?C?D?E?F?G?H?")
 
 
 def same_answer(one: str, other: str) -> bool:
@@ -235,6 +236,8 @@ def _same_collection(a: Collection, b: Answer) -> bool:
     if isinstance(b, Region):
         region = as_region(a)
         return region is not None and _same_region(region, b)
+    if isinstance(b, Matrix):  # a row or a column is a vector
+        return a.kind == "tuple" and 1 in (len(b.rows), *map(len, b.rows)) and _in_order(a.items, sum(b.rows, ()))
     if a.kind == "record":
         return False
     if len(_distinct(a.items)) == 1 and a.kind != "tuple":
@@ -242,8 +245,14 @@ def _same_collection(a: Collection, b: Answer) -> bool:
     if isinstance(b, Value) and "," in b.text and a.kind != "tuple":  # 120,240 may be two numbers
         return _same_set(a.items, tuple(read(part) for part in b.text.split(",") if part))
     if isinstance(b, Words) and a.kind == "list":
-        return " and ".join(_letters(item) or "?" for item in a.items) == b.text
+        return " and ".join(_letters(item) or "?" for item in a.items) == b.text or _same_letters(a, b.text)
     return False
+
+
+def _same_letters(a: Collection, text: str) -> bool:
+    """A,C,D and ACD: the choices of a question with several right ones."""
+    letters = [item.text for item in a.items if isinstance(item, Value | Words)]
+    return len(letters) == len(a.items) and _CHOICES.fullmatch(text) is not None and sorted(letters) == [*text]
 
 
 def _same_collections(a: Collection, b: Collection) -> bool:
@@ -251,10 +260,20 @@ def _same_collections(a: Collection, b: Collection) -> bool:
     if "record" in kinds:
         return _same_records(*((a, b) if a.kind == "record" else (b, a)))
     if "tuple" in kinds:
+        for whole, one in ((a, b), (b, a)):  # \\{(1,2)\\} and (1,2)
+            if whole.kind == "set" and len(whole.items) == 1:
+                return same(whole.items[0], one)
         return "set" not in kinds and _in_order(a.items, b.items)
     if _have_own_nouns(a) != _have_own_nouns(b):  # 7 goats and 4 toys: like names, they say which is which
         return _in_order(a.items, b.items)
-    return _same_set(a.items, b.items)
+    return _same_set(a.items, b.items) and (kinds != {"list"} or _repeat_alike(a.items, b.items))
+
+
+def _repeat_alike(a: tuple[Answer, ...], b: tuple[Answer, ...]) -> bool:
+    """Whether no list repeats a value, only one does, or both the same values as often: 1,1,2 is not 1,2,2."""
+    if min(len(a) - len(_distinct(a)), len(b) - len(_distinct(b))) == 0:
+        return True
+    return len(a) == len(b) and all(sum(same(x, y) for y in a) == sum(same(x, y) for y in b) for x in a)
 
 
 def _have_own_nouns(items: Collection) -> bool:

@@ -90,6 +90,13 @@ _SPACE = re.compile(r"(?<!\\)\\[!,;: ]|~|\\q?quad(?![A-Za-z])")
 _WRAPPER = re.compile(
     r"(?:\\(?:text|math)(?:rm|bf|it|sf|tt|normal)?\s?|\\(?:mbox|emph|underline|boldsymbol|bm|f?box(?:ed)?)\s?)?\{"
 )
+_NAME_BEFORE_BOX = re.compile(
+    r"(?:^|(?<![-+*/=^0-9])[\s$,;:(])([A-Za-z](?:_\{?[A-Za-z0-9]\}?)?|\\[a-z]{2,7}) ?= ?(?:\$|\\[(\[])? ?"
+    r"\\f?box(?:ed)?\s{0,9}\{$"
+)
+"""x of x = \\boxed{5}."""
+_LONGEST_NAME = 60
+"""Characters before a box's content in which a name and the command are looked for."""
 _BLANK = re.compile(r"(?:[?_.…\s]|\\(?:[lc]?dots|_|square)(?![A-Za-z]))*")
 _ALTERNATIVES = re.compile(
     r"\bor\b(?!(?: |\}|\\text ?\{)*(?:approximately|about|roughly|\\approx|≈))|\\(?:lor|vee)(?![A-Za-z])|或"
@@ -140,11 +147,18 @@ def offers_alternatives(gold: str, answer: str) -> bool:
 
 
 def stated_values(completion: str) -> list[str]:
-    """The contents of all boxes, formatting removed, each once: together they may list the values of a set."""
+    """The contents of all boxes, formatting removed, each once: together they may list the values of a set.
+
+    Where a name and an equals sign stand before each box, x = \\boxed{1}, the names are part of the values.
+    """
     if completion.count("box") < 2 or len(completion) > COMPLETION_LIMIT:
         return []
-    contents = [without_formatting(completion[start:end]) for start, end in _boxes(completion)]
-    values = list(dict.fromkeys(content for content in contents if not _BLANK.fullmatch(content)))
+    contents = [(start, without_formatting(completion[start:end])) for start, end in _boxes(completion)]
+    contents = [(start, content) for start, content in contents if not _BLANK.fullmatch(content)]
+    names = [_NAME_BEFORE_BOX.search(completion[max(0, start - _LONGEST_NAME) : start]) for start, _ in contents]
+    if all(name is not None and "=" not in content for name, (_, content) in zip(names, contents, strict=True)):
+        contents = [(at, f"{name[1]}={content}") for name, (at, content) in zip(names, contents, strict=True) if name]
+    values = list(dict.fromkeys(content for _, content in contents))
     return values if sum(map(len, values)) <= ANSWER_LIMIT else []
 
 

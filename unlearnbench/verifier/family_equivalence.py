@@ -10,6 +10,7 @@ from itertools import permutations
 from unlearnbench.verifier.math.families import Named, Progression, progressions, same_from, same_lines, same_unions
 from unlearnbench.verifier.math.interval_sets import as_region
 from unlearnbench.verifier.math.nodes import (
+    COUNTERS,
     Answer,
     Apply,
     Collection,
@@ -42,6 +43,8 @@ def same_family(a: Family, b: Answer, same: Same) -> bool:
     """Whether two families are the same set, whatever their parameters are called."""
     other = b.answer if isinstance(b, Family) else b
     ours, theirs = dict(a.domains), dict(b.domains) if isinstance(b, Family) else {}
+    if not theirs and _counts(a) and isinstance(b, Region) and b.variable:
+        return same(a.answer, b)
     if not theirs:
         fixed = free_symbols(a.answer) - ours.keys()
         open_names = sorted(free_symbols(other) - fixed)
@@ -58,6 +61,13 @@ def same_family(a: Family, b: Answer, same: Same) -> bool:
         and same(_renamed(a.answer, fresh), _renamed(other, dict(zip(order, fresh.values(), strict=True))))
         for order in permutations(theirs)
     )
+
+
+def _counts(a: Family) -> bool:
+    r"""n \ge 3 for whole n, which nobody needs to say of an n."""
+    region, ((name, domain), *more) = a.answer, a.domains
+    whole = name in COUNTERS and domain in ("Z", "N", "N+", "N0")
+    return isinstance(region, Region) and region.variable == name and whole and not more
 
 
 def _renamed(answer: Answer, names: dict[str, str]) -> Answer:

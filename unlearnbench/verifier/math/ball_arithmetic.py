@@ -14,7 +14,7 @@ from fractions import Fraction
 from flint import arb, ctx, fmpq
 
 from unlearnbench.verifier.math.evaluation import Evaluation, TooLargeError, UndecidedError, exact
-from unlearnbench.verifier.math.nodes import Apply, Node, Number, names_in, substituted, symbols
+from unlearnbench.verifier.math.nodes import COUNTERS, Apply, Node, Number, names_in, substituted, symbols
 
 _FIRST_BITS = 128
 _SPARE_BITS = 384
@@ -27,6 +27,9 @@ _WHOLE_FROM = 32
 """The try from which on points are whole numbers, as binomial coefficients and sums need them."""
 _PIECEWISE = frozenset({"abs", "floor", "ceil", "min", "max", "sqrt", "root", "gcd", "lcm"})
 """Functions that may be alike here and different far away: compared at all points."""
+_ROUNDED = frozenset({"floor", "ceil"})
+_SIZES = (6, 12, 40, 400)
+"""Of whole numbers at which expressions are compared that round something of n: all that is meant are whole n."""
 _FAR = 10**9
 
 
@@ -124,9 +127,10 @@ def _same(a: Node, b: Node, used: frozenset[str], *, decimal: bool) -> bool:
     if not names:
         return _same_at({}, a, b, decimal, True)
     piecewise = not used.isdisjoint(_PIECEWISE)
+    whole = not used.isdisjoint(_ROUNDED) and COUNTERS.issuperset(names)
     for allowed in (unreal, True):
         agreed = 0
-        for point in _points(names, a, b):
+        for point in _points(names, a, b, whole=whole):
             try:
                 if not _same_at(point, a, b, decimal, allowed):
                     return False
@@ -159,15 +163,16 @@ def _same_at(point: Mapping[str, fmpq], a: Node, b: Node, decimal: bool, unreal:
         bits = needed + _FIRST_BITS
 
 
-def _points(names: list[str], a: Node, b: Node) -> Iterator[dict[str, fmpq]]:
+def _points(names: list[str], a: Node, b: Node, *, whole: bool = False) -> Iterator[dict[str, fmpq]]:
     """Rational points of many sizes and signs: nobody can write an answer that fits them, and order plays no part."""
     texts = "\n".join(sorted((repr(a), repr(b))))
     for number in range(_TRIES):
         point = {}
         for name in names:
             drawn = hashlib.sha256(f"{number}\n{name}\n{texts}".encode("utf-8", "surrogatepass")).digest()
-            if number >= _WHOLE_FROM:
-                point[name] = fmpq(1 + drawn[0] % 12)
+            if whole or number >= _WHOLE_FROM:
+                size = _SIZES[number % 4] if whole else 12
+                point[name] = fmpq(1 + int.from_bytes(drawn[:4], "big") % size)
                 continue
             size = (1, 3, 1, 12, 1, 100, 3, 4000)[number % 8]
             fraction = Fraction(int.from_bytes(drawn[:6], "big") | 1, 1 << 48) * size

@@ -11,6 +11,8 @@ from unlearnbench.verifier.math.units import Unit
 
 TRIGONOMETRIC = frozenset({"sin", "cos", "tan", "cot", "sec", "csc"})
 CONSTANTS = frozenset({"pi", "e", "i"})
+COUNTERS = frozenset("jkmnN")
+"""Names of whole numbers by convention."""
 REPEATED = frozenset({"sum", "prod"})
 """Heads whose arguments are an index, its first and last value, and what is added or multiplied."""
 

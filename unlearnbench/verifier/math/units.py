@@ -46,7 +46,9 @@ _TABLE = {
     "volume": "l liter litre=1; ml milliliter millilitre=1/1000; cl=1/100; gallon gal=473176473/125000000; "
     "quart qt=473176473/500000000; pint pt=473176473/1000000000; cup=473176473/2000000000",
     "force": "n newton=1",
-    "energy": "j joule=1; kj kilojoule=1000; cal calorie=523/125; kcal=4184",
+    "energy": "j joule=1; kj kilojoule=1000; cal calorie=523/125; kcal=4184; "
+    "ev electronvolt=1602176634/10000000000000000000000000000; erg=1/10000000",
+    "pressure": "pa pascal=1; kpa kilopascal=1000; atm=101325",
     "power": "w watt=1; kw kilowatt=1000",
     "voltage": "v volt=1",
     "current": "ampere amp=1",
@@ -68,15 +70,22 @@ _NO_NOUN = frozenset(
     | {"third", "quarter", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth", "hundredth", "thousandth"}
     | {"midnight", "noon", "pi", "below", "above", "at", "least", "most", "less", "more", "or", "and", "than", "no"}
     | {"zero", "mod", "modulo", "over", "choose", "never", "except", "only", "if", "false", "true", "negative", "base"}
-    | {"to", "by", "point"}
+    | {"to", "by", "point", "doubled", "tripled", "halved", "twice", "thrice", "unless", "without", "nor", "neither"}
+    | {"impossible", "invalid", "rejected", "excluded", "eliminated", "too", "mil"}
 )
 """Words that change what the number before them states."""
+_DENOMINATOR = re.compile(
+    r"(?:eleven|twelf|(?:thir|four|fif|six|seven|eigh|nine)teen|(?:twen|thir|for|fif|six|seven|eigh|nine)tie|[mb]illion)ths?"
+)
+"""Seventeen twelfths are not seventeen. Smaller denominators are among the words above."""
 _MOST_NOUNS = 3
 _CASED = frozenset(
     {
         "kW",
         "Hz",
         "kJ",
+        "eV",
+        "kPa",
         "mL",
         "W",
         "N",
@@ -161,7 +170,9 @@ def parse_unit(text: str) -> Unit | None:
             found = _named(word)
             if found is None:
                 single = _singular(word.lower())
-                if single in _NO_NOUN or word.lower() in _NO_NOUN or (len(word) < 3 and single not in _NOTHING):
+                if single in _NO_NOUN or word.lower() in _NO_NOUN or _DENOMINATOR.fullmatch(single):
+                    return None
+                if len(word) < 3 and single not in _NOTHING:
                     return None
                 if single not in _NOTHING:
                     nouns.append(single)

@@ -140,11 +140,13 @@ def _read(text: str) -> Answer:
         return _listed(parts, joints)
     if mentions_sets(text) and "=" not in text and (numbers := region(text, read)) is not None:
         return numbers
+    if ":" in text and (related := named_with_colon(text, read)) is not None:
+        return related
     if RELATIONS.search(text) and (answer := relation(text, read)) is not None:
         return answer
     if (whole := bracketed(text, read)) is not None:
         return whole
-    if (":" in text or "to" in text) and (related := named_with_colon(text, read) or ratio(text)) is not None:
+    if (":" in text or "to" in text) and (related := ratio(text)) is not None:
         return related
     return quantity(text)
 

@@ -11,7 +11,8 @@ MOST_PARTS = 200
 """Of an answer; the comparison of sets grows with their square."""
 
 _ANSWER_IS = re.compile(
-    r"(?:\\text\s?\{\s*)?(?:(?:so|thus|hence|therefore),? )?(?:the )?(?:final |correct )?answer(?: is|:)[: ]*\}?\s*",
+    r"(?:\\text\s?\{\s*)?(?:(?:so|thus|hence|therefore),? )?(?:the )?(?:final |correct )?"
+    r"(?:answer|option|choice)(?: is|:)[: ]*\}?\s*",
     re.I,
 )
 _ENVIRONMENT = re.compile(r"\\(begin|end) ?\{[a-z]+\*?\}")

@@ -26,6 +26,17 @@ _SYMBOL = re.compile(rf"(?:[A-Za-df-hj-z]|\\(?:{_GREEK})|\\vec ?\{{?[A-Za-z]{{1,
 _POINTS = re.compile(r"[A-Z]{2,6}|\|[A-Z]{2}\||\[[A-Z]{3,6}\]|[A-Z]_[A-Z]{2,6}")
 _SETS = re.compile(r"[A-Z](?:\\c[au]p[A-Z])+|\\complement_?\{?[A-Z]\}?\(?[A-Z](?:\\c[au]p[A-Z])*\)?")
 _WORD = re.compile(r"(?=.*[A-Za-z]{3})[A-Za-z][A-Za-z'. -]*")
+_DENIAL = re.compile(
+    r"(?:(?:the|an?|is|this) )*(?:(?:not|never|neither|nor|anything|everything|except|excluding|excluded)\b.*"
+    r"|(?:wrong|incorrect|false|bad|rejected|invalid|no)"
+    r"(?: (?:final )?(?:answer|value|solution|choice|option|result|guess)s?)?(?: ?:.*)?|(?:less|greater) than\b.*)"
+    r"|.*(?:\b(?:but|except|excluding|excluded|than|is (?:not|wrong|incorrect|false|impossible))|\bnot|n't)"
+    r"|.*\bbut not\b.*",
+    re.DOTALL,
+)
+"""Names that deny the value behind them: wrong answer, anything but. Elsewhere "not" may say what is counted."""
+_WORDS_LAST = re.compile(r"\\(?:text|mbox)[a-z]* ?\{[^{}]*[a-z]{2}[^{}]*\}\s*$")
+"""Words at the end, 5 \\text{ is wrong}, which are no product of letters."""
 _PRODUCT = re.compile(r"[a-z]{2,3}")
 _CALL = re.compile(
     rf"(?<![A-Za-z\\])(?:\\(?:gcd|lcm|max|min|det|Pr|deg|dim|arg)|[A-Zfgh]|(?:gcd|lcm|Var|Cov)){_INDEX}"
@@ -68,6 +79,9 @@ def name_of(text: str, *, closed: bool = True) -> str | None:
         plain = _FONT.sub(lambda found: found[1] or found[2] or found[3] or "", plain)
     plain = _ANGLE.sub("", plain).strip().rstrip(":").strip()
     plain = _BRACED_INDEX.sub(r"_\1", plain) if "_" in plain else plain
+    words = " ".join(plain.lower().split())
+    if _DENIAL.fullmatch(words):
+        return None
     joined = _QUOTIENT.sub(r"\1/\2", plain).replace(" ", "").replace(":", "/")
     if not joined:
         return None
@@ -76,12 +90,12 @@ def name_of(text: str, *, closed: bool = True) -> str | None:
     if _WORD.fullmatch(plain):
         if not grouped and _PRODUCT.fullmatch(joined) and joined not in ("max", "min", "sum"):
             return joined if closed and not _UNKNOWNS.issuperset(joined) else None  # xy=5 is a curve
-        return " ".join(plain.lower().split())
+        return words
     if (greatest := _EXTREME.fullmatch(joined)) is not None and name_of(greatest[1] or greatest[2]) is not None:
         return joined
     if FUNCTION.fullmatch(joined) or _CALL.fullmatch(joined) or _MODULUS.fullmatch(joined):
         return joined
-    return joined if closed and _is_quantity(plain) else None
+    return joined if closed and not _WORDS_LAST.search(text) and _is_quantity(plain) else None
 
 
 def _is_quantity(text: str) -> bool:

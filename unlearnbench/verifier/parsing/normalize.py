@@ -23,6 +23,8 @@ _SYNONYMS = {
     "\\emptyset": "varnothing",
     "\\{": "lbrace",
     "\\}": "rbrace",
+    "(": "langle",
+    ")": "rangle",
     "[": "lbrack",
     "]": "rbrack",
     "|": "vert",

@@ -10,10 +10,11 @@ import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from unlearnbench.verifier.math.nodes import Node, UnreadableError
+from unlearnbench.verifier.math.nodes import Node, UnreadableError, symbols
 from unlearnbench.verifier.parsing.brackets import closes, split
 from unlearnbench.verifier.parsing.latex_parser import parse
 from unlearnbench.verifier.parsing.names import name_of
+from unlearnbench.verifier.parsing.quantities import quantity
 
 _NAME = r"(?<![A-Za-z\\])(?:[A-Za-z]|\\(?:alpha|beta|gamma|theta|lambda|mu|phi|omega))(?![A-Za-z])(?:_\{?[0-9]\}?)?"
 _JOINED = r" ?(?:,|\\text ?\{ ?and ?\}|and) ?"
@@ -71,12 +72,19 @@ _KINDS = {
     "": "",
 }
 _SIGNED = re.compile(rf"(?:for )?(?:some|any|all|every) ({_NAME}) ?(>|<|\\ge|\\le) ?0")
+_EVERY = re.compile(
+    r"\\(?:text|mathrm|mbox|textrm) ?\{ ?(?:for )?(?:all|any|every) (?P<kind>[a-z -]{4,40}?)s? ?\}"
+    rf"(?= ?(?P<name>{_NAME}) ?(?:[<>]|\\[gl]e))|(?:for )?(?:all|any|every) (?P<plain>[a-z -]{{4,40}}?)s?"
+    rf"(?= (?P<of>{_NAME}) ?(?:[<>]|\\[gl]e))"
+)
+"""All positive integers, in front of n \\ge 3."""
 _DEFINITION = re.compile(rf"(?:where|with|here)? ?({_NAME}) ?= ?(.+)", re.DOTALL)
 _APPROXIMATE = re.compile(
     r"[,\s]{0,4}(?:\\text ?\{ ?,? ?or ?\} ?)?(?:\\approx(?![A-Za-z])"
     r"|\\text ?\{[ ,(]*(?:or |which is )?(?:approximately|approx\.?|about|roughly)(?: equal to)?[^{}]*\}"
     r"|,? ?(?:or )?(?<![A-Za-z])(?:approximately|approx\.?)(?![A-Za-z]))"
 )
+_SIGN = re.compile(r"\s*[-+*/^!]")
 _JOINT = re.compile(r",(?![0-9]{3})|;|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])")
 
 
@@ -102,15 +110,29 @@ def exact_part(text: str) -> str:
         exact = exact[:-1].rstrip()
     if exact.count("(") != exact.count(")") or exact.count("{") != exact.count("}") or exact[-1:] in ("", "="):
         return text
-    if split(exact, _JOINT)[1] or split(behind, _JOINT)[1] or name_of(exact) is not None:
+    if "\\approx" not in found.group() and _SIGN.match(behind):  # 42 \text{ (approximately)} + 1
+        return text
+    if split(exact, _JOINT)[1] or name_of(exact) is not None or not _is_constant(behind):
         return text
     return exact
+
+
+def _is_constant(approximation: str) -> bool:
+    """Whether what stands behind "approximately" is one number, or nothing."""
+    text = approximation.strip(" )") if approximation.count(")") > approximation.count("(") else approximation.strip()
+    try:
+        return not text or not symbols(quantity(text).node)
+    except UnreadableError:
+        return False
 
 
 def unqualified(text: str) -> Qualified:
     """The answer without the domains, quantifiers and definitions that follow it."""
     domains: dict[str, str] = {}
     definitions: dict[str, Node] = {}
+    if (found := _EVERY.match(text)) and (kind := (found["kind"] or found["plain"]).strip()) in _KINDS:
+        domains[_plain(found["name"] or found["of"])] = _KINDS[kind]
+        text = text[found.end() :].strip()
     for _ in range(6):
         cut = _last_qualifier(text, domains, definitions)
         if cut is None:

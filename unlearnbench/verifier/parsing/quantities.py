@@ -23,6 +23,9 @@ _ORDINAL = re.compile(r"([0-9]+) ?(?:\\(?:text|mathrm|textrm) ?\{ ?)?(?:st|nd|rd
 
 _UNIT_TAIL = re.compile(r"(.*[0-9)}\]!])( ?)((?:[A-Za-z. /]|\^ ?\{?-?[0-9]\}?)+)", re.DOTALL)
 _UNIT_WORD = re.compile(r"[A-Za-z]+")
+_UPRIGHT = r"(?:\\(?:text|mathrm|textrm) ?\{[A-Za-z. ]+\}|\^ ?\{?-?[0-9]\}?|\\cdot| )+"
+_UNIT_FRACTION = re.compile(rf"(.*[0-9)}}!]) ?\\frac ?\{{({_UPRIGHT})\}} ?\{{({_UPRIGHT})\}}", re.DOTALL)
+_COMPOSED = re.compile(r"\\(?:frac|sqrt)(?![A-Za-z])")
 _UNIT_IN_BRACKETS = re.compile(r"(.*[0-9)}!])\s*\(\s*([A-Za-z]{2,}[^()]*|\\(?:text|mathrm|textrm)[^()]*)\)", re.DOTALL)
 _DEGREES = re.compile(r"(.*)\^\{\\circ\} ?(?:\\text ?\{ ?|\\mathrm ?\{)?([CF])? ?\}?", re.DOTALL)
 _TURNED = re.compile(r"\\?(?:sin|cos|tan|cot|sec|csc|cis)")
@@ -57,22 +60,21 @@ _RATIO = re.compile(r"\s*(?::|\\(?:text|mbox) ?\{ ?to ?\}|\bto\b)\s*")
 def quantity(text: str) -> Value:
     """The number that the text is, with its unit. Raises UnreadableError."""
     number, unit = _unit_of(_SIGN_IN_TEXT.sub(r"\1", text) if "\\" in text else text)
-    number = bare(number)
+    number, scale = bare(number), 1 if unit is None else unit.scale
     if found := _MIXED.fullmatch(number):
         whole = Fraction(int(found[2])) + Fraction(int(found[3]), int(found[4]) or 1)
         if not int(found[4]):
             raise UnreadableError("a fraction with denominator 0")
-        return Value(Number(-whole if found[1] == "-" else whole), unit, text=text)
+        return Value(Number(scale * (-whole if found[1] == "-" else whole)), unit, text=text)
     based = _BASED.fullmatch(number) or _BASE_WORDS.fullmatch(number)
     if based is not None:
-        return Value(Number(Fraction(in_base(based[1], based[2]))), unit, text=text)
+        return Value(Number(Fraction(scale * in_base(based[1], based[2]))), unit, text=text)
     if found := _ORDINAL.fullmatch(number):
         number = found[1]
     number = plain_number(number)
     node = parse(number)
-    if unit is not None and unit.scale != 1:
-        node = Apply("mul", (node, Number(Fraction(unit.scale))))
-        return Value(node, unit, text=text)
+    if scale != 1:
+        return Value(Apply("mul", (node, Number(Fraction(scale)))), unit, text=text)
     return Value(node, unit, half_step(number), text)
 
 
@@ -137,6 +139,9 @@ def _unit_of(text: str) -> tuple[str, Unit | None]:
         names = _UNIT_WORD.findall(words)
         if names and all(known(name) or name in ("squared", "cubed", "per") for name in names):
             return found[1], parse_unit(words)
+    if (found := _UNIT_FRACTION.fullmatch(text)) and balanced(found[1]):  # 9.8 \frac{\text{m}}{\text{s}^2}
+        unit = parse_unit("/".join(TEXT_GROUP.sub(r" \1 ", part) for part in found.groups()[1:]))
+        return (text, None) if unit is None else (found[1], unit)
     return _unit_in_group(text) or _unit_in_words(text) or (text, None)
 
 
@@ -171,11 +176,13 @@ def _unit_in_words(text: str) -> tuple[str, Unit | None] | None:
     unit = parse_unit(found[3]) if names else None
     if unit is None or names[0] in ("base", "sqrt", "choose"):
         return None
+    if len(names[0]) == 1 and _COMPOSED.search(found[1]):  # \\frac{1}{2} h is a product
+        return None
     first_is_unit = known(names[0]) and (len(names[0]) > 1 or found[2]) and names[0] not in ("pi", "in")
     if (
         all(len(name) > 3 for name in names)
         or first_is_unit
-        or (names[0] == "in" and found[2])
+        or (names[0] in ("in", "per") and found[2])
         or (len(names) > 1 and len(names[0]) > 3)
     ):
         return found[1], unit

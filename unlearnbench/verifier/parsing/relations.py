@@ -221,7 +221,7 @@ def _inequality(terms: list[str], signs: list[str]) -> Answer:
     if not ascending:
         terms, signs = terms[::-1], signs[::-1]
     closed = [sign in ("\\le", "\\ge") for sign in signs]
-    ends = [end(term) for term in terms]
+    ends = [end(terms[0], -1), *(end(term, 1) for term in terms[1:])]
     if len(ends) == 2:
         low, high = ends
         return _one_sided(low, high, terms, closed[0])
@@ -304,11 +304,14 @@ def _of_modulus(inner: Node, span: Span) -> Region | None:
     return intersection([whole, Region(tuple(outside if positive else outside[::-1]), name)])
 
 
-def end(text: str) -> Node | None:
-    """An end of an interval; None if it is infinite. Raises UnreadableError."""
-    if _INFINITE.fullmatch(bare(text)):
+def end(text: str, side: Literal[-1, 1]) -> Node | None:
+    """The lower (-1) or upper (1) end of an interval; None if it is infinite. Raises UnreadableError."""
+    text = bare(text)
+    if (endless := infinite(text)) is not None:
+        if endless.sign != side:
+            raise UnreadableError("an infinite end on the wrong side")
         return None
-    return quantity(bare(text)).node
+    return quantity(text).node
 
 
 def infinite(text: str) -> Infinite | None:

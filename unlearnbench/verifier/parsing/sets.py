@@ -160,7 +160,7 @@ def bracketed(text: str, read: Reader) -> Answer | None:
     inner = text[1:-1]
     parts, _ = split(inner, _SEMICOLON if split(inner, _SEMICOLON)[1] else _COMMA)
     if len(parts) == 2 and (text[0] == "[" or text[-1] == "]" or any("\\infty" in part for part in parts)):
-        return Region((Span(end(parts[0]), end(parts[1]), text[0] == "[", text[-1] == "]"),))
+        return Region((Span(end(parts[0], -1), end(parts[1], 1), text[0] == "[", text[-1] == "]"),))
     if len(parts) == 1:
         return read(inner) if (text[0] == "(" and text[-1] == ")") or inner.startswith("\\begin") else None
     if text[0] + text[-1] not in ("()", "[]"):

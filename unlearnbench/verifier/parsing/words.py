@@ -30,7 +30,9 @@ _CHOICE_DOT = re.compile(
     r"(?:\\(?:text|textbf|mathrm|mathbf)\s?\{\s*)?([A-H])\s*(?:[.:)]\s*\}?|\}\s*[.:)]|\}(?=\s|$))(.*)", re.DOTALL
 )
 _CHOICE_NAMED = re.compile(r"(?:\\(?:text|textbf|mathrm) ?\{ ?)?(?:option|choice|statement) ([A-H])(?: ?\})?", re.I)
-_ANOTHER_CHOICE = re.compile(r"\([A-Z]\)|\b[A-H][.:)]|\b(?:not|wrong|incorrect|and|or)\b")
+_ANOTHER_CHOICE = re.compile(
+    r"\([A-Z]\)|\b[A-H][.:)]|[ {}]*[A-H][ {}]*$|\?|\b(?:not|wrong|incorrect|excluded|eliminated|and|or)\b"
+)
 
 _CLOCK = re.compile(
     r"(?:at )?(\d{1,2})(?: ?(?::|\{:\}) ?(\d{2})(?::00)?)?\s*"
@@ -74,6 +76,10 @@ _ENDLESS = re.compile(
 )
 _NONE = re.compile(
     r"(?:there (?:is|are) )?(?:no solutions?|empty set|no such (?:values?|numbers?)(?: exists?)?)|none exists?"
+)
+_ALL_OF = re.compile(
+    r"(?:set of )?(?:all )?(?:the )?"
+    r"(?=(?:positive |non ?negative )?(?:integers|(?:natural|rational|complex) numbers)$)"
 )
 _SAME = {"dne": "does not exist", "no solutions": "no solution", "no real solutions": "no real solution"}
 
@@ -150,7 +156,7 @@ def words(text: str) -> Answer | None:
 
 
 def _phrase(letters: str) -> Answer:
-    letters = _SAME.get(letters.lower(), letters)
+    letters = _ALL_OF.sub("", _SAME.get(letters.lower(), letters), count=1)
     if letters in NUMBERS:
         return Value(Number(Fraction(NUMBERS[letters])), text=letters)
     if _ENDLESS.fullmatch(letters):
