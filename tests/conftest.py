@@ -10,11 +10,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from tiny import make
 
 from unlearnbench.io.tables import read_records, write_records
 from unlearnbench.records import Item, Protocol, RelatedProblem, Sampling
 from unlearnbench.splits import Split, find_split, load_split, write_split
+
+settings.register_profile("untimed", deadline=None)  # a busy machine is no fault of the code
+settings.load_profile("untimed")
 
 LONGEST = (
     "test_evaluate.py",

@@ -40,7 +40,7 @@ def visits(rows: list[tuple[int, int, str, bool | None]]) -> pa.Table:
     )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(ROW, max_size=60))
 def test_counts_by_brute_force(rows: list[tuple[int, int, str, bool | None]]) -> None:
     found = training_curves(visits(rows), GROUPS)

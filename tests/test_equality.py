@@ -190,7 +190,7 @@ def decided(a: str, b: str) -> bool | str:
         return "open"
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=600)
 @given(TEXTS, TEXTS)
 def test_any_text_is_read_or_refused_and_order_never_matters(a: str, b: str) -> None:
     assert decided(a, b) == decided(b, a)

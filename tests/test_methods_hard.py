@@ -270,7 +270,7 @@ def _signal(rate: float, n: int) -> float:
 
 
 @given(st.lists(st.floats(0.02, 0.98), min_size=1, max_size=4), st.integers(0, 8))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_an_allocation_is_the_best_of_all_there_are(rates: list[float], extra: int) -> None:
     least, most = 1, 6
     total = min(least * len(rates) + extra, most * len(rates))

@@ -78,7 +78,7 @@ def groups(draw: st.DrawFn) -> list[Rollout]:
 @pytest.mark.parametrize(
     ("chunk", "call"), [(None, CALL), (3, CALL), (None, 0), (None, 400)], ids=["", "chunks", "pad-none", "pad-some"]
 )
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.too_slow])
 @given(rollouts=groups())
 def test_figures_and_gradients_are_those_of_padded_rows(chunk: int | None, call: int, rollouts: list[Rollout]) -> None:
     model = qwen2(vocab_size=VOCABULARY).double()
@@ -95,7 +95,7 @@ def test_figures_and_gradients_are_those_of_padded_rows(chunk: int | None, call:
     torch.testing.assert_close(fixed[batch.mask > 0], expected[0], rtol=0, atol=2e-6)
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.too_slow])
 @given(rollouts=groups(), others=groups(), size=st.integers(1, 80))
 def test_micro_batches_that_share_a_pass_get_the_figures_of_their_own(
     rollouts: list[Rollout], others: list[Rollout], size: int

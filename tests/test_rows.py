@@ -110,7 +110,7 @@ def test_a_number_may_be_written_in_any_way(tmp_path: Path) -> None:
     assert read(tmp_path / "rows.parquet") == [{"id": "7", "text": None, "n": 32, "rate": None, "right": None}]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     rows=st.lists(
         st.fixed_dictionaries(

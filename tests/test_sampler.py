@@ -118,7 +118,7 @@ def _sorted_draw(logits: torch.Tensor, row: Indices, uniform: Uniforms, temperat
     return np.array(drawn)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.sampled_from((260, 700, 5000)),
     st.floats(0.0, 8.0),

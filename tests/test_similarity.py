@@ -49,7 +49,7 @@ def test_gram_reads_a_memory_map(tmp_path: object) -> None:
     )
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(2, 6), st.integers(2, 5), st.integers(0, 10**6))
 def test_cosines_and_reliabilities_by_definition(items: int, parts: int, seed: int) -> None:
     given = vectors(items, parts, seed=seed)

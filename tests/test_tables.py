@@ -46,7 +46,7 @@ class Numbers(Record):
 # --- round trips ----------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(records=st.lists(items, max_size=5), suffix=st.sampled_from([".parquet", ".jsonl", ".json"]))
 def test_items_survive_every_format(tmp_path_factory: Any, records: list[Item], suffix: str) -> None:
     path = tmp_path_factory.mktemp("records") / f"items{suffix}"
@@ -54,7 +54,7 @@ def test_items_survive_every_format(tmp_path_factory: Any, records: list[Item], 
     assert tables.read_records(path, Item) == tuple(records)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     whole=st.integers(-(2**63), 2**63 - 1),
     real=st.floats(allow_nan=False, allow_infinity=False),

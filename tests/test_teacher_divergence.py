@@ -50,7 +50,7 @@ class Taught(Method):
 
 
 @given(LOGITS, LOGITS, st.sampled_from([0.0, 0.3, 0.5, 1.0]))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_divergences_are_those_of_the_definition(ours: Any, theirs: Any, alpha: float) -> None:
     p, q = (np.exp(x) / np.exp(x).sum(1, keepdims=True) for x in (ours, theirs))
 
