@@ -43,8 +43,9 @@ def page(runs: Runs, pictures: Path) -> str:
 
 def _head(runs: Runs) -> str:
     split = runs.split
+    which = "Every method" if runs.built_in == len(BUILT_IN) else f"{runs.built_in} of {len(BUILT_IN)} methods"
     return blocks(
-        f"# Every method, and the paper's claims, on `{split.name}`",
+        f"# {which}, and the paper's claims, on `{split.name}`",
         paragraph(
             "Written by `make experiments` (`python -m experiments.sweep`, then `python -m experiments.page`) from the",
             f"result files, counts and ledgers of runs on the split {split.name}, labels `{split.hash[:12]}`, score",

@@ -453,6 +453,13 @@ def test_rebuild_refuses_what_is_no_run_or_another_splits(split: Split, tmp_path
         rebuild(tmp_path, split.path)
 
 
+def test_rebuild_refuses_a_result_without_seeds(split: Split, tmp_path: Path) -> None:
+    wrong = make_result(split, 20, gain=None).model_dump(mode="json") | {"seeds": []}
+    (tmp_path / "result.json").write_text(json.dumps(wrong))
+    with pytest.raises(DataError, match=r"result\.json.*seeds"):
+        rebuild(tmp_path, split.path)
+
+
 def test_rebuild_finds_the_split_that_holds_a_run_or_asks_for_its_folder(split: Split, tmp_path: Path) -> None:
     inside, outside = split.path / "null_control" / "1x", tmp_path / "elsewhere"
     for folder in (inside, outside):

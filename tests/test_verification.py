@@ -254,7 +254,7 @@ def test_no_seed_at_all(refused: Refused) -> None:
             del members[name]
         in_json(members, "result.json", lambda r: r.update(seeds=[]))
 
-    assert "no seed" in refused(change)["configuration"]
+    assert "field 'seeds'" in refused(change)["archive"]
 
 
 def test_dropped_canaries(refused: Refused) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import (
+    Field,
     PrivateAttr,
     model_validator,
 )
@@ -208,7 +209,7 @@ class Result(Record):
     split: str
     split_hash: str
     method: MethodRecord
-    seeds: Sequence[int]
+    seeds: Sequence[int] = Field(min_length=1)
     samples: int
     sampling: Sampling
     budget: SpentBudget

@@ -99,9 +99,6 @@ def misconfigured(bundle: Bundle, split: Split) -> Iterator[tuple[Check, str]]:
     if result.kind != "eval":
         yield "configuration", f"a result of kind {result.kind!r} is never ranked; submit a run of `eval --method`"
         return
-    if not seeds:
-        yield "configuration", "result.json has no seed, so there is nothing to verify"
-        return
     if len(set(seeds)) != len(seeds) or sorted(seeds) != sorted(bundle.seeds):
         yield "configuration", f"result.json has the seeds {seeds}, and the bundle has files of {sorted(bundle.seeds)}"
         return
