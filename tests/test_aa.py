@@ -8,12 +8,13 @@ from itertools import combinations
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 import pytest
 from toy import HARD, NULL_SEEDS, counts, make
 
 from unlearnbench.errors import RunError
 from unlearnbench.io import tables
-from unlearnbench.scoring.comparisons.null_vs_null import null_against_null
+from unlearnbench.scoring.comparisons.null_vs_null import null_against_null, null_gains
 from unlearnbench.splits import Split
 
 
@@ -85,6 +86,16 @@ def test_too_few_null_seeds_are_named(split: Split, cli: Any) -> None:
     tables.write_parquet(split.path / "null_control/1x/counts.parquet", counts(NULL_SEEDS, set()))
     status, _, told = cli("compare", "--aa", "--split", split.path, "--seeds", "5")
     assert status == 1 and "smaller --seeds" in told
+
+
+def test_a_null_control_without_counts_of_probes_is_refused(split: Split, cli: Any) -> None:
+    path = split.path / "null_control/1x/counts.parquet"
+    whole = counts(NULL_SEEDS, set(HARD))
+    tables.write_parquet(path, whole.filter(pc.not_equal(whole["phase"], "twin")))
+    assert null_gains(split, 3) == []
+    status, _, told = cli("compare", "--aa", "--split", split.path)
+    assert status == 1 and "no counts of probes" in told
+    tables.write_parquet(path, counts(NULL_SEEDS, set()))
 
 
 def test_the_command_tells_the_null_against_itself(split: Split, cli: Any) -> None:

@@ -325,12 +325,16 @@ def test_null_seeds_that_are_only_assumed_are_called_so(
 
 def test_a_null_control_that_never_succeeds_leaves_chance_assumed(micro: Split, tmp_path: Path) -> None:
     copy = Split(Path(shutil.copytree(micro.path, tmp_path / "copy")))
-    rows = [
-        {"item_id": item.item_id, "phase": "eval", "run": str(seed), "n": 32, "correct": 0}
-        for item in copy.items
-        for seed in (1, 2, 3)
-    ]
-    tables.write_parquet(copy.path / "null_control/1x/counts.parquet", pa.Table.from_pylist(rows, schema=tables.COUNTS))
-    told = plan(copy, device="L4", experiments=1)
-    assert (told.power.null_conversion, told.power.null_seeds) == (0.0, 3)
-    assert "too few successes" in told.power.world_source
+    path = copy.path / "null_control/1x/counts.parquet"
+    of_items = [(item.item_id, "eval") for item in copy.items]
+    of_probes = [(twin.twin_id, "twin") for twin in copy.twins]
+    for counted, chance in ((of_items + of_probes, 0.0), (of_items, None)):  # without probes' counts it is unknown
+        rows = [
+            {"item_id": name, "phase": phase, "run": str(seed), "n": 32, "correct": 0}
+            for name, phase in counted
+            for seed in (1, 2, 3)
+        ]
+        tables.write_parquet(path, pa.Table.from_pylist(rows, schema=tables.COUNTS))
+        told = plan(copy, device="L4", experiments=1)
+        assert (told.power.null_conversion, told.power.null_seeds) == (chance, 3)
+        assert "too few successes" in told.power.world_source

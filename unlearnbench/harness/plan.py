@@ -173,7 +173,8 @@ def power_of(
         probes = probes_of(split)
         if cells.enough and probes:
             items = [item for item in split.items if item.group == "unlearnable"]
-            rate = float(control_outcomes(stand_in, items, probes, tau, "null control").converted.mean())
+            chance = control_outcomes(stand_in, items, probes, tau, "null control")
+            rate = float(chance.converted.mean()) if chance.has_probe.any() else None  # without probes, unknown
         most = int(cells.n.max(initial=0))
     if pool.assumption is not None:
         told = f"{told}; {pool.assumption}"

@@ -76,7 +76,8 @@ class NullAgainstNull(Record):
 def null_against_null(split: Split, seeds: int = 3, progress: Callable[[float], None] | None = None) -> NullAgainstNull:
     """GRPO against GRPO on the shipped null seeds. `progress` is called with the share that is done.
 
-    Raises RunError if the split has no null control, or too few seeds for `seeds` against at least as many.
+    Raises RunError if the split has no null control, one without counts of probes, or too few seeds for `seeds` against
+    at least as many.
     """
     control = split.control("null_control", "1x")
     if control is None:
@@ -93,7 +94,12 @@ def null_against_null(split: Split, seeds: int = 3, progress: Callable[[float], 
     items = [item for item in split.items if item.group == "unlearnable"]
     if not items:
         raise RunError(f"split {split.name} has no unlearnable items, so there is nothing to convert")
-    hits = control_outcomes(control, items, probes_of(split), split.config.protocol.tau, "null control").converted
+    outcomes = control_outcomes(control, items, probes_of(split), split.config.protocol.tau, "null control")
+    if not outcomes.has_probe.any():
+        raise RunError(
+            f"the null control of split {split.name} has no counts of probes, so none of it converts; make it again"
+        )
+    hits = outcomes.converted
     families = [item.family for item in items]
 
     @cache
@@ -135,13 +141,16 @@ def null_gains(split: Split, seeds: int) -> list[float]:
     """Gains of GRPO over itself: every subset of `seeds` of the null control as the method, the rest as null.
 
     The comparisons of `null_against_null` (`method_against_rest`), one by one. They share seeds, so they are not
-    independent trials. Empty where there are too few seeds.
+    independent trials. Empty where there are too few seeds, or no counts of probes.
     """
     control = split.control("null_control", "1x")
     if control is None or len(control.seeds) < 2 * seeds:
         return []
     items = [item for item in split.items if item.group == "unlearnable"]
-    hits = control_outcomes(control, items, probes_of(split), split.config.protocol.tau, "null control").converted
+    outcomes = control_outcomes(control, items, probes_of(split), split.config.protocol.tau, "null control")
+    if not outcomes.has_probe.any():
+        return []
+    hits = outcomes.converted
 
     def rate(places: list[int]) -> float:
         return float(hits[:, places].mean())
